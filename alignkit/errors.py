@@ -1,0 +1,81 @@
+"""Every error a user can cause: where it is, what was got, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class AlignkitError(Exception):
+    """Base of all errors that are shown without a traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value of a recipe comes from: a line of a file, or an override."""
+
+    file: Path | None
+    """The TOML file, or None for ``-s``."""
+    line: int
+    """1-based line in ``file``."""
+    text: str
+    """The source line, or the override as it was typed."""
+
+    def __str__(self) -> str:
+        return f"{shown(self.file)}:{self.line}" if self.file else f"-s {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a recipe."""
+
+    key: tuple[str, ...]
+    """Path of the key in the recipe; ``()`` is the recipe itself."""
+    message: str
+    hint: str = ""
+    origin: Origin | None = None
+
+    def __str__(self) -> str:
+        """Render as ``file:line: key: message`` with the line quoted below."""
+        where = f"{self.origin}: " if self.origin else ""
+        lines = [f"{where}{'.'.join(self.key) or 'recipe'}: {self.message}"]
+        if self.origin and self.origin.file and self.origin.text.strip():
+            lines.append(f"  {self.origin.line:>4} | {self.origin.text.strip()}")
+        return "\n".join([*lines, *([f"  {self.hint}"] if self.hint else [])])
+
+
+class RecipeError(AlignkitError):
+    """Everything wrong with one recipe, at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems, key=_position)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+def _position(problem: Problem) -> tuple[str, int]:
+    origin = problem.origin
+    return (str(origin.file or "~"), origin.line) if origin else ("", 0)
+
+
+def shown(path: Path | None) -> str:
+    """Return ``path`` as people type it: relative to the working directory when below it."""
+    if path is None:
+        return ""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"``, or ``""`` when nothing is close.
+
+    >>> did_you_mean("grpo_clp", ["grpo_clip", "reinforce"])
+    " Did you mean 'grpo_clip'?"
+    >>> did_you_mean("zzz", ["grpo_clip"])
+    ''
+    """
+    close = get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,315 @@
+"""What each kind of component produces, and the records passed between them.
+
+Shapes: B = responses, T = tokens of the longest response. Logarithms are natural.
+Nothing here imports torch; tensors appear in annotations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer as TorchOptimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from transformers import PreTrainedTokenizerBase
+
+    from alignkit.run import Run
+
+
+# ---------------------------------------------------------------- records
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a dataset."""
+
+    id: str
+    """Unique within its dataset and stable between runs."""
+    question: str
+    """The problem as the prompt template receives it."""
+    answer: str
+    """The gold answer the reward compares with (for SFT: the response to imitate)."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Every other column of the row, untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a reward function says of one response."""
+
+    total: float
+    """The number the algorithm maximises."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named shares for the logs, such as ``{"format": 1.0, "answer": 0.0}``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How responses are drawn; a backend's recipe table fills it, the algorithm adapts it."""
+
+    n: int = 1
+    """Responses per prompt."""
+    temperature: float = 1.0
+    """Divides the logits; 0 means greedy."""
+    top_p: float = 1.0
+    """Nucleus: keep the smallest set of tokens with at least this probability; 1 = all."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 = all."""
+    min_p: float = 0.0
+    """Keep tokens with at least this share of the most probable one's probability; 0 = all."""
+    max_tokens: int = 1024
+    """A response is cut (finish_reason "length") after this many tokens."""
+    min_tokens: int = 0
+    """No end of sequence and no stop string before this many tokens."""
+    stop: tuple[str, ...] = ()
+    """A response ends right after the first of these; the text keeps it."""
+    seed: int = 0
+    """Draws are keyed by (seed, step, prompt key, sample index), never by batch position."""
+    step: int = 0
+    """Training step the draws belong to."""
+    prompt_keys: tuple[int, ...] | None = None
+    """One key per prompt; None means each prompt's position in the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled response."""
+
+    text: str
+    """Decoded response, without special tokens, cut right after the stop string if one ended it."""
+    token_ids: tuple[int, ...]
+    """The sampled ids, the end-of-sequence id included when the model drew it."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each sampled id under the distribution it was drawn from."""
+    finish_reason: Literal["stop", "length"]
+    """"stop": end of sequence or stop string; "length": cut at max_tokens."""
+    weight_version: int
+    """``Policy.version`` of the weights that sampled it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """One micro-batch as the loss sees it. Padding positions hold zeros and mask False."""
+
+    logprobs: Tensor
+    """(B, T) log πθ(o_t | q, o_<t); carries the gradient."""
+    mask: Tensor
+    """(B, T) bool, True at response tokens."""
+    advantages: Tensor
+    """(B, 1), no gradient."""
+    old_logprobs: Tensor | None = None
+    """(B, T) under the policy at the start of the rollout batch's updates, no gradient."""
+    ref_logprobs: Tensor | None = None
+    """(B, T) under the frozen reference policy, no gradient."""
+    rollout_logprobs: Tensor | None = None
+    """(B, T) as reported by the rollout backend, no gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutput:
+    """What a loss returns."""
+
+    per_token: Tensor
+    """(B, T) loss to MINIMISE, before masking and normalisation."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B, T) or (B, 1) tensors, detached; logged as means over the step's response tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """Counts over the WHOLE optimizer step, whatever the micro-batches (and ranks) are."""
+
+    responses: int
+    """Responses in the step, those without a token included."""
+    tokens: int
+    """Unmasked response tokens in the step."""
+
+
+# ---------------------------------------------------------------- kinds
+
+
+class Algorithm(Protocol):
+    """A whole run: a training procedure or an evaluation."""
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Do the work, log through ``run``, return the final metrics."""
+        ...
+
+
+class Policy(Protocol):
+    """The model being trained, with its tokenizer."""
+
+    version: int
+    """Counts weight updates; the learner adds one per optimizer step."""
+
+    @property
+    def name(self) -> str:
+        """Folder or Hub name the weights came from."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The torch module, loaded at first use, on its training device."""
+        ...
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Every id that ends a response, from the model's generation config."""
+        ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def max_length(self) -> int:
+        """Prompt and response tokens the model takes together."""
+        ...
+
+    def autocast(self) -> Any:
+        """Context manager for the forward pass (bf16 autocast, or nothing)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder that ``from_pretrained`` loads."""
+        ...
+
+
+class Dataset(Protocol):
+    """A finite, ordered collection of examples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+class PromptTemplate(Protocol):
+    """Question to prompt text."""
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Strings that end a response."""
+        ...
+
+    def render(self, question: str) -> str:
+        """Return the prompt with the question in it verbatim."""
+        ...
+
+
+class RewardFn(Protocol):
+    """Judges responses, many at a time."""
+
+    def __call__(
+        self, responses: Sequence[str], examples: Sequence[Example], /
+    ) -> Sequence[Reward]:
+        """Return one reward per response, in order; never raise on what a model wrote."""
+        ...
+
+
+class Advantage(Protocol):
+    """Rewards to advantages. Groups are consecutive blocks of ``group_size``."""
+
+    def __call__(self, rewards: Tensor, /, *, group_size: int) -> Tensor:
+        """Map (B,) to (B,)."""
+        ...
+
+
+class LossType(Protocol):
+    """Policy-gradient surrogate: log-probs and advantages to a per-token loss."""
+
+    def __call__(self, inputs: LossInputs, /) -> LossOutput: ...
+
+
+class Normalizer(Protocol):
+    """Per-token losses to the scalar that is differentiated.
+
+    It must be additive: the sum over any partition of the step into micro-batches, each
+    called with the same ``totals``, is the value for the step as one batch.
+    """
+
+    def __call__(self, per_token: Tensor, mask: Tensor, /, *, totals: StepTotals) -> Tensor:
+        """Map (B, T) and (B, T) bool to a scalar."""
+        ...
+
+
+class RolloutBackend(Protocol):
+    """Samples responses from the current policy."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """What the recipe's table asked for; algorithms ``dataclasses.replace`` n, stop, seed."""
+        ...
+
+    def start(self, policy: Policy, /) -> None:
+        """Get ready to sample from ``policy``; called once, before anything else."""
+        ...
+
+    def sync(self, policy: Policy, /) -> None:
+        """Take over the policy's present weights and drop every cache built under old ones."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> list[list[Completion]]:
+        """Return ``sampling.n`` completions for each prompt (token ids), in order."""
+        ...
+
+    def close(self) -> None:
+        """Release devices and processes; calling it twice is fine."""
+        ...
+
+
+class Optimizer(Protocol):
+    """Makes the torch optimizer and its learning-rate schedule."""
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Gradients are scaled down to this global L2 norm; ``inf`` = never."""
+        ...
+
+    def start(
+        self, parameters: Iterable[nn.Parameter], *, total_steps: int
+    ) -> tuple[TorchOptimizer, LRScheduler]:
+        """Return the optimizer and a schedule to be stepped once per optimizer step."""
+        ...
+
+
+class Tracker(Protocol):
+    """Receives what a run logs. The run directory's ``metrics.jsonl`` is written regardless."""
+
+    def start(self, run: Run, /) -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float], /) -> None:
+        """Take one row of metrics; ``time`` (seconds since start) is among them."""
+        ...
+
+    def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        """Take a table of samples; ``name`` is "rollouts" or "eval"."""
+        ...
+
+    def close(self, status: Literal["done", "failed"], /) -> None: ...
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def per_response(
+    judge: Callable[[str, Example], Reward],
+) -> Callable[[Sequence[str], Sequence[Example]], list[Reward]]:
+    """Lift a function of one response to the batched :class:`RewardFn`.
+
+    >>> exact = per_response(lambda text, example: Reward(float(text == example.answer)))
+    >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total
+    1.0
+    """
+
+    def reward(responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
+        return [judge(r, e) for r, e in zip(responses, examples, strict=True)]
+
+    return reward
