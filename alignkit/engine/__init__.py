@@ -1,0 +1,1 @@
+"""The torch-level building blocks that algorithms share; the kernel never imports it."""
