@@ -1,1 +1,95 @@
-"""Built-in prompts."""
+"""Built-in prompt templates: r1_zero, question_only, file, alpaca_sft, zero_shot_system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
+from alignkit.protocols import PromptTemplate
+from alignkit_prompts.template import TextTemplate, bundled, read_template
+
+
+class R1Zero(Params[PromptTemplate]):
+    """Ask for <think> reasoning and an <answer>, as DeepSeek-R1-Zero was asked.
+
+    DeepSeek-AI, arXiv:2501.12948, table 1, to the letter; the prompt ends in ``<think>``
+    without a newline. A response ends at ``</answer>``.
+    """
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate(bundled("r1_zero.txt"), stop=("</answer>",))
+
+
+class QuestionOnly(Params[PromptTemplate]):
+    """The question alone; a response ends where the model ends it."""
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate("{question}")
+
+
+class AlpacaSft(Params[PromptTemplate]):
+    """The Stanford Alpaca instruction template, for tasks without an input field.
+
+    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca, ``prompt_no_input``:
+    the text ends right after ``### Response:``. A response ends where the model ends it.
+    """
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate(bundled("alpaca_sft.txt"))
+
+
+class ZeroShotSystem(Params[PromptTemplate]):
+    """Show a base model the start of a query-and-answer record, without any example.
+
+    The question stands between three backticks below ``# Query:``, the response follows
+    below ``# Answer:`` and ends where the model starts the next ``# Query:``.
+    """
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate(bundled("zero_shot_system.txt"), stop=("# Query:",))
+
+
+class File(Params[PromptTemplate]):
+    """A template of your own, read from a text file."""
+
+    path: RecipePath
+    """UTF-8 text in which every ``{question}`` is replaced by the question, verbatim."""
+
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(strict=False),  # a TOML array arrives as a list
+    ] = ()
+    """Strings that end a response, such as ``["</answer>"]``."""
+
+    strip_final_newline: bool = False
+    """Drop one newline at the end of the file, which many editors add unasked."""
+
+    def build(self) -> PromptTemplate:
+        try:
+            return TextTemplate(self._text(), stop=self.stop)
+        except ValueError as error:
+            raise AlignkitError(str(error)) from error
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        try:
+            self._text()
+        except ValueError as error:
+            yield "path", str(error)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"template ends in": repr(self._text()[-20:])}
+
+    def _text(self) -> str:
+        return read_template(self.path, strip_final_newline=self.strip_final_newline)
+
+
+@hookimpl
+def prompt_template() -> Iterable[Component[PromptTemplate]]:
+    yield Component("r1_zero", R1Zero)
+    yield Component("question_only", QuestionOnly)
+    yield Component("alpaca_sft", AlpacaSft)
+    yield Component("zero_shot_system", ZeroShotSystem)
+    yield Component("file", File)

@@ -1,0 +1,118 @@
+"""The published templates to the letter, and questions that go in verbatim."""
+
+import hashlib
+
+import pytest
+from pydantic import ValidationError
+
+from alignkit import AlignkitError
+from alignkit_prompts import AlpacaSft, File, QuestionOnly, R1Zero, ZeroShotSystem, prompt_template
+
+NASTY = r"Is \frac{1}{2} = {x}? {question} {0} %s \1 \\ ```" + "\n\ttabs \u00e9\u2028"
+BUILT_IN = [R1Zero, QuestionOnly, AlpacaSft, ZeroShotSystem]
+
+
+@pytest.mark.parametrize("params", BUILT_IN)
+def test_a_question_with_braces_and_backslashes_is_in_the_prompt_once_and_verbatim(params):
+    rendered = params().build().render(NASTY)
+    assert rendered.count(NASTY) == 1
+    assert len(rendered) == len(params().build().render("")) + len(NASTY)
+
+
+def test_r1_zero_is_the_published_text():
+    template = R1Zero().build()
+    lines = template.render("What is 2+2?").split("\n")
+    assert len(lines) == 3
+    assert lines[0].startswith("A conversation between User and Assistant. The User asks")
+    assert lines[0].endswith(
+        "<think> reasoning process here </think> <answer> answer here </answer>."
+    )
+    assert lines[1:] == ["User: What is 2+2?", "Assistant: <think>"]
+    # sha256 of the three lines with {question} in place and no newline at the end; with one
+    # it would be 612cf025…: one invisible character would be another prompt.
+    digest = hashlib.sha256(template.render("{question}").encode()).hexdigest()
+    assert digest == "56213732da87e12ace60a2b88a16df0af18280fb0563a957cbecc938a6a2ac0e"
+    assert list(template.stop) == ["</answer>"]
+
+
+def test_question_only_adds_nothing():
+    template = QuestionOnly().build()
+    assert template.render(" What is 2+2?\n") == " What is 2+2?\n"
+    assert list(template.stop) == []
+
+
+def test_alpaca_sft_is_the_published_text():
+    template = AlpacaSft().build()
+    assert template.render("Name three fruits.") == (
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nName three fruits.\n\n### Response:"
+    )
+    assert list(template.stop) == []
+
+
+def test_zero_shot_system_has_the_three_headings_and_fences_the_question():
+    template = ZeroShotSystem().build()
+    rendered = template.render("Who are you?")
+    assert rendered.startswith("# Instruction\n")
+    assert rendered.endswith("\n\n# Query:\n```Who are you?```\n\n# Answer:\n")
+    assert list(template.stop) == ["# Query:"]
+
+
+def test_file_is_read_to_the_last_character(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_text("Q {question}\n{other} A {question}\n", encoding="utf-8")
+    template = File(path=path, stop=["\n\n", "Q "]).build()
+    # every placeholder of the template once, none inside the question, nothing else touched
+    assert template.render("{question}?") == "Q {question}?\n{other} A {question}?\n"
+    assert list(template.stop) == ["\n\n", "Q "]
+
+
+def test_file_drops_one_final_newline_if_asked(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_text("{question}\nA:\n\n", encoding="utf-8")
+    params = File(path=path, strip_final_newline=True)
+    assert params.build().render("Q") == "Q\nA:\n"
+    assert params.facts({}) == {"template ends in": repr("{question}\nA:\n")}
+
+
+def test_file_ignores_a_byte_order_mark(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_bytes(b"\xef\xbb\xbf{question} =")
+    assert File(path=path).build().render("2+2") == "2+2 ="
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"Question: {Question}\n", "has no {question}; put it where the question belongs"),
+        (b"caf\xe9 {question}", "not UTF-8 (byte 3); save the template as UTF-8"),
+    ],
+)
+def test_a_bad_template_file_is_refused_by_name_before_and_while_building(tmp_path, content, says):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    params = File(path=path)
+    [(key, message)] = params.check({})
+    assert key == "path"
+    assert str(path) in message
+    assert says in message
+    with pytest.raises(AlignkitError) as error:
+        params.build()
+    assert str(error.value) == message
+
+
+def test_a_folder_in_place_of_a_template_is_refused(tmp_path):
+    [(key, message)] = File(path=tmp_path).check({})
+    assert key == "path"
+    assert message.startswith(f"{tmp_path}: cannot be read")
+
+
+def test_an_empty_stop_string_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        File(path=tmp_path, stop=["ok", ""])
+
+
+def test_names_are_those_of_the_contract():
+    names = {component.name for component in prompt_template()}
+    assert names == {"r1_zero", "question_only", "alpaca_sft", "zero_shot_system", "file"}
