@@ -1,1 +1,130 @@
-"""The ``alignkit`` command."""
+"""The ``alignkit`` command: parse the command line, call the kernel, print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alignkit import explain, plugins, recipe
+from alignkit.errors import AlignkitError, shown
+from alignkit.kinds import KINDS
+from alignkit.run import Run, command_line, execute
+from alignkit.schema import recipe_schema
+
+FILE = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A command group that shows alignkit's own errors as text and never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AlignkitError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def _disable(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> list[str]:
+    for item in given:
+        if not item.startswith("no:"):
+            raise click.BadParameter(f"{item!r}: write no:NAME to switch a plugin off")
+    return [item.removeprefix("no:") for item in given]
+
+
+def plugin_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``-p no:NAME`` to a command."""
+    return click.option(
+        "-p",
+        "disable",
+        multiple=True,
+        callback=_disable,
+        metavar="no:PLUGIN",
+        help="Do not import this plugin; may be repeated.",
+    )(command)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="alignkit")
+def main() -> None:
+    """Align language models with algorithms made of plugins."""
+
+
+@main.command()
+@click.argument("path", metavar="RECIPE", type=FILE)
+@click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
+@click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
+@click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
+@plugin_option
+def run(
+    path: Path,
+    overlays: Sequence[Path],
+    overrides: Sequence[str],
+    out: Path | None,
+    dry_run: bool,
+    disable: list[str],
+) -> None:
+    """Run RECIPE, a TOML file."""
+    node = recipe.load(path, plugins.load(disable), overlays, overrides)
+    if dry_run:
+        click.echo(explain.plan(node, path))
+        return
+    click.echo(_summary(execute(node, path, out, command_line())))
+
+
+def _summary(run: Run) -> str:
+    """Say how the headline metrics moved, where the run is, and what can be done next."""
+    lines = [f"done in {run.elapsed():.0f} s"]
+    for key in ("eval/answer_reward", "eval/reward", "eval/format_reward"):
+        if key in run.last:
+            lines.append(f"  {key}: {run.first[key]:.3f} -> {run.last[key]:.3f}")
+    folder = shown(run.dir)
+    lines.append(f"run directory: {folder}  (metrics.jsonl, eval/, rollouts/)")
+    if (run.dir / "final").is_dir():
+        lines.append(f"model: {folder}/final  (AutoModelForCausalLM.from_pretrained loads it)")
+        lines.append(f"next: alignkit run recipes/evaluate.toml -s policy.path={folder}/final")
+    return "\n".join(lines)
+
+
+@main.command("list-plugins")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, tracebacks included.")
+@click.option("--strict", is_flag=True, help="Exit 1 if a plugin is broken or cannot be used.")
+@plugin_option
+def list_plugins(as_json: bool, strict: bool, disable: list[str]) -> None:
+    """List every plugin, its state and what it provides."""
+    found = plugins.load(disable).plugins
+    if as_json:
+        click.echo(json.dumps([asdict(p) for p in found], indent=2))
+    else:
+        click.echo(explain.plugin_table(found))
+    if strict and any(p.status not in ("active", "disabled") for p in found):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(list(KINDS.values())))
+@click.argument("name")
+@plugin_option
+def describe(kind: str, name: str, disable: list[str]) -> None:
+    """Show the fields, defaults, documentation and source of a component."""
+    try:
+        offer = plugins.load(disable).get(kind, name)
+    except LookupError as error:
+        raise AlignkitError(str(error)) from None
+    click.echo(explain.component(kind, offer))
+
+
+@main.command()
+@plugin_option
+def schema(disable: list[str]) -> None:
+    """Print a JSON Schema of recipes, for editors."""
+    click.echo(json.dumps(recipe_schema(plugins.load(disable)), indent=2))

@@ -11,6 +11,9 @@ from pathlib import Path
 class AlignkitError(Exception):
     """Base of all errors that are shown without a traceback."""
 
+    exit_status = 2
+    """What the command exits with: 2, the command or recipe is wrong; 1, the run failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -52,6 +55,12 @@ class RecipeError(AlignkitError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems, key=_position)
         super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class RunFailed(AlignkitError):
+    """A run that had started could not be finished; its directory stays."""
+
+    exit_status = 1
 
 
 def _position(problem: Problem) -> tuple[str, int]:

@@ -1,0 +1,216 @@
+"""Find, vet, load, disable and list plugins; look components up by kind and name.
+
+pluggy's own entry-point loader drops the second of two same-named plugins without a word and
+lets one broken import stop all the others, so the loop here is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from typing import Any, Literal
+
+import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from alignkit import hookspecs
+from alignkit.component import Component, Params, slots_of
+from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.kinds import KINDS
+
+GROUP = "alignkit"
+Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]
+
+
+@dataclass
+class Plugin:
+    """One entry point of the ``alignkit`` group, loaded or not."""
+
+    name: str
+    dist: str
+    version: str
+    module: str
+    status: Status = "active"
+    detail: str = ""
+    """Why the plugin is not active, or what else is worth knowing about it."""
+    traceback: str = ""
+    provides: dict[str, list[str]] = field(default_factory=dict)
+    """Component names by kind."""
+
+
+Offer = tuple[Plugin, Component[Any]]
+
+
+@dataclass
+class Registry:
+    """Every component of every active plugin."""
+
+    plugins: list[Plugin]
+    offers: Mapping[tuple[str, str], list[Offer]]
+    """By (kind, bare component name); more than one offer is an ambiguity, not an error."""
+
+    def names(self, kind: str) -> list[str]:
+        """Return the bare names offered for ``kind``, sorted."""
+        return sorted(name for k, name in self.offers if k == kind)
+
+    def get(self, kind: str, name: str) -> Offer:
+        """Look up ``"name"`` or, when two plugins share it, ``"plugin/name"``.
+
+        Raises LookupError, with the remedy, when nothing or more than one thing fits.
+        """
+        plugin, _, bare = name.rpartition("/")
+        found = [o for o in self.offers.get((kind, bare), []) if plugin in ("", o[0].name)]
+        if len(found) == 1:
+            return found[0]
+        raise LookupError(
+            self._ambiguous(kind, bare, found) if found else self._unknown(kind, name)
+        )
+
+    def _ambiguous(self, kind: str, bare: str, found: list[Offer]) -> str:
+        choices = " or ".join(f'"{p.name}/{bare}" ({p.dist} {p.version})' for p, _ in found)
+        return f"{kind} {bare!r} is offered by {len(found)} plugins; write {choices}."
+
+    def _unknown(self, kind: str, name: str) -> str:
+        down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
+        note = f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
+        known = ", ".join(self.names(kind)) or "none"
+        guess = did_you_mean(name.rpartition("/")[2], self.names(kind))
+        return f"unknown {kind} {name!r}.{guess} Known: {known}.{note}"
+
+
+def load(disable: Iterable[str] = ()) -> Registry:
+    """Load every ``alignkit`` entry point and collect what the plugins offer.
+
+    ``disable`` and the environment variable ALIGNKIT_DISABLE_PLUGINS (comma-separated) name
+    plugins that are listed but not imported. Raises AlignkitError for an unknown name.
+    """
+    blocked = {n.strip() for n in (*disable, *_disabled_by_environment())} - {""}
+    found = _entry_points()
+    for name in sorted(blocked - found.keys()):
+        raise AlignkitError(f"cannot disable unknown plugin {name!r}.{did_you_mean(name, found)}")
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    plugins: list[Plugin] = []
+    offers: dict[tuple[str, str], list[Offer]] = defaultdict(list)
+    for _, candidates in sorted(found.items()):
+        for entry in candidates:
+            plugin = _describe(entry)
+            plugins.append(plugin)
+            _vet(plugin, entry, candidates, blocked)
+            if plugin.status == "active":
+                _activate(manager, plugin, entry, offers)
+    _note_shared_names(offers)
+    return Registry(plugins, dict(offers))
+
+
+def _disabled_by_environment() -> list[str]:
+    return os.environ.get("ALIGNKIT_DISABLE_PLUGINS", "").split(",")
+
+
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = defaultdict(list)
+    for entry in entry_points(group=GROUP):
+        found[entry.name].append(entry)
+    return found
+
+
+def _describe(entry: EntryPoint) -> Plugin:
+    dist = entry.dist
+    name = dist.metadata["Name"] if dist else "unknown"
+    return Plugin(entry.name, str(name), dist.version if dist else "?", entry.value)
+
+
+def _vet(
+    plugin: Plugin, entry: EntryPoint, candidates: list[EntryPoint], blocked: set[str]
+) -> None:
+    """Settle everything that can be known without importing the plugin."""
+    others = [_describe(e).dist for e in candidates if e is not entry]
+    if plugin.name in blocked:
+        plugin.status = "disabled"
+    elif others and plugin.dist != "alignkit":  # built-in names are reserved
+        plugin.status = "conflict"
+        plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
+    elif wanted := _unmet_requirement(entry.dist):
+        plugin.status, plugin.detail = "incompatible", wanted
+
+
+def _unmet_requirement(dist: Distribution | None) -> str:
+    """Return why ``dist`` does not fit the running alignkit, or ``""``."""
+    ours = version("alignkit")
+    for line in (dist.requires if dist else None) or ():
+        try:
+            wanted = Requirement(line)
+        except InvalidRequirement:
+            return f"its requirement {line!r} cannot be read"
+        if canonicalize_name(wanted.name) == "alignkit" and not wanted.specifier.contains(
+            ours, prereleases=True
+        ):
+            return f"requires {line}, but alignkit {ours} is installed"
+    return ""
+
+
+def _activate(
+    manager: pluggy.PluginManager,
+    plugin: Plugin,
+    entry: EntryPoint,
+    offers: dict[tuple[str, str], list[Offer]],
+) -> None:
+    try:
+        module = entry.load()
+        manager.register(module, plugin.name)
+        components = _components(manager, module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - one bad plugin must not stop a run
+        if manager.has_plugin(plugin.name):
+            manager.unregister(name=plugin.name)
+        plugin.status = "broken"
+        plugin.detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        plugin.traceback = traceback.format_exc()
+        return
+    for kind, component in components:
+        offers[kind, component.name].append((plugin, component))
+        plugin.provides.setdefault(kind, []).append(component.name)
+
+
+def _components(manager: pluggy.PluginManager, module: Any) -> list[tuple[str, Component[Any]]]:
+    """Call the hooks of one plugin; raise if it offers something that is no component."""
+    for hook in manager.get_hookcallers(module) or ():
+        if not hook.has_spec():
+            guess = did_you_mean(hook.name, KINDS.values())
+            raise TypeError(f"unknown hook {hook.name!r}.{guess}")
+    found: list[tuple[str, Component[Any]]] = []
+    for kind in KINDS.values():
+        for implementation in getattr(manager.hook, kind).get_hookimpls():
+            if implementation.plugin is module:
+                found += [(kind, c) for c in implementation.function()]
+    seen = set()
+    for kind, component in found:
+        _vet_component(kind, component)
+        if (kind, component.name) in seen:
+            raise TypeError(f"offers {kind} {component.name!r} twice")
+        seen.add((kind, component.name))
+    return found
+
+
+def _vet_component(kind: str, component: Any) -> None:
+    if not isinstance(component, Component):
+        raise TypeError(f"hook {kind} yielded {component!r}, which is not a Component")
+    if not (isinstance(component.name, str) and component.name.isidentifier()):
+        raise TypeError(f"{kind} name {component.name!r} is not an identifier")
+    if not (isinstance(component.params, type) and issubclass(component.params, Params)):
+        raise TypeError(f"{kind} {component.name!r}: {component.params!r} is no subclass of Params")
+    slots_of(component.params, KINDS)
+
+
+def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:
+    """Say on each plugin which of its component names another plugin offers too."""
+    for (kind, name), shared in offers.items():
+        for plugin, _ in shared:
+            rivals = [f"{p.name}/{name}" for p, _ in shared if p is not plugin]
+            if rivals:
+                note = f"{kind} {name} is also offered as {', '.join(rivals)}"
+                plugin.detail = "; ".join(filter(None, [plugin.detail, note]))

@@ -1,0 +1,288 @@
+"""Validate a recipe against the plugins it names: a tree ready to build, or all problems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from alignkit.component import FromRecipe, Params, Slot, slots_of
+from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
+from alignkit.kinds import KINDS
+from alignkit.plugins import Plugin, Registry
+from alignkit.toml import Document, Key, read
+
+
+@dataclass(frozen=True)
+class Node:
+    """A validated table of the recipe, not yet built."""
+
+    kind: str
+    """Component kind, or ``""`` for a table of fixed shape such as ``[eval]``."""
+    use: str
+    plugin: Plugin
+    params: Params[Any]
+    children: Mapping[str, Node | list[Node] | dict[str, Node]]
+    key: Key = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Where each given field stands; fields that are not here have their default."""
+
+    def build(self) -> Any:
+        """Build what the slots hold, in the order of the signature, then this component."""
+        slots = {name: _build(child) for name, child in self.children.items()}
+        try:
+            return self.params.build(**slots)
+        except ImportError as error:
+            raise AlignkitError(
+                f"{self.kind} {self.use!r} (plugin {self.plugin.name} of {self.plugin.dist}) needs "
+                f"a package that is not installed or does not import: {error}"
+            ) from error
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all below it, in recipe order."""
+        yield self
+        for child in self.children.values():
+            for node in nodes(child):
+                yield from node.walk()
+
+    def tables(self) -> dict[str, Any]:
+        """Return the parameters of what the slots hold, by slot, for checks across tables."""
+        return {name: _params(child) for name, child in self.children.items()}
+
+    def dump(self) -> dict[str, Any]:
+        """Return the table as resolved: defaults filled in, paths absolute, no None."""
+        table: dict[str, Any] = {"use": self.use} if self.kind else {}
+        values = self.params.model_dump(mode="json")
+        table |= {k: v for k, v in values.items() if v is not None}
+        return table | {name: _dump(child) for name, child in self.children.items()}
+
+
+def nodes(child: Any) -> list[Node]:
+    """Return what a slot holds as a list: one node, an array of them, or a table of them."""
+    if isinstance(child, Node):
+        return [child]
+    return list(child.values()) if isinstance(child, dict) else list(child)
+
+
+def _map(child: Any, of: Any) -> Any:
+    """Apply ``of`` to the node, or to each node of the list or table, that a slot holds."""
+    if isinstance(child, Node):
+        return of(child)
+    if isinstance(child, dict):
+        return {name: of(node) for name, node in child.items()}
+    return [of(node) for node in child]
+
+
+def _build(child: Any) -> Any:
+    return _map(child, Node.build)
+
+
+def _params(child: Any) -> Any:
+    return _map(child, lambda node: node.params)
+
+
+def _dump(child: Any) -> Any:
+    return _map(child, Node.dump)
+
+
+def load(
+    path: Path,
+    registry: Registry,
+    overlays: Iterable[Path] = (),
+    overrides: Iterable[str] = (),
+) -> Node:
+    """Return the recipe at ``path`` as a validated tree; RecipeError lists every problem."""
+    document = read(path, overlays, overrides)
+    return resolve(document, registry)
+
+
+def resolve(document: Document, registry: Registry) -> Node:
+    """Validate a merged document; see :func:`load`."""
+    resolver = _Resolver(document, registry)
+    node = resolver.choose(document.table, "algorithm", ())
+    if node is not None and not resolver.problems:
+        resolver.check(node)
+    if resolver.problems or node is None:
+        raise RecipeError(resolver.problems)
+    return node
+
+
+def missing(node: Node) -> list[Problem]:
+    """Return what this machine lacks to build the recipe, each with its remedy."""
+    return [
+        Problem(part.key, message, origin=part.origins.get("use"))
+        for part in node.walk()
+        for message in part.params.missing()
+    ]
+
+
+class _Resolver:
+    """Walks a document, turning tables into nodes and collecting problems."""
+
+    def __init__(self, document: Document, registry: Registry) -> None:
+        self.document = document
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def problem(self, key: Key, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(key, message, hint, self.document.origin(key)))
+
+    def choose(self, table: Any, kind: str, key: Key) -> Node | None:
+        """Resolve a table whose ``use`` names a component of ``kind``."""
+        known = ", ".join(self.registry.names(kind)) or "none"
+        if not isinstance(table, Mapping):
+            self.problem(key, f"expected a table with a {kind}, got {table!r}. Known: {known}.")
+        elif not isinstance(table.get("use"), str):
+            where = f"[{'.'.join(key)}]" if key else "the recipe"
+            self.problem(key, f'{where} needs a line `use = "<{kind}>"`. Known: {known}.')
+        else:
+            try:
+                plugin, component = self.registry.get(kind, table["use"])
+            except LookupError as error:
+                self.problem((*key, "use"), str(error))
+                return None
+            return self.fill(table, kind, table["use"], plugin, component.params, key)
+        return None
+
+    def fill(
+        self,
+        table: Mapping[str, Any],
+        kind: str,
+        use: str,
+        plugin: Plugin,
+        schema: type[Params[Any]],
+        key: Key,
+    ) -> Node | None:
+        """Validate the values of a table and resolve its sub-tables."""
+        before = len(self.problems)
+        slots = slots_of(schema, KINDS)
+        params = self.values(table, use, schema, slots, key)
+        children = self.children(table, use, plugin, slots, key)
+        if params is None or len(self.problems) > before:
+            return None
+        given = {k: self.document.origin((*key, k)) for k in table}
+        return Node(kind, use, plugin, params, children, key, given)
+
+    def values(
+        self,
+        table: Mapping[str, Any],
+        use: str,
+        schema: type[Params[Any]],
+        slots: Mapping[str, Slot],
+        key: Key,
+    ) -> Params[Any] | None:
+        values = {k: v for k, v in table.items() if k != "use" and k not in slots}
+        for name in values.keys() & schema.model_fields.keys():
+            values[name] = self.located(values[name], schema, name, key)
+        try:
+            # JSON mode is strict about types, yet lets an array fill a tuple and a string a Path.
+            return schema.model_validate_json(json.dumps(values, default=str))
+        except ValidationError as error:
+            allowed = [*schema.model_fields, *slots]
+            for detail in error.errors():
+                self.invalid(detail, use or ".".join(key), allowed, key)
+        return None
+
+    def located(self, value: Any, schema: type[Params[Any]], name: str, key: Key) -> Any:
+        """Make a path relative to the file it stands in absolute; it must exist."""
+        mark = next((m for m in _marks(schema, name) if isinstance(m, FromRecipe)), None)
+        if mark is None or not isinstance(value, str):
+            return value
+        origin = self.document.origin((*key, name))
+        base = origin.file.parent if origin.file else Path.cwd()
+        path = (base / Path(value).expanduser()).resolve()
+        if path.exists():
+            return str(path)
+        if not mark.or_name or value.startswith((".", "/", "~")):
+            self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
+        return value
+
+    def invalid(self, detail: Mapping[str, Any], use: str, allowed: list[str], key: Key) -> None:
+        at = tuple(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            guess = did_you_mean(at[-1], allowed)
+            hint = f"it takes: {', '.join(allowed)}"
+            self.problem((*key, *at), f"{use!r} takes no {at[-1]!r}.{guess}", hint)
+        elif detail["type"] == "missing":
+            self.problem(key, f"{use!r} needs a value for {'.'.join(at)!r}")
+        else:
+            self.problem((*key, *at), f"{detail['msg']} (got {detail['input']!r})")
+
+    def children(
+        self,
+        table: Mapping[str, Any],
+        use: str,
+        plugin: Plugin,
+        slots: Mapping[str, Slot],
+        key: Key,
+    ) -> dict[str, Any]:
+        children: dict[str, Any] = {}
+        for slot in slots.values():
+            below = (*key, slot.name)
+            if slot.name in table:
+                child = self.child(table[slot.name], slot, plugin, below)
+                if child is not None:
+                    children[slot.name] = child
+            elif slot.required:
+                known = ", ".join(self.registry.names(slot.kind)) or "none"
+                choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
+                self.problem(key, f"{use!r} needs a table [{'.'.join(below)}]{choices}")
+        return children
+
+    def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:
+        if slot.arity == "one":
+            return self.item(value, slot, plugin, key)
+        wanted = list if slot.arity == "list" else dict
+        if not isinstance(value, wanted):
+            shape = f"[[{'.'.join(key)}]] tables" if wanted is list else f"[{'.'.join(key)}.NAME]"
+            self.problem(key, f"expected {shape}, got {value!r}")
+            return None
+        if isinstance(value, list):
+            found = [self.item(v, slot, plugin, (*key, str(i))) for i, v in enumerate(value)]
+            return [node for node in found if node is not None]
+        named = {k: self.item(v, slot, plugin, (*key, k)) for k, v in value.items()}
+        return {name: node for name, node in named.items() if node is not None}
+
+    def item(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Node | None:
+        if slot.table is None:
+            return self.choose(value, slot.kind, key)
+        if not isinstance(value, Mapping):
+            self.problem(key, f"expected a table, got {value!r}")
+            return None
+        return self.fill(value, "", "", plugin, slot.table, key)
+
+    def check(self, root: Node) -> None:
+        """Run the checks that schemas cannot express, on every node."""
+        for node in root.walk():
+            tables = node.tables()
+            for name, message in node.params.check(tables):
+                self.problem((*node.key, *filter(None, name.split("."))), message)
+            provided = node.params.provides(tables)
+            for child in node.children.values():
+                for below in nodes(child):
+                    self.satisfied(node, below, provided)
+
+    def satisfied(self, owner: Node, node: Node, provided: frozenset[str]) -> None:
+        """Refuse a component that reads records its owner does not hand out."""
+        lacking = sorted(node.params.needs - provided) if node.kind else []
+        if lacking:
+            given = ", ".join(sorted(provided)) or "nothing beyond the required fields"
+            self.problem(
+                (*node.key, "use"),
+                f"{node.kind} {node.use!r} reads {', '.join(lacking)}, which {owner.use!r} does "
+                f"not provide with this recipe; it provides {given}",
+            )
+
+
+def _marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
+    """Yield the annotations of a field, those of ``X | None`` fields included."""
+    info = schema.model_fields[name]
+    yield from info.metadata
+    for part in getattr(info.annotation, "__args__", ()):
+        with suppress(AttributeError):
+            yield from part.__metadata__

@@ -1,0 +1,228 @@
+"""Read recipe files: TOML with ``extends``, overlays and ``-s`` overrides, merged into one
+document in which every value knows the file and line it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from alignkit.errors import Origin, Problem, RecipeError, shown
+
+Key = tuple[str, ...]
+
+
+@dataclass
+class Document:
+    """A merged recipe, not yet validated."""
+
+    table: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Key, Origin] = field(default_factory=dict)
+    """Where each table and value stands; items of an array of tables by index, as strings."""
+    path: Path = field(default_factory=Path.cwd)
+    """The recipe file itself."""
+
+    def origin(self, key: Key) -> Origin:
+        """Return where ``key`` stands, or the closest enclosing table that stands somewhere."""
+        while key and key not in self.origins:
+            key = key[:-1]
+        return self.origins.get(key) or Origin(self.path, 1, "")
+
+
+def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Document:
+    """Return the recipe at ``path`` with its bases below and overlays, then overrides, on top.
+
+    Raises RecipeError for a file that cannot be read or is not TOML, a cycle of ``extends``,
+    and an override that is not ``key=value``.
+    """
+    document = _read_file(path.absolute(), ())
+    for overlay in overlays:
+        _merge(document, _read_file(overlay.absolute(), ()))
+    typed = Document()  # all overrides are one overlay, so their order does not matter
+    for item in overrides:
+        _merge(typed, _override(item))
+    _merge(document, typed)
+    document.path = path.absolute()
+    return document
+
+
+def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
+    path = path.resolve()
+    if path in within:
+        cycle = " -> ".join(shown(p) for p in (*within, path))
+        raise RecipeError(
+            [Problem(("extends",), f"recipes extend each other in a circle: {cycle}")]
+        )
+    own = _parse(path)
+    bases = own.table.pop("extends", [])
+    document = Document(path=path)
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or not (path.parent / base).is_file():
+            raise _bad_base(base, own)
+        _merge(document, _read_file(path.parent / base, (*within, path)))
+    _merge(document, own)
+    return document
+
+
+def _bad_base(base: Any, own: Document) -> RecipeError:
+    found = f"no such file: {base}" if isinstance(base, str) else f"not a file name: {base!r}"
+    return RecipeError([Problem(("extends",), found, origin=own.origin(("extends",)))])
+
+
+def _parse(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        table = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        line = getattr(error, "lineno", 1)
+        source = "".join(text.splitlines()[line - 1 : line])
+        raise RecipeError(
+            [Problem((), f"not valid TOML: {error}", origin=Origin(path, line, source))]
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([Problem((), f"{shown(path)} is not UTF-8 text: {error}")]) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecipeError([Problem((), f"cannot read {shown(path)}: {reason}")]) from None
+    rows = text.splitlines()
+    origins = {k: Origin(path, n, rows[n - 1]) for k, n in key_lines(text).items()}
+    return Document(table, origins, path)
+
+
+def _override(item: str) -> Document:
+    dotted, equals, raw = item.partition("=")
+    key = tuple(part.strip() for part in dotted.split("."))
+    if not equals or not all(key):
+        hint = "write key=value, for example loss.cliprange=0.1"
+        raise RecipeError([Problem((), f"cannot read override {item!r}", hint)])
+    try:
+        parsed = tomli.loads(f"v = {raw}")
+    except tomli.TOMLDecodeError:
+        parsed = {}
+    value = parsed["v"] if parsed.keys() == {"v"} else raw.strip()  # a bare word is a string
+    origin = Origin(None, 1, item)
+    document = Document(origins={key[:n]: origin for n in range(1, len(key) + 1)})
+    table = document.table
+    for part in key[:-1]:
+        table = table.setdefault(part, {})
+    table[key[-1]] = value
+    return document
+
+
+def _merge(base: Document, top: Document) -> None:
+    """Lay ``top`` over ``base``: tables merge key by key, except where ``use`` changes."""
+    if _changes_use(base.table, top.table):
+        base.table, base.origins = {}, {}
+    _merge_table(base, top, base.table, top.table, ())
+
+
+def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any], at: Key) -> None:
+    for name, value in over.items():
+        key, slot, present = (*at, name), *_slot(under, name)
+        below = under[slot] if present else None
+        if isinstance(value, dict) and isinstance(below, dict | list):
+            mergeable = isinstance(below, list) or not _changes_use(below, value)
+            if mergeable and (isinstance(below, dict) or _indexes(below, value)):
+                if key in top.origins:
+                    base.origins.setdefault(key, top.origins[key])
+                _merge_table(base, top, below, value, key)
+                continue
+        _replace(base, top, under, slot, value, key)
+
+
+def _slot(under: Any, name: str) -> tuple[Any, bool]:
+    """Return the index of ``name`` in a table or array, and whether something is there."""
+    if isinstance(under, list):
+        return int(name), True
+    return name, name in under
+
+
+def _indexes(below: list[Any], value: dict[str, Any]) -> bool:
+    """Whether ``value`` came from an override such as ``-s trackers.0.use=jsonl``."""
+    return all(k.isdigit() and int(k) < len(below) for k in value)
+
+
+def _replace(base: Document, top: Document, under: Any, slot: Any, value: Any, key: Key) -> None:
+    under[slot] = value
+    size = len(key)
+    for old in [k for k in base.origins if k[:size] == key]:
+        del base.origins[old]
+    base.origins.update({k: o for k, o in top.origins.items() if k[:size] == key})
+
+
+def _changes_use(below: dict[str, Any], value: dict[str, Any]) -> bool:
+    return "use" in value and "use" in below and value["use"] != below["use"]
+
+
+# ---------------------------------------------------------------- lines
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*')"""
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(rf"^\s*({_DOTTED})\s*=(.*)$")
+_TOKEN = re.compile(r"""\"{3}|'{3}|"(?:\\.|[^"\\])*"|'[^']*'|\#.*""")
+
+
+def key_lines(text: str) -> dict[Key, int]:
+    """Map each table header and key of a TOML document to its 1-based line.
+
+    >>> key_lines('use = "grpo"\\n[loss]\\ncliprange = 0.2\\n')[("loss", "cliprange")]
+    3
+    """
+    lines: dict[Key, int] = {}
+    arrays: dict[Key, int] = {}
+    table: Key = ()
+    for number, line in _outside_strings(text):
+        if header := _HEADER.match(line):
+            table = _locate(_split(header[2]), arrays, header[1] == "[[")
+            for size in range(1, len(table) + 1):
+                lines.setdefault(table[:size], number)
+        elif key := _KEY.match(line):
+            parts = _split(key[1])
+            for size in range(1, len(parts) + 1):
+                lines.setdefault((*table, *parts[:size]), number)
+    return lines
+
+
+def _locate(header: Key, arrays: dict[Key, int], new_item: bool) -> Key:
+    """Insert the current index after each part of ``header`` that is an array of tables."""
+    key: Key = ()
+    for depth, part in enumerate(header, 1):
+        key = (*key, part)
+        if new_item and depth == len(header):
+            arrays[key] = arrays.get(key, -1) + 1
+        if key in arrays:
+            key = (*key, str(arrays[key]))
+    return key
+
+
+def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines, but for those inside a multi-line string."""
+    closing = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if closing:
+            closing = "" if closing in line else closing
+            continue
+        yield number, line
+        if key := _KEY.match(line):
+            closing = _opened_string(key[2])
+
+
+def _opened_string(value: str) -> str:
+    """Return the quotes of a multi-line string that ``value`` opens and does not close."""
+    closing = ""
+    for token in _TOKEN.findall(value):
+        if closing:
+            closing = "" if token == closing else closing
+        elif token in ('"""', "'''"):
+            closing = token
+    return closing
+
+
+def _split(dotted: str) -> Key:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, dotted))
