@@ -1,1 +1,61 @@
-"""Built-in advantages."""
+"""Built-in advantages; the formulas are in ``ops``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from alignkit import Component, Params, hookimpl
+from alignkit.protocols import Advantage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GroupStd(Params[Advantage]):
+    """Reward minus its group's mean, over the group's standard deviation (GRPO)."""
+
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Added to the standard deviation, in units of reward."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.ops import group_std
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return group_std(rewards, group_size, self.eps)
+
+        return advantage
+
+
+class GroupMean(Params[Advantage]):
+    """Reward minus its group's mean (Dr. GRPO, arXiv:2503.20783)."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.ops import group_mean
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return group_mean(rewards, group_size)
+
+        return advantage
+
+
+class NoBaseline(Params[Advantage]):
+    """The reward as it is: no baseline, no scaling."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.ops import none
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return none(rewards, group_size)
+
+        return advantage
+
+
+@hookimpl
+def advantage() -> Iterator[Component[Advantage]]:
+    """Offer the built-in advantages."""
+    yield Component("group_std", GroupStd)
+    yield Component("group_mean", GroupMean)
+    yield Component("none", NoBaseline)

@@ -1,1 +1,63 @@
-"""Built-in losses."""
+"""Built-in policy-gradient losses; the formulas are in ``ops``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from alignkit import Component, Params, hookimpl
+from alignkit.protocols import LossInputs, LossOutput, LossType
+
+
+class GrpoClip(Params[LossType]):
+    """Clipped importance ratio times the advantage (GRPO, arXiv:2402.03300 eq. 3, without KL)."""
+
+    cliprange: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]. Dimensionless."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.ops import grpo_clip, require
+
+        def loss(x: LossInputs) -> LossOutput:
+            old = require(x.old_logprobs, "old_logprobs")
+            return grpo_clip(x.logprobs, old, x.advantages, self.cliprange)
+
+        return loss
+
+
+class NoClip(Params[LossType]):
+    """Importance ratio times the advantage, never clipped (GRPO's eq. 3 without the minimum)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.ops import no_clip, require
+
+        def loss(x: LossInputs) -> LossOutput:
+            return no_clip(x.logprobs, require(x.old_logprobs, "old_logprobs"), x.advantages)
+
+        return loss
+
+
+class Reinforce(Params[LossType]):
+    """Advantage times log-probability, on-policy (REINFORCE; Williams 1992)."""
+
+    def build(self) -> LossType:
+        from alignkit_losses.ops import reinforce
+
+        def loss(x: LossInputs) -> LossOutput:
+            return reinforce(x.logprobs, x.advantages)
+
+        return loss
+
+
+@hookimpl
+def loss_type() -> Iterator[Component[LossType]]:
+    """Offer the built-in losses."""
+    yield Component("grpo_clip", GrpoClip)
+    yield Component("no_clip", NoClip)
+    yield Component("reinforce", Reinforce)

@@ -1,1 +1,52 @@
 """Built-in optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignkit import Component, Params, hookimpl
+from alignkit.protocols import Optimizer
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Params[Optimizer]):
+    """Adam with decoupled weight decay (arXiv:1711.05101), a schedule, and gradient clipping."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate."""
+
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
+    """Decay rates of the running mean and the running square of the gradient, each in [0, 1)."""
+
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the running square."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Each step takes lr * weight_decay of every parameter away."""
+
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
+    """Gradients are scaled down to this global L2 norm; ``inf`` = never."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after warm-up, until the last optimizer step."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps over which the rate rises linearly to lr; the last of them uses lr."""
+
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of lr that the linear and cosine schedules end at."""
+
+    def build(self) -> Optimizer:
+        from alignkit_optimizers.adamw import ScheduledAdamW
+
+        return ScheduledAdamW(self)
+
+
+@hookimpl
+def optimizer() -> Iterator[Component[Optimizer]]:
+    """Offer the built-in optimizers."""
+    yield Component("adamw", AdamW)

@@ -1,0 +1,240 @@
+"""One optimizer step from a batch of rows, whatever micro-batches it is cut into.
+
+What is done the same way for every algorithm, and why:
+
+- Losses are divided by the counts of the whole step, so micro-batches add up to the big batch.
+- The loss is differentiated with respect to the log-probs first. A micro-batch whose log-prob
+  gradient is exactly zero (groups without signal, under a loss that only scales advantages)
+  is not sent through the model backwards: its share of the gradient is known to be zero. Its
+  forward pass stays, because token_entropy and the loss's metrics are over all tokens.
+- Rows without a response token reach no weight; they count in the totals and nowhere else.
+- A step whose gradient is zero still steps the optimizer: momentum and weight decay act as
+  they would have, had the zeros been computed.
+- A non-finite gradient changes nothing: neither weights, nor optimizer, nor schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.tokens import TrainRow, micro_batches, pad_values
+from alignkit.protocols import LossInputs, LossType, Normalizer, Optimizer, Policy, StepTotals
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Learner:
+    """Owns the torch optimizer and turns rows into updates of ``policy``."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        loss: LossType,
+        normalizer: Normalizer,
+        optimizer: Optimizer,
+        *,
+        token_budget: int,
+        total_steps: int,
+        temperature: float = 1.0,
+    ) -> None:
+        """Start the optimizer on the policy's trainable parameters.
+
+        ``token_budget`` caps padded tokens per micro-batch, ``total_steps`` is the length of
+        the schedule in optimizer steps, ``temperature`` the one responses are sampled at.
+        """
+        self.policy = policy
+        self.loss = loss
+        self.normalizer = normalizer
+        self.token_budget = token_budget
+        self.temperature = temperature
+        self.max_grad_norm = optimizer.max_grad_norm
+        self.parameters: list[nn.Parameter] = [
+            p for p in policy.model.parameters() if p.requires_grad
+        ]
+        self.optimizer, self.schedule = optimizer.start(self.parameters, total_steps=total_steps)
+        self.skipped_steps = 0
+
+    def logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor]:
+        """Return the log-probs of each row's response tokens, (T_i,) on the CPU, no gradient."""
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        with torch.no_grad():
+            for batch in self._cut(rows):
+                logprobs, _, mask = self._forward(batch.rows, with_entropy=False)
+                for index, values, keep in zip(batch.at, logprobs.cpu(), mask.cpu(), strict=True):
+                    found[index] = values[keep].clone()
+        return found
+
+    def step(self, rows: Sequence[TrainRow]) -> dict[str, float]:
+        """Do one optimizer step over ``rows`` and return its metrics, without prefix.
+
+        ``loss`` is the value of the whole step; ``token_entropy`` (nats) and the loss's own
+        metrics are means over all response tokens of the step; ``grad_norm`` is the global L2
+        norm before clipping, ``lr`` the rate this step used. ``skipped_steps`` is 1 when a
+        non-finite gradient made the step do nothing, else 0.
+        """
+        if not rows:
+            raise ValueError("an optimizer step needs at least one row")
+        totals = StepTotals(len(rows), sum(len(r.response_ids) for r in rows))
+        tally = _Tally(totals.tokens)
+        for batch in self._cut(rows):
+            self._accumulate(batch.rows, totals, tally)
+        lr = float(self.schedule.get_last_lr()[0])
+        grad_norm, skipped = self._apply()
+        return {
+            "loss": tally.loss,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "response_tokens": float(totals.tokens),
+            "skipped_steps": float(skipped),
+            **tally.means(),
+        }
+
+    def _cut(self, rows: Sequence[TrainRow]) -> list[_MicroBatch]:
+        """Cut rows that have tokens into micro-batches, those without advantage apart."""
+        batches = []
+        for has_signal in (True, False):
+            at = [
+                i
+                for i, row in enumerate(rows)
+                if row.response_ids and (row.advantage != 0) is has_signal
+            ]
+            cuts = micro_batches([rows[i].length for i in at], self.token_budget)
+            batches += [[at[j] for j in cut] for cut in cuts]
+        return [_MicroBatch(at, [rows[i] for i in at]) for at in batches]
+
+    def _forward(
+        self, rows: Sequence[TrainRow], *, with_entropy: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        return response_logprobs(
+            self.policy, rows, temperature=self.temperature, with_entropy=with_entropy
+        )
+
+    def _accumulate(self, rows: Sequence[TrainRow], totals: StepTotals, tally: _Tally) -> None:
+        """Add the gradient of one micro-batch to the parameters' ``grad``."""
+        logprobs, entropy, mask = self._forward(rows, with_entropy=True)
+        leaf = logprobs.detach().requires_grad_()  # (B, T)
+        output = self.loss(_loss_inputs(rows, leaf, mask))
+        if output.per_token.shape != mask.shape:
+            raise ValueError(
+                f"the loss returned per_token of shape {tuple(output.per_token.shape)}; it must "
+                f"be that of the log-probs, {tuple(mask.shape)}"
+            )
+        scalar = self.normalizer(output.per_token, mask, totals=totals)
+        grad = _gradient(scalar, leaf, mask)
+        if bool(grad.any()):  # NaN counts as nonzero: it must reach the check in _apply
+            logprobs.backward(grad)  # type: ignore[no-untyped-call]
+        tally.add(scalar, {"token_entropy": entropy, **output.metrics}, mask)
+
+    def _apply(self) -> tuple[float, bool]:
+        """Clip and step, unless the gradient is not finite; return its norm and if skipped."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.parameters if p.grad is not None]
+        )
+        grad_norm = float(norm)
+        finite = math.isfinite(grad_norm)
+        if finite:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+            self.optimizer.step()
+            self.schedule.step()
+            self.policy.version += 1
+        else:
+            self.skipped_steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return grad_norm, not finite
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what resuming needs besides the weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.skipped_steps = state["skipped_steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class _MicroBatch:
+    at: list[int]
+    """Indices of the rows in the step."""
+    rows: list[TrainRow]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Sums over the micro-batches of one step."""
+
+    tokens: int
+    loss: float = 0.0
+    sums: dict[str, float] = field(default_factory=lambda: {"token_entropy": 0.0})
+
+    def add(self, scalar: Tensor, metrics: Mapping[str, Tensor | None], mask: Tensor) -> None:
+        self.loss += float(scalar.detach())
+        for name, values in metrics.items():
+            if values is not None:
+                kept = torch.where(mask, values.detach(), 0)  # (B, 1) broadcasts to (B, T)
+                total = float(kept.sum(dtype=torch.float64))
+                self.sums[name] = self.sums.get(name, 0.0) + total
+
+    def means(self) -> dict[str, float]:
+        """Return means over the step's response tokens; 0 where there is no token."""
+        return {name: total / max(self.tokens, 1) for name, total in self.sums.items()}
+
+
+def _gradient(scalar: Tensor, leaf: Tensor, mask: Tensor) -> Tensor:
+    """Return d scalar / d log-probs, (B, T), with nothing at padding."""
+    if not scalar.requires_grad:
+        return torch.zeros_like(leaf)
+    (grad,) = torch.autograd.grad(scalar, leaf, allow_unused=True, materialize_grads=True)
+    return torch.where(mask, grad, 0)
+
+
+def _loss_inputs(rows: Sequence[TrainRow], logprobs: Tensor, mask: Tensor) -> LossInputs:
+    """Gather what the rows carry into (B, T) tensors beside their log-probs."""
+    current = logprobs.detach()
+    return LossInputs(
+        logprobs=logprobs,
+        mask=mask,
+        advantages=current.new_tensor([r.advantage for r in rows])[:, None],  # (B, 1)
+        old_logprobs=_stack([r.old_logprobs for r in rows], current, mask),
+        ref_logprobs=_all_or_none([r.ref_logprobs for r in rows], current, "ref_logprobs"),
+        rollout_logprobs=_all_or_none(
+            [r.rollout_logprobs for r in rows], current, "rollout_logprobs"
+        ),
+    )
+
+
+def _stack(values: Sequence[Tensor | None], current: Tensor, mask: Tensor) -> Tensor:
+    """Pad (T_i,) tensors to (B, T); a row without one gets the current log-probs."""
+    if all(value is None for value in values):
+        return current
+    filled = [
+        row[keep].cpu() if value is None else value
+        for value, row, keep in zip(values, current, mask, strict=True)
+    ]
+    return pad_values(filled, current)
+
+
+def _all_or_none(values: Sequence[Tensor | None], like: Tensor, name: str) -> Tensor | None:
+    """Pad (T_i,) tensors to (B, T), or return None if no row has one."""
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    if len(given) < len(values):
+        raise ValueError(f"{name}: {len(given)} of {len(values)} rows have them; all or none must")
+    return pad_values(given, like)

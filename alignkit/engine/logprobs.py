@@ -1,0 +1,245 @@
+"""Log-probabilities and entropies of response tokens, without the (B, T, V) logits.
+
+The output head is a (V, H) matrix. It is applied to the hidden states of response tokens
+only, some hundred at a time, and each chunk of logits is reduced at once to two numbers a
+token. The backward pass computes the chunk again instead of keeping it, so the memory of
+the head does not grow with the batch.
+
+Shapes: B = rows, T = response tokens of the longest row, N = response tokens of all rows,
+H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from alignkit.engine.tokens import Padded, TrainRow
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
+_CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
+"""Logits held at a time (16 MiB in float32 on CPU, 512 MiB on a CUDA device)."""
+
+
+def response_logprobs(
+    policy: Policy,
+    rows: Sequence[TrainRow],
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return log πθ(o_t | q, o_<t) of every response token, entropies, and the mask.
+
+    ``temperature`` divides the logits, as it did when the response was sampled. All three are
+    (B, T); the log-probs carry the gradient, the entropies do not and are None unless asked
+    for. Padding holds zeros. float32, or float64 for a float64 model.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    model = policy.model
+    device = next(model.parameters()).device
+    batch = Padded.of(rows, policy.pad_id, device)
+    targets = batch.targets[batch.mask]  # (N,)
+    with policy.autocast():
+        if has_linear_head(model):
+            hidden = _decoder(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+            head = _head(model)
+            logprobs, entropy = linear_logprobs(
+                _at_responses(hidden, batch),
+                head.weight,
+                targets,
+                bias=head.bias,
+                temperature=temperature,
+                with_entropy=with_entropy,
+            )
+        else:
+            logits = model(input_ids=batch.input_ids, use_cache=False).logits
+            logprobs, entropy = logits_logprobs(
+                _at_responses(logits, batch), targets, temperature=temperature
+            )
+    spread = _spread(entropy, batch.mask) if with_entropy else None
+    return _spread(logprobs, batch.mask), spread, batch.mask
+
+
+def _at_responses(states: Tensor, batch: Padded) -> Tensor:
+    """Pick the states that predict a response token: (B, L, X) to (N, X)."""
+    row = torch.arange(len(states), device=states.device)[:, None].expand_as(batch.mask)
+    return states[row[batch.mask], batch.positions[batch.mask]]
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Put (N,) values where the (B, T) mask is True, zeros elsewhere; differentiable."""
+    zeros = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
+    return zeros.masked_scatter(mask, values)
+
+
+# ---------------------------------------------------------------- the head
+
+
+def linear_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return log softmax(hidden @ weight.T / temperature) at ``targets``, and the entropy.
+
+    ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V,), ``targets`` (N,) int64; both results
+    are (N,), float32 or float64. The entropy carries no gradient (zeros if not asked for).
+    """
+    device = hidden.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    compute = compute or hidden.dtype
+    apply = cast(Callable[..., tuple[Tensor, Tensor]], _LinearLogprobs.apply)
+    return apply(hidden, weight, bias, targets, temperature, with_entropy, compute)
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """Chunked log-softmax of a linear map at one index per row; see linear_logprobs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        with_entropy: bool,
+        compute: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(compute, torch.float32)
+        logprobs, entropy, log_z = hidden.new_zeros((3, len(hidden)), dtype=wide)
+        w = weight.to(compute)
+        for part in _chunks(hidden, weight):
+            logits = _logits(hidden[part], w, bias, temperature)  # (n, V)
+            log_z[part] = torch.logsumexp(logits, -1)
+            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
+            if with_entropy:
+                p = logits.sub_(log_z[part, None]).exp_()  # (n, V)
+                entropy[part] = torch.special.entr(p).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.temperature, ctx.compute = temperature, compute
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+        want_h, want_w, want_b = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if want_h else None
+        grad_weight = torch.zeros_like(weight) if want_w else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and want_b else None
+        w = weight.to(ctx.compute)
+        for part in _chunks(hidden, weight):
+            # d logp / d logits = onehot(target) - softmax, over the temperature.
+            logits = _logits(hidden[part], w, bias, ctx.temperature)
+            delta = logits.sub_(log_z[part, None]).exp_().mul_(-grad[part, None])  # (n, V)
+            delta.scatter_add_(-1, targets[part, None], grad[part, None])
+            delta = delta.div_(ctx.temperature)
+            if grad_bias is not None:
+                grad_bias += delta.sum(0)
+            delta = delta.to(ctx.compute)
+            if grad_hidden is not None:
+                grad_hidden[part] = delta @ w
+            if grad_weight is not None:
+                _add_product(grad_weight, delta, hidden[part].to(ctx.compute))
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    """Cut N rows so that a chunk's logits stay under the device's limit."""
+    limit = _CHUNK_ELEMENTS.get(hidden.device.type, _CHUNK_ELEMENTS["cpu"])
+    size = max(1, limit // len(weight))
+    return [slice(i, i + size) for i in range(0, len(hidden), size)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """Return (n, V) logits over the temperature, in at least float32; safe to overwrite."""
+    logits = hidden.to(weight.dtype) @ weight.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        logits += bias
+    return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def _add_product(total: Tensor, delta: Tensor, hidden: Tensor) -> None:
+    """Add delta.T @ hidden, (n, V) and (n, H), to the (V, H) total, without a copy if it can."""
+    if total.dtype == delta.dtype:
+        total.addmm_(delta.T, hidden)
+    else:
+        total += delta.T @ hidden
+
+
+def logits_logprobs(
+    logits: Tensor, targets: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return log softmax(logits / temperature) at ``targets`` and the detached entropy.
+
+    ``logits`` (..., V) and ``targets`` (...) int64; both results are shaped as ``targets``.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logprobs = wide.gather(-1, targets[..., None])[..., 0] - torch.logsumexp(wide, -1)
+    with torch.no_grad():
+        entropy = entropy_from_logits(wide)
+    return logprobs, entropy
+
+
+def entropy_from_logits(logits: Tensor) -> Tensor:
+    """Return the entropy in nats of softmax(logits): (..., V) to (...). Differentiable.
+
+    Logits of -inf count as impossible and contribute nothing.
+    """
+    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(-1)
+
+
+# ---------------------------------------------------------------- which models qualify
+
+_linear: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def has_linear_head(model: nn.Module) -> bool:
+    """Tell whether the model's logits are a linear map of its decoder's last hidden state.
+
+    Asked of the model itself, once, with four tokens: soft-capped, scaled or otherwise
+    unusual heads show by their logits, and then the model computes its logits in full.
+    """
+    if model not in _linear:
+        _linear[model] = _probe(model)
+    return _linear[model]
+
+
+@torch.no_grad()
+def _probe(model: nn.Module) -> bool:
+    head, decoder = _head(model), _decoder(model)
+    if not isinstance(head, nn.Linear) or decoder is None:
+        return False
+    ids = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
+    was_training = [m for m in model.modules() if m.training]
+    model.eval()  # dropout would make the two sides differ
+    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    logits = model(input_ids=ids, use_cache=False).logits
+    for module in was_training:
+        module.training = True
+    plain = nn.functional.linear(hidden, head.weight, head.bias)
+    return plain.shape == logits.shape and torch.allclose(plain, logits, rtol=1e-3, atol=1e-3)
+
+
+def _head(model: nn.Module) -> Any:
+    return cast(Any, model).get_output_embeddings()
+
+
+def _decoder(model: nn.Module) -> Any:
+    return cast(Any, model).get_decoder()

@@ -1,0 +1,79 @@
+"""Policy-gradient surrogates as pure functions: (B, T) log-probs in, (B, T) losses out.
+
+The losses are to be minimised: each is minus the objective of the paper it cites. None masks
+or averages; that is the normalizer's part.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignkit.protocols import LossOutput
+
+
+def grpo_clip(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float
+) -> LossOutput:
+    """Return -min(r A, clip(r, 1 - ε, 1 + ε) A) with r = exp(logprobs - old_logprobs).
+
+    arXiv:2402.03300 eq. 3 without its KL term (arXiv:1707.06347 eq. 7 per token).
+    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1). Metrics, (B, T) each:
+    ``clip_fraction``, 1 where the clipped branch is the smaller one, so that the token gets no
+    gradient; ``approx_kl``, the estimate r - 1 - log r of KL(old || current).
+    """
+    _check(logprobs, advantages, old_logprobs)
+    log_ratio = logprobs - old_logprobs  # (B, T)
+    ratio = log_ratio.exp()
+    free = ratio * advantages  # (B, T)
+    clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages  # (B, T)
+    with torch.no_grad():
+        metrics = {
+            "clip_fraction": (clipped < free).to(ratio.dtype),
+            "approx_kl": ratio - 1 - log_ratio,
+        }
+    return LossOutput(per_token=-torch.minimum(free, clipped), metrics=metrics)
+
+
+def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossOutput:
+    """Return -r A with r = exp(logprobs - old_logprobs), and ``approx_kl`` as grpo_clip does.
+
+    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1).
+    """
+    _check(logprobs, advantages, old_logprobs)
+    log_ratio = logprobs - old_logprobs  # (B, T)
+    ratio = log_ratio.exp()
+    metrics = {"approx_kl": (ratio - 1 - log_ratio).detach()}
+    return LossOutput(per_token=-ratio * advantages, metrics=metrics)
+
+
+def reinforce(logprobs: Tensor, advantages: Tensor) -> LossOutput:
+    """Return -A log π: ``logprobs`` (B, T), ``advantages`` (B, 1)."""
+    _check(logprobs, advantages)
+    return LossOutput(per_token=-advantages * logprobs)
+
+
+def require(values: Tensor | None, name: str) -> Tensor:
+    """Return ``values``; ValueError if the algorithm did not hand them over."""
+    if values is None:
+        raise ValueError(f"this loss reads {name}, which the algorithm did not provide")
+    return values
+
+
+def _check(logprobs: Tensor, advantages: Tensor, *others: Tensor) -> None:
+    """Refuse shapes that would broadcast into something else, and integer tensors."""
+    if logprobs.ndim != 2:
+        raise ValueError(f"log-probs must be (B, T), got shape {tuple(logprobs.shape)}")
+    if advantages.shape != (len(logprobs), 1):
+        raise ValueError(
+            f"advantages must be ({len(logprobs)}, 1), got shape {tuple(advantages.shape)}"
+        )
+    for other in others:
+        if other.shape != logprobs.shape:
+            raise ValueError(
+                f"log-probs to compare must both be {tuple(logprobs.shape)}, "
+                f"got {tuple(other.shape)}"
+            )
+    for tensor in (logprobs, advantages, *others):
+        if not tensor.is_floating_point():
+            raise TypeError(f"expected floating-point tensors, got {tensor.dtype}")
