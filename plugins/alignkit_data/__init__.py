@@ -1,1 +1,148 @@
-"""Built-in data."""
+"""Built-in data sets: jsonl, gsm8k, math."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from alignkit import Component, Params, RecipePath, hookimpl
+from alignkit.component import PathOrName
+from alignkit.protocols import Dataset
+from alignkit_data import columns
+from alignkit_data.load import Loaded, load_file
+from alignkit_data.source import Source
+
+Column = Annotated[str, Field(min_length=1)]
+Limit = Annotated[int, Field(ge=1)]
+
+
+class Jsonl(Params[Dataset]):
+    """A JSON object a line, in a file of your own; any columns.
+
+    Also reads a JSON array of objects, and either with gzip. For supervised fine-tuning,
+    ``answer`` names the column with the response to imitate.
+    """
+
+    path: RecipePath
+    """UTF-8 file; blank lines are skipped."""
+
+    question: Column = "question"
+    """Column with the question or prompt: text or a number, never empty."""
+
+    answer: Column = "answer"
+    """Column with the gold answer (or response to imitate): text or a number, never empty."""
+
+    id: Column | None = None
+    """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
+
+    limit: Limit | None = None
+    """Take only the first so many rows; without it all."""
+
+    def build(self) -> Dataset:
+        return self._load().checked()
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        return self._load().problems()
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"rows": f"{len(self._load().examples):,}"}
+
+    def _load(self) -> Loaded:
+        convert = columns.Plain(self.question, self.answer, self.id)
+        return load_file(self.path, convert, self.limit)
+
+
+class Gsm8k(Params[Dataset]):
+    """Grade-school word problems whose worked solution ends in ``#### 72``.
+
+    Cobbe et al. 2021, arXiv:2110.14168. The gold answer is the number after ``####`` without
+    commas; ``extra["solution"]`` is the text before it, without ``<<48/2=24>>`` marks.
+    """
+
+    path: PathOrName = "openai/gsm8k"
+    """A file, a folder with ``SPLIT.jsonl`` in it, or a name on the Hub."""
+
+    config: Column = "main"
+    """Which configuration to read from the Hub."""
+
+    split: Column = "train"
+    """Which part to read from the Hub or a folder; a single file is read whole."""
+
+    question: Column = "question"
+    """Column with the problem."""
+
+    answer: Column = "answer"
+    """Column with the worked solution."""
+
+    limit: Limit | None = None
+    """Take only the first so many rows; without it all."""
+
+    def build(self) -> Dataset:
+        return self._source().load().checked()
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        return self._source().problems()
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return self._source().facts()
+
+    def _source(self) -> Source:
+        convert = columns.Gsm8k(self.question, self.answer)
+        return Source(self.path, self.config, self.split, self.limit, convert)
+
+
+class Math(Params[Dataset]):
+    r"""Competition problems with the gold answer in a column or in the last ``\boxed{}``.
+
+    Hendrycks et al. 2021, arXiv:2103.03874; MATH-500 is the subset of Lightman et al. 2023,
+    arXiv:2305.20050. Local folders of one JSON file a problem are read as well.
+    """
+
+    path: PathOrName = "HuggingFaceH4/MATH-500"
+    """A file, a folder with ``SPLIT.jsonl`` or ``SPLIT/**.json`` in it, or a name on the Hub."""
+
+    config: Column | None = None
+    """Which configuration to read from the Hub, if it has several."""
+
+    split: Column = "test"
+    """Which part to read from the Hub or a folder; a single file is read whole."""
+
+    question: Column = "problem"
+    """Column with the problem."""
+
+    answer: Column = "answer"
+    r"""Column with the gold answer; in rows without it the last ``\boxed{}`` is the gold."""
+
+    solution: Column = "solution"
+    """Column with the worked solution."""
+
+    limit: Limit | None = None
+    """Take only the first so many rows; without it all."""
+
+    def build(self) -> Dataset:
+        return self._source().load().checked()
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        return self._source().problems()
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return self._source().facts()
+
+    def _source(self) -> Source:
+        convert = columns.Boxed(self.question, self.answer, self.solution)
+        return Source(self.path, self.config, self.split, self.limit, convert)
+
+
+@hookimpl
+def dataset() -> Iterable[Component[Dataset]]:
+    yield Component("jsonl", Jsonl)
+    yield Component("gsm8k", Gsm8k)
+    yield Component("math", Math)

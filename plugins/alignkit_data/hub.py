@@ -1,0 +1,74 @@
+"""Rows of data sets on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from alignkit import AlignkitError
+from alignkit_data.rows import SUFFIXES, Fault, Row, files_in, read_rows
+
+
+def missing(name: str) -> Iterator[str]:
+    """Yield what has to be installed to read ``name`` from the Hub."""
+    if not (find_spec("datasets") or find_spec("huggingface_hub")):
+        yield f"reading {name!r} from the Hub needs: pip install datasets (or give a local path)"
+
+
+def rows(name: str, config: str | None, split: str) -> Iterable[Row | Fault]:
+    """Return the rows of a split, from the cache where HF_HUB_OFFLINE is set.
+
+    Reads with ``datasets`` if it is installed, and otherwise the JSON files of the
+    repository with ``huggingface_hub``.
+    """
+    if find_spec("datasets"):
+        return _with_datasets(name, config, split)
+    return _with_hub_client(name, config, split)
+
+
+def _with_datasets(name: str, config: str | None, split: str) -> Iterator[Row]:
+    datasets: Any = import_module("datasets")  # untyped where it is not installed
+    try:
+        table: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except Exception as error:
+        raise _unreachable(name, error) from error
+    for number, values in enumerate(table):
+        yield Row(f"{name} {split} row {number}", f"{split}/{number}", values)
+
+
+def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row | Fault]:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+    except Exception as error:
+        raise _unreachable(name, error) from error
+    inner = folder / (config or "")
+    files = files_in(inner if inner.is_dir() else folder, split)
+    if not files:
+        raise AlignkitError(
+            f"{name}: no {split}.jsonl or {split}.json on the Hub, so this data set is stored in "
+            "another format: pip install datasets, or give the path of a local JSON Lines file"
+        )
+    for file in files:
+        yield from read_rows(file, folder)
+
+
+def _unreachable(name: str, error: Exception) -> AlignkitError:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    where = "HF_HUB_OFFLINE is set and it is not in the cache" if offline else "is it spelt right?"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return AlignkitError(
+        f"cannot read the data set {name!r} from the Hub ({where}): {reason}. "
+        'A local file works too: path = "…/train.jsonl"'
+    )
+
+
+def is_no_name(name: str) -> bool:
+    """Return whether ``name`` can only be meant as a path: Hub names are ``owner/name``."""
+    return name.endswith(SUFFIXES) or name.count("/") > 1 or name.startswith((".", "/", "~"))
