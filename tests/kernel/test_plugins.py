@@ -1,0 +1,151 @@
+"""Discovery: the five states, each from entry points made up for the purpose."""
+
+import sys
+import types
+from importlib.metadata import Distribution, EntryPoint
+
+import pytest
+
+from alignkit import Component, Params, hookimpl, plugins
+from alignkit.errors import AlignkitError
+from alignkit.protocols import LossType
+
+
+class FakeDist(Distribution):
+    def __init__(self, name, requires=()):
+        self.text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n" + "".join(
+            f"Requires-Dist: {r}\n" for r in requires
+        )
+
+    def read_text(self, filename):
+        return self.text if filename == "METADATA" else None
+
+    def locate_file(self, path):
+        return path
+
+
+class Fine(Params[LossType]):
+    """A loss."""
+
+    def build(self) -> LossType:
+        return lambda x: None
+
+
+class NoKind(Params[LossType]):
+    """A component whose slot is not a kind."""
+
+    def build(self, *, thing: int) -> LossType:
+        return lambda x: None
+
+
+def module(name, monkeypatch, hook="loss_type", offers=(("fine", Fine),)):
+    def implementation():
+        return [o if isinstance(o, str) else Component(*o) for o in offers]
+
+    made = types.ModuleType(name)
+    implementation.__name__ = hook
+    setattr(made, hook, hookimpl(implementation))
+    monkeypatch.setitem(sys.modules, name, made)
+
+
+@pytest.fixture
+def install(monkeypatch):
+    entries = []
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
+    monkeypatch.delenv("ALIGNKIT_DISABLE_PLUGINS", raising=False)
+
+    def add(name, dist="alignkit-x", requires=(), value=None, **kwargs):
+        value = value or f"fake_{name}_{len(entries)}"
+        if value.startswith("fake_"):
+            module(value, monkeypatch, **kwargs)
+        entry = EntryPoint(name, value, "alignkit")
+        vars(entry).update(dist=FakeDist(dist, requires))
+        entries.append(entry)
+
+    return add
+
+
+def states(*disable):
+    return {(p.name, p.dist): p.status for p in plugins.load(disable).plugins}
+
+
+def only(*disable):
+    (plugin,) = plugins.load(disable).plugins
+    return plugin
+
+
+def test_an_active_plugin_offers_its_components(install):
+    install("nice")
+    registry = plugins.load()
+    assert registry.plugins[0].provides == {"loss_type": ["fine"]}
+    assert registry.names("loss_type") == ["fine"]
+    assert registry.get("loss_type", "nice/fine")[1].params is Fine
+
+
+def test_a_disabled_plugin_is_listed_and_not_imported(install, monkeypatch):
+    install("nice", value="module_that_does_not_exist")
+    assert only("nice").status == "disabled"
+    monkeypatch.setenv("ALIGNKIT_DISABLE_PLUGINS", "nice, ")
+    assert only().status == "disabled"
+    with pytest.raises(AlignkitError, match=r"unknown plugin 'nic'\. Did you mean 'nice'"):
+        plugins.load(["nic"])
+
+
+def test_a_broken_import_stops_nobody_else(install):
+    install("sad", value="module_that_does_not_exist")
+    install("nice")
+    registry = plugins.load()
+    sad = next(p for p in registry.plugins if p.name == "sad")
+    assert sad.status == "broken"
+    assert "module_that_does_not_exist" in sad.detail
+    assert "Traceback" in sad.traceback
+    assert registry.names("loss_type") == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"hook": "loss_types"}, "unknown hook 'loss_types'. Did you mean 'loss_type'?"),
+        ({"offers": ["fine"]}, "is not a Component"),
+        ({"offers": [("not a name", Fine)]}, "is not an identifier"),
+        ({"offers": [("fine", dict)]}, "is no subclass of Params"),
+        ({"offers": [("fine", NoKind)]}, "slot 'thing' is annotated"),
+        ({"offers": [("fine", Fine), ("fine", Fine)]}, "offers loss_type 'fine' twice"),
+    ],
+)
+def test_a_plugin_that_registers_nonsense_is_broken(install, kwargs, says):
+    install("odd", **kwargs)
+    assert only().status == "broken"
+    assert says in only().detail
+    assert plugins.load().offers == {}
+
+
+def test_a_plugin_for_another_alignkit_is_incompatible_and_not_imported(install):
+    install("old", requires=["alignkit>=99", "torch"], value="module_that_does_not_exist")
+    assert only().status == "incompatible"
+    assert "requires alignkit>=99, but alignkit" in only().detail
+
+
+def test_two_plugins_of_one_name_are_in_conflict_but_a_built_in_keeps_its_name(install):
+    install("mine", dist="a")
+    install("mine", dist="b")
+    install("losses", dist="alignkit")
+    install("losses", dist="c")
+    assert states() == {
+        ("mine", "a"): "conflict",
+        ("mine", "b"): "conflict",
+        ("losses", "alignkit"): "active",
+        ("losses", "c"): "conflict",
+    }
+
+
+def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_recipe(install):
+    install("one")
+    install("two")
+    registry = plugins.load()
+    assert [p.detail for p in registry.plugins] == [
+        "loss_type fine is also offered as two/fine",
+        "loss_type fine is also offered as one/fine",
+    ]
+    with pytest.raises(LookupError, match=r'write "one/fine" .* or "two/fine"'):
+        registry.get("loss_type", "fine")
