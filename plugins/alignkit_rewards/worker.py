@@ -1,0 +1,69 @@
+"""The grading process: reads pairs from standard input, writes verdicts to standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from typing import IO, Any
+
+
+def main(memory_mb: int) -> None:
+    """Serve until standard input closes or the parent dies; see :mod:`alignkit_rewards.pool`."""
+    parent = os.getppid()
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)  # whatever a library prints must not look like a verdict
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        from alignkit_rewards import judge
+
+        judge.warm_up()
+        _limit_memory(memory_mb)
+    except Exception:
+        out.write(json.dumps(traceback.format_exc(limit=3)) + "\n")
+        raise
+    out.write('"ready"\n')
+    while (line := _next_line(parent)) and not _serve(json.loads(line), out):
+        pass
+
+
+def _serve(message: Any, out: IO[str]) -> bool:
+    """Answer one message; return True if this process had better be replaced."""
+    from alignkit_rewards import judge
+    from alignkit_rewards.verdict import Conventions, Verdict
+
+    rules = Conventions(**message["rules"])
+    worn = False
+    for golds, answer in message["pairs"]:
+        signal.setitimer(signal.ITIMER_REAL, message["limit"])
+        try:
+            verdict = judge.judge(golds, answer, rules)
+        except MemoryError:
+            verdict, worn = Verdict(False, "out of memory"), True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        out.write(json.dumps([verdict.correct, verdict.why]) + "\n")
+    return worn
+
+
+def _next_line(parent: int) -> str:
+    """Wait for a message; ``""`` when the parent is gone, even if a pipe end leaked elsewhere."""
+    while not select.select([0], [], [], 2.0)[0]:
+        if os.getppid() != parent:
+            return ""
+    return sys.stdin.readline()
+
+
+def _limit_memory(megabytes: int) -> None:
+    import resource
+
+    limit = megabytes << 20
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
