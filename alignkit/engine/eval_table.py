@@ -1,0 +1,155 @@
+"""The ``[eval]`` table that training algorithms share. Imports no torch: recipes are checked
+with it.
+
+An algorithm takes it by a keyword-only argument of its ``build``::
+
+    eval: Annotated[EvalPlan, EvalTable] | None = None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
+
+from alignkit.component import Params
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Dataset, PromptTemplate, RewardFn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSet:
+    """One set of held-out problems and how to put them to the policy."""
+
+    data: Dataset
+    n: int = 0
+    """Examples in the fixed subset; 0 or more than there are = all."""
+    seed: int = 0
+    """Chooses the subset and keys the draws."""
+    samples: int = 1
+    """Responses per example."""
+    temperature: float | None = None
+    """None = the rollout backend's."""
+    max_tokens: int | None = None
+    """None = the rollout backend's."""
+    prompt: PromptTemplate | None = None
+    """None = the algorithm's."""
+    reward: RewardFn | None = None
+    """None = the algorithm's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPlan:
+    """When to evaluate, and on what."""
+
+    sets: Mapping[str, EvalSet]
+    """By name; the unnamed one, ``""``, logs as ``eval/…``, the others as ``eval/NAME/…``."""
+    every: int = 1
+    """Steps between evaluations, besides those before the first and after the last step."""
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether to evaluate after ``step`` of ``last``; step 0 is before the first."""
+        return step % self.every == 0 or step == last
+
+
+class EvalFields(Params[T], Generic[T]):
+    """What one evaluation set takes besides its sub-tables."""
+
+    n: Annotated[int, Field(ge=0)] = 256
+    """Examples: a subset fixed by ``seed``, the same at every evaluation. 0 = all."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Chooses the subset and keys the draws; the run's own seed does not touch them."""
+
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Responses per example; above 1, pass@k and majority@k are reported too."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Sampling temperature, 0 = greedy. Left out = the [rollout] table's."""
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Response tokens at most. Left out = the [rollout] table's."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if self.temperature == 0 and self.samples > 1:
+            yield (
+                "samples",
+                f"temperature 0 is greedy: all {self.samples} responses to an example would be "
+                f"equal; use samples = 1 or a temperature above 0",
+            )
+
+    def eval_set(
+        self, data: Dataset, prompt: PromptTemplate | None, reward: RewardFn | None
+    ) -> EvalSet:
+        """Join the table's values with the components of its sub-tables."""
+        return EvalSet(
+            data=data,
+            prompt=prompt,
+            reward=reward,
+            n=self.n,
+            seed=self.seed,
+            samples=self.samples,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+        )
+
+
+class EvalSetTable(EvalFields[EvalSet]):
+    """One more set of problems, ``[eval.sets.NAME]``; logged as ``eval/NAME/…``."""
+
+    def build(
+        self, *, data: Dataset, prompt: PromptTemplate | None = None, reward: RewardFn | None = None
+    ) -> EvalSet:
+        return self.eval_set(data, prompt, reward)
+
+
+class EvalTable(EvalFields[EvalPlan]):
+    """Evaluation by generating answers: before the first step, every so often, and at the end."""
+
+    every: Annotated[int, Field(ge=1)] = 10
+    """Steps between evaluations."""
+
+    def build(
+        self,
+        *,
+        data: Dataset | None = None,
+        prompt: PromptTemplate | None = None,
+        reward: RewardFn | None = None,
+        sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
+    ) -> EvalPlan:
+        unnamed = {} if data is None else {"": self.eval_set(data, prompt, reward)}
+        return EvalPlan({**unnamed, **(sets or {})}, self.every)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        yield from super().check(tables)
+        yield from needs_data(tables, "[eval.data], or [eval.sets.NAME] with a data table each")
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"evaluations": f"before step 1, every {self.every} steps, after the last"}
+
+
+def needs_data(tables: Mapping[str, Any], remedy: str) -> Iterable[tuple[str, str]]:
+    """Yield a problem when there is nothing to evaluate on."""
+    if not tables.get("data") and not tables.get("sets"):
+        yield "", f"there is nothing to evaluate on; add {remedy}"
+
+
+def complete(
+    plan: EvalPlan, prompt: PromptTemplate | None, reward: RewardFn | None
+) -> dict[str, tuple[EvalSet, PromptTemplate, RewardFn]]:
+    """Give each set its own or else the algorithm's prompt and reward; error if neither is."""
+    completed = {}
+    for name, chosen in plan.sets.items():
+        template, judge = chosen.prompt or prompt, chosen.reward or reward
+        if template is None or judge is None:
+            lacking = "prompt" if template is None else "reward"
+            where = f"eval.sets.{name}" if name else "eval"
+            raise AlignkitError(
+                f"[{where}] has no {lacking}: add a table [{lacking}] or [{where}.{lacking}]"
+            )
+        completed[name] = (chosen, template, judge)
+    return completed

@@ -1,0 +1,174 @@
+"""Evaluation by generation, on a subset that is the same every time.
+
+The draws are keyed by the set's own seed and the example, not by the training step: two
+evaluations differ because the policy does, and evaluating a saved policy again gives the
+numbers of the run that saved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit.engine.bookkeeping import Clock
+from alignkit.engine.eval_table import EvalPlan, EvalSet, complete
+from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.rollouts import (
+    Prompt,
+    Trajectory,
+    check_groups,
+    collect,
+    fits,
+    make_prompt,
+    shuffled,
+    with_stops,
+)
+from alignkit.engine.statistics import category, graded, prefixed, sampled, summary
+from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend, Sampling
+
+if TYPE_CHECKING:
+    from alignkit.run import Run
+
+
+class Evaluator:
+    """Puts the plan's sets to a policy and reports what comes back."""
+
+    def __init__(
+        self,
+        plan: EvalPlan,
+        *,
+        policy: Policy,
+        backend: RolloutBackend,
+        prompt: PromptTemplate | None,
+        reward: RewardFn | None,
+        token_budget: int,
+    ) -> None:
+        """Take the algorithm's components; sets with their own prompt or reward use those.
+
+        ``token_budget`` caps padded tokens per forward pass when entropies are computed.
+        """
+        self.plan = plan
+        self._policy, self._backend, self._budget = policy, backend, token_budget
+        self._sets = complete(plan, prompt, reward)
+        self._prompts: dict[str, list[Prompt]] = {}
+
+    def run(self, run: Run, step: int) -> dict[str, float]:
+        """Evaluate every set, write a row per response, return ``eval/…`` and ``time/eval``."""
+        clock = Clock()
+        metrics: dict[str, float] = {}
+        with clock("eval"):
+            for name in self._sets:
+                found, rows = self.evaluate(name)
+                metrics |= prefixed(f"eval/{name}" if name else "eval", found)
+                run.rows(step, f"eval/{name}" if name else "eval", rows)
+        return metrics | clock.metrics()
+
+    def evaluate(self, name: str = "") -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Return the metrics of one set, without prefix, and a row per response."""
+        chosen, template, reward = self._sets[name]
+        if name not in self._prompts:
+            self._prompts[name] = fixed_subset(chosen, template, self._policy)
+        prompts = self._prompts[name]
+        trajectories = collect(
+            prompts,
+            policy=self._policy,
+            backend=self._backend,
+            reward=reward,
+            sampling=eval_sampling(chosen, template, self._backend.sampling),
+            clock=Clock(),
+        )
+        check_groups(trajectories, chosen.samples)
+        entropies = token_entropies(self._policy, trajectories, self._budget)
+        too_long = sum(not fits(prompt, self._policy) for prompt in prompts)
+        metrics = describe(trajectories, entropies, chosen.samples) | {"prompts_too_long": too_long}
+        rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
+        return metrics, rows
+
+
+def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:
+    """Return the set's prompts: ``n`` rows drawn by its seed, in the order of the data."""
+    size = len(chosen.data)
+    if size == 0:
+        raise AlignkitError("an evaluation set holds no examples")
+    count = min(chosen.n or size, size)
+    rows = sorted(shuffled(size, f"{chosen.seed}/eval")[:count])
+    return [make_prompt(i, i, chosen.data[i], template, policy) for i in rows]
+
+
+def eval_sampling(chosen: EvalSet, template: PromptTemplate, base: Sampling) -> Sampling:
+    """Return the backend's sampling with what the set overrides, on draws of its own."""
+    return replace(
+        with_stops(base, template),
+        n=chosen.samples,
+        temperature=base.temperature if chosen.temperature is None else chosen.temperature,
+        max_tokens=base.max_tokens if chosen.max_tokens is None else chosen.max_tokens,
+        seed=chosen.seed,
+        step=0,
+    )
+
+
+def describe(
+    trajectories: Sequence[Trajectory], entropies: Sequence[torch.Tensor], samples: int
+) -> dict[str, float]:
+    """Return all metrics of an evaluation; ``entropies`` holds one (T_i,) per response."""
+    groups = [trajectories[i : i + samples] for i in range(0, len(trajectories), samples)]
+    tokens = sum(len(e) for e in entropies)
+    total = sum(float(e.sum(dtype=torch.float64)) for e in entropies)
+    return {
+        **summary(trajectories),
+        **graded(groups),
+        "token_entropy": total / max(tokens, 1),
+        **(sampled(groups) if samples > 1 else {}),
+    }
+
+
+@torch.no_grad()
+def token_entropies(
+    policy: Policy, trajectories: Sequence[Trajectory], token_budget: int
+) -> list[torch.Tensor]:
+    """Return the entropy (nats) of the policy's next-token distribution at each response token.
+
+    One (T_i,) tensor per trajectory, on the CPU. The distribution is the policy's own, at
+    temperature 1 and before any truncation, whatever the responses were sampled at.
+    """
+    found = [torch.zeros(0)] * len(trajectories)
+    at = [i for i, t in enumerate(trajectories) if t.completion.token_ids]
+    rows = [TrainRow(trajectories[i].prompt_ids, trajectories[i].completion.token_ids) for i in at]
+    for batch in micro_batches([row.length for row in rows], token_budget):
+        _, entropy, mask = response_logprobs(policy, [rows[j] for j in batch], with_entropy=True)
+        if entropy is None:
+            raise RuntimeError("response_logprobs returned no entropy although it was asked to")
+        for j, values, keep in zip(batch, entropy.cpu(), mask.cpu(), strict=True):
+            found[at[j]] = values[keep].clone()
+    return found
+
+
+def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
+    """Return one line of ``eval/step_*.jsonl``; ``token_entropy`` is None without a token."""
+    return response_row(trajectory) | {
+        "category": category(trajectory.reward),
+        "token_entropy": float(entropy.mean()) if len(entropy) else None,
+    }
+
+
+def response_row(trajectory: Trajectory) -> dict[str, Any]:
+    """Return a response with all that is needed to judge it by eye."""
+    reward, completion = trajectory.reward, trajectory.completion
+    return {
+        "prompt_id": trajectory.prompt_id,
+        "group_id": trajectory.group_id,
+        "id": trajectory.example.id,
+        "question": trajectory.example.question,
+        "gold": trajectory.example.answer,
+        "prompt": trajectory.prompt_text,
+        "response": completion.text,
+        "reward": reward.total,
+        **{f"{name}_reward": value for name, value in reward.parts.items()},
+        "response_length": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }

@@ -1,0 +1,125 @@
+"""A frozen reference policy, and the penalties that hold a policy to it.
+
+Shapes: B = responses, T = tokens of the longest. d = log πθ - log πref at the sampled token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.reference_table import Estimator, Reference
+from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.errors import AlignkitError
+from alignkit.protocols import LossInputs, LossOutput, LossType, Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(slots=True)
+class FrozenPolicy:
+    """A policy whose weights no longer change; everything but the model is the original's."""
+
+    original: Policy
+    model: nn.Module
+    version: int
+
+    @classmethod
+    def of(cls, policy: Policy, *, copied: bool) -> FrozenPolicy:
+        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from."""
+        model = copy.deepcopy(policy.model) if copied else policy.model
+        return cls(policy, model.requires_grad_(False).eval(), policy.version)
+
+    @property
+    def name(self) -> str:
+        return self.original.name
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.original.tokenizer
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        return self.original.eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        return self.original.pad_id
+
+    @property
+    def max_length(self) -> int:
+        return self.original.max_length
+
+    def autocast(self) -> Any:
+        return self.original.autocast()
+
+    def save(self, folder: Path) -> None:
+        """Refuse: what a run saves is what it trained."""
+        raise NotImplementedError("a frozen reference policy is not saved")
+
+
+def freeze(reference: Reference, policy: Policy) -> FrozenPolicy:
+    """Return the reference policy; AlignkitError if it does not share the policy's tokens."""
+    if reference.policy is None:
+        return FrozenPolicy.of(policy, copied=True)
+    if reference.policy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise AlignkitError(
+            f"the reference {reference.policy.name} and the policy {policy.name} have different "
+            f"vocabularies, so their log-probs cannot be compared; take a reference of the same "
+            f"model family"
+        )
+    return FrozenPolicy.of(reference.policy, copied=False)
+
+
+@torch.no_grad()
+def frozen_logprobs(
+    policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
+) -> list[Tensor]:
+    """Return the log-probs of each row's response tokens, (T_i,) on the CPU."""
+    found = [torch.zeros(0)] * len(rows)
+    at = [i for i, row in enumerate(rows) if row.response_ids]
+    for batch in micro_batches([rows[i].length for i in at], token_budget):
+        chosen = [rows[at[j]] for j in batch]
+        logprobs, _, mask = response_logprobs(
+            policy, chosen, temperature=temperature, with_entropy=False
+        )
+        for j, values, keep in zip(batch, logprobs.cpu(), mask.cpu(), strict=True):
+            found[at[j]] = values[keep].clone()
+    return found
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) -> Tensor:
+    """Return the per-token estimate of KL(πθ ‖ πref), of the inputs' shape.
+
+    k1 = d, k2 = d²/2, k3 = exp(-d) - 1 + d; Schulman, http://joschu.net/blog/kl-approx.html.
+    """
+    d = logprobs - ref_logprobs
+    if estimator == "k1":
+        return d
+    return d.square() / 2 if estimator == "k2" else torch.expm1(-d) + d
+
+
+def penalised(loss: LossType, beta: float, estimator: Estimator) -> LossType:
+    """Return ``loss`` plus ``beta`` times the k2 or k3 estimate per token, logged as ``kl``.
+
+    With k1 the loss is left as it is, since its penalty belongs in the reward; the divergence
+    is logged all the same.
+    """
+
+    def with_kl(x: LossInputs) -> LossOutput:
+        if x.ref_logprobs is None:
+            raise ValueError("the KL penalty needs ref_logprobs")
+        output = loss(x)
+        kl = kl_estimate(x.logprobs, x.ref_logprobs, estimator)  # (B, T)
+        per_token = output.per_token if estimator == "k1" else output.per_token + beta * kl
+        return LossOutput(per_token=per_token, metrics={**output.metrics, "kl": kl.detach()})
+
+    return with_kl

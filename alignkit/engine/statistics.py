@@ -1,0 +1,184 @@
+"""What is reported of judged responses: means, categories, standard errors, pass@k, majority@k."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Literal
+
+from alignkit.engine.rollouts import Trajectory
+from alignkit.protocols import Reward
+
+Category = Literal["correct", "format_only", "neither"]
+
+
+def category(reward: Reward) -> Category:
+    """Sort a response into (format, answer) = (1, 1), (1, 0) or (0, 0).
+
+    A right answer counts as correct whatever its format. A reward without these parts is
+    correct when its total reaches 1.
+    """
+    if answer_reward(reward) >= 1:
+        return "correct"
+    return "format_only" if reward.parts.get("format", 0.0) >= 1 else "neither"
+
+
+def answer_reward(reward: Reward) -> float:
+    """Return the "answer" part, or the total of a reward that has no such part."""
+    return reward.parts.get("answer", reward.total)
+
+
+def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the means over responses: rewards, tokens, and shares cut or left empty.
+
+    A reward's part NAME becomes ``NAME_reward``; one it lacks for some responses counts as 0
+    there. Lengths are in tokens, the end-of-sequence token included.
+    """
+    names = sorted({name for t in trajectories for name in t.reward.parts})
+    return {
+        "reward": fmean(t.reward.total for t in trajectories),
+        **{
+            f"{name}_reward": fmean(t.reward.parts.get(name, 0.0) for t in trajectories)
+            for name in names
+        },
+        "response_length": fmean(len(t.completion.token_ids) for t in trajectories),
+        "truncated": fmean(t.truncated for t in trajectories),
+        "empty": fmean(t.empty for t in trajectories),
+    }
+
+
+def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Return what evaluation reports beyond :func:`summary`; a group answers one example.
+
+    ``answer_reward_se`` is the standard error of ``answer_reward`` with examples as the unit:
+    the deviation (ddof 1) of the examples' means over √n, so that several responses to one
+    example do not pass for independent evidence; absent for a single example. Lengths of
+    right or wrong answers are absent where there are none.
+    """
+    flat = [t for group in groups for t in group]
+    kinds = [category(t.reward) for t in flat]
+    means = [fmean(answer_reward(t.reward) for t in group) for group in groups]
+    right = [t for t, kind in zip(flat, kinds, strict=True) if kind == "correct"]
+    wrong = [t for t, kind in zip(flat, kinds, strict=True) if kind != "correct"]
+    metrics: dict[str, float] = {
+        "answer_reward": fmean(means),
+        "n": len(groups),
+        "n_correct": kinds.count("correct"),
+        "n_format_only": kinds.count("format_only"),
+        "n_neither": kinds.count("neither"),
+    }
+    if len(groups) > 1:
+        metrics["answer_reward_se"] = stdev(means) / math.sqrt(len(means))
+    for name, some in (("correct", right), ("incorrect", wrong)):
+        if some:
+            metrics[f"response_length_{name}"] = fmean(len(t.completion.token_ids) for t in some)
+    return metrics
+
+
+def sampled(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples."""
+    n = len(groups[0])
+    verdicts = [[category(t.reward) == "correct" for t in group] for group in groups]
+    ks = sorted({2**i for i in range(n.bit_length())} & set(range(1, n + 1)) | {n})
+    passes = {f"pass@{k}": fmean(pass_at_k(n, sum(v), k) for v in verdicts) for k in ks}
+    votes = fmean(
+        majority([final_answer(t.completion.text) for t in group], right)
+        for group, right in zip(groups, verdicts, strict=True)
+    )
+    return {**passes, f"majority@{n}": votes}
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Return the chance that k of n responses, drawn without replacement, hold a right one.
+
+    The unbiased estimator 1 - C(n-c, k) / C(n, k) of Chen et al. 2021, arXiv:2107.03374,
+    eq. 1.
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    if not 1 <= k <= n or not 0 <= correct <= n:
+        raise ValueError(f"pass@{k} of {correct} right among {n} responses is not defined")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+    """Return whether the most frequent answer is right: 1 or 0, the mean over those tied.
+
+    Wang et al. 2022, arXiv:2203.11171. Responses without an answer (None) do not vote; if none
+    votes the result is 0. Answers that read alike are one vote each for the same thing; should
+    the judge have ruled differently on them, their mean counts.
+
+    >>> majority(["4", "5", "4", None], [True, False, True, False])
+    1.0
+    """
+    votes: dict[str, list[bool]] = defaultdict(list)
+    for answer, verdict in zip(answers, right, strict=True):
+        if answer is not None:
+            votes[answer].append(verdict)
+    most = max((len(v) for v in votes.values()), default=0)
+    return fmean(fmean(v) for v in votes.values() if len(v) == most) if votes else 0.0
+
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def final_answer(response: str) -> str | None:
+    r"""Return the text of the last ``<answer>…</answer>``, else of the last ``\boxed{…}``.
+
+    White space is squeezed, so that answers compare as they read; None if there is neither.
+
+    >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
+    '\\frac{1}{2}'
+    """
+    tagged = _TAGGED.findall(response)
+    text = tagged[-1] if tagged else response
+    boxed = _last_boxed(text)
+    if boxed is None and not tagged:
+        return None
+    return " ".join((text if boxed is None else boxed).split()) or None
+
+
+def _last_boxed(text: str) -> str | None:
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for end in range(start + len("\\boxed"), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : end]
+    return None
+
+
+def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics under ``prefix/``."""
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}
+
+
+def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Join the metrics of several optimizer steps into those of one training step.
+
+    Means over response tokens are weighted by each step's tokens, so that they are the means
+    over all tokens trained on. ``loss`` and ``grad_norm`` are plain means over the steps,
+    ``lr`` is the last one, and ``skipped_steps`` is a count. No step gives no metric.
+    """
+    steps = list(steps)
+    if not steps:
+        return {}
+    tokens = [s["response_tokens"] for s in steps]
+    joined = {}
+    for name in steps[0]:
+        values = [s[name] for s in steps]
+        if name == "lr":
+            joined[name] = values[-1]
+        elif name in ("skipped_steps", "response_tokens"):
+            joined[name] = sum(values)
+        elif name in ("loss", "grad_norm"):
+            joined[name] = fmean(values)
+        else:
+            joined[name] = fmean(values, tokens) if sum(tokens) else 0.0
+    return joined

@@ -1,0 +1,61 @@
+"""The keys of ``use = "evaluate"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from alignkit.engine.eval_table import EvalFields, EvalPlan, EvalSet, EvalSetTable, needs_data
+from alignkit.protocols import (
+    Algorithm,
+    Dataset,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+    Tracker,
+)
+
+
+class Evaluate(EvalFields[Algorithm]):
+    """Put problems to a policy and report how well it does; nothing is trained.
+
+    ``[data]`` logs as ``eval/…``; each ``[sets.NAME]``, which may bring its own prompt, reward
+    and sampling, as ``eval/NAME/…``.
+    """
+
+    n: Annotated[int, Field(ge=0)] = 0
+    """Examples of [data]: a subset fixed by ``seed``. 0 = all."""
+
+    token_budget: Annotated[int, Field(ge=1)] = 8192
+    """Padded tokens per forward pass when entropies are computed. Bounds memory only."""
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        rollout: RolloutBackend,
+        data: Dataset | None = None,
+        prompt: PromptTemplate | None = None,
+        reward: RewardFn | None = None,
+        sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
+        trackers: Sequence[Tracker] = (),
+    ) -> Algorithm:
+        from alignkit_algorithms.evaluate import EvaluateRun
+
+        unnamed = {} if data is None else {"": self.eval_set(data, None, None)}
+        return EvaluateRun(
+            keys=self,
+            policy=policy,
+            backend=rollout,
+            prompt=prompt,
+            reward=reward,
+            plan=EvalPlan({**unnamed, **(sets or {})}),
+            trackers=trackers,
+        )
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        yield from super().check(tables)
+        yield from needs_data(tables, "[data], or [sets.NAME] with a data table each")

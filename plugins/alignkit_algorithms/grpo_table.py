@@ -1,0 +1,169 @@
+"""The keys of ``use = "grpo"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from alignkit import Params
+from alignkit.engine.eval_table import EvalPlan, EvalTable
+from alignkit.engine.reference_table import Reference, ReferenceTable
+from alignkit.protocols import (
+    Advantage,
+    Algorithm,
+    Dataset,
+    LossType,
+    Normalizer,
+    Optimizer,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+    Tracker,
+)
+
+
+class Grpo(Params[Algorithm]):
+    """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300), on or off policy.
+
+    Each step samples groups of responses, scores them against their own group, and makes one
+    or more optimizer steps from them. ``train_batch_size = rollout_batch_size`` and one epoch
+    is on-policy; anything else makes later updates off-policy.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes everything drawn: questions, responses, shuffles."""
+
+    n_steps: Annotated[int, Field(ge=1)] = 200
+    """Rollout batches, each followed by its updates."""
+
+    rollout_batch_size: Annotated[int, Field(ge=1)] = 256
+    """Responses per rollout batch; a multiple of ``group_size``."""
+
+    group_size: Annotated[int, Field(ge=1)] = 8
+    """Responses per prompt."""
+
+    train_batch_size: Annotated[int, Field(ge=1)] = 256
+    """Responses per optimizer step; divides ``rollout_batch_size``."""
+
+    epochs_per_rollout_batch: Annotated[int, Field(ge=1)] = 1
+    """Passes over each rollout batch."""
+
+    shuffle: bool = False
+    """Deal the responses of a rollout batch to its optimizer steps in a new order every epoch,
+    keyed by the seed. Otherwise the steps take consecutive slices, which keeps groups whole."""
+
+    drop_groups_without_signal: bool = False
+    """Leave out of the updates groups whose rewards are all equal, as every advantage in them is
+    zero (dynamic sampling, arXiv:2503.14476, section 3.2)."""
+
+    max_refills: Annotated[int, Field(ge=0)] = 0
+    """With ``drop_groups_without_signal``: sampling rounds at most to replace dropped groups. A
+    batch still short after these is trained on as it is."""
+
+    token_budget: Annotated[int, Field(ge=1)] = 8192
+    """Padded prompt and response tokens per micro-batch. Bounds memory, changes no result."""
+
+    save_rollouts_every: Annotated[int, Field(ge=0)] = 10
+    """Steps between saved rollout tables, the first and last step's included. 0 = none."""
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        data: Dataset,
+        prompt: PromptTemplate,
+        reward: RewardFn,
+        advantage: Advantage,
+        loss: LossType,
+        normalizer: Normalizer,
+        rollout: RolloutBackend,
+        optimizer: Optimizer,
+        reference: Annotated[Reference, ReferenceTable] | None = None,
+        eval: Annotated[EvalPlan, EvalTable] | None = None,
+        trackers: Sequence[Tracker] = (),
+    ) -> Algorithm:
+        from alignkit_algorithms.grpo import GrpoRun
+
+        return GrpoRun(
+            keys=self,
+            policy=policy,
+            data=data,
+            prompt=prompt,
+            reward=reward,
+            advantage=advantage,
+            loss=loss,
+            normalizer=normalizer,
+            backend=rollout,
+            optimizer=optimizer,
+            reference=reference,
+            plan=eval,
+            trackers=trackers,
+        )
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps per rollout batch."""
+        return self.rollout_batch_size // self.train_batch_size * self.epochs_per_rollout_batch
+
+    def provides(self, tables: Mapping[str, Any]) -> frozenset[str]:
+        always = frozenset({"old_logprobs", "rollout_logprobs"})
+        return always | {"ref_logprobs"} if "reference" in tables else always
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        for key, unit in (("group_size", "responses per prompt"), ("train_batch_size", "")):
+            size = getattr(self, key)
+            if self.rollout_batch_size % size:
+                yield key, _indivisible(key, size, self.rollout_batch_size, unit)
+        if self.max_refills and not self.drop_groups_without_signal:
+            yield (
+                "max_refills",
+                "there is nothing to refill; set drop_groups_without_signal = true",
+            )
+        yield from sampled_not_greedy(tables)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        prompts = self.rollout_batch_size // self.group_size
+        updates = self.updates_per_batch
+        return {
+            "rollout batch": f"{prompts} prompts × {self.group_size} responses = "
+            f"{self.rollout_batch_size} responses",
+            "optimizer steps per rollout batch": f"{updates} of {self.train_batch_size} responses",
+            "optimizer steps in all": str(updates * self.n_steps),
+            "off-policy": "no: every update uses responses of the current weights"
+            if updates == 1
+            else f"yes: the last update of a rollout batch is {updates - 1} updates behind",
+            **token_facts(tables, self.rollout_batch_size, self.n_steps),
+        }
+
+
+def _indivisible(key: str, size: int, whole: int, unit: str) -> str:
+    below = max(d for d in range(1, min(size, whole) + 1) if whole % d == 0)
+    what = f" ({unit})" if unit else ""
+    return (
+        f"{key} = {size}{what} must divide rollout_batch_size = {whole}; "
+        f"for instance {key} = {below}, or rollout_batch_size = {-(-whole // size) * size}"
+    )
+
+
+def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem when the rollout table asks for greedy responses."""
+    if getattr(tables.get("rollout"), "temperature", None) == 0:
+        yield (
+            "rollout.temperature",
+            "temperature 0 is greedy: all responses to a prompt are equal, so there is nothing "
+            "to learn from; set it above 0 (greedy evaluation: [eval] temperature = 0)",
+        )
+
+
+def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
+    """Return how many tokens are sampled at most, if the rollout table caps them."""
+    most = getattr(tables.get("rollout"), "max_tokens", None)
+    if most is None:
+        return {}
+    return {
+        "response tokens per step, at most": f"{responses} × {most} = {responses * most:,}",
+        "response tokens in all, at most": f"{responses * most * steps:,}",
+    }
