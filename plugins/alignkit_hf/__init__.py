@@ -1,1 +1,121 @@
-"""Built-in hf."""
+"""Hugging Face models: the policy being trained, and rollouts from it in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from alignkit import Component, Params, hookimpl
+from alignkit.component import PathOrName
+from alignkit.engine.sampling import SamplingParams
+from alignkit.protocols import Policy, RolloutBackend
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+class HfPolicy(Params[Policy]):
+    """A causal language model from a Hugging Face folder or the Hub."""
+
+    path: PathOrName
+    """Folder with config.json, weights and tokenizer, relative to the recipe file, or a Hub name."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type the weights are held and updated in, whatever the checkpoint's own is."""
+
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Type of matrix products in forward and backward passes; "none" uses the weights' own."""
+
+    device: str = "auto"
+    """"cpu", "cuda" or "cuda:N"; "auto" is the process's CUDA device, or else the CPU."""
+
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Kernel; "auto" is flash_attention_2 where flash-attn is installed and the device is CUDA,
+    or else sdpa. flash_attention_2 needs 16-bit activations (dtype or autocast bfloat16)."""
+
+    gradient_checkpointing: bool = False
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint. Only for sources you trust."""
+
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Branch, tag or commit of a Hub repository; unset takes its main branch."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Look for the files of a local folder."""
+        yield from _folder_problems(self.path)
+        if self.attention == "flash_attention_2" and not self._half():
+            yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
+
+    def missing(self) -> Iterable[str]:
+        """Name flash-attn where it is asked for and absent."""
+        if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+            yield "attention = \"flash_attention_2\" needs flash-attn: pip install 'alignkit[flash]'"
+
+    def build(self) -> Policy:
+        from alignkit_hf.policy import CausalPolicy
+
+        return CausalPolicy(self)
+
+    def _half(self) -> bool:
+        return "bfloat16" in (self.dtype, self.autocast)
+
+
+def _folder_problems(path: str) -> Iterator[tuple[str, str]]:
+    folder = Path(path)
+    if folder.is_file():
+        yield "path", f"{path} is a file; give the folder that holds config.json"
+    elif folder.is_dir():
+        yield from (("path", problem) for problem in _missing_files(folder))
+    elif folder.is_absolute() or path.startswith("."):
+        yield "path", f"there is no folder {path}"
+
+
+def _missing_files(folder: Path) -> Iterator[str]:
+    def has(*names: str) -> bool:
+        return any((folder / name).is_file() for name in names)
+
+    if not has("config.json"):
+        yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
+    if not has(*_WEIGHTS):
+        yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
+    if not has(*_TOKENIZERS):
+        yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
+
+
+class HfRollout(SamplingParams):
+    """Sampling in this process, straight from the policy's own weights; needs only torch.
+
+    A group's prompt is run once, finished responses make room for waiting ones, and every
+    draw is keyed by (seed, step, prompt, sample, token), so it does not depend on the batch.
+    """
+
+    kv_cache_tokens: Annotated[int, Field(ge=1)] = 2**18
+    """Upper bound on tokens held in the key-value cache, which sets how many responses run at
+    once. At least one runs, however long. Bytes per token: 2 x layers x key-value heads x
+    head size x bytes per number."""
+
+    def build(self) -> RolloutBackend:
+        from alignkit_hf.rollout import HfBackend
+
+        return HfBackend(self.sampling(), kv_cache_tokens=self.kv_cache_tokens)
+
+
+@hookimpl
+def policy() -> Iterator[Component[Policy]]:
+    yield Component("hf", HfPolicy)
+
+
+@hookimpl
+def rollout_backend() -> Iterator[Component[RolloutBackend]]:
+    yield Component("hf", HfRollout)

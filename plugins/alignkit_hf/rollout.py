@@ -1,0 +1,81 @@
+"""Rollouts from the policy's own weights, in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Completion, Policy, Sampling
+from alignkit_hf.decoding import Decoding
+from alignkit_hf.forward import Forward
+from alignkit_hf.stops import StopStrings, Texts
+
+if TYPE_CHECKING:
+    from torch import device
+
+
+class HfBackend:
+    """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables."""
+
+    def __init__(self, sampling: Sampling, *, kv_cache_tokens: int) -> None:
+        self.sampling = sampling
+        self.kv_cache_tokens = kv_cache_tokens
+        self._forward: Forward | None = None
+        self._texts: Texts | None = None
+        self._stops: dict[tuple[str, ...], StopStrings] = {}
+
+    def start(self, policy: Policy, /) -> None:
+        """Load the model and check that it can be sampled from."""
+        self._forward = Forward(policy)
+        vocab = policy.model.get_output_embeddings().weight.shape[0]
+        self._texts = Texts(policy.tokenizer, vocab)
+        self._stops = {}
+
+    def sync(self, policy: Policy, /) -> None:
+        """Nothing to copy or drop: each call reads the live weights and builds its own cache."""
+        if self._forward is None or policy is not self._forward.policy:
+            self.start(policy)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> list[list[Completion]]:
+        """Return ``sampling.n`` completions for each prompt, in order.
+
+        A prompt that leaves no room below the policy's ``max_length`` gives completions without
+        tokens, finish_reason "length".
+
+        Raises:
+            AlignkitError: a prompt is empty, or ``start`` was not called.
+        """
+        if self._forward is None or self._texts is None:
+            raise AlignkitError("the hf rollout backend was not started: call start(policy)")
+        _check(prompts, sampling)
+        stops = self._stop_strings(sampling.stop, self._forward.device)
+        run = Decoding(self._forward, self._texts, stops, sampling, self.kv_cache_tokens)
+        with self._forward.ready():
+            return run.complete(prompts)
+
+    def close(self) -> None:
+        """Let go of the policy."""
+        self._forward = self._texts = None
+        self._stops = {}
+
+    def _stop_strings(self, stops: tuple[str, ...], device: device) -> StopStrings | None:
+        if not stops or self._texts is None:
+            return None
+        if stops not in self._stops:
+            self._stops[stops] = StopStrings(self._texts, stops, device)
+        return self._stops[stops]
+
+
+def _check(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+    if "" in sampling.stop:
+        raise AlignkitError("a stop string is empty; it would end every response at once")
+    if sampling.prompt_keys is not None and len(sampling.prompt_keys) != len(prompts):
+        raise AlignkitError(
+            f"{len(sampling.prompt_keys)} prompt keys for {len(prompts)} prompts; give one each"
+        )
