@@ -31,6 +31,8 @@ class FromRecipe:
 
     or_name: bool = False
     """A value that does not look like a path and does not exist is a Hub name, left alone."""
+    new: bool = False
+    """Need not exist: the run writes it."""
 
 
 RecipePath = Annotated[Path, FromRecipe()]
@@ -38,6 +40,9 @@ RecipePath = Annotated[Path, FromRecipe()]
 
 PathOrName = Annotated[str, FromRecipe(or_name=True)]
 """An existing file or folder relative to the recipe file, or else a Hub name."""
+
+NewPath = Annotated[Path, FromRecipe(new=True)]
+"""A file or folder that the run writes, relative to the recipe file that names it."""
 
 
 class Params(BaseModel, Generic[T]):

@@ -196,7 +196,7 @@ class _Resolver:
         origin = self.document.origin((*key, name))
         base = origin.file.parent if origin.file else Path.cwd()
         path = (base / Path(value).expanduser()).resolve()
-        if path.exists():
+        if mark.new or path.exists():
             return str(path)
         if not mark.or_name or value.startswith((".", "/", "~")):
             self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
