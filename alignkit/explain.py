@@ -22,7 +22,8 @@ def plan(node: Node, recipe: Path) -> str:
     lines = [f"# {recipe}", *_node_lines(node)]
     lines += ["", "# what follows"]
     for part in node.walk():
-        lines += [f"#   {k}: {v}" for k, v in part.params.facts(part.tables()).items()]
+        where = f"[{'.'.join(part.key)}] " if part.key else ""
+        lines += [f"#   {where}{k}: {v}" for k, v in part.params.facts(part.tables()).items()]
     if lacking := missing(node):
         lines += ["", "# missing on this machine", *(f"#   {p}" for p in lacking)]
     return "\n".join(lines)
