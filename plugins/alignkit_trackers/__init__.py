@@ -1,1 +1,119 @@
-"""Built-in trackers."""
+"""Built-in trackers: console, jsonl, wandb, tensorboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from alignkit import Component, Params, hookimpl
+from alignkit.component import NewPath
+from alignkit.protocols import Tracker
+
+Text = Annotated[str, Field(min_length=1)]
+Samples = Annotated[int, Field(ge=0)]
+
+
+class Console(Params[Tracker]):
+    """Show progress: a live display with time left in a terminal, else a line per step."""
+
+    metrics: tuple[Text, ...] = (
+        "eval/*answer_reward",
+        "train/reward",
+        "train/accuracy",
+        "train/loss",
+        "train/token_entropy",
+        "train/response_length",
+        "train/grad_norm",
+    )
+    """Metrics to show where a run logs them, in this order; ``*`` stands for anything."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+    """Steps between lines where there is no terminal; steps with an evaluation always show."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.console import ConsoleTracker
+
+        return ConsoleTracker(self.metrics, self.every)
+
+
+class Jsonl(Params[Tracker]):
+    """Append every row of metrics, with the run's name, to a file that runs can share.
+
+    A run's own metrics are in its directory's ``metrics.jsonl`` with or without this.
+    """
+
+    path: NewPath
+    """File to append to; it and its folder are made if need be."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.jsonl import JsonlTracker
+
+        return JsonlTracker(self.path)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if self.path.is_dir():
+            yield "path", f"{self.path} is a folder; name a file in it, such as metrics.jsonl"
+
+
+class Wandb(Params[Tracker]):
+    """Log to Weights & Biases: metrics over train_step and eval_step, and tables of samples."""
+
+    project: Text = "alignkit"
+    """Project the run goes to."""
+
+    entity: Text | None = None
+    """User or team the project belongs to; without it your default one."""
+
+    name: Text | None = None
+    """Name of the run; without it that of the run directory."""
+
+    group: Text | None = None
+    """Name that groups runs, such as the seeds of one experiment."""
+
+    tags: tuple[Text, ...] = ()
+    """Labels to filter runs by."""
+
+    mode: Literal["online", "offline"] | None = None
+    """Without it ``WANDB_MODE`` decides, and else: online with a key on this machine, offline
+    without. An offline run is uploaded with ``wandb sync``."""
+
+    samples: Samples = 16
+    """Rows logged of each table of rollouts and evaluation responses; 0 = no tables."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.wandb_run import WandbTracker
+
+        settings = self.model_dump(include={"project", "entity", "name", "group", "tags"})
+        given = {key: value for key, value in settings.items() if value}
+        return WandbTracker(given, self.mode, self.samples)
+
+    def missing(self) -> Iterable[str]:
+        if not find_spec("wandb"):
+            yield "tracker wandb needs the wandb package: pip install 'alignkit[wandb]'"
+
+
+class Tensorboard(Params[Tracker]):
+    """Write event files for TensorBoard to ``tensorboard/`` in the run directory."""
+
+    samples: Samples = 4
+    """Rows written as text of each table of rollouts and evaluation responses; 0 = none."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.tensorboard_log import TensorboardTracker
+
+        return TensorboardTracker(self.samples)
+
+    def missing(self) -> Iterable[str]:
+        if not find_spec("tensorboard"):
+            yield "tracker tensorboard needs tensorboard: pip install 'alignkit[tensorboard]'"
+
+
+@hookimpl
+def tracker() -> Iterable[Component[Tracker]]:
+    yield Component("console", Console)
+    yield Component("jsonl", Jsonl)
+    yield Component("wandb", Wandb)
+    yield Component("tensorboard", Tensorboard)

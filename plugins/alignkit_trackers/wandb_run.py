@@ -1,0 +1,83 @@
+"""A Weights & Biases run, online with a key and offline without."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from alignkit_trackers.values import sample_table
+
+if TYPE_CHECKING:
+    from alignkit.run import Run
+
+Mode = Literal["online", "offline"]
+
+
+class WandbTracker:
+    """Logs metrics and samples; see :class:`alignkit_trackers.Wandb`."""
+
+    def __init__(self, settings: Mapping[str, Any], mode: Mode | None, samples: int) -> None:
+        self._settings, self._mode, self._samples = settings, mode, samples
+
+    def start(self, run: Run, /) -> None:
+        """Open the run below the run directory and tell where it is."""
+        wandb: Any = import_module("wandb")  # untyped where it is not installed
+
+        given = {"name": run.name, **self._settings}
+        self._run = wandb.init(
+            dir=run.dir,
+            config=dict(run.plan),
+            mode=self._mode or default_mode(),
+            settings=wandb.Settings(console="off", silent=True),
+            **given,
+        )
+        for part, step in (("train", "train_step"), ("time", "train_step"), ("eval", "eval_step")):
+            self._run.define_metric(step, hidden=True)
+            self._run.define_metric(f"{part}/*", step_metric=step)
+        offline = f"offline; upload it with: wandb sync {Path(self._run.dir).parent}"
+        run.say(f"wandb: {self._run.url or offline}")
+
+    def log(self, step: int, metrics: Mapping[str, float], /) -> None:
+        """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
+        self._run.log({**metrics, **_steps(step, metrics)})
+
+    def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        """Log the first rows as a table, ``train/rollouts`` or ``eval/samples``."""
+        if not self._samples or not rows:
+            return
+        wandb: Any = import_module("wandb")  # untyped where it is not installed
+
+        columns, cells = sample_table(rows, self._samples)
+        table = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        key = "train/rollouts" if name == "rollouts" else f"{name}/samples"
+        self._run.log({key: table, **_steps(step, [key])})
+
+    def close(self, status: Literal["done", "failed"], /) -> None:
+        """Finish the run, marked as failed if it did."""
+        self._run.finish(exit_code=0 if status == "done" else 1)
+
+
+def _steps(step: int, names: Mapping[str, Any] | Sequence[str]) -> dict[str, int]:
+    parts = {name.partition("/")[0] for name in names}
+    return {"train_step": step} | ({"eval_step": step} if "eval" in parts else {})
+
+
+def default_mode() -> Mode | None:
+    """Return "offline" where there is no key to log in with; None leaves it to wandb.
+
+    ``WANDB_MODE`` decides if it is set; otherwise ``WANDB_API_KEY`` or the netrc entry that
+    ``wandb login`` writes.
+    """
+    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
+        return None
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        entries = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return "offline"
+    return None if host in entries.hosts else "offline"
