@@ -1,0 +1,158 @@
+"""What is reported of judged responses; numbers worked by hand."""
+
+from itertools import combinations
+from statistics import fmean
+
+import pytest
+
+from alignkit.engine.rollouts import Trajectory
+from alignkit.engine.statistics import (
+    category,
+    final_answer,
+    graded,
+    majority,
+    pass_at_k,
+    sampled,
+    summary,
+    update_means,
+)
+from alignkit.protocols import Completion, Example, Reward
+
+
+def response(answer, *, form=1.0, length=1, text="x", finish="stop", group=0):
+    reward = Reward(answer, {"format": form, "answer": answer})
+    completion = Completion(text, (1,) * length, (0.0,) * length, finish, 0)
+    return Trajectory(group, group, Example(str(group), "q", "g"), "p", (1,), completion, reward)
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        (Reward(1.0, {"format": 1.0, "answer": 1.0}), "correct"),
+        (Reward(0.0, {"format": 1.0, "answer": 0.0}), "format_only"),
+        (Reward(0.0, {"format": 0.0, "answer": 0.0}), "neither"),
+        (Reward(0.5, {"format": 0.5, "answer": 0.5}), "neither"),
+        (Reward(1.0), "correct"),
+        (Reward(0.9), "neither"),
+    ],
+)
+def test_categories(reward, expected):
+    assert category(reward) == expected
+
+
+def test_summary_means_over_responses():
+    got = summary(
+        [
+            response(1.0, length=4),
+            response(0.0, length=7, finish="length"),
+            response(0.0, form=0.0, length=1, text=" "),
+        ]
+    )
+    assert got == {
+        "reward": pytest.approx(1 / 3),
+        "answer_reward": pytest.approx(1 / 3),
+        "format_reward": pytest.approx(2 / 3),
+        "response_length": 4.0,
+        "truncated": pytest.approx(1 / 3),
+        "empty": pytest.approx(1 / 3),
+    }
+
+
+def test_standard_error_counts_examples_not_responses():
+    groups = [
+        [response(1.0, length=2), response(1.0, length=4)],
+        [response(1.0, length=6), response(0.0, length=10)],
+        [response(0.0, length=20, form=0.0), response(0.0, length=30)],
+    ]
+    got = graded(groups)
+    # Examples' means 1, 1/2, 0: deviation (ddof 1) 1/2, so 0.5 / √3. With ddof 0 it would be
+    # 0.2357, and over the six responses √(0.3 / 6) = 0.2236.
+    assert got["answer_reward_se"] == pytest.approx(0.2886751345948129, abs=1e-12)
+    assert got["answer_reward"] == 0.5
+    assert (got["n"], got["n_correct"], got["n_format_only"], got["n_neither"]) == (3, 3, 2, 1)
+    assert got["response_length_correct"] == 4.0
+    assert got["response_length_incorrect"] == 20.0
+
+
+def test_what_is_undefined_is_left_out():
+    got = graded([[response(1.0)]])
+    assert "answer_reward_se" not in got
+    assert "response_length_incorrect" not in got
+
+
+@pytest.mark.parametrize(("n", "correct"), [(5, 0), (5, 2), (5, 5), (6, 1)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n, correct):
+    right = [True] * correct + [False] * (n - correct)
+    for k in range(1, n + 1):
+        share = fmean(any(subset) for subset in combinations(right, k))
+        assert pass_at_k(n, correct, k) == pytest.approx(share, abs=1e-12)
+
+
+def test_pass_at_k_is_not_the_biased_power():
+    # 1 - C(3,2)/C(4,2) = 0.5; the plug-in estimate 1 - (3/4)² would be 0.4375.
+    assert pass_at_k(4, 1, 2) == 0.5
+    with pytest.raises(ValueError, match="not defined"):
+        pass_at_k(4, 1, 5)
+
+
+def test_majority_votes():
+    assert majority(["a", "b", "b"], [True, False, False]) == 0.0
+    assert majority(["a", "b"], [True, False]) == 0.5  # a tie is not settled by order
+    assert majority(["b", "a"], [False, True]) == 0.5
+    assert majority([None, None, "a"], [False, False, True]) == 1.0  # silence has no vote
+    assert majority([None], [False]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("4 </think> <answer> 4 </answer>", "4"),
+        ("<answer>4</answer> no <answer>5</answer>", "5"),
+        ("<answer> a \n b </answer>", "a b"),
+        (r"<answer>\boxed{\frac{1}{2}}</answer>", r"\frac{1}{2}"),
+        (r"so \boxed{3} or \boxed{4}", "4"),
+        (r"\boxed{4", None),
+        ("the answer is 4", None),
+        ("<answer> </answer>", None),
+    ],
+)
+def test_final_answers(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_several_samples_give_pass_and_majority():
+    def tagged(value, right, group):
+        return response(float(right), text=f"<answer>{value}</answer>", group=group)
+
+    groups = [
+        [tagged(4, True, 0), tagged(4, True, 0), tagged(5, False, 0)],
+        [tagged(1, False, 1), tagged(1, False, 1), tagged(2, True, 1)],
+    ]
+    got = sampled(groups)
+    # c = 2 and 1 of n = 3. pass@1: (2/3 + 1/3)/2; pass@2: (1 + (1 - C(2,2)/C(3,2)))/2 = 5/6.
+    assert got == {
+        "pass@1": pytest.approx(0.5),
+        "pass@2": pytest.approx(5 / 6),
+        "pass@3": 1.0,
+        "majority@3": 0.5,
+    }
+
+
+def test_updates_are_joined_by_their_tokens():
+    common = {"lr": 0.1, "skipped_steps": 0.0}
+    got = update_means(
+        [
+            {"loss": 1.0, "grad_norm": 2.0, "response_tokens": 30.0, "clip_fraction": 0.1} | common,
+            {"loss": 3.0, "grad_norm": 4.0, "response_tokens": 10.0, "clip_fraction": 0.5}
+            | {"lr": 0.2, "skipped_steps": 1.0},
+        ]
+    )
+    assert got == {
+        "loss": 2.0,
+        "grad_norm": 3.0,
+        "response_tokens": 40.0,
+        "clip_fraction": pytest.approx(0.2),  # (30·0.1 + 10·0.5)/40, not 0.3, not the last 0.5
+        "lr": 0.2,
+        "skipped_steps": 1.0,
+    }
+    assert update_means([]) == {}
