@@ -213,8 +213,8 @@ _linear: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def has_linear_head(model: nn.Module) -> bool:
     """Tell whether the model's logits are a linear map of its decoder's last hidden state.
 
-    Asked of the model itself, once, with four tokens: soft-capped, scaled or otherwise
-    unusual heads show by their logits, and then the model computes its logits in full.
+    Asked of the model itself, once: soft-capped, scaled or otherwise unusual heads show, and
+    such a model computes its logits in full.
     """
     if model not in _linear:
         _linear[model] = _probe(model)
@@ -223,18 +223,38 @@ def has_linear_head(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def _probe(model: nn.Module) -> bool:
+    """Run four tokens with large made-up logits in the head's place: do both ends come through?
+
+    The head must be given the decoder's last hidden state, and the model must return what the
+    head gave. Large, because soft-capping hardly shows on a fresh model's small logits.
+    """
     head, decoder = _head(model), _decoder(model)
     if not isinstance(head, nn.Linear) or decoder is None:
         return False
+    seen: list[Tensor] = []
+
+    def replace(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.extend(args)
+        return torch.linspace(-100, 100, output.numel()).view_as(output).to(output)
+
     ids = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
-    was_training = [m for m in model.modules() if m.training]
-    model.eval()  # dropout would make the two sides differ
-    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-    logits = model(input_ids=ids, use_cache=False).logits
-    for module in was_training:
-        module.training = True
-    plain = nn.functional.linear(hidden, head.weight, head.bias)
-    return plain.shape == logits.shape and torch.allclose(plain, logits, rtol=1e-3, atol=1e-3)
+    training = [m for m in model.modules() if m.training]
+    model.eval()  # dropout would make two passes differ
+    hook = head.register_forward_hook(replace)
+    try:
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        hook.remove()
+        for module in training:
+            module.training = True
+    given = torch.linspace(-100, 100, logits.numel()).view_as(logits).to(head.weight)
+    return len(seen) == 1 and torch.allclose(seen[0], hidden) and _same(logits, given)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Compare values whatever the dtypes, to the rounding of the coarser one."""
+    return torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-6)
 
 
 def _head(model: nn.Module) -> Any:

@@ -17,8 +17,8 @@ from alignkit.protocols import StepTotals
 
 def masked_mean(per_token: Tensor, mask: Tensor, /, *, totals: StepTotals) -> Tensor:
     """Return Σ_i (mean of response i's tokens) / responses of the step."""
-    tokens = mask.sum(dim=1).clamp(min=1)  # (B,)
-    means = _masked(per_token, mask).sum(dim=1) / tokens  # (B,)
+    sums = _masked(per_token, mask).sum(dim=1)  # (B,)
+    means = sums / mask.sum(dim=1).clamp(min=1)  # (B,)
     return means.sum() / max(totals.responses, 1)
 
 

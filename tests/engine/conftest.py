@@ -1,0 +1,49 @@
+"""A float64 policy small enough to compare with computations done the long way."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+import pytest
+
+
+@dataclass
+class TinyPolicy:
+    """A policy without a folder: a two-layer Qwen2, hidden 16, vocabulary 29, float64."""
+
+    model: object
+    version: int = 0
+    pad_id: int = 0
+    eos_ids: frozenset = frozenset({1})
+    max_length: int = 64
+    name: str = "tiny"
+    tokenizer: object = field(default=None)
+
+    def autocast(self):
+        return contextlib.nullcontext()
+
+
+def _model(**changes):
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    settings = {
+        "vocab_size": 29,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.4,  # far from uniform, or wrong indices would hardly show
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(Qwen2Config(**(settings | changes))).double()
+
+
+@pytest.fixture
+def tiny_policy():
+    """Make a policy; keyword arguments change the model's configuration."""
+    return lambda **changes: TinyPolicy(_model(**changes))
