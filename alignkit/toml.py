@@ -42,12 +42,17 @@ def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = (
     """
     document = _read_file(path.absolute(), ())
     for overlay in overlays:
-        _merge(document, _read_file(overlay.absolute(), ()))
-    typed = Document()  # all overrides are one overlay, so their order does not matter
-    for item in overrides:
-        _merge(typed, _override(item))
-    _merge(document, typed)
+        merge(document, _read_file(overlay.absolute(), ()))
+    merge(document, typed(overrides))
     document.path = path.absolute()
+    return document
+
+
+def typed(overrides: Iterable[str]) -> Document:
+    """Return ``key=value`` items as one overlay, so that their order does not matter."""
+    document = Document()
+    for item in overrides:
+        merge(document, _override(item))
     return document
 
 
@@ -64,8 +69,8 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not (path.parent / base).is_file():
             raise _bad_base(base, own)
-        _merge(document, _read_file(path.parent / base, (*within, path)))
-    _merge(document, own)
+        merge(document, _read_file(path.parent / base, (*within, path)))
+    merge(document, own)
     return document
 
 
@@ -114,8 +119,11 @@ def _override(item: str) -> Document:
     return document
 
 
-def _merge(base: Document, top: Document) -> None:
-    """Lay ``top`` over ``base``: tables merge key by key, except where ``use`` changes."""
+def merge(base: Document, top: Document) -> None:
+    """Lay ``top`` over ``base``: tables merge key by key, except where ``use`` changes.
+
+    Tables of ``top`` become part of ``base``; later merges would write into them.
+    """
     if _changes_use(base.table, top.table):
         base.table, base.origins = {}, {}
     _merge_table(base, top, base.table, top.table, ())
