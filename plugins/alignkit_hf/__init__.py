@@ -27,7 +27,7 @@ class HfPolicy(Params[Policy]):
     """A causal language model from a Hugging Face folder or the Hub."""
 
     path: PathOrName
-    """Folder with config.json, weights and tokenizer, relative to the recipe file, or a Hub name."""
+    """Folder with config, weights and tokenizer, relative to the recipe file, or a Hub name."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the weights are held and updated in, whatever the checkpoint's own is."""
@@ -60,7 +60,7 @@ class HfPolicy(Params[Policy]):
     def missing(self) -> Iterable[str]:
         """Name flash-attn where it is asked for and absent."""
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
-            yield "attention = \"flash_attention_2\" needs flash-attn: pip install 'alignkit[flash]'"
+            yield "flash_attention_2 needs the package flash-attn: pip install 'alignkit[flash]'"
 
     def build(self) -> Policy:
         from alignkit_hf.policy import CausalPolicy

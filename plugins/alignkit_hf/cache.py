@@ -1,29 +1,75 @@
-"""The key-value cache of running responses: allocated once per call, never concatenated."""
+"""The key-value cache of running responses: allocated once per call, never concatenated.
+
+Running responses sit in rows 0 .. B - 1. Two layouts: :class:`RowCache` keeps each response's
+prompt in its own row and serves any attention code; :class:`SharedCache` (in ``shared.py``)
+keeps a prompt once for all its responses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-if TYPE_CHECKING:
-    PromptKV = list[tuple[Tensor, Tensor]]
-    """Per layer, keys and values of one prompt, each (key-value heads, prompt tokens, head size)."""
+PromptKV = list[tuple[Tensor, Tensor]]
+"""Per layer, one prompt's keys and values, each (key-value heads, prompt tokens, head size)."""
+
+_CLEAN_AHEAD = 31  # so that rows are zeroed 32 tokens at a time
 
 
-class RowLayer(CacheLayerMixin):
-    """One layer's keys and values; row ``b`` holds its tokens at 0 .. length[b] - 1."""
+@dataclass(slots=True)
+class Plan:
+    """Sizes of a cache."""
 
-    def __init__(self, rows: int, tokens: int, like: Tensor) -> None:
-        super().__init__()
+    rows: int
+    """Responses that run at once."""
+    row_tokens: int
+    """Tokens a row can hold."""
+    prompts: int = 0
+    """Prompts held at once; 0 where rows hold their own."""
+    prompt_tokens: int = 0
+    """Tokens of the longest prompt."""
+
+
+@dataclass(slots=True)
+class Prompt:
+    """A prompt that has been through the model, for as long as responses may need it."""
+
+    kv: PromptKV | None
+    slot: int = -1
+    """Its place in a shared cache."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where the next token of each running row goes; one for all layers."""
+
+    rows: Tensor
+    """(B,) 0 .. B - 1."""
+    write: Tensor
+    """(B,) index within the row."""
+    longest: int = 0
+    """Tokens in the longest row, the next one counted."""
+
+
+class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer's keys and values."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, plan: Plan, like: Tensor, cursor: Cursor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         heads, _, size = like.shape
-        self.keys = like.new_empty(rows, heads, tokens, size)
-        self.values = like.new_empty(rows, heads, tokens, size)
+        self.keys = like.new_empty(plan.rows, heads, plan.row_tokens, size)
+        self.values = torch.empty_like(self.keys)
         self.is_initialized = True
-        self.cursor = _Cursor(like.device)
+        self.cursor = cursor
+        self.clean = 0  # tokens per row that hold numbers; memory beyond may hold NaN
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -38,82 +84,120 @@ class RowLayer(CacheLayerMixin):
             (B, key-value heads, longest, head size) each; what lies past a row's own length is
             for the attention mask to hide.
         """
-        at, longest = self.cursor, self.cursor.longest
+        at = self.cursor
+        self._clean(at.longest)
         self.keys[at.rows, :, at.write] = key_states[:, :, 0]
         self.values[at.rows, :, at.write] = value_states[:, :, 0]
         running = len(at.rows)
-        return self.keys[:running, :, :longest], self.values[:running, :, :longest]
+        return self.keys[:running, :, : at.longest], self.values[:running, :, : at.longest]
+
+    def _clean(self, tokens: int) -> None:
+        """Zero the rows up to ``tokens``: a masked NaN is still NaN, and zeroing all is waste."""
+        if tokens > self.clean:
+            start, self.clean = self.clean, tokens + _CLEAN_AHEAD
+            self.keys[:, :, start : self.clean] = 0
+            self.values[:, :, start : self.clean] = 0
+
+    def fill(self, rows: slice, keys: Tensor, values: Tensor) -> None:
+        """Put the same tokens, (key-value heads, tokens, head size), at the start of ``rows``."""
+        tokens = keys.shape[1]
+        self._clean(tokens)
+        self.keys[rows, :, :tokens] = keys
+        self.values[rows, :, :tokens] = values
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy rows ``source`` onto rows ``target``."""
+        for held in (self.keys, self.values):
+            held[target, :, : self.clean] = held[source, :, : self.clean]
 
     def get_seq_length(self) -> int:
-        """Return tokens of the longest row, before the one being added."""
+        """Return tokens of the longest row before the one being added."""
         return self.cursor.longest - 1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return key length and offset; the mask we pass in is ready-made, so only for form."""
+        """Return key length and offset. Our masks come ready-made, so this is for form."""
         return self.cursor.longest, 0
 
     def get_max_length(self) -> int:
         """Return the tokens a row can hold."""
         return int(self.keys.shape[2])
 
-    get_max_cache_shape = get_max_length  # the name before transformers 5.17
+    get_max_cache_shape = get_max_length  # its name in earlier releases of transformers 5
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: the layer is allocated in the constructor."""
-
-
-class _Cursor:
-    """Where the next token of each running row goes; shared by all layers."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.rows = torch.empty(0, dtype=torch.long, device=device)
-        self.write = self.rows
-        self.longest = 0
+        """Do nothing: the constructor allocates."""
 
 
 class RowCache(Cache):
-    """Keys and values of up to ``rows`` running responses, the running ones always first."""
+    """Rows that hold their prompt and their response, one after the other."""
 
-    def __init__(self, rows: int, tokens: int, like: PromptKV) -> None:
-        layers = [RowLayer(rows, tokens, keys) for keys, _ in like]
-        super().__init__(layers=list(layers))
-        self.row_layers = layers
-        self.cursor = layers[0].cursor
-        for layer in layers:
-            layer.cursor = self.cursor
+    layer_type: type[Layer] = Layer
 
-    def seat(self, prompt: PromptKV, rows: slice) -> None:
-        """Copy a prompt into rows that start from it."""
-        for layer, (keys, values) in zip(self.row_layers, prompt, strict=True):
-            layer.keys[rows, :, : keys.shape[1]] = keys
-            layer.values[rows, :, : keys.shape[1]] = values
+    def __init__(self, plan: Plan, like: PromptKV) -> None:
+        nowhere = torch.empty(0, dtype=torch.long, device=like[0][0].device)
+        self.cursor = Cursor(nowhere, nowhere)
+        self.held = [self.layer_type(plan, keys, self.cursor) for keys, _ in like]
+        super().__init__(layers=list(self.held))
 
-    def move(self, source: Sequence[int], target: Sequence[int], longest: int) -> None:
-        """Copy rows onto rows that have finished."""
-        for layer in self.row_layers:
-            for held in (layer.keys, layer.values):
-                held[target, :, :longest] = held[source, :, :longest]
+    @classmethod
+    def plan(cls, *, n: int, sizes: Sequence[tuple[int, int]], budget: int) -> Plan:
+        """Return how many rows fit in ``budget`` tokens.
 
-    def point(self, lengths: Tensor, longest: int) -> None:
-        """Say that the next forward adds one token to rows 0 .. B - 1, at ``lengths`` (B,)."""
-        self.cursor.rows = torch.arange(len(lengths), device=lengths.device)
-        self.cursor.write = lengths
+        Args:
+            n: responses per prompt.
+            sizes: prompt tokens and largest number of response tokens, for each prompt.
+            budget: tokens; one row is allowed to exceed it.
+        """
+        tokens = max(prompt + response for prompt, response in sizes)
+        return Plan(rows=max(1, min(n * len(sizes), budget // tokens)), row_tokens=tokens)
+
+    def room(self) -> int:
+        """Return how many more prompts can be held."""
+        return 2**31
+
+    def hold(self, kv: PromptKV) -> Prompt:
+        """Keep a prompt for the responses that will start from it."""
+        return Prompt(kv)
+
+    def seat(self, prompt: Prompt, rows: slice) -> None:
+        """Let ``rows`` start from ``prompt``: they get a copy."""
+        assert prompt.kv is not None
+        for layer, (keys, values) in zip(self.held, prompt.kv, strict=True):
+            layer.fill(rows, keys, values)
+
+    def seated(self, prompt: Prompt) -> None:
+        """Note that no more rows will start from ``prompt``."""
+        prompt.kv = None
+
+    def drop(self, prompt: Prompt) -> None:
+        """Note that all rows that started from ``prompt`` have finished."""
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy rows ``source`` onto rows ``target``, which have finished."""
+        for layer in self.held:
+            layer.move(source, target)
+
+    def point(self, positions: Tensor, drawn: Tensor, longest: int) -> Self:
+        """Say where the next forward pass writes; see :meth:`Forward.decode`."""
+        self.cursor.rows = torch.arange(len(positions), device=positions.device)
+        self.cursor.write = positions
         self.cursor.longest = longest
+        return self
 
 
-def visible(lengths: Tensor, longest: int, window: int | None) -> Tensor:
-    """Return the decode mask: may the new token of row b see position j?
+def visible(positions: Tensor, longest: int, window: int | None) -> Tensor:
+    """Return the decode mask of a :class:`RowCache`: does row b see its position j?
 
     Args:
-        lengths: (B,) position of each row's new token.
+        positions: (B,) position of each row's new token.
         longest: keys per row.
         window: a token sees itself and ``window`` - 1 before it; None sees all.
 
     Returns:
         (B, 1, 1, longest) bool.
     """
-    position = torch.arange(longest, device=lengths.device)
-    last = lengths[:, None]
+    position = torch.arange(longest, device=positions.device)
+    last = positions[:, None]
     mask = position <= last
     if window is not None:
         mask &= position > last - window

@@ -27,7 +27,9 @@ def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor
     rows = max(1, _CHUNK // logits.shape[1])
     parts = [
         _greedy(chunk) if how.temperature == 0 else _draw(chunk, u, how)
-        for chunk, u in zip(logits.float().split(rows), draws.split(rows), strict=True)
+        for chunk, u in zip(
+            torch.split(logits.float(), rows), torch.split(draws, rows), strict=True
+        )
     ]
     tokens, logprobs = zip(*parts, strict=True)
     return torch.cat(tokens), torch.cat(logprobs)

@@ -7,6 +7,7 @@ join at the end. A group's prompt passes through the model once, when its first 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,14 +16,16 @@ import torch
 from torch import Tensor
 
 from alignkit.protocols import Completion, Sampling
-from alignkit_hf.cache import RowCache
 from alignkit_hf.choose import choose
 from alignkit_hf.draws import stream, uniforms
 
 if TYPE_CHECKING:
-    from alignkit_hf.cache import PromptKV
+    from alignkit_hf.cache import Prompt, RowCache
     from alignkit_hf.forward import Forward
     from alignkit_hf.stops import StopStrings, Texts
+
+_REFILL = 8
+"""Waiting responses join when one row in this many is free."""
 
 
 @dataclass(slots=True)
@@ -34,10 +37,13 @@ class _Group:
     limit: int
     """Tokens a response may have."""
     streams: list[int]
+    left: int
+    """Responses that have not finished."""
     joined: int = 0
     """Responses that have left the queue."""
     logits: Tensor | None = None
-    cached: PromptKV | None = None
+    """(V,) for the first token, until all responses have joined."""
+    prompt_held: Prompt | None = None
 
 
 @dataclass(slots=True)
@@ -59,7 +65,7 @@ class _Rows:
     def empty(cls, rows: int, device: torch.device) -> _Rows:
         return cls(*(torch.zeros(rows, dtype=torch.long, device=device) for _ in range(6)))
 
-    def all(self) -> tuple[Tensor, ...]:
+    def columns(self) -> tuple[Tensor, ...]:
         return self.response, self.position, self.drawn, self.limit, self.token, self.stream
 
 
@@ -81,20 +87,19 @@ class Decoding:
         self.version = policy.version
         self.eos = torch.tensor(sorted(policy.eos_ids), dtype=torch.long, device=self.device)
         self.running = 0
-        self.longest = 0
         self.cache: RowCache | None = None
 
     def complete(self, prompts: Sequence[Sequence[int]]) -> list[list[Completion]]:
         """Return ``how.n`` completions per prompt."""
-        groups = self._groups(prompts)
-        self._allocate(groups)
-        queue = [group for group in groups if group.limit > 0]
+        self.groups = self._groups(prompts)
+        self._allocate(self.groups)
+        queue = deque(group for group in self.groups if group.limit)
         while queue or self.running:
-            if queue and self.capacity - self.running >= self.refill:
+            if self._can_join(queue):
                 self._join(queue)
             else:
                 self._step()
-        return self._results(groups)
+        return self._results()
 
     # ------------------------------------------------------------ setting up
 
@@ -106,6 +111,7 @@ class Decoding:
                 prompt=prompt,
                 first=i * how.n,
                 limit=max(0, min(how.max_tokens, room - len(prompt))),
+                left=how.n,
                 streams=[stream(how.seed, how.step, key, s) for s in range(how.n)],
             )
             for i, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
@@ -113,61 +119,69 @@ class Decoding:
 
     def _allocate(self, groups: list[_Group]) -> None:
         responses = len(groups) * self.how.n
-        longest = max((group.limit for group in groups), default=0)
-        self.row_tokens = max((len(g.prompt) + g.limit for g in groups if g.limit), default=1)
-        self.capacity = max(1, min(responses, self.budget // self.row_tokens))
-        self.refill = max(1, self.capacity // 8)  # fewer free rows do not pay a prompt pass
-        self.rows = _Rows.empty(self.capacity, self.device)
-        self.ids = torch.zeros(responses, longest, dtype=torch.long, device=self.device)
-        self.logprobs = torch.zeros(responses, longest, device=self.device)
+        self.ids = torch.zeros(responses, self.how.max_tokens, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(responses, self.how.max_tokens, device=self.device)
         self.lengths = [0] * responses
-        self.texts_cut: dict[int, str] = {}
+        self.cut: dict[int, str] = {}
         self.ended: set[int] = set()
+        sizes = [(len(group.prompt), group.limit) for group in groups if group.limit]
+        if sizes:
+            self.cache_type = self.forward.cache_type(max(map(sum, sizes)))
+            self.plan = self.cache_type.plan(n=self.how.n, sizes=sizes, budget=self.budget)
+            self.state = _Rows.empty(self.plan.rows, self.device)
 
     # ------------------------------------------------------------ joining
 
-    def _join(self, queue: list[_Group]) -> None:
+    def _can_join(self, queue: deque[_Group]) -> bool:
+        """Return whether enough rows are free to pay for a prompt pass."""
+        free = self.plan.rows - self.running
+        if not queue or free < max(1, self.plan.rows // _REFILL):
+            return False
+        return queue[0].prompt_held is not None or self.cache is None or self.cache.room() > 0
+
+    def _join(self, queue: deque[_Group]) -> None:
         """Fill the free rows from the queue and draw the newcomers' first tokens."""
-        start = self.running
+        start, free = self.running, self.plan.rows - self.running
+        room = self.cache.room() if self.cache else self.plan.prompts or len(queue)
         seats: list[tuple[_Group, int]] = []
-        free = self.capacity - start
-        while queue and free:
-            count = min(free, self.how.n - queue[0].joined)
-            seats.append((queue[0], count))
+        while queue and free and (room or queue[0].prompt_held):
+            group = queue[0]
+            count = min(free, self.how.n - group.joined)
+            seats.append((group, count))
             free -= count
-            if queue[0].joined + count == self.how.n:
-                queue.pop(0)
-            else:
-                break
-        self._prefill([group for group, _ in seats if group.cached is None])
+            room -= group.prompt_held is None
+            if group.joined + count == self.how.n:
+                queue.popleft()
+        self._prefill([group for group, _ in seats if group.prompt_held is None])
         logits = [self._seat(group, count) for group, count in seats]
         self._draw(torch.cat(logits), slice(start, self.running))
 
     def _prefill(self, groups: list[_Group]) -> None:
-        found = self.forward.prompts([group.prompt for group in groups])
-        for group, (logits, cached) in zip(groups, found, strict=True):
-            group.logits, group.cached = logits, cached
+        for i, logits, kv in self.forward.prompts([group.prompt for group in groups]):
             if self.cache is None:
-                self.cache = RowCache(self.capacity, self.row_tokens, cached)
+                self.cache = self.cache_type(self.plan, kv)
+            groups[i].logits, groups[i].prompt_held = logits, self.cache.hold(kv)
 
     def _seat(self, group: _Group, count: int) -> Tensor:
         """Give the group's next ``count`` responses a row; return their logits (count, V)."""
-        assert self.cache is not None and group.cached is not None and group.logits is not None
+        assert self.cache is not None
+        assert group.prompt_held is not None
+        assert group.logits is not None
         rows = slice(self.running, self.running + count)
+        self.running += count
         samples = range(group.joined, group.joined + count)
-        self.cache.seat(group.cached, rows)
-        state, where = self.rows, {"device": self.device}
-        state.response[rows] = torch.tensor([group.first + s for s in samples], **where)
-        state.stream[rows] = torch.tensor([group.streams[s] for s in samples], **where)
+        group.joined += count
+        self.cache.seat(group.prompt_held, rows)
+        state = self.state
+        state.response[rows] = torch.tensor([group.first + s for s in samples], device=self.device)
+        state.stream[rows] = torch.tensor([group.streams[s] for s in samples], device=self.device)
         state.position[rows] = len(group.prompt) - 1
         state.limit[rows] = group.limit
         state.drawn[rows] = 0
         logits = group.logits.expand(count, -1)
-        self.running += count
-        self.longest = max(self.longest, len(group.prompt))
-        group.joined += count
         if group.joined == self.how.n:
-            group.cached = group.logits = None
+            group.logits = None
+            self.cache.seated(group.prompt_held)
         return logits
 
     # ------------------------------------------------------------ running
@@ -175,85 +189,96 @@ class Decoding:
     def _step(self) -> None:
         """Feed every running row its last token and draw the next."""
         assert self.cache is not None
-        rows, state = slice(0, self.running), self.rows
-        self.longest = int(state.position[rows].max()) + 1
+        rows, state = slice(0, self.running), self.state
+        position, drawn = state.position[rows], state.drawn[rows]
+        held = drawn if self.plan.prompts else position + 1
         logits = self.forward.decode(
-            state.token[rows], state.position[rows], self.longest, self.cache
+            state.token[rows], position, drawn, int(held.max()), self.cache
         )
         self._draw(logits, rows)
 
     def _draw(self, logits: Tensor, rows: slice) -> None:
         """Draw a token for each of ``rows`` and let those leave that it ends."""
-        state, how = self.rows, self.how
+        state, how = self.state, self.how
         drawn, response = state.drawn[rows], state.response[rows]
         logits = logits.float()
         if how.min_tokens and len(self.eos):
             early = (drawn < how.min_tokens)[:, None]
-            logits = logits.index_copy(
-                1, self.eos, logits[:, self.eos].masked_fill(early, -torch.inf)
-            )
+            no_end = logits[:, self.eos].masked_fill(early, -torch.inf)
+            logits = logits.index_copy(1, self.eos, no_end)
         token, logprob = choose(logits, uniforms(state.stream[rows], drawn), how)
         self.ids[response, drawn] = token
         self.logprobs[response, drawn] = logprob
         state.token[rows] = token
-        drawn += 1  # these are views of the state
+        state.drawn[rows] += 1
         state.position[rows] += 1
-        self._leave(self._finished(rows), rows.start)
+        self._leave([rows.start + i for i in self._finished(rows)])
 
     def _finished(self, rows: slice) -> list[int]:
         """Return which of ``rows``, counted from the first, the last token ended."""
-        state = self.rows
-        token, drawn = state.token[rows], state.drawn[rows]
+        token, drawn = self.state.token[rows], self.state.drawn[rows]
         ended = torch.isin(token, self.eos)
-        done = ended | (drawn == state.limit[rows])
+        done = ended | (drawn == self.state.limit[rows])
         if self.stops is not None:
             may = self.stops.may_end[token] & (drawn >= self.how.min_tokens) & ~ended
             stopped = [i for i in may.nonzero()[:, 0].tolist() if self._stops(rows.start + i)]
             done[stopped] = True
             ended[stopped] = True
         finished: list[int] = done.nonzero()[:, 0].tolist()
-        for i in finished:
-            response = int(state.response[rows.start + i])
-            self.lengths[response] = int(drawn[i])
-            if ended[i]:
-                self.ended.add(response)
+        if finished:
+            response = self.state.response[rows][finished].tolist()
+            self.ended.update(
+                r for r, e in zip(response, ended[finished].tolist(), strict=True) if e
+            )
+            for r, length in zip(response, drawn[finished].tolist(), strict=True):
+                self.lengths[r] = length
         return finished
 
     def _stops(self, row: int) -> bool:
-        response = int(self.rows.response[row])
+        response = int(self.state.response[row])
         assert self.stops is not None
-        text = self.stops.cut(self.ids[response, : int(self.rows.drawn[row])].tolist())
+        text = self.stops.cut(self.ids[response, : int(self.state.drawn[row])].tolist())
         if text is not None:
-            self.texts_cut[response] = text
+            self.cut[response] = text
         return text is not None
 
-    def _leave(self, finished: list[int], start: int) -> None:
+    def _leave(self, finished: list[int]) -> None:
         """Close the gaps that finished rows leave with rows from the end."""
         if not finished:
             return
-        gone = {start + i for i in finished}
+        assert self.cache is not None
+        self._release(self.state.response[finished].tolist())
+        gone = set(finished)
         kept = self.running - len(gone)
-        target = sorted(row for row in gone if row < kept)
-        source = [row for row in range(kept, self.running) if row not in gone]
+        target = [row for row in finished if row < kept]
         if target:
-            assert self.cache is not None
-            self.cache.move(source, target, self.longest)
-            for field in self.rows.all():
-                field[target] = field[source]
+            source = [row for row in range(kept, self.running) if row not in gone]
+            self.cache.move(source, target)
+            for column in self.state.columns():
+                column[target] = column[source]
         self.running = kept
+
+    def _release(self, responses: list[int]) -> None:
+        """Drop the prompts whose last responses these are."""
+        assert self.cache is not None
+        for response in responses:
+            group = self.groups[response // self.how.n]
+            group.left -= 1
+            if not group.left and group.prompt_held is not None:
+                self.cache.drop(group.prompt_held)
 
     # ------------------------------------------------------------ results
 
-    def _results(self, groups: list[_Group]) -> list[list[Completion]]:
+    def _results(self) -> list[list[Completion]]:
         ids = [row[:n] for row, n in zip(self.ids.tolist(), self.lengths, strict=True)]
         logprobs = [row[:n] for row, n in zip(self.logprobs.tolist(), self.lengths, strict=True)]
         return [
             [self._completion(r, ids[r], logprobs[r]) for r in range(g.first, g.first + self.how.n)]
-            for g in groups
+            for g in self.groups
         ]
 
     def _completion(self, response: int, ids: list[int], logprobs: list[float]) -> Completion:
-        text = self.texts_cut.get(response)
+        text = self.cut.get(response)
         if text is None:
             eos = self.forward.policy.eos_ids
             text = self.texts.decode(ids[:-1] if ids and ids[-1] in eos else ids)

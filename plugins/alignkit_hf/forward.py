@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from alignkit.errors import AlignkitError
-from alignkit_hf.cache import RowCache, visible
+from alignkit_hf import shared
+from alignkit_hf.cache import PromptKV, RowCache, visible
+from alignkit_hf.probe import working_cache
 
 if TYPE_CHECKING:
     from torch import nn
 
     from alignkit.protocols import Policy
-    from alignkit_hf.cache import PromptKV
 
 _PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, in one forward pass."""
@@ -28,33 +29,45 @@ class Forward:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.model: Any = policy.model
+        self.model = cast(Any, policy.model)
         self.config: Any = self.model.config.get_text_config()
-        self.device = next(policy.model.parameters()).device
-        self.kinds = _attention_kinds(self.config, policy.name)
-        self.head = _linear_head(self.model)
+        self.device: torch.device = next(self.model.parameters()).device
+        self.attention: str = self.config._attn_implementation
+        self.windows = _windows(self.config, policy.name)
+        with self.ready():
+            self.head = _linear_head(self.model)
+        self.works_with = working_cache(self)
+
+    def cache_type(self, longest: int) -> type[RowCache]:
+        """Return the cache for prompts and responses of up to ``longest`` tokens together."""
+        windows = [w for w in self.windows.values() if w is not None]
+        return RowCache if min(windows, default=longest) < longest else self.works_with
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Evaluation mode, no gradient, autocast, and an attention kernel that takes a mask."""
-        model = self.model
-        training, attention = model.training, self.config._attn_implementation
-        model.eval()
-        if attention.startswith("flash_attention"):
-            self.config._attn_implementation = "sdpa"
+        """Evaluation mode, no gradient, autocast; the model is left as it was found."""
+        training = self.model.training
+        self.model.eval()
         try:
             with torch.no_grad(), self.policy.autocast():
                 yield
         finally:
-            self.config._attn_implementation = attention
-            model.train(training)
+            self.model.train(training)
 
-    def prompts(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Tensor, PromptKV]]:
-        """Return, for each prompt, next-token logits (V,) and its keys and values."""
-        found: dict[int, tuple[Tensor, PromptKV]] = {}
+    @contextmanager
+    def _attend_with(self, name: str) -> Iterator[None]:
+        self.config._attn_implementation = name
+        try:
+            yield
+        finally:
+            self.config._attn_implementation = self.attention
+
+    # ------------------------------------------------------------ prompts
+
+    def prompts(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor, PromptKV]]:
+        """Yield index, next-token logits (V,) and keys and values of each prompt, in any order."""
         for batch in self._batches([len(p) for p in prompts]):
-            found.update(zip(batch, self._prefill([prompts[i] for i in batch]), strict=True))
-        return [found[i] for i in range(len(prompts))]
+            yield from zip(batch, *self._prefill([prompts[i] for i in batch]), strict=True)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Cut prompts, longest first, into batches; of equal lengths if the head needs that."""
@@ -68,7 +81,7 @@ class Forward:
         if batch:
             yield batch
 
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Tensor, PromptKV]]:
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, list[PromptKV]]:
         """Run prompts padded on the right: under a causal mask padding reaches no real token."""
         lengths = [len(p) for p in prompts]
         ids = torch.full((len(prompts), max(lengths)), self.policy.pad_id)
@@ -76,11 +89,9 @@ class Forward:
             ids[row, : len(prompt)] = torch.tensor(prompt)
         cache = DynamicCache()
         logits = self._last_logits(ids.to(self.device), lengths, cache)
-        return [
-            (
-                logits[row],
-                [(layer.keys[row, :, :n], layer.values[row, :, :n]) for layer in cache.layers],
-            )
+        layers: list[Any] = cache.layers
+        return logits, [
+            [(layer.keys[row, :, :n], layer.values[row, :, :n]) for layer in layers]
             for row, n in enumerate(lengths)
         ]
 
@@ -88,36 +99,49 @@ class Forward:
         positions = torch.arange(ids.shape[1], device=self.device)[None]
         given = {"position_ids": positions, "past_key_values": cache, "use_cache": True}
         if self.head is None:
-            return self.model(ids, logits_to_keep=1, **given).logits[:, -1]
+            logits: Tensor = self.model(ids, logits_to_keep=1, **given).logits[:, -1]
+            return logits
         hidden = self.model.base_model(ids, **given).last_hidden_state
         rows = torch.arange(len(lengths), device=self.device)
-        return self.head(hidden[rows, torch.tensor(lengths, device=self.device) - 1])
+        logits = self.head(hidden[rows, torch.tensor(lengths, device=self.device) - 1])
+        return logits
 
-    def decode(self, tokens: Tensor, lengths: Tensor, longest: int, cache: RowCache) -> Tensor:
-        """Feed one token to each running row and return next-token logits (B, V).
+    # ------------------------------------------------------------ responses
+
+    def decode(
+        self, tokens: Tensor, positions: Tensor, drawn: Tensor, longest: int, cache: RowCache
+    ) -> Tensor:
+        """Feed each running row the token it drew last; return next-token logits (B, V).
 
         Args:
-            tokens: (B,) the ids drawn last.
-            lengths: (B,) their positions.
-            longest: the largest position plus 1.
-            cache: keys and values before them; gains one token per row.
+            tokens: (B,) those tokens' ids.
+            positions: (B,) their positions, counted from the start of the prompt.
+            drawn: (B,) how many tokens the response has with them.
+            longest: the largest number of tokens a row of ``cache`` will then hold.
+            cache: what came before them; gains one token per row.
         """
-        cache.point(lengths, longest)
-        output = self.model(
-            tokens[:, None],
-            position_ids=lengths[:, None],
-            attention_mask=self._mask(lengths, longest),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        cache.point(positions, drawn, longest)
+        given = {"position_ids": positions[:, None], "past_key_values": cache, "use_cache": True}
+        if isinstance(cache, shared.SharedCache):
+            with self._attend_with(shared.NAME), cache.active():
+                output = self.model(tokens[:, None], **given)
+        else:
+            with self._attend_with(_maskable(self.attention)):
+                mask = self._mask(positions, longest)
+                output = self.model(tokens[:, None], attention_mask=mask, **given)
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def _mask(self, lengths: Tensor, longest: int) -> Any:
-        masks = {kind: visible(lengths, longest, window) for kind, window in self.kinds.items()}
-        if self.config._attn_implementation == "eager":
+    def _mask(self, positions: Tensor, longest: int) -> Any:
+        masks = {kind: visible(positions, longest, size) for kind, size in self.windows.items()}
+        if self.attention == "eager":
             masks = {kind: _additive(mask, self.model.dtype) for kind, mask in masks.items()}
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _maskable(attention: str) -> str:
+    """Return an attention that takes a mask per row: flash-attn's kernels do not."""
+    return "sdpa" if attention.startswith("flash_attention") else attention
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -125,8 +149,8 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, hidden)
 
 
-def _attention_kinds(config: Any, name: str) -> dict[str, int | None]:
-    """Return the window of each kind of attention layer the model has."""
+def _windows(config: Any, name: str) -> dict[str, int | None]:
+    """Return the window of each kind of attention layer the model has; None sees everything."""
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or ())
     if unknown := layers - {"full_attention", "sliding_attention"}:
@@ -140,7 +164,6 @@ def _attention_kinds(config: Any, name: str) -> dict[str, int | None]:
     return {kind: windows[kind] for kind in sorted(layers)}
 
 
-@torch.no_grad()
 def _linear_head(model: Any) -> nn.Module | None:
     """Return the output layer if the logits are that layer of the last hidden state, else None.
 
@@ -151,5 +174,5 @@ def _linear_head(model: Any) -> nn.Module | None:
         return None
     ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
     hidden = model.base_model(ids, use_cache=False).last_hidden_state
-    same = torch.allclose(head(hidden), model(ids, use_cache=False).logits, rtol=1e-4, atol=1e-5)
+    same = torch.equal(head(hidden), model(ids, use_cache=False).logits)
     return head if same else None

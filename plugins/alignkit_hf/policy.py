@@ -76,25 +76,27 @@ class CausalPolicy:
         if Path(self.name).is_dir() and not (Path(self.name) / "generation_config.json").is_file():
             return GenerationConfig.from_model_config(self.config)
         with _loading(self.name, "generation config"):
-            return GenerationConfig.from_pretrained(self.name, revision=self.params.revision)
+            return GenerationConfig.from_pretrained(self.name, revision=self._source["revision"])
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The torch module on its device, weights in the recipe's dtype."""
         with _loading(self.name, "model"):
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.name,
                 dtype=getattr(torch, self.params.dtype),
                 attn_implementation=self._attention(),
                 output_loading_info=True,
                 **self._source,
             )
+        model: PreTrainedModel = loaded[0]
+        report: dict[str, Any] = loaded[1]
         if report["missing_keys"]:
             raise AlignkitError(
                 f"{self.name}: the checkpoint lacks weights of {type(model).__name__}, such as "
                 f"{min(report['missing_keys'])}; they would stay random"
             )
-        model.to(self.device)
+        nn.Module.to(model, self.device)
         _switch_off_dropout(model)
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
@@ -158,7 +160,7 @@ def _switch_off_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _savable(config: GenerationConfig) -> GenerationConfig:
@@ -174,14 +176,14 @@ def _savable(config: GenerationConfig) -> GenerationConfig:
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bars and warnings off the terminal."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

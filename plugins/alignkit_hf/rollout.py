@@ -28,7 +28,7 @@ class HfBackend:
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
         self._forward = Forward(policy)
-        vocab = policy.model.get_output_embeddings().weight.shape[0]
+        vocab = self._forward.model.get_output_embeddings().weight.shape[0]
         self._texts = Texts(policy.tokenizer, vocab)
         self._stops = {}
 
