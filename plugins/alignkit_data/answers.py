@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
+_CALCULATOR = re.compile(r"<<[^<>]*=[^<>]*>>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed +(?P<bare>[^\s${][^$\n]*)")
 
 

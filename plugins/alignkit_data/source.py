@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignkit.errors import shown
 from alignkit_data import hub
 from alignkit_data.load import Convert, Loaded, load_local, load_rows
 
@@ -38,7 +37,7 @@ class Source:
         if self.local:
             yield from self.load().problems()
         elif hub.is_no_name(self.path):
-            yield "path", f"no such file or folder: {shown(Path(self.path))}"
+            yield "path", f"no such file or folder: {self.path}"
 
     def missing(self) -> Iterator[str]:
         """Yield what has to be installed to read the rows."""

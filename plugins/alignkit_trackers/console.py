@@ -86,11 +86,11 @@ class ConsoleTracker:
         self._pace.see(step, metrics["time"])
         self._remember(metrics)
         self._line = headline(metrics, self._patterns) or headline(metrics, _any_of(metrics))
-        evaluated = any(name.startswith("eval/") for name in metrics)
+        evaluated = {n: value for n, value in metrics.items() if n.startswith("eval/")}
         if self._live is None and (evaluated or step % self._every == 0):
             self._run.say(f"{self._pace}  {self._line}  [{self._times(metrics['time'])}]")
-        elif self._live is not None and evaluated:
-            self._run.say(f"{self._pace}  {headline(metrics, ['eval/*reward'])}")
+        elif self._live is not None and evaluated:  # stays above the display, which goes on
+            self._run.say(f"{self._pace}  {headline(evaluated, self._patterns)}")
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Show nothing: samples are for files, not for a terminal."""
@@ -129,7 +129,7 @@ class ConsoleTracker:
         grid = Table.grid(padding=(0, 2))
         bar = ProgressBar(self._pace.total, self._pace.step, width=30, pulse=not self._pace.total)
         grid.add_row(str(self._pace), bar, self._times(self._run.elapsed()))
-        return Group(grid, Text(self._line, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(grid, Text(self._line, style="dim"))
 
     def _above(self, text: str) -> None:
         """Print above the live display, as it stands: no markup, no wrapping."""

@@ -36,11 +36,12 @@ class WandbTracker:
             settings=wandb.Settings(console="off", silent=True),
             **given,
         )
-        for part, step in (("train", "train_step"), ("time", "train_step"), ("eval", "eval_step")):
+        for step in ("train_step", "eval_step"):
             self._run.define_metric(step, hidden=True)
+        for part, step in (("train", "train_step"), ("time", "train_step"), ("eval", "eval_step")):
             self._run.define_metric(f"{part}/*", step_metric=step)
         offline = f"offline; upload it with: wandb sync {Path(self._run.dir).parent}"
-        run.say(f"wandb: {self._run.url or offline}")
+        run.say(f"wandb: {offline if self._run.offline else self._run.url}")
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
