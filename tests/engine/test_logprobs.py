@@ -19,7 +19,8 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Three rows of logits a chunk, so that even these rows take several."""
-    monkeypatch.setitem(lp._CHUNK_ELEMENTS, "cpu", 3 * 29)
+    monkeypatch.setitem(lp._CHUNK_BYTES, "cpu", 0)
+    monkeypatch.setattr(lp, "_CHUNK_ROWS", 3)
 
 
 def one_by_one(model, rows, temperature):
@@ -40,9 +41,13 @@ def gradients(model, scalar):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("chunk_rows", [3, 100], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("tied", [False, True])
-def test_equal_to_full_logits_with_gradients(tiny_policy, temperature, tied):
+def test_equal_to_full_logits_with_gradients(
+    tiny_policy, temperature, tied, chunk_rows, monkeypatch
+):
+    monkeypatch.setattr(lp, "_CHUNK_ROWS", chunk_rows)
     policy = tiny_policy(tie_word_embeddings=tied)
     values, entropy, mask = lp.response_logprobs(policy, ROWS, temperature=temperature)
     expected, expected_entropy = one_by_one(policy.model, ROWS, temperature)
@@ -114,7 +119,7 @@ def test_a_frozen_head_gets_no_gradient():
 def test_memory_is_a_chunk_not_the_batch(monkeypatch):
     """No tensor of the head is larger than a chunk of logits: N x V is never there."""
     rows, vocabulary, hidden_size = 64, 50, 4
-    monkeypatch.setitem(lp._CHUNK_ELEMENTS, "cpu", 8 * vocabulary)
+    monkeypatch.setattr(lp, "_CHUNK_ROWS", 8)
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
