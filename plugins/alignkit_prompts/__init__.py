@@ -58,10 +58,7 @@ class File(Params[PromptTemplate]):
     path: RecipePath
     """UTF-8 text in which every ``{question}`` is replaced by the question, verbatim."""
 
-    stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(strict=False),  # a TOML array arrives as a list
-    ] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a response, such as ``["</answer>"]``."""
 
     strip_final_newline: bool = False

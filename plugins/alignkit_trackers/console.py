@@ -49,9 +49,12 @@ class Pace:
         return max(0.0, due - now)
 
     def __str__(self) -> str:
-        if self.total is None:
-            return f"step {self.step}"
-        return f"step {self.step:>{len(str(self.total))}}/{self.total}"
+        return f"step {self.step}" + (f"/{self.total}" if self.total else "")
+
+    @property
+    def column(self) -> str:
+        """The step, as wide at the first as at the last."""
+        return str(self).rjust(len(f"step {self.total}/{self.total}") if self.total else 0)
 
 
 class ConsoleTracker:
@@ -88,9 +91,9 @@ class ConsoleTracker:
         self._line = headline(metrics, self._patterns) or headline(metrics, _any_of(metrics))
         evaluated = {n: value for n, value in metrics.items() if n.startswith("eval/")}
         if self._live is None and (evaluated or step % self._every == 0):
-            self._run.say(f"{self._pace}  {self._line}  [{self._times(metrics['time'])}]")
+            self._run.say(f"{self._pace.column}  {self._line}  [{self._times(metrics['time'])}]")
         elif self._live is not None and evaluated:  # stays above the display, which goes on
-            self._run.say(f"{self._pace}  {headline(evaluated, self._patterns)}")
+            self._run.say(f"{self._pace.column}  {headline(evaluated, self._patterns)}")
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Show nothing: samples are for files, not for a terminal."""
@@ -111,11 +114,11 @@ class ConsoleTracker:
                 self._history.setdefault(name, []).append(value)
 
     def _summary(self, status: str) -> str:
-        parts = [f"{'done' if status == 'done' else 'stopped'}: {str(self._pace).strip()}"]
+        parts = [f"{'done' if status == 'done' else 'stopped'}: {self._pace}"]
         parts[0] += f" in {clock(self._run.elapsed())}"
         for name in KEY_RESULTS:
             if values := self._history.get(name):
-                parts.append(f"{name} {number(values[0])} → {number(values[-1])}")
+                parts.append(f"{name} {number(values[0])} -> {number(values[-1])}")
                 break
         if self._seconds:
             parts.append(f"time: {time_shares(self._seconds)}")
@@ -128,7 +131,7 @@ class ConsoleTracker:
     def _screen(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
         bar = ProgressBar(self._pace.total, self._pace.step, width=30, pulse=not self._pace.total)
-        grid.add_row(str(self._pace), bar, self._times(self._run.elapsed()))
+        grid.add_row(self._pace.column, bar, self._times(self._run.elapsed()))
         return Group(grid, Text(self._line, style="dim"))
 
     def _above(self, text: str) -> None:

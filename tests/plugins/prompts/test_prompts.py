@@ -62,7 +62,7 @@ def test_zero_shot_system_has_the_three_headings_and_fences_the_question():
 def test_file_is_read_to_the_last_character(tmp_path):
     path = tmp_path / "my.txt"
     path.write_text("Q {question}\n{other} A {question}\n", encoding="utf-8")
-    template = File(path=path, stop=["\n\n", "Q "]).build()
+    template = File(path=path, stop=("\n\n", "Q ")).build()
     # every placeholder of the template once, none inside the question, nothing else touched
     assert template.render("{question}?") == "Q {question}?\n{other} A {question}?\n"
     assert list(template.stop) == ["\n\n", "Q "]
@@ -110,7 +110,7 @@ def test_a_folder_in_place_of_a_template_is_refused(tmp_path):
 
 def test_an_empty_stop_string_is_refused(tmp_path):
     with pytest.raises(ValidationError, match="at least 1 character"):
-        File(path=tmp_path, stop=["ok", ""])
+        File(path=tmp_path, stop=("ok", ""))
 
 
 def test_names_are_those_of_the_contract():
