@@ -176,6 +176,14 @@ def _activate(
         plugin.provides.setdefault(kind, []).append(component.name)
 
 
+def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
+    """Return ``(kind, component)`` for all that a plugin module offers, vetted as when installed."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    return _components(manager, module)
+
+
 def _components(manager: pluggy.PluginManager, module: Any) -> list[tuple[str, Component[Any]]]:
     """Call the hooks of one plugin; raise if it offers something that is no component."""
     for hook in manager.get_hookcallers(module) or ():

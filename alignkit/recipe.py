@@ -101,10 +101,10 @@ def load(
     return resolve(document, registry)
 
 
-def resolve(document: Document, registry: Registry) -> Node:
-    """Validate a merged document; see :func:`load`."""
+def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
+    """Validate a merged document whose root is a component of ``kind``; see :func:`load`."""
     resolver = _Resolver(document, registry)
-    node = resolver.choose(document.table, "algorithm", ())
+    node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:
         resolver.check(node)
     if resolver.problems or node is None:
