@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from alignkit.errors import shown
+
 PLACEHOLDER = "{question}"
 
 
@@ -40,12 +42,12 @@ def read_template(path: Path, *, strip_final_newline: bool) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 (byte {error.start}); save the template as UTF-8"
+            f"{shown(path)}: not UTF-8 (byte {error.start}); save the template as UTF-8"
         ) from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ValueError(f"{shown(path)}: cannot be read: {error.strerror}") from error
     if PLACEHOLDER not in text:
         raise ValueError(
-            f"{path}: the template has no {PLACEHOLDER}; put it where the question belongs"
+            f"{shown(path)}: the template has no {PLACEHOLDER}; put it where the question belongs"
         )
     return text.removesuffix("\n") if strip_final_newline else text

@@ -71,8 +71,8 @@ class ConsoleTracker:
 
     def start(self, run: Run, /) -> None:
         """Take over the terminal if there is one, and the printing of ``run.say`` with it."""
-        total = run.plan.get("n_steps")
-        self._pace = Pace(total if isinstance(total, int) else None)
+        total = run.plan.get("n_steps")  # 0 where the algorithm counts epochs instead
+        self._pace = Pace(total if isinstance(total, int) and total > 0 else None)
         self._run, self._print = run, run.printer
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -118,7 +118,8 @@ class ConsoleTracker:
         parts[0] += f" in {clock(self._run.elapsed())}"
         for name in KEY_RESULTS:
             if values := self._history.get(name):
-                parts.append(f"{name} {number(values[0])} -> {number(values[-1])}")
+                ends = values if len(values) == 1 else [values[0], values[-1]]
+                parts.append(f"{name} {' -> '.join(map(number, ends))}")
                 break
         if self._seconds:
             parts.append(f"time: {time_shares(self._seconds)}")

@@ -55,6 +55,18 @@ def test_time_left_is_unknown_without_a_number_of_steps():
     assert str(pace) == "step 1"
 
 
+@pytest.mark.parametrize("plan", [{"use": "sft", "n_steps": 0}, {"use": "evaluate"}])
+def test_a_run_that_does_not_say_how_long_it_is_shows_no_time_left(tmp_path, plan):
+    run, lines = Run(tmp_path, plan), []
+    run.printer = lines.append
+    run.attach([ConsoleTracker(PATTERNS, 1, terminal(is_terminal=False))])
+    run.elapsed = lambda: 5.0
+    run.log(1, {"train/loss": 1.0})
+    run.log(2, {"train/loss": 1.0})
+    run.close("done")
+    assert lines == ["step 1  loss 1  [0:05]", "step 2  loss 1  [0:05]", lines[-1]]
+
+
 # ---------------------------------------------------------------- no terminal
 
 
@@ -101,6 +113,14 @@ def test_the_last_line_sums_the_run_up(run):
     )
     tracker.close("failed")
     assert run.lines[-1].startswith("stopped: step 2/20 in 1:02; ")
+
+
+def test_a_run_with_one_evaluation_ends_in_its_result(run):
+    tracker = ConsoleTracker(PATTERNS, 1, terminal(is_terminal=False))
+    run.attach([tracker])
+    tracker.log(0, row(1.0, eval__answer_reward=0.25))
+    tracker.close("done")
+    assert run.lines[-1] == "done: step 0/20 in 1:02; eval/answer_reward 0.25"
 
 
 def test_output_that_is_no_terminal_is_left_to_the_run(run):
