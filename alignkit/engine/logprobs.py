@@ -46,35 +46,49 @@ def response_logprobs(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    model = policy.model
-    device = next(model.parameters()).device
+    device = next(policy.model.parameters()).device
     batch = Padded.of(rows, policy.pad_id, device)
-    targets = batch.targets[batch.mask]  # (N,)
+    row = torch.arange(len(rows), device=device)[:, None].expand_as(batch.mask)  # (B, T)
     with policy.autocast():
-        if has_linear_head(model):
-            hidden = _decoder(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-            head = _head(model)
-            logprobs, entropy = linear_logprobs(
-                _at_responses(hidden, batch),
-                head.weight,
-                targets,
-                bias=head.bias,
-                temperature=temperature,
-                with_entropy=with_entropy,
-            )
-        else:
-            logits = model(input_ids=batch.input_ids, use_cache=False).logits
-            logprobs, entropy = logits_logprobs(
-                _at_responses(logits, batch), targets, temperature=temperature
-            )
+        logprobs, entropy = token_logprobs(
+            policy.model,
+            batch.input_ids,
+            (row[batch.mask], batch.positions[batch.mask]),
+            batch.targets[batch.mask],
+            temperature=temperature,
+            with_entropy=with_entropy,
+        )
     spread = _spread(entropy, batch.mask) if with_entropy else None
     return _spread(logprobs, batch.mask), spread, batch.mask
 
 
-def _at_responses(states: Tensor, batch: Padded) -> Tensor:
-    """Pick the states that predict a response token: (B, L, X) to (N, X)."""
-    row = torch.arange(len(states), device=states.device)[:, None].expand_as(batch.mask)
-    return states[row[batch.mask], batch.positions[batch.mask]]
+def token_logprobs(
+    model: nn.Module,
+    input_ids: Tensor,
+    at: tuple[Tensor, Tensor],
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probs of ``targets`` (N,), predicted at N places of ``input_ids`` (B, L).
+
+    ``at`` is the row and the position of each place, both (N,) int64. The entropies, (N,) too,
+    carry no gradient and are zeros unless asked for.
+    """
+    if has_linear_head(model):
+        hidden = _decoder(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+        head = _head(model)
+        return linear_logprobs(
+            hidden[at],
+            head.weight,
+            targets,
+            bias=head.bias,
+            temperature=temperature,
+            with_entropy=with_entropy,
+        )
+    logits = model(input_ids=input_ids, use_cache=False).logits[at]  # (N, V)
+    return logits_logprobs(logits, targets, temperature=temperature)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -268,8 +282,10 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _head(model: nn.Module) -> Any:
-    return cast(Any, model).get_output_embeddings()
+    find = getattr(model, "get_output_embeddings", None)
+    return find() if find else None
 
 
 def _decoder(model: nn.Module) -> Any:
-    return cast(Any, model).get_decoder()
+    find = getattr(model, "get_decoder", None)
+    return find() if find else None

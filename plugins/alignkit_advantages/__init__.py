@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 class GroupStd(Params[Advantage]):
     """Reward minus its group's mean, over the group's standard deviation (GRPO)."""
 
-    eps: Annotated[float, Field(gt=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0)] = 1e-6
     """Added to the standard deviation, in units of reward."""
+
+    baseline: Literal["mean", "none"] = "mean"
+    """What is taken from the reward first: its group's mean, or nothing."""
 
     def build(self) -> Advantage:
         from alignkit_advantages.ops import group_std
 
         def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return group_std(rewards, group_size, self.eps)
+            return group_std(rewards, group_size, self.eps, centre=self.baseline == "mean")
 
         return advantage
 
@@ -41,8 +44,33 @@ class GroupMean(Params[Advantage]):
         return advantage
 
 
+class MaxRl(Params[Advantage]):
+    """Reward minus its group's mean, over that mean (MaxRL, arXiv:2602.02710).
+
+    With rewards of 0 and 1 the mean is the rate of success: rare successes weigh more.
+    """
+
+    eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the mean, in units of reward."""
+
+    baseline: Literal["mean", "none"] = "mean"
+    """What is taken from the reward first: its group's mean, or nothing."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.ops import maxrl
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return maxrl(rewards, group_size, self.eps, centre=self.baseline == "mean")
+
+        return advantage
+
+
 class NoBaseline(Params[Advantage]):
-    """The reward as it is: no baseline, no scaling."""
+    """The reward as it is: no baseline, no scaling.
+
+    With rewards of 0 and 1 and the loss ``reinforce`` this is rejection fine-tuning: the
+    gradient of the log-likelihood of the right responses.
+    """
 
     def build(self) -> Advantage:
         from alignkit_advantages.ops import none
@@ -58,4 +86,5 @@ def advantage() -> Iterator[Component[Advantage]]:
     """Offer the built-in advantages."""
     yield Component("group_std", GroupStd)
     yield Component("group_mean", GroupMean)
+    yield Component("maxrl", MaxRl)
     yield Component("none", NoBaseline)

@@ -11,11 +11,12 @@ from torch import Tensor
 from alignkit import AlignkitError
 
 
-def group_std(rewards: Tensor, group_size: int, eps: float) -> Tensor:
+def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
     """Return (r - mean) / (std + eps) within each group: (B,) to (B,).
 
-    arXiv:2402.03300 sec. 4.1.2. The standard deviation divides by group_size - 1. A group of
-    equal rewards gives zeros, exactly: rounding in its mean is not blown up by 1 / eps.
+    arXiv:2402.03300 sec. 4.1.2; r / (std + eps) if not to ``centre``. The standard deviation
+    divides by group_size - 1. A group of equal rewards, centred, gives zeros, exactly:
+    rounding in its mean is not blown up by 1 / eps.
     """
     if group_size < 2:
         raise AlignkitError(
@@ -24,7 +25,23 @@ def group_std(rewards: Tensor, group_size: int, eps: float) -> Tensor:
         )
     groups = _groups(rewards, group_size)  # (B / group_size, group_size)
     std = groups.std(dim=1, correction=1, keepdim=True)  # (B / group_size, 1)
-    return (_centred(groups) / (std + eps)).flatten()
+    return _over(_centred(groups) if centre else groups, std + eps).flatten()
+
+
+def maxrl(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
+    """Return (r - mean) / (mean + eps) within each group: (B,) to (B,).
+
+    arXiv:2602.02710; r / (mean + eps) if not to ``centre``. The estimator is meant for rewards
+    that are not negative; a group of zeros gives zeros.
+    """
+    groups = _groups(rewards, group_size)  # (B / group_size, group_size)
+    if bool((groups < 0).any()):
+        raise AlignkitError(
+            "advantage 'maxrl' divides by the mean reward of a group and needs rewards of at "
+            "least 0; use advantage 'group_std' or 'group_mean' with this reward"
+        )
+    mean = groups.mean(dim=1, keepdim=True)  # (B / group_size, 1)
+    return _over(_centred(groups) if centre else groups, mean + eps).flatten()
 
 
 def group_mean(rewards: Tensor, group_size: int) -> Tensor:
@@ -41,6 +58,11 @@ def _centred(groups: Tensor) -> Tensor:
     """Subtract each row's mean; rows of equal numbers become exact zeros."""
     equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)
     return torch.where(equal, 0, groups - groups.mean(dim=1, keepdim=True))
+
+
+def _over(values: Tensor, scale: Tensor) -> Tensor:
+    """Divide, with zero over zero being zero."""
+    return torch.where(values == 0, 0, values / scale)
 
 
 def _groups(rewards: Tensor, group_size: int) -> Tensor:

@@ -43,6 +43,27 @@ class NoClip(Params[LossType]):
         return loss
 
 
+class Gspo(Params[LossType]):
+    """Clipped importance ratio of the whole response, per token's mean (GSPO, arXiv:2507.18071).
+
+    Meant for the normalizer ``masked_mean``, which gives every response the same weight.
+    """
+
+    cliprange: Annotated[float, Field(gt=0, lt=1)] = 4e-4
+    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]. Dimensionless."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.ops import gspo, require
+
+        def loss(x: LossInputs) -> LossOutput:
+            old = require(x.old_logprobs, "old_logprobs")
+            return gspo(x.logprobs, old, x.advantages, x.mask, self.cliprange)
+
+        return loss
+
+
 class Reinforce(Params[LossType]):
     """Advantage times log-probability, on-policy (REINFORCE; Williams 1992)."""
 
@@ -60,4 +81,5 @@ def loss_type() -> Iterator[Component[LossType]]:
     """Offer the built-in losses."""
     yield Component("grpo_clip", GrpoClip)
     yield Component("no_clip", NoClip)
+    yield Component("gspo", Gspo)
     yield Component("reinforce", Reinforce)

@@ -24,15 +24,26 @@ def grpo_clip(
     """
     _check(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
-    ratio = log_ratio.exp()
-    free = ratio * advantages  # (B, T)
-    clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages  # (B, T)
-    with torch.no_grad():
-        metrics = {
-            "clip_fraction": (clipped < free).to(ratio.dtype),
-            "approx_kl": ratio - 1 - log_ratio,
-        }
-    return LossOutput(per_token=-torch.minimum(free, clipped), metrics=metrics)
+    per_token, clipped = _clipped(log_ratio.exp(), advantages, cliprange)
+    metrics = {"clip_fraction": clipped, "approx_kl": _approx_kl(log_ratio)}
+    return LossOutput(per_token=per_token, metrics=metrics)
+
+
+def gspo(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cliprange: float
+) -> LossOutput:
+    """Return -min(s A, clip(s, 1 - ε, 1 + ε) A) at every token of a response.
+
+    s = exp(mean over the response's tokens of logprobs - old_logprobs), one ratio a response:
+    arXiv:2507.18071 eqs. 5 and 7. Shapes as for grpo_clip, ``mask`` (B, T) bool;
+    ``clip_fraction`` is the share of tokens in responses whose clipped branch is the smaller.
+    """
+    _check(logprobs, advantages, old_logprobs)
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0)  # (B, T)
+    mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+    per_token, clipped = _clipped(mean.exp(), advantages, cliprange)  # (B, 1)
+    metrics = {"clip_fraction": clipped, "approx_kl": _approx_kl(log_ratio)}
+    return LossOutput(per_token=per_token.expand_as(logprobs), metrics=metrics)
 
 
 def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossOutput:
@@ -42,9 +53,8 @@ def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossO
     """
     _check(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
-    ratio = log_ratio.exp()
-    metrics = {"approx_kl": (ratio - 1 - log_ratio).detach()}
-    return LossOutput(per_token=-ratio * advantages, metrics=metrics)
+    metrics = {"approx_kl": _approx_kl(log_ratio)}
+    return LossOutput(per_token=-log_ratio.exp() * advantages, metrics=metrics)
 
 
 def reinforce(logprobs: Tensor, advantages: Tensor) -> LossOutput:
@@ -58,6 +68,18 @@ def require(values: Tensor | None, name: str) -> Tensor:
     if values is None:
         raise ValueError(f"this loss reads {name}, which the algorithm did not provide")
     return values
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
+    """Return -min(r A, clip(r) A) and 1 where the clipped branch is the smaller one."""
+    free = ratio * advantages
+    clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages
+    return -torch.minimum(free, clipped), (clipped < free).to(ratio.dtype)
+
+
+def _approx_kl(log_ratio: Tensor) -> Tensor:
+    """Return r - 1 - log r, an estimate of KL(old || current) that is never negative."""
+    return (log_ratio.exp() - 1 - log_ratio).detach()
 
 
 def _check(logprobs: Tensor, advantages: Tensor, *others: Tensor) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignkit import AlignkitError
-from alignkit_advantages import GroupMean, GroupStd, NoBaseline
+from alignkit_advantages import GroupMean, GroupStd, MaxRl, NoBaseline
 
 REWARDS = torch.tensor([1.0, 0.0, 0.0, 3.0, 2.0, 2.0, 2.0, 6.0], dtype=torch.float64)
 
@@ -64,7 +64,7 @@ def test_none_is_a_copy():
     assert got.data_ptr() != REWARDS.data_ptr()
 
 
-@pytest.mark.parametrize("params", [GroupStd(), GroupMean()])
+@pytest.mark.parametrize("params", [GroupStd(), GroupMean(), MaxRl()])
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_groups_of_equal_rewards_give_exact_zeros(params, value, dtype):
@@ -79,7 +79,7 @@ def test_group_std_of_one_response_is_an_error_with_a_remedy():
         GroupStd().build()(REWARDS, group_size=1)
 
 
-@pytest.mark.parametrize("params", [GroupStd(), GroupMean(), NoBaseline()])
+@pytest.mark.parametrize("params", [GroupStd(), GroupMean(), MaxRl(), NoBaseline()])
 def test_bad_rewards_are_refused(params):
     advantage = params.build()
     with pytest.raises(ValueError, match="8 rewards do not divide into groups of 3"):
@@ -90,6 +90,33 @@ def test_bad_rewards_are_refused(params):
         advantage(REWARDS.long(), group_size=4)
 
 
-def test_eps_must_be_positive():
-    with pytest.raises(ValueError, match="greater than 0"):
-        GroupStd(eps=0.0)
+def test_eps_may_be_zero_but_not_negative():
+    assert GroupStd(eps=0.0).build()(torch.ones(4), group_size=2).tolist() == [0.0] * 4
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        GroupStd(eps=-1e-6)
+
+
+def test_maxrl_by_hand():
+    rewards = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]).double()
+    got = MaxRl(eps=0.0).build()(rewards, group_size=4)
+    # Means 1/4 and 1/2: the rare success weighs 0.75 / 0.25 = 3, the common one 0.5 / 0.5 = 1.
+    # Over the standard deviation instead: 1.5 and 0.866.
+    assert got.tolist() == [3, -1, -1, -1, 1, 1, -1, -1]
+    # The mean of a group is the 1 / (number of right ones) of a maximum-likelihood gradient.
+    none = MaxRl(eps=0.0, baseline="none").build()(rewards, group_size=4)
+    assert none.tolist() == [4, 0, 0, 0, 2, 2, 0, 0]
+
+
+def test_maxrl_of_a_group_without_success_is_zero():
+    assert MaxRl(eps=0.0).build()(torch.zeros(4), group_size=4).tolist() == [0.0] * 4
+
+
+def test_maxrl_refuses_negative_rewards():
+    with pytest.raises(AlignkitError, match="at least 0"):
+        MaxRl().build()(torch.tensor([1.0, -1.0]), group_size=2)
+
+
+def test_group_std_without_baseline_by_hand():
+    rewards = torch.tensor([1.0, 0.0, 0.0, 3.0]).double()
+    got = GroupStd(eps=0.0, baseline="none").build()(rewards, group_size=4)
+    torch.testing.assert_close(got, rewards / 2**0.5, rtol=0, atol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignkit.protocols import LossInputs
-from alignkit_losses import GrpoClip, NoClip, Reinforce
+from alignkit_losses import GrpoClip, Gspo, NoClip, Reinforce
 from alignkit_losses.ops import grpo_clip, no_clip, reinforce
 
 # Ratios 1.5, 1.0, 0.5 against an old probability of 0.4 each.
@@ -72,6 +72,26 @@ def test_no_clip_gradient_on_policy_is_minus_the_advantage():
     close(logprobs.grad, [[-2.0] * 3, [3.0] * 3])
 
 
+def test_gspo_by_hand():
+    logprobs = OLD + torch.tensor([[0.3, 0.1, 9.0], [0.3, 0.1, 0.2]], dtype=torch.float64)
+    logprobs.requires_grad_()
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    output = Gspo(cliprange=0.15).build()(inputs(logprobs=logprobs, mask=mask))
+    # Both responses: mean log ratio 0.2, s = e^0.2 = 1.221403 (padding counted: e^3.13, a sum:
+    # e^0.4 and e^0.6). A = 2: min(s, 1.15) * 2 = 2.3; A = -3: min(-3 s, -3.45) = -3.664208.
+    close(output.per_token.detach(), [[-2.3] * 3, [3 * math.exp(0.2)] * 3])
+    assert output.metrics["clip_fraction"].tolist() == [[1.0], [0.0]]
+    output.per_token.mean(1).sum().backward()
+    # d(3 s)/d log p_t = 3 s / 3 tokens; none where clipped, none at padding.
+    close(logprobs.grad, [[0.0] * 3, [math.exp(0.2)] * 3])
+
+
+def test_gspo_on_policy_is_no_clip():
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    x = inputs(logprobs=OLD, mask=mask)
+    assert torch.equal(Gspo().build()(x).per_token, NoClip().build()(x).per_token)
+
+
 def test_reinforce_by_hand():
     logprobs = torch.tensor([[-1.0, -0.5], [-2.0, -0.25]], dtype=torch.float64, requires_grad=True)
     output = Reinforce().build()(
@@ -89,7 +109,7 @@ def test_metrics_carry_no_gradient():
         assert not any(values.requires_grad for values in output.metrics.values())
 
 
-@pytest.mark.parametrize("params", [GrpoClip(), NoClip()])
+@pytest.mark.parametrize("params", [GrpoClip(), Gspo(), NoClip()])
 def test_old_logprobs_are_declared_and_required(params):
     assert params.needs == {"old_logprobs"}
     with pytest.raises(ValueError, match="reads old_logprobs"):
