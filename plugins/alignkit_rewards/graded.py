@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from alignkit.protocols import Example, Reward
-from alignkit_rewards.numbers import exact, same_number
+from alignkit_rewards.literals import exact, same_number
 from alignkit_rewards.pool import Batch, shared_pool
 from alignkit_rewards.verdict import Conventions, Verdict
 

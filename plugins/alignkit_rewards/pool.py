@@ -97,7 +97,7 @@ class Worker:
     def __init__(self) -> None:
         here = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(MEMORY_MB), "\n".join(here)],
+            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), "\n".join(here)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

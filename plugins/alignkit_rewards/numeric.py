@@ -1,0 +1,237 @@
+"""High-precision values of expression trees at random points.
+
+Everything is bounded: the precision is fixed, and results beyond 2**±1,000,000 are refused
+before they are made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import mpmath
+from mpmath import mp
+
+from alignkit_rewards.exact import NotExactError, NoValueError, contains, exact_value, names
+from alignkit_rewards.expression import Tree
+
+DIGITS = 60
+"""Working precision in decimal digits; more where the literals of an expression have more."""
+
+TOLERANCE_DIGITS = 15
+"""Digits that rounding may cost: values agree if they agree to all but these."""
+
+MAX_EXPONENT = 1_000_000
+"""Binary exponents beyond this are out of range."""
+
+Point = Mapping[str, Any]
+
+
+def value(tree: Tree, point: Point) -> Any:
+    """Return the number at ``point``; NoValueError where there is none."""
+    try:
+        return _value(tree, point)
+    except (ZeroDivisionError, OverflowError, ValueError, TypeError, RecursionError) as error:
+        raise NoValueError(str(error)) from error
+
+
+def _value(tree: Tree, point: Point) -> Any:
+    kind = tree[0]
+    if kind == "num":
+        return mp.mpf(tree[1].numerator) / tree[1].denominator
+    if kind == "var":
+        return point[tree[1]]
+    if kind == "const":
+        return _constant(tree[1])
+    if kind == "fn":
+        return _checked(_function(tree[1], [_value(t, point) for t in tree[2:]]))
+    if kind == "pow":
+        return _power(_value(tree[1], point), _value(tree[2], point))
+    if kind not in _OPERATIONS:
+        raise NoValueError(kind)
+    return _checked(_OPERATIONS[kind](*(_value(t, point) for t in tree[1:])))
+
+
+def _constant(name: str) -> Any:
+    if name == "inf":
+        raise NoValueError("infinity")
+    return {"pi": mp.pi, "e": mp.e, "i": mp.mpc(0, 1)}[name] * mp.one
+
+
+def _checked(number: Any) -> Any:
+    if not mp.isfinite(number) or (number and abs(_magnitude(number)) > MAX_EXPONENT):
+        raise NoValueError("out of range")
+    return number
+
+
+def _magnitude(number: Any) -> int:
+    return int(mpmath.mag(number)) if number else 0
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if not base:
+        if mp.re(exponent) > 0:
+            return mp.zero
+        raise NoValueError("0 to a power that is not positive")
+    if abs(exponent) * abs(mp.log(base)) > MAX_EXPONENT:
+        raise NoValueError("out of range")
+    return _checked(mp.power(base, exponent))
+
+
+def _factorial(n: Any) -> Any:
+    if abs(n) > 20_000:
+        raise NoValueError("out of range")
+    return mp.factorial(n)
+
+
+def _binomial(n: Any, k: Any) -> Any:
+    if abs(n) > 20_000 or abs(k) > 20_000:
+        raise NoValueError("out of range")
+    return mp.binomial(n, k)
+
+
+def _real(function: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*arguments: Any) -> Any:
+        if any(mp.im(a) for a in arguments):
+            raise NoValueError("complex argument")
+        return function(*arguments)
+
+    return checked
+
+
+def _bounded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Refuse arguments whose exponential, or whose remainder modulo pi, costs too much."""
+
+    def checked(argument: Any) -> Any:
+        if abs(argument) > MAX_EXPONENT:
+            raise NoValueError("out of range")
+        return function(argument)
+
+    return checked
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f: _bounded(getattr(mp, f)) for f in "sin cos tan sec csc cot sinh cosh tanh".split()},
+    **{f: _bounded(getattr(mp, f)) for f in "sech csch coth".split()},
+    **{"arc" + f: getattr(mp, "a" + f) for f in "sin cos tan sec csc cot".split()},
+    **{"arc" + f: getattr(mp, "a" + f) for f in "sinh cosh tanh".split()},
+    "ln": mp.log, "log": mp.log, "sqrt": mp.sqrt, "cbrt": mp.cbrt, "abs": abs,
+    "floor": _real(mp.floor), "ceil": _real(mp.ceil), "sign": _real(mp.sign),
+    "max": _real(max), "min": _real(min), "mod": _real(lambda a, b: a - b * mp.floor(a / b)),
+    "factorial": _factorial, "binomial": _binomial,
+}  # fmt: skip
+
+
+def _function(name: str, arguments: Sequence[Any]) -> Any:
+    if name not in _FUNCTIONS:
+        raise NoValueError(name)
+    return _FUNCTIONS[name](*arguments)
+
+
+# ---------------------------------------------------------------- comparison
+
+
+@lru_cache(maxsize=4096)
+def _working_digits(tree: Tree) -> int:
+    """Return how many digits the literals and constant exponents of a tree call for."""
+    if tree[0] == "num":
+        return len(str(tree[1].numerator)) + len(str(tree[1].denominator)) - 2
+    inner = sum(_working_digits(t) for t in tree[1:] if isinstance(t, tuple))
+    if tree[0] == "pow":
+        try:
+            inner += min(300, int(abs(exact_value(tree[2])) * max(1, _working_digits(tree[1]))))
+        except (NotExactError, NoValueError):
+            pass
+    return inner
+
+
+def precision(*trees: Tree) -> int:
+    """Return the decimal digits to compare these trees with."""
+    return min(400, DIGITS + sum(_working_digits(t) for t in trees))
+
+
+def close(a: Any, b: Any) -> bool:
+    """Return whether two numbers agree to the working precision, less a margin."""
+    scale = max(abs(a), abs(b))
+    return bool(abs(a - b) <= scale * mp.mpf(10) ** (TOLERANCE_DIGITS - mp.dps))
+
+
+def points(variables: frozenset[str], *, signed: bool = False) -> list[dict[str, Any]]:
+    """Return fixed pseudo-random points: positive reals of several scales, or of both signs."""
+    draw = random.Random(f"points {signed}")
+    scales = ((0.05, 0.95), (0.05, 0.95), (0.3, 3.0), (0.3, 3.0), (1.0, 12.0))
+    found = []
+    for _ in range(4):
+        for low, high in scales:
+            found.append(
+                {
+                    v: mp.mpf(draw.randrange(10**15)) / 10**15 * (high - low) + low
+                    for v in sorted(variables)
+                }
+            )
+    if signed:
+        for i, point in enumerate(found):
+            for j, v in enumerate(sorted(variables)):
+                point[v] *= -1 if i % 4 == 0 or (i + j) % 2 else 1
+    return found
+
+
+def agree(a: Tree, b: Tree) -> bool | None:
+    """Compare two trees numerically; None where neither has enough values to tell.
+
+    Variables stand for positive numbers, except that ``|x|`` also has to hold at negative ones.
+    Points where only one side is real are skipped: branches of logarithms and roots differ.
+    """
+    with mp.workdps(precision(a, b)):
+        variables = names(a) | names(b)
+        if not variables:
+            return _agree_at(a, b, {})
+        verdict = _agree_on(a, b, points(variables))
+        if verdict and (contains(a, "abs") or contains(b, "abs")):
+            return _agree_on(a, b, points(variables, signed=True)) is not False
+        return verdict
+
+
+def _agree_on(a: Tree, b: Tree, where: Sequence[Point], wanted: int = 5) -> bool | None:
+    good = bad = 0
+    for point in where:
+        found = _agree_at(a, b, point)
+        if found is False:
+            return False
+        good, bad = good + (found is True), bad + (found is None)
+        if good >= wanted:
+            return True
+    return True if good > bad or good >= 3 else None
+
+
+def _agree_at(a: Tree, b: Tree, point: Point) -> bool | None:
+    x, y = _maybe(a, point), _maybe(b, point)
+    if x is None and y is None:
+        return None
+    if x is None or y is None:
+        return None if point else False
+    if close(x, y):
+        return True
+    complex_x, complex_y = _is_complex(x), _is_complex(y)
+    if point and (complex_x or complex_y) and not (contains(a, "i") or contains(b, "i")):
+        return None
+    return False
+
+
+def _is_complex(number: Any) -> bool:
+    return bool(abs(mp.im(number)) > abs(number) * mp.mpf(10) ** (TOLERANCE_DIGITS - mp.dps))
+
+
+def _maybe(tree: Tree, point: Point) -> Any:
+    try:
+        return value(tree, point)
+    except NoValueError:
+        return None
