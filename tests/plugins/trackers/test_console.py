@@ -38,12 +38,12 @@ def row(seconds, **metrics):
 def test_time_left_is_the_mean_pace_of_the_steps_seen():
     pace = Pace(20)
     assert pace.left(0.0) is None
-    pace.see(0, 12.0)  # step 0 is the first evaluation: it took 12 s and says nothing of a step
+    pace.see(2, 12.0)  # the first row seen: how long it took says nothing of a step
     assert pace.left(12.0) is None
-    pace.see(4, 20.0)
-    # 4 steps in 8 s, so 16 more end at 20 + 32 = 52 s; a pace that counted from the start of
-    # the run would be 5 s a step, due at 100 s
-    assert pace.left(22.0) == pytest.approx(30.0)
+    pace.see(6, 20.0)
+    # 4 steps in 8 s, so 14 more end at 20 + 28 = 48 s; 6 steps in 8 s would be due at 38.7 s,
+    # and 6 steps in 20 s at 66.7 s
+    assert pace.left(22.0) == pytest.approx(26.0)
     assert pace.left(60.0) == 0.0
 
 
