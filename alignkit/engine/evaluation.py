@@ -90,6 +90,30 @@ class Evaluator:
         return metrics, rows
 
 
+def evaluator_for(
+    plan: EvalPlan | None,
+    *,
+    policy: Policy,
+    backend: RolloutBackend | None,
+    prompt: PromptTemplate | None,
+    reward: RewardFn | None,
+    token_budget: int,
+) -> Evaluator | None:
+    """Return the evaluator of an algorithm's optional ``[eval]`` table."""
+    if plan is None:
+        return None
+    if backend is None:
+        raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
+    return Evaluator(
+        plan,
+        policy=policy,
+        backend=backend,
+        prompt=prompt,
+        reward=reward,
+        token_budget=token_budget,
+    )
+
+
 def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:
     """Return the set's prompts: ``n`` rows drawn by its seed, in the order of the data."""
     size = len(chosen.data)
@@ -117,14 +141,18 @@ def describe(
 ) -> dict[str, float]:
     """Return all metrics of an evaluation; ``entropies`` holds one (T_i,) per response."""
     groups = [trajectories[i : i + samples] for i in range(0, len(trajectories), samples)]
-    tokens = sum(len(e) for e in entropies)
-    total = sum(float(e.sum(dtype=torch.float64)) for e in entropies)
     return {
         **summary(trajectories),
         **graded(groups),
-        "token_entropy": total / max(tokens, 1),
+        "token_entropy": mean_entropy(entropies),
         **(sampled(groups) if samples > 1 else {}),
     }
+
+
+def mean_entropy(entropies: Sequence[torch.Tensor]) -> float:
+    """Return the mean over all tokens of all responses, 0 if there is none."""
+    tokens = sum(len(e) for e in entropies)
+    return sum(float(e.sum(dtype=torch.float64)) for e in entropies) / max(tokens, 1)
 
 
 @torch.no_grad()

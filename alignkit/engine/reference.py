@@ -70,17 +70,22 @@ def freeze(reference: Reference, policy: Policy) -> FrozenPolicy:
     """Return the reference policy; AlignkitError if it does not share the policy's tokens."""
     if reference.policy is None:
         return FrozenPolicy.of(policy, copied=True)
-    if reference.policy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise AlignkitError(
-            f"the reference {reference.policy.name} and the policy {policy.name} have different "
-            f"vocabularies, so their log-probs cannot be compared; take a reference of the same "
-            f"model family"
-        )
+    check_vocabularies(reference.policy, policy)
     return FrozenPolicy.of(reference.policy, copied=False)
 
 
+def check_vocabularies(reference: Policy, policy: Policy) -> None:
+    """Raise AlignkitError unless both policies read text as the same token ids."""
+    if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise AlignkitError(
+            f"the reference {reference.name} and the policy {policy.name} have different "
+            f"vocabularies, so their log-probs cannot be compared; take a reference of the same "
+            f"model family"
+        )
+
+
 @torch.no_grad()
-def frozen_logprobs(
+def detached_logprobs(
     policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
 ) -> list[Tensor]:
     """Return the log-probs of each row's response tokens, (T_i,) on the CPU."""

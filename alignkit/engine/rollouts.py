@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import torch
+
 from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.tokens import encode
+from alignkit.engine.tokens import TrainRow, encode
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Completion,
@@ -69,8 +71,11 @@ class Trajectory:
 
 
 @contextmanager
-def serving(backend: RolloutBackend, policy: Policy) -> Iterator[None]:
-    """Start ``backend`` on ``policy`` for the block, and release it however the block ends."""
+def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
+    """Start ``backend``, if any, on ``policy``; release it however the block ends."""
+    if backend is None:
+        yield
+        return
     try:
         backend.start(policy)
         yield
@@ -224,6 +229,16 @@ def _judge(
                 f"a reward must be a finite number"
             )
     return rewards
+
+
+def to_row(trajectory: Trajectory) -> TrainRow:
+    """Take the sampled token ids as they are; text is never tokenized again."""
+    completion = trajectory.completion
+    return TrainRow(
+        trajectory.prompt_ids,
+        completion.token_ids,
+        rollout_logprobs=torch.tensor(completion.logprobs, dtype=torch.float32),
+    )
 
 
 def check_groups(trajectories: Sequence[Trajectory], group_size: int) -> None:

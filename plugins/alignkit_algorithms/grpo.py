@@ -31,9 +31,15 @@ from torch import Tensor
 
 from alignkit.engine.bookkeeping import Clock, seed_everything
 from alignkit.engine.eval_table import EvalPlan
-from alignkit.engine.evaluation import Evaluator, response_row
+from alignkit.engine.evaluation import evaluator_for, response_row
 from alignkit.engine.learner import Learner
-from alignkit.engine.reference import FrozenPolicy, freeze, frozen_logprobs, kl_estimate, penalised
+from alignkit.engine.reference import (
+    FrozenPolicy,
+    freeze,
+    detached_logprobs,
+    kl_estimate,
+    penalised,
+)
 from alignkit.engine.reference_table import Reference
 from alignkit.engine.rollouts import (
     PromptStream,
@@ -42,6 +48,7 @@ from alignkit.engine.rollouts import (
     collect,
     serving,
     shuffled,
+    to_row,
     with_stops,
 )
 from alignkit.engine.statistics import prefixed, summary, update_means
@@ -85,6 +92,16 @@ class GrpoRun:
     plan: EvalPlan | None = None
     trackers: Sequence[Tracker] = field(default=())
 
+    def __post_init__(self) -> None:
+        self.evaluator = evaluator_for(
+            self.plan,
+            policy=self.policy,
+            backend=self.backend,
+            prompt=self.prompt,
+            reward=self.reward,
+            token_budget=self.keys.token_budget,
+        )
+
     def run(self, run: Run) -> Mapping[str, float]:
         """Train, evaluate as planned, and leave the policy in ``final/``."""
         run.attach(self.trackers)
@@ -94,9 +111,8 @@ class GrpoRun:
 
     def _train(self, run: Run) -> dict[str, float]:
         learner, frozen = self._learner(), self._frozen()
-        evaluator = self._evaluator()
         questions = PromptStream(self.data, self.prompt, self.policy, seed=self.keys.seed)
-        metrics = evaluator.run(run, 0) if evaluator else {}
+        metrics = self.evaluator.run(run, 0) if self.evaluator else {}
         if metrics:
             run.log(0, metrics)
         for step in range(1, self.keys.n_steps + 1):
@@ -111,8 +127,8 @@ class GrpoRun:
             self._save_rollouts(run, step, sampled)
             metrics = prefixed("train", self._metrics(sampled, kept, updates, questions))
             metrics |= clock.metrics()
-            if evaluator and evaluator.plan.due(step, self.keys.n_steps):
-                metrics |= evaluator.run(run, step)
+            if self.evaluator and self.evaluator.plan.due(step, self.keys.n_steps):
+                metrics |= self.evaluator.run(run, step)
             run.log(step, metrics)
         self.policy.save(run.dir / "final")
         return metrics
@@ -133,18 +149,6 @@ class GrpoRun:
 
     def _frozen(self) -> FrozenPolicy | None:
         return freeze(self.reference, self.policy) if self.reference else None
-
-    def _evaluator(self) -> Evaluator | None:
-        if self.plan is None:
-            return None
-        return Evaluator(
-            self.plan,
-            policy=self.policy,
-            backend=self.backend,
-            prompt=self.prompt,
-            reward=self.reward,
-            token_budget=self.keys.token_budget,
-        )
 
     def _sample(self, questions: PromptStream, step: int, clock: Clock) -> list[Trajectory]:
         """Sample a rollout batch; refill it where it brings no signal and the recipe asks."""
@@ -187,7 +191,7 @@ class GrpoRun:
             return []
         rows = [to_row(t) for t in trajectories]
         if frozen:
-            ref = frozen_logprobs(
+            ref = detached_logprobs(
                 frozen, rows, token_budget=learner.token_budget, temperature=learner.temperature
             )
             rows = [replace(row, ref_logprobs=r) for row, r in zip(rows, ref, strict=True)]
@@ -257,16 +261,6 @@ class GrpoRun:
 def has_signal(group: Sequence[Trajectory]) -> bool:
     """Whether the responses of a group differ in reward; else every advantage is zero."""
     return len({t.reward.total for t in group}) > 1
-
-
-def to_row(trajectory: Trajectory) -> TrainRow:
-    """Take the sampled token ids as they are; text is never tokenized again."""
-    completion = trajectory.completion
-    return TrainRow(
-        trajectory.prompt_ids,
-        completion.token_ids,
-        rollout_logprobs=torch.tensor(completion.logprobs, dtype=torch.float32),
-    )
 
 
 def with_gap(loss: LossType) -> LossType:

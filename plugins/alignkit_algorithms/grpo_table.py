@@ -23,6 +23,7 @@ from alignkit.protocols import (
     RolloutBackend,
     Tracker,
 )
+from alignkit_algorithms.shared import divides, sampled_not_greedy, token_facts
 
 
 class Grpo(Params[Algorithm]):
@@ -113,10 +114,8 @@ class Grpo(Params[Algorithm]):
         return always | {"ref_logprobs"} if "reference" in tables else always
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        for key, unit in (("group_size", "responses per prompt"), ("train_batch_size", "")):
-            size = getattr(self, key)
-            if self.rollout_batch_size % size:
-                yield key, _indivisible(key, size, self.rollout_batch_size, unit)
+        yield from divides(self, "group_size", "responses per prompt")
+        yield from divides(self, "train_batch_size", "responses per optimizer step")
         if self.max_refills and not self.drop_groups_without_signal:
             yield (
                 "max_refills",
@@ -137,33 +136,3 @@ class Grpo(Params[Algorithm]):
             else f"yes: the last update of a rollout batch is {updates - 1} updates behind",
             **token_facts(tables, self.rollout_batch_size, self.n_steps),
         }
-
-
-def _indivisible(key: str, size: int, whole: int, unit: str) -> str:
-    below = max(d for d in range(1, min(size, whole) + 1) if whole % d == 0)
-    what = f" ({unit})" if unit else ""
-    return (
-        f"{key} = {size}{what} must divide rollout_batch_size = {whole}; "
-        f"for instance {key} = {below}, or rollout_batch_size = {-(-whole // size) * size}"
-    )
-
-
-def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem when the rollout table asks for greedy responses."""
-    if getattr(tables.get("rollout"), "temperature", None) == 0:
-        yield (
-            "rollout.temperature",
-            "temperature 0 is greedy: all responses to a prompt are equal, so there is nothing "
-            "to learn from; set it above 0 (greedy evaluation: [eval] temperature = 0)",
-        )
-
-
-def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
-    """Return how many tokens are sampled at most, if the rollout table caps them."""
-    most = getattr(tables.get("rollout"), "max_tokens", None)
-    if most is None:
-        return {}
-    return {
-        "response tokens per step, at most": f"{responses} × {most} = {responses * most:,}",
-        "response tokens in all, at most": f"{responses * most * steps:,}",
-    }

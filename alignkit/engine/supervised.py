@@ -1,0 +1,79 @@
+"""Learning from given responses: what fine-tuning, expert iteration and preferences share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+from alignkit.engine.rollouts import shuffled
+from alignkit.engine.tokens import TrainRow, encode
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
+
+Eos = Literal["auto", "always", "never"]
+
+
+def nll(x: LossInputs) -> LossOutput:
+    """Negative log-likelihood per response token, (B, T); prompts and padding cost nothing."""
+    return LossOutput(per_token=-x.logprobs, metrics={"nll": -x.logprobs.detach()})
+
+
+def column(example: Example, name: str) -> str:
+    """Return a column of the example as text; "" names its answer. AlignkitError if absent."""
+    if not name:
+        return example.answer
+    value = example.extra.get(name)
+    if not isinstance(value, str) or not value.strip():
+        have = ", ".join(sorted(example.extra)) or "none besides question and answer"
+        got = "no such column" if name not in example.extra else f"{value!r}"
+        raise AlignkitError(
+            f"example {example.id!r}: column {name!r} must hold a text, got {got}; "
+            f"columns of this row: {have}"
+        )
+    return value
+
+
+def supervised_row(
+    example: Example, response: str, template: PromptTemplate, policy: Policy, eos: Eos
+) -> TrainRow:
+    """Tokenize a prompt and a given response separately, and end the response.
+
+    With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a
+    stop string of the template, which is what will end it when it is sampled.
+    """
+    ids = encode(policy.tokenizer, response)
+    stops = tuple(template.stop)
+    ends_itself = bool(stops) and response.rstrip().endswith(stops)
+    if eos == "always" or (eos == "auto" and not ends_itself):
+        ids = (*ids, eos_id(policy))
+    return TrainRow(encode(policy.tokenizer, template.render(example.question)), ids)
+
+
+def eos_id(policy: Policy) -> int:
+    """Return the id to end responses with: the tokenizer's if the model stops there."""
+    own = policy.tokenizer.eos_token_id
+    if isinstance(own, int) and (own in policy.eos_ids or not policy.eos_ids):
+        return own
+    if not policy.eos_ids:
+        raise AlignkitError(f'{policy.name} has no end-of-sequence id to append; set eos = "never"')
+    return min(policy.eos_ids)
+
+
+def steps_in(rows: int, batch_size: int, epochs: int) -> int:
+    """Return the optimizer steps of ``epochs`` passes, a partial batch ending each."""
+    return math.ceil(rows / batch_size) * epochs
+
+
+def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, list[int]]]:
+    """Yield (epoch from 1, row numbers) without end; each epoch is a fresh order by ``key``.
+
+    Every row comes once an epoch: the last batch of an epoch is smaller where they do not
+    divide, and never filled up from the next.
+    """
+    epoch = 0
+    while True:
+        order = shuffled(rows, f"{key}/{epoch}")
+        epoch += 1
+        for start in range(0, rows, batch_size):
+            yield epoch, order[start : start + batch_size]

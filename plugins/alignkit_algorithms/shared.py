@@ -1,0 +1,52 @@
+"""Checks and dry-run facts that several algorithms' tables share. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from alignkit import Params
+
+Eos = Literal["auto", "always", "never"]
+
+
+def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str, str]]:
+    """Yield a problem unless the value of ``key`` divides ``rollout_batch_size``."""
+    size, whole = getattr(params, key), getattr(params, "rollout_batch_size")  # noqa: B009
+    if whole % size == 0:
+        return
+    below = max(d for d in range(1, min(size, whole) + 1) if whole % d == 0)
+    above = -(-whole // size) * size
+    what = f" ({unit})" if unit else ""
+    yield (
+        key,
+        f"{key} = {size}{what} must divide rollout_batch_size = {whole}; for instance "
+        f"{key} = {below}, or rollout_batch_size = {above}",
+    )
+
+
+def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem when the rollout table asks for greedy responses."""
+    if getattr(tables.get("rollout"), "temperature", None) == 0:
+        yield (
+            "rollout.temperature",
+            "temperature 0 is greedy: all responses to a prompt are equal, so there is nothing "
+            "to learn from; set it above 0 (greedy evaluation: [eval] temperature = 0)",
+        )
+
+
+def length_of_training(params: Params[Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem when both ``epochs`` and ``n_steps`` are given."""
+    if getattr(params, "n_steps", 0) and "epochs" in params.model_fields_set:
+        yield "n_steps", "both n_steps and epochs say how long to train; give one of them"
+
+
+def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
+    """Return how many tokens are sampled at most, if the rollout table caps them."""
+    most = getattr(tables.get("rollout"), "max_tokens", None)
+    if most is None:
+        return {}
+    return {
+        "response tokens per step, at most": f"{responses} × {most} = {responses * most:,}",
+        "response tokens in all, at most": f"{responses * most * steps:,}",
+    }

@@ -1,0 +1,115 @@
+"""The parts of a small run: a random model, questions, and rewards it can learn from."""
+
+import json
+import math
+from dataclasses import dataclass, field
+
+import pytest
+
+from alignkit.protocols import Example, Reward
+from alignkit.run import Run
+
+
+@dataclass(frozen=True)
+class Template:
+    """The question and a colon."""
+
+    stop: tuple = ("#",)
+
+    def render(self, question):
+        return f"{question}:"
+
+
+def first_is_ascii(responses, examples):
+    """1 for a response that begins with an ASCII character: about half of random bytes do."""
+    scores = [float(bool(r) and r[0].isascii()) for r in responses]
+    return [Reward(s, {"format": 1.0, "answer": s}) for s in scores]
+
+
+class Sgd:
+    """Plain gradient descent: with lr 1 the change of the weights is minus the gradient."""
+
+    max_grad_norm = math.inf
+
+    def __init__(self, lr=1.0):
+        self.lr, self.total_steps = lr, None
+
+    def start(self, parameters, *, total_steps):
+        from torch.optim import SGD
+        from torch.optim.lr_scheduler import ConstantLR
+
+        self.total_steps = total_steps
+        optimizer = SGD(parameters, lr=self.lr)
+        return optimizer, ConstantLR(optimizer, factor=1.0)
+
+
+def group_mean(rewards, *, group_size):
+    groups = rewards.view(-1, group_size)
+    return (groups - groups.mean(1, keepdim=True)).flatten()
+
+
+@dataclass
+class Toys:
+    """Everything a run needs, and ways to look at it."""
+
+    folder: object
+    Template: type = Template
+    Sgd: type = Sgd
+    first_is_ascii: object = staticmethod(first_is_ascii)
+    group_mean: object = staticmethod(group_mean)
+    made: list = field(default_factory=list)
+
+    def policy(self):
+        from alignkit_hf import HfPolicy
+
+        return HfPolicy(path=str(self.folder)).build()
+
+    def backend(self, **keys):
+        from alignkit_hf import HfRollout
+
+        return HfRollout(**{"max_tokens": 4, **keys}).build()
+
+    def adamw(self, lr=3e-3, **keys):
+        from alignkit_optimizers import AdamW
+
+        return AdamW(lr=lr, **keys).build()
+
+    def questions(self, count=12):
+        return [Example(f"id{i}", f"q{i}", str(i)) for i in range(count)]
+
+    def loss(self, name="grpo_clip"):
+        import alignkit_losses as losses
+
+        return {c.name: c.params for c in losses.loss_type()}[name]().build()
+
+    def normalizer(self, name="masked_mean", **keys):
+        import alignkit_normalizers as normalizers
+
+        return {c.name: c.params for c in normalizers.normalizer()}[name](**keys).build()
+
+    def carry_out(self, algorithm, folder):
+        """Run an algorithm as the kernel does; return the rows of its metrics."""
+        folder.mkdir(parents=True, exist_ok=True)
+        run = Run(folder, {})
+        try:
+            algorithm.run(run)
+        finally:
+            run.close("done")
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    def timeless(self, rows):
+        """Drop what differs between two runs of the same recipe."""
+        return [
+            {k: v for k, v in row.items() if k != "time" and not k.startswith("time/")}
+            for row in rows
+        ]
+
+    def weights(self, policy):
+        import torch
+
+        return torch.cat([p.detach().flatten().clone() for p in policy.model.parameters()])
+
+
+@pytest.fixture
+def toys(tiny_folder):
+    return Toys(tiny_folder)

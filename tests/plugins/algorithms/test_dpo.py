@@ -1,0 +1,148 @@
+"""DPO: the exact gradient of the published loss, and preferences that generalise."""
+
+import math
+
+import pytest
+import torch
+
+from alignkit.engine.learner import Learner
+from alignkit.engine.tokens import TrainRow
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Example
+from alignkit_algorithms.dpo import DpoRun, Pair, preference_metrics
+from alignkit_algorithms.dpo_table import Dpo
+
+
+def preferences(count, first=0):
+    """The response with an "a" is preferred to the one with a "b"."""
+    return [
+        Example(f"id{i}", f"q{i}", f"a{i % 3}#", {"rejected": f"b{i % 5}#"})
+        for i in range(first, first + count)
+    ]
+
+
+@pytest.fixture
+def dpo(toys):
+    def make(keys=None, **parts):
+        given = {
+            "keys": Dpo(**{"train_batch_size": 4, **(keys or {})}),
+            "policy": toys.policy(),
+            "data": preferences(8),
+            "prompt": toys.Template(),
+            "optimizer": toys.adamw(3e-3),
+        }
+        return DpoRun(**{**given, **parts})
+
+    return make
+
+
+def whole(model, row):
+    ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
+    log_p = torch.log_softmax(model(input_ids=ids).logits[0], -1)
+    first = len(row.prompt_ids) - 1
+    return sum(log_p[first + i, token] for i, token in enumerate(row.response_ids))
+
+
+def test_a_step_is_the_gradient_of_the_published_loss(dpo, toys):
+    """The two-pass step against autograd through -log σ(β (Δchosen - Δrejected)), float64."""
+    subject = dpo({"beta": 0.7, "token_budget": 1}, optimizer=toys.Sgd(1.0))
+    policy, other = subject.policy, toys.policy()
+    policy.model.double()
+    other.model.double()
+    pairs = [
+        Pair(TrainRow((3, 4), (5, 6, 7)), TrainRow((3, 4), (8,)), reference=1.5),
+        Pair(TrainRow((9,), (10, 11)), TrainRow((9,), (12, 13, 14, 15)), reference=-2.0),
+        Pair(TrainRow((9, 2), (10,)), TrainRow((9, 2), (13,)), reference=0.0),
+    ]
+    before = toys.weights(policy)
+    metrics = subject.update(subject._learner(1), pairs)
+
+    losses = []
+    for pair in pairs:
+        gap = whole(other.model, pair.chosen) - whole(other.model, pair.rejected)
+        losses.append(-torch.nn.functional.logsigmoid(0.7 * (gap - pair.reference)))
+    loss = torch.stack(losses).mean()
+    grads = torch.autograd.grad(loss, list(other.model.parameters()))
+    expected = before - torch.cat([g.flatten() for g in grads])
+    torch.testing.assert_close(toys.weights(policy), expected, rtol=0, atol=1e-10)
+    assert (expected - before).abs().max() > 1e-3
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), abs=1e-6)
+
+
+def test_preferences_generalise_to_held_out_pairs(dpo, toys, tmp_path):
+    subject = dpo(
+        {"n_steps": 20, "validate_every": 8, "train_batch_size": 8},
+        data=preferences(24),
+        validation=preferences(30, first=24),
+    )
+    rows = toys.carry_out(subject, tmp_path)
+    measured = {row["step"]: row["eval/preference_accuracy"] for row in rows if "eval/loss" in row}
+    assert list(measured) == [0, 8, 16, 20]
+    assert measured[0] == 0.5  # policy = reference: all margins 0
+    assert rows[0]["eval/loss"] == pytest.approx(math.log(2))
+    assert rows[0]["eval/n_pairs"] == 30
+    assert measured[20] > 0.95
+    assert rows[1]["train/loss"] == pytest.approx(math.log(2))
+    assert rows[-1]["train/loss"] < 0.5
+    assert rows[-1]["train/margin"] > 0
+    assert (tmp_path / "final/model.safetensors").is_file()
+
+
+def test_the_reference_is_the_starting_policy_unless_named(dpo, toys, tmp_path):
+    other = toys.policy()
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.5)
+    rows = toys.carry_out(dpo(reference=other), tmp_path)
+    assert rows[1]["train/margin"] != 0
+    assert rows[1]["train/preference_accuracy"] not in (0.5,)
+
+
+def test_reference_logprobs_are_sums_over_whole_responses(dpo, toys):
+    subject = dpo()
+    (pair,) = subject._pairs(preferences(1))
+    with torch.no_grad():
+        model = subject.policy.model
+        expected = float(whole(model, pair.chosen) - whole(model, pair.rejected))
+    assert pair.reference == pytest.approx(expected, abs=1e-5)
+
+
+def test_metrics_by_hand():
+    got = preference_metrics(torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64))
+    assert got["preference_accuracy"] == 0.5  # right, half, wrong
+    assert got["margin"] == pytest.approx(1 / 3)
+    # log(1 + e^-2), log 2, log(1 + e)
+    assert got["loss"] == pytest.approx((0.126928011 + 0.693147181 + 1.313261688) / 3, abs=1e-8)
+
+
+def test_steps_passes_and_counts(dpo, toys, tmp_path, monkeypatch):
+    sizes = []
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda self, rows: sizes.append(len(rows)) or step(self, rows)
+    )
+    long = Example("long", "q", "a" * 2000, {"rejected": "b"})
+    rows = toys.carry_out(dpo({"epochs": 2}, data=[*preferences(6), long]), tmp_path)
+    assert sizes == [8, 4, 8, 4]  # responses: pairs are never torn apart between steps
+    assert (rows[0]["data/rows"], rows[0]["data/used"]) == (7, 6)
+    assert [row["train/epoch"] for row in rows[1:]] == [1, 1, 2, 2]
+
+
+def test_a_missing_column_is_found_while_building(dpo):
+    with pytest.raises(AlignkitError, match="'id0': column 'worse' must hold a text"):
+        dpo({"rejected_column": "worse"})
+
+
+def test_the_same_seed_gives_the_same_numbers(dpo, toys, tmp_path):
+    first = toys.timeless(toys.carry_out(dpo(), tmp_path / "a"))
+    assert first == toys.timeless(toys.carry_out(dpo(), tmp_path / "b"))
+    assert first != toys.timeless(toys.carry_out(dpo({"seed": 1}), tmp_path / "c"))
+
+
+def test_problems_the_table_names():
+    assert not list(Dpo().check({}))
+    assert [k for k, _ in Dpo(epochs=1, n_steps=5).check({})] == ["n_steps"]
+    assert [k for k, _ in Dpo().check({"eval": 1})] == ["eval"]
+    assert [k for k, _ in Dpo(validate_every=5).check({})] == ["validate_every"]
+    assert not list(Dpo(validate_every=5).check({"validation": 1}))
+    assert Dpo(train_batch_size=4).facts({})["optimizer step"] == "4 pairs = 8 responses"
