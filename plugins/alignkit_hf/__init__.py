@@ -111,8 +111,10 @@ class HfRollout(SamplingParams):
         return HfBackend(self.sampling(), kv_cache_tokens=self.kv_cache_tokens)
 
 
-@hookimpl
-def policy() -> Iterator[Component[Policy]]:
+# Not named after its hook: importing the submodule alignkit_hf.policy would replace it.
+@hookimpl(specname="policy")
+def policies() -> Iterator[Component[Policy]]:
+    """Offer the policy."""
     yield Component("hf", HfPolicy)
 
 
