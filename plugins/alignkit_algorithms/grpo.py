@@ -35,8 +35,8 @@ from alignkit.engine.evaluation import evaluator_for, response_row
 from alignkit.engine.learner import Learner
 from alignkit.engine.reference import (
     FrozenPolicy,
-    freeze,
     detached_logprobs,
+    freeze,
     kl_estimate,
     penalised,
 )
