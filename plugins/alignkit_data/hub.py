@@ -61,7 +61,7 @@ def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row 
 
 def _unreachable(name: str, error: Exception) -> AlignkitError:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    where = "HF_HUB_OFFLINE is set and it is not in the cache" if offline else "is it spelt right?"
+    where = "HF_HUB_OFFLINE is set, so only the cache is read" if offline else "is it spelt right?"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return AlignkitError(
         f"cannot read the data set {name!r} from the Hub ({where}): {reason}. "

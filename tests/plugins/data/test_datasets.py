@@ -308,7 +308,7 @@ def test_the_hub_is_read_from_the_cache_when_offline(hub_cache):
 
 
 def test_a_data_set_that_is_not_in_the_cache_says_so(hub_cache):
-    with pytest.raises(AlignkitError, match="HF_HUB_OFFLINE is set and it is not in the cache"):
+    with pytest.raises(AlignkitError, match="HF_HUB_OFFLINE is set, so only the cache is read"):
         Math().build()
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 import alignkit_trackers
-from alignkit import AlignkitError
+from alignkit import AlignkitError, plugins, recipe
 from alignkit.run import Run
 from alignkit_trackers import Jsonl, Tensorboard, Wandb, tracker
 from alignkit_trackers.values import sample_table
@@ -77,6 +77,26 @@ def test_jsonl_collects_runs_in_one_file(tmp_path):
     # not a bare NaN, which is not JSON
     second = {"step": 1, "train/loss": None, "train/reward": 0.25, "time/update": 2.0}
     assert rows == [{"run": n} | row for n in ("a", "b") for row in (first, second)]
+
+
+RECIPE = """
+use = "evaluate"
+policy = { use = "hf", path = "some/model" }
+data = { use = "gsm8k" }
+prompt = { use = "question_only" }
+reward = { use = "question_only" }
+rollout = { use = "hf" }
+trackers = [{ use = "jsonl", path = "out/all.jsonl" }]
+"""
+
+
+def test_jsonl_writes_beside_the_recipe_that_names_the_file(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "a.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    node = recipe.load(tmp_path / "recipes" / "a.toml", plugins.load([]))
+    [table] = node.tables()["trackers"]
+    assert table.path == tmp_path / "recipes" / "out" / "all.jsonl"
 
 
 def test_jsonl_refuses_a_folder_before_and_an_unwritable_place_at_the_start(tmp_path):
