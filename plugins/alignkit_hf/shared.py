@@ -78,7 +78,8 @@ class Seating:
         place[order] = slots[order] * width + rank
         row_at = torch.zeros(len(lengths) * width, dtype=torch.long, device=slots.device)
         row_at[place] = torch.arange(len(slots), device=slots.device)
-        in_order = len(row_at) == len(slots) and bool((place == row_at).all())
+        straight = torch.arange(len(row_at), device=slots.device)
+        in_order = len(row_at) == len(slots) and bool((row_at == straight).all())
         longest = int(lengths.max())
         past = torch.arange(longest, device=slots.device) >= lengths[:, None]
         mask = torch.zeros(past.shape, device=slots.device).masked_fill_(past, -torch.inf)
