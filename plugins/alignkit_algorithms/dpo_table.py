@@ -95,7 +95,8 @@ class Dpo(Params[Algorithm]):
         yield from length_of_training(self)
         if "eval" in tables and "rollout" not in tables:
             yield "eval", "evaluation generates responses; add a table [rollout]"
-        if "validate_every" in self.model_fields_set and "validation" not in tables:
+        default = type(self).model_fields["validate_every"].default
+        if self.validate_every != default and "validation" not in tables:
             yield "validate_every", "there is nothing to validate on; add a table [validation]"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:

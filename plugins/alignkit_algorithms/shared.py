@@ -36,8 +36,11 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def length_of_training(params: Params[Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem when both ``epochs`` and ``n_steps`` are given."""
-    if getattr(params, "n_steps", 0) and "epochs" in params.model_fields_set:
+    """Yield a problem when both ``epochs`` and ``n_steps`` are given.
+
+    Compared with the defaults, since a resolved recipe spells these out.
+    """
+    if getattr(params, "n_steps", 0) and getattr(params, "epochs", 1) != 1:
         yield "n_steps", "both n_steps and epochs say how long to train; give one of them"
 
 
