@@ -6,7 +6,8 @@ import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -73,19 +74,25 @@ def component(kind: str, offer: Offer) -> str:
 
 
 def _field_lines(name: str, info: FieldInfo) -> list[str]:
-    annotation = info.annotation
-    kind = getattr(annotation, "__name__", None) if not _args(annotation) else None
     default = "required" if info.is_required() else f"= {_default(info)}"
     limits = ", ".join(str(m) for m in info.metadata if type(m).__module__ == "annotated_types")
-    head = f"  {name}: {kind or str(annotation).replace('typing.', '')} {default}"
-    if limits:
-        head += f"   [{limits}]"
-    text = (info.description or "").splitlines()
-    return [head, *(f"      {line}" for line in text)]
+    head = f"  {name}: {_type(info.annotation)} {default}{f'   [{limits}]' if limits else ''}"
+    return [head, *(f"      {line}" for line in (info.description or "").splitlines())]
 
 
-def _args(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", ())
+def _type(annotation: Any) -> str:
+    """Return a field's type as it is written in code, without what ``Annotated`` adds."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(args[0])
+    if origin is Literal:
+        return " | ".join(json.dumps(a) for a in args)
+    if origin in (Union, UnionType):
+        return " | ".join(_type(a) for a in args)
+    if annotation in (type(None), Ellipsis):
+        return "None" if annotation is not Ellipsis else "..."
+    name = getattr(annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(_type(a) for a in args)}]" if args else str(name)
 
 
 def _default(info: FieldInfo) -> str:

@@ -177,7 +177,7 @@ def _activate(
 
 
 def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
-    """Return ``(kind, component)`` for all that a plugin module offers, vetted as when installed."""
+    """Return ``(kind, component)`` for all a plugin module offers, vetted as when installed."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(module)

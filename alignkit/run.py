@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +41,8 @@ class Run:
         """The resolved recipe, as in ``recipe.toml``."""
         self.printer: Callable[[str], None] = lambda text: print(text, flush=True)
         """Where :meth:`say` prints; a tracker that owns the terminal may replace it."""
+        self.total_steps: int | None = plan.get("n_steps") or None
+        """Number of the last step, for progress displays; algorithms that know it set it."""
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self._trackers: list[Tracker] = []
@@ -92,10 +95,11 @@ class Run:
             tracker.rollouts(step, name, rows)
 
     def close(self, status: Status) -> None:
-        """Close the trackers, in the order they were started, and the metrics file."""
+        """Close the metrics file and every tracker, even if one of them raises."""
         self._metrics.close()
-        for tracker in self._trackers:
-            tracker.close(status)
+        with ExitStack() as stack:
+            for tracker in reversed(self._trackers):
+                stack.callback(tracker.close, status)
 
 
 def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) -> Run:

@@ -71,8 +71,7 @@ class ConsoleTracker:
 
     def start(self, run: Run, /) -> None:
         """Take over the terminal if there is one, and the printing of ``run.say`` with it."""
-        total = run.plan.get("n_steps")  # 0 where the algorithm counts epochs instead
-        self._pace = Pace(total if isinstance(total, int) and total > 0 else None)
+        self._pace = Pace(run.total_steps)
         self._run, self._print = run, run.printer
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(

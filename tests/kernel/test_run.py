@@ -103,3 +103,16 @@ def test_trackers_hear_everything_once(tmp_path):
         ("eval/hard", 4, 2),
         ("close", "done"),
     ]
+
+
+def test_every_tracker_is_closed_even_when_one_raises(tmp_path):
+    class Stuck(Listener):
+        def close(self, status):
+            super().close(status)
+            raise OSError("stuck")
+
+    run, trackers = Run(tmp_path, {}), [Stuck(), Listener(), Stuck()]
+    run.attach(trackers)
+    with pytest.raises(OSError, match="stuck"):
+        run.close("failed")
+    assert [t.heard[-1] for t in trackers] == [("close", "failed")] * 3
