@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from alignkit import explain, plugins, recipe
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, RunFailed, shown
 from alignkit.kinds import KINDS
 from alignkit.run import Run, command_line, execute
 from alignkit.schema import recipe_schema
@@ -93,6 +93,71 @@ def _summary(run: Run) -> str:
         lines.append(f"model: {folder}/final  (AutoModelForCausalLM.from_pretrained loads it)")
         lines.append(f"next: alignkit run recipes/evaluate.toml -s policy.path={folder}/final")
     return "\n".join(lines)
+
+
+@main.command()
+@click.argument("path", metavar="SWEEP", type=FILE)
+@click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this file on all recipes.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
+@click.option("--out", type=FILE, help="Directory of the runs. Default: runs/ and SWEEP's name")
+@click.option("--jobs", default=1, type=click.IntRange(1), help="Runs at a time.  [default: 1]")
+@click.option("--list", "listing", is_flag=True, help="Show the runs and their state; run none.")
+@click.option("--only", multiple=True, metavar="NAME", help="Variants of this name or pattern.")
+@plugin_option
+def sweep(
+    path: Path,
+    overlays: Sequence[Path],
+    overrides: Sequence[str],
+    out: Path | None,
+    jobs: int,
+    listing: bool,
+    only: Sequence[str],
+    disable: list[str],
+) -> None:
+    """Make the runs of SWEEP, a TOML file, that are missing; then write their report."""
+    from alignkit.report import groups, tables, write
+    from alignkit.sweep import plans, runner, variants
+
+    swept = variants.Sweep(path, plugins.load(disable), overlays, overrides)
+    planned = plans.Plans(swept, out or plans.default_folder(path, overlays))
+    if listing:
+        click.echo(planned.listing(only))
+        return
+    off = [word for name in disable for word in ("-p", f"no:{name}")]
+    made = runner.Runner(planned, jobs, off, click.echo)
+    made.run(only)
+    found = groups.group(planned.finished())
+    click.echo(tables.text(found))
+    for page in write.files(found, planned.out / "report.html", swept.title):
+        click.echo(f"report: {shown(page)}")
+    if made.failures:
+        raise RunFailed(runner.failed(made.failures))
+
+
+@main.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--out", type=FILE, help="The page. Default: report.html in DIR, or here for several."
+)
+@click.option("--csv", is_flag=True, help="Also write all rows, and the table, beside the page.")
+@click.option("--png", is_flag=True, help="Also write every chart as PNG; needs matplotlib.")
+def report(folders: Sequence[Path], out: Path | None, csv: bool, png: bool) -> None:
+    """Write one HTML page about the runs in DIR: runs, sweeps, or folders that hold some."""
+    from alignkit.report import groups, write
+
+    found = groups.load(folders)
+    target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    for path in write.files(found, target, write.title(folders), with_csv=csv, with_png=png):
+        click.echo(f"wrote {shown(path)}")
+
+
+@main.command()
+@click.argument("folder", metavar="RUN_DIR", type=FILE)
+def show(folder: Path) -> None:
+    """Tell the story of a run: plan, curves, best step, right and wrong answers."""
+    from alignkit.report import story
+
+    click.echo(story.of(folder))
 
 
 @main.command("list-plugins")

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from alignkit.report.runs import RunData
+from alignkit.report.runs import RunData, find
 
 ACCURACY = "eval/answer_reward"
 Point = tuple[int, float]
@@ -45,6 +45,11 @@ class Group:
     def metrics(self) -> list[str]:
         """Return the metrics of all runs, in order of appearance."""
         return list(dict.fromkeys(name for run in self.runs for name in run.metrics()))
+
+
+def load(folders: Iterable[Path]) -> list[Group]:
+    """Read and group the runs at or below the directories; see :func:`runs.find`."""
+    return group(find(folders))
 
 
 def group(runs: Iterable[RunData]) -> list[Group]:

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 STOPPED = "stopped.json"
 """Written by a sweep into a run it stopped early: ``status``, ``reason`` and ``step``."""
 SWEEP = "sweep.json"
-"""Written by a sweep into its own directory: ``variants``, their names in order."""
+"""Written by a sweep into its own directory: ``title``, and ``variants``, names in order."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,14 @@ def find(folders: Iterable[Path]) -> list[RunData]:
     return list(found.values())
 
 
+def sweep_notes(folder: Path) -> dict[str, Any]:
+    """Return what a sweep noted in its directory; nothing for any other directory."""
+    return _json(folder / SWEEP, [])
+
+
 def _in_order(runs: list[RunData], folder: Path) -> list[RunData]:
     """Sort by the order of the sweep's variants, then by name, then by seed."""
-    order: list[str] = _json(folder / SWEEP, []).get("variants", [])
+    order: list[str] = sweep_notes(folder).get("variants", [])
     places = {name: place for place, name in enumerate(order)}
     return sorted(
         runs, key=lambda r: (places.get(r.variant, len(order)), r.variant, r.seed or 0, r.path)

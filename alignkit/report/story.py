@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from alignkit.errors import shown
+from alignkit.errors import AlignkitError, shown
 from alignkit.report import tables
 from alignkit.report.groups import Group, best, final, flatten
-from alignkit.report.runs import RunData
+from alignkit.report.runs import RunData, find, is_run, read
 from alignkit.report.samples import Sample, choose, latest, printable
 
 WIDTH = 40
@@ -21,6 +22,18 @@ _CURVES = (
     "train/clip_fraction", "train/token_entropy", "train/response_length", "eval/response_length",
     "eval/response_length_correct", "eval/response_length_incorrect",
 )  # fmt: skip
+
+
+def of(folder: Path) -> str:
+    """Return the story of the run in a directory; AlignkitError if there is none."""
+    if not is_run(folder):
+        found = find([folder])
+        names = ", ".join(shown(run.path) for run in found[:3])
+        raise AlignkitError(
+            f"{shown(folder)} is no run directory but holds {len(found)}: {names}…; show one of "
+            f"them, or see all with `alignkit report {shown(folder)}`"
+        )
+    return story(read(folder))
 
 
 def story(run: RunData) -> str:
