@@ -1,0 +1,94 @@
+"""Rewards and answer parsers, one response at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from alignkit.protocols import Example, RewardFn
+from alignkit_cs336.components import make
+
+_NUMBER = re.compile(
+    r"""(?:(?<![\w.)\]%])[-−])?   # a sign, unless it subtracts
+    (?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?   # 1,234,567.8
+    |\d+(?:\.\d+)?   # 1234.5
+    |\.\d+)""",  # .5
+    re.VERBOSE,
+)
+_STATED = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:)?\s*:?\s*", re.IGNORECASE)
+_LETTER = re.compile(r"[\s*_`\"'(\[]*([A-Z])(?![A-Za-z0-9'’])")
+
+
+def r1_zero_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
+    """Judge a response that was to end in ``</think> <answer> … </answer>``.
+
+    Returns ``format_reward``, ``answer_reward`` and ``reward``, each 0 or 1. A list of ground
+    truths accepts any of them.
+    """
+    return _judge("rewards/r1_zero", response, ground_truth)
+
+
+def question_only_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
+    r"""Judge a response that was to hold its answer in ``\boxed{}``; as r1_zero_reward_fn."""
+    return _judge("rewards/question_only", response, ground_truth)
+
+
+@cache
+def _reward(name: str) -> RewardFn:
+    reward: RewardFn = make("reward_fn", name)
+    return reward
+
+
+def _judge(name: str, response: str, ground_truth: Any) -> dict[str, float]:
+    truths = ground_truth if isinstance(ground_truth, list | tuple) else [ground_truth]
+    examples = [Example(str(i), "", str(truth)) for i, truth in enumerate(truths)]
+    found = _reward(name)([response] * len(examples), examples)
+    best = max(found, key=lambda reward: reward.total)
+    return {
+        "format_reward": best.parts["format"],
+        "answer_reward": best.parts["answer"],
+        "reward": best.total,
+    }
+
+
+def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> str | None:
+    """Return the letter of the option the output chooses, or None.
+
+    What follows the first "answer is", "answer:" or "option" counts, else the beginning of the
+    output: a letter of an option there, or else the whole text of an option.
+    """
+    options = {chr(ord("A") + i): text for i, text in enumerate(mmlu_example["options"])}
+    places = [match.end() for match in _STATED.finditer(model_output)] or [0]
+    for place in places:
+        found = _option_at(model_output[place:].lstrip(), options)
+        if found:
+            return found
+    return None
+
+
+def _option_at(text: str, options: Mapping[str, str]) -> str | None:
+    """Return the option that ``text`` begins with, by its letter or its wording."""
+    letter = _LETTER.match(text)
+    if letter and letter[1] in options and not _is_article(text, letter.end()):
+        return letter[1]
+    for name, wording in sorted(options.items(), key=lambda item: -len(item[1])):
+        if re.match(rf"{re.escape(wording.strip())}(?!\w|[.,]\d)", text, re.IGNORECASE):
+            return name
+    return None
+
+
+def _is_article(text: str, end: int) -> bool:
+    """Tell whether a leading "A" is the word: "A cell divides", but not "A." or "A) cell"."""
+    return text.startswith("A") and re.match(r"\s+[a-z]", text[end:]) is not None
+
+
+def parse_gsm8k_response(model_output: str) -> str | None:
+    """Return the last number of the output, without thousands commas, or None.
+
+    >>> parse_gsm8k_response("She sold 48 + 24 = 72 clips, or $1,234.50 in all.")
+    '1234.50'
+    """
+    found = _NUMBER.findall(model_output)
+    return found[-1].replace(",", "").replace("−", "-") if found else None
