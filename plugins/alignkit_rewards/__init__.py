@@ -1,13 +1,19 @@
-"""Built-in rewards: r1_zero and question_only compare an answer with the gold."""
+"""Built-in rewards: r1_zero and question_only compare an answer with the gold.
+
+The others shape (length_penalty, overlong_shaping, repetition_penalty, format_bonus), combine
+(weighted_sum) or call your own code (python).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignkit import Component, Params, hookimpl
+from alignkit import Component, Params, RecipePath, hookimpl
+from alignkit.component import PathOrName
 from alignkit.protocols import RewardFn
 from alignkit_rewards.verdict import Conventions
 
@@ -96,7 +102,180 @@ class QuestionOnly(Graded):
         )
 
 
+class WeightedSum(Params[RewardFn]):
+    """Add several rewards, each times its weight: tables ``[reward.terms.NAME]``.
+
+    Every term's weighted share is shown apart as the part ``share/NAME``; ``format`` and
+    ``answer`` keep their names.
+    """
+
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Factor per term, by name; 1 for a term that is not listed."""
+
+    def build(self, *, terms: Mapping[str, RewardFn]) -> RewardFn:
+        from alignkit_rewards.combine import WeightedSum as Sum
+
+        return Sum(terms, self.weights)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        terms = tables.get("terms") or {}
+        if not terms:
+            yield "", "a weighted sum needs at least one table [reward.terms.NAME]"
+        for name in sorted(self.weights.keys() - terms.keys()):
+            known = ", ".join(sorted(terms)) or "none"
+            yield "weights", f"no term is called {name!r}; there are: {known}"
+
+
+class Measured(Params[RewardFn]):
+    """How the length of a response is counted."""
+
+    unit: Literal["tokens", "words", "characters"] = "words"
+    """What lengths count. Tokens need a ``tokenizer``: rewards see the text alone, and tokens of
+    the text can differ by a few from the sampled ones."""
+
+    tokenizer: PathOrName = ""
+    """Folder or Hub name of the tokenizer that counts, for ``unit = "tokens"``."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if self.unit == "tokens" and not self.tokenizer:
+            yield "tokenizer", 'unit = "tokens" needs a tokenizer: the path of the policy, say'
+
+    def scored(self, part: str, score: Callable[[int], float]) -> RewardFn:
+        """Return the reward that scores the measured length."""
+        from alignkit_rewards.shaping import Shaping, measure
+
+        count = measure(self.unit, self.tokenizer)
+        return Shaping(part, lambda text: score(count(text)))
+
+
+class LengthPenalty(Measured):
+    """0 up to a free length, then down in a straight line to -1."""
+
+    free: Annotated[int, Field(ge=0)]
+    """Longest response without a penalty, in ``unit``."""
+
+    span: Annotated[int, Field(gt=0)]
+    """Length beyond ``free`` at which the penalty reaches -1, in ``unit``."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.shaping import length_penalty
+
+        return self.scored(
+            "length_penalty", lambda n: length_penalty(n, free=self.free, span=self.span)
+        )
+
+
+class OverlongShaping(Measured):
+    """DAPO's soft overlong punishment, from 0 to -1 over the last stretch before the limit.
+
+    Yu et al., arXiv:2503.14476, equation 13. There lengths are tokens; set ``unit``.
+    """
+
+    max_length: Annotated[int, Field(gt=0)]
+    """Length at which the punishment is -1, in ``unit``: the sampler's max_tokens, as a rule."""
+
+    cache: Annotated[int, Field(gt=0)]
+    """Length of the stretch before ``max_length`` over which the punishment grows, in ``unit``."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.shaping import overlong_penalty
+
+        return self.scored(
+            "overlong",
+            lambda n: overlong_penalty(n, max_length=self.max_length, cache=self.cache),
+        )
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        yield from super().check(tables)
+        if self.cache > self.max_length:
+            yield "cache", f"{self.cache} is more than max_length = {self.max_length}"
+
+
+class RepetitionPenalty(Params[RewardFn]):
+    """Minus the share of repeated word n-grams, from 0 to almost -1 (arXiv:2502.03373)."""
+
+    n: Annotated[int, Field(gt=0)] = 4
+    """Words in an n-gram."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.shaping import Shaping, repetition_penalty
+
+        return Shaping("repetition_penalty", lambda text: repetition_penalty(text, n=self.n))
+
+
+class FormatBonus(Params[RewardFn]):
+    r"""1 if the response keeps a format, whatever it answers, else 0."""
+
+    rule: Literal["r1_zero", "boxed"] = "r1_zero"
+    r"""``</think> <answer>…</answer>``, or a balanced ``\boxed{}``."""
+
+    strict_format: bool = True
+    """As in the reward ``r1_zero``; no effect on boxes."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.formats import boxed_answer, tagged_answer
+        from alignkit_rewards.shaping import Shaping
+
+        def score(text: str) -> float:
+            if self.rule == "boxed":
+                return float(boxed_answer(text) is not None)
+            return float(tagged_answer(text, strict=self.strict_format) is not None)
+
+        return Shaping("format", score)
+
+
+class Python(Params[RewardFn]):
+    """A function of your own: ``function(response: str, example: Example) -> float``.
+
+    It may also return a Reward, or a mapping of numbers with the key ``reward``. It runs in the
+    training process, with no time limit.
+    """
+
+    file: RecipePath
+    """The Python file."""
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "reward"
+    """Name of the function in it."""
+
+    batched: bool = False
+    """Call it once with lists of responses and examples; it returns one reward for each."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.script import ScriptReward, load_function
+
+        where = f"{self.file}:{self.function}"
+        return ScriptReward(load_function(self.file, self.function), where, batched=self.batched)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        try:
+            tree = ast.parse(self.file.read_bytes(), filename=str(self.file))
+        except (OSError, SyntaxError, ValueError) as error:
+            yield "file", f"cannot be read as Python: {error}"
+            return
+        if not any(self.function in _bound_names(node) for node in tree.body):
+            yield "function", f"{self.file.name} defines no {self.function!r} at its top level"
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        from alignkit_rewards.script import file_hash
+
+        return {"sha256 of the reward file": file_hash(self.file)}
+
+
+def _bound_names(node: ast.stmt) -> set[str]:
+    """Return the names a top-level statement may bind; all it mentions, to err on the safe side."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    aliases = {(a.asname or a.name) for a in ast.walk(node) if isinstance(a, ast.alias)}
+    return aliases | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
 @hookimpl
 def reward_fn() -> Iterable[Component[RewardFn]]:
     yield Component("r1_zero", R1Zero)
     yield Component("question_only", QuestionOnly)
+    yield Component("weighted_sum", WeightedSum)
+    yield Component("length_penalty", LengthPenalty)
+    yield Component("repetition_penalty", RepetitionPenalty)
+    yield Component("overlong_shaping", OverlongShaping)
+    yield Component("format_bonus", FormatBonus)
+    yield Component("python", Python)

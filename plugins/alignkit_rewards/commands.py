@@ -2,17 +2,18 @@ r"""The named parts of expressions: constants, functions, ``\frac`` and its kin,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from alignkit_rewards.expression import (
-    _ALIASES,
-    _DECORATION,
-    _MATRICES,
+from alignkit_rewards.expression import Tree
+from alignkit_rewards.normalize import ROW
+from alignkit_rewards.tokens import (
+    ALIASES,
+    DECORATION,
     FUNCTIONS,
     GREEK,
-    ROW,
-    Tree,
+    MATRICES,
     UnreadableError,
 )
 
@@ -25,30 +26,15 @@ _TEN = ("num", Fraction(10), 0)
 
 def read_command(parser: _Parser, name: str) -> Tree:
     """Read what follows a command or a known name."""
-    if name in {"pi", "infty", "infinity", "oo"}:
-        return ("const", "pi" if name == "pi" else "inf")
     if name in GREEK:
         return parser.variable(name)
-    if name == "frac":
-        top = argument(parser)
-        return ("div", top, argument(parser))
-    if name == "sqrt":
-        return _root(parser)
-    if name == "binom":
-        top = argument(parser)
-        return ("fn", "binomial", top, argument(parser))
-    if name in FUNCTIONS:
-        return _function(parser, _ALIASES.get(name, name))
-    if name in {"lfloor", "lceil"}:
-        inner = parser.sum()
-        if not parser.accept("r" + name[1:]):
-            raise UnreadableError(name)
-        return ("fn", name[1:], inner)
-    if name == "begin":
-        return _matrix(parser)
-    if name in _DECORATION:
+    if name in FUNCTIONS and name != "sqrt":
+        return _function(parser, ALIASES.get(name, name))
+    if name in DECORATION:
         return _decorated(parser, name)
-    raise UnreadableError(f"command {name}")
+    if name not in _READERS:
+        raise UnreadableError(f"command {name}")
+    return _READERS[name](parser)
 
 
 def argument(parser: _Parser) -> Tree:
@@ -79,6 +65,26 @@ def _radicand(parser: _Parser) -> Tree:
     if parser.peek()[0] == "num":
         return parser.number(parser.next()[1])
     return argument(parser)
+
+
+def _fraction(parser: _Parser) -> Tree:
+    top = argument(parser)
+    return ("div", top, argument(parser))
+
+
+def _binomial(parser: _Parser) -> Tree:
+    top = argument(parser)
+    return ("fn", "binomial", top, argument(parser))
+
+
+def _rounded(name: str) -> Callable[[_Parser], Tree]:
+    def read(parser: _Parser) -> Tree:
+        inner = parser.sum()
+        if not parser.accept("r" + name):
+            raise UnreadableError(name)
+        return ("fn", name, inner)
+
+    return read
 
 
 def _function(parser: _Parser, name: str) -> Tree:
@@ -136,11 +142,11 @@ def _decorated(parser: _Parser, command: str) -> Tree:
 
 def _matrix(parser: _Parser) -> Tree:
     kind = parser.group_text()
-    if kind not in _MATRICES:
+    if kind not in MATRICES:
         raise UnreadableError(f"environment {kind}")
     if kind == "array" and parser.peek() == ("sym", "{"):
         parser.group_text()
-    rows: list[tuple[Tree, ...]] = []
+    rows: list[Tree] = []
     row: list[Tree] = []
     while not parser.accept("end"):
         row.append(parser.sum())
@@ -151,5 +157,17 @@ def _matrix(parser: _Parser) -> Tree:
                 raise UnreadableError("matrix")
     if parser.group_text() != kind or row or len({len(r) for r in rows}) != 1:
         raise UnreadableError("matrix")
-    matrix = ("mat", *rows)
+    matrix: Tree = ("mat", *rows)
     return ("fn", "det", matrix) if kind == "vmatrix" else matrix
+
+
+_READERS: dict[str, Callable[[_Parser], Tree]] = {
+    "pi": lambda parser: ("const", "pi"),
+    **dict.fromkeys(("infty", "infinity", "oo"), lambda parser: ("const", "inf")),
+    "frac": _fraction,
+    "sqrt": _root,
+    "binom": _binomial,
+    "lfloor": _rounded("floor"),
+    "lceil": _rounded("ceil"),
+    "begin": _matrix,
+}

@@ -147,14 +147,10 @@ class Comparer:
         left, right = sides
         assert left is not None
         assert right is not None
-        if any(re.match(r"\d{1,2}:\d\d(?!\d)", n.text) for n in (gold, answer)):
-            if isinstance(gold, Ratio) and isinstance(answer, Ratio):
-                same_times = [s.text.lstrip("0") for s in left] == [s.text.lstrip("0") for s in right]
-                return same_times or (
-                    not any(re.fullmatch(r"\d{1,2}:0\d", n.text) for n in (gold, answer))
-                    and self._proportional(left, right)
-                )
-        return self._proportional(left, right)
+        if [s.text.lstrip("0") for s in left] == [s.text.lstrip("0") for s in right]:
+            return True
+        times = any(re.match(r"\d{1,2}:0\d(?!\d)", n.text) for n in (gold, answer))
+        return not times and self._proportional(left, right)
 
     def _proportional(self, left: list[Scalar], right: list[Scalar]) -> bool:
         if len(left) != len(right):

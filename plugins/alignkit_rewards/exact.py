@@ -10,9 +10,8 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 
 from alignkit_rewards.expression import Tree
 
@@ -85,7 +84,7 @@ def _exact_power(base: Fraction, exponent: Fraction) -> Fraction:
     if base in {0, 1, -1}:
         if base == 0 and exponent <= 0:
             raise NotExactError("0^0")
-        return base ** (exponent.numerator % 2 if base == -1 else 1) if exponent else Fraction(1)
+        return Fraction(1) if exponent.numerator % 2 == 0 else base
     if _bits(base) * abs(exponent) > MAX_BITS:
         raise NotExactError("too large")
     return Fraction(base**exponent.numerator)
@@ -95,10 +94,9 @@ def _exact_root(base: Fraction, exponent: Fraction) -> Fraction:
     degree = exponent.denominator
     if base < 0 or degree > 64 or _bits(base) * abs(exponent.numerator) > MAX_BITS:
         raise NotExactError("root")
-    powered = base ** abs(exponent.numerator)
-    root = Fraction(_integer_root(powered.numerator, degree), 1) / _integer_root(
-        powered.denominator, degree
-    )
+    powered = Fraction(base ** abs(exponent.numerator))
+    top = _integer_root(powered.numerator, degree)
+    root = Fraction(top, _integer_root(powered.denominator, degree))
     return root if exponent > 0 or not root else 1 / root
 
 
@@ -124,12 +122,18 @@ def _exact_function(name: str, arguments: list[Fraction]) -> Fraction:
     if name == "sqrt":
         return _exact_root(arguments[0], Fraction(1, 2))
     if name in {"abs", "floor", "ceil"} and len(arguments) == 1:
-        return Fraction({"abs": abs, "floor": math.floor, "ceil": math.ceil}[name](arguments[0]))
+        return _rounded(name, arguments[0])
     if name in {"max", "min"} and arguments:
         return max(arguments) if name == "max" else min(arguments)
     if name == "mod" and arguments[1]:
         return arguments[0] % arguments[1]
     return _integer_function(name, arguments)
+
+
+def _rounded(name: str, number: Fraction) -> Fraction:
+    if name == "abs":
+        return abs(number)
+    return Fraction(math.floor(number) if name == "floor" else math.ceil(number))
 
 
 def _integer_function(name: str, arguments: list[Fraction]) -> Fraction:
@@ -141,11 +145,11 @@ def _integer_function(name: str, arguments: list[Fraction]) -> Fraction:
     if name == "binomial" and len(integers) == 2:
         return Fraction(math.comb(*integers))
     if name in {"gcd", "lcm"}:
-        return Fraction({"gcd": math.gcd, "lcm": math.lcm}[name](*integers))
+        return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
     raise NotExactError(name)
 
 
-_EXACT: dict[str, Callable[..., Any]] = {
+_EXACT: dict[str, Callable[..., Fraction]] = {
     "add": lambda a, b: a + b,
     "mul": lambda a, b: a * b,
     "div": _exact_divide,

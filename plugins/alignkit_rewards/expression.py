@@ -13,48 +13,23 @@ No text is ever evaluated as Python; depth and length are capped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from alignkit_rewards.normalize import ROW
+from alignkit_rewards.tokens import (
+    DECORATION,
+    NO_FACTOR,
+    PLAIN_SUBSCRIPT,
+    UnreadableError,
+    mixed_numbers,
+    tokens,
+)
 
 Tree = tuple[Any, ...]
 
 MAX_LENGTH = 3000
 MAX_DEPTH = 80
-
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
-    "rho varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma "
-    "Upsilon Phi Psi Omega ell hbar".split()
-)
-FUNCTIONS = frozenset(
-    "sin cos tan sec csc cosec cot arcsin arccos arctan arcsec arccsc arccot asin acos atan sinh "
-    "cosh tanh sech csch coth arcsinh arccosh arctanh asinh acosh atanh ln log lg exp sqrt cbrt "
-    "abs floor ceil sgn sign gcd lcm max min det binomial factorial".split()
-)
-_ALIASES = {
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh",
-    "acosh": "arccosh", "atanh": "arctanh", "cosec": "csc", "sgn": "sign",
-}  # fmt: skip
-_WORDS = sorted([*GREEK, *FUNCTIONS, "pi", "infty", "infinity", "oo", "pm"], key=len, reverse=True)
-_TOKEN = re.compile(
-    rf"\s*(?:(?P<num>\d+(?:\.\d+)?[eE][+-]?\d{{1,4}}(?![\d.])|\d+\.?\d*|\.\d+)|\\(?P<cmd>[A-Za-z]+)"
-    rf"|(?P<word>[A-Za-z]+)|(?P<sym>\\[{{}}|]|[-+*/^_!|(){{}}\[\],&%'{ROW}]))"
-)
-_PLAIN_SUBSCRIPT = re.compile(r"_([A-Za-z]{2,})")
-_DECORATION = frozenset(
-    "mathrm mathbf mathit mathsf mathcal mathbb vec hat bar tilde overline underline widehat "
-    "overrightarrow text".split()
-)
-_NO_FACTOR = frozenset("pm mp cdot times div bmod mod end rfloor rceil rangle".split())
-_MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix array".split())
-
-
-class UnreadableError(ValueError):
-    """The text is not an expression this parser knows."""
 
 
 @lru_cache(maxsize=8192)
@@ -67,64 +42,18 @@ def parse(text: str) -> Tree:
     if len(text) > MAX_LENGTH:
         raise UnreadableError("too long")
     if "\\" not in text:
-        text = _PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
-    parser = _Parser(_mixed_numbers(text))
+        text = PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
+    parser = _Parser(mixed_numbers(text))
     tree = parser.sum()
     parser.expect_end()
     return tree
-
-
-def _mixed_numbers(text: str) -> str:
-    text = re.sub(r"(?<![\w.^_)}/])(\d+) ?\\frac ?(\d) ?(\d)(?!\d)", r"\1\\frac{\2}{\3}", text)
-    text = re.sub(
-        r"(?<![\w.^_)}/])(\d+) ?\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}", _mixed(r"\frac"), text
-    )
-    return re.sub(r"(?<![\w.^_)}/])(\d+) (\d+)/(\d+)(?![\w.])", _mixed(""), text)
-
-
-def _mixed(kind: str) -> Callable[[re.Match[str]], str]:
-    def rewrite(found: re.Match[str]) -> str:
-        whole, top, bottom = found.groups()
-        if len(bottom) > 9 or int(top) >= int(bottom):
-            return found[0]
-        return f"({whole}+{top}/{bottom})"
-
-    return rewrite
-
-
-def _tokens(text: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    at = 0
-    text = text.rstrip()
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise UnreadableError(f"unexpected {text[at : at + 10]!r}")
-        kind = str(match.lastgroup)
-        at = match.end()
-        if kind == "word":
-            found += _split_word(match[kind])
-        else:
-            found.append((kind, match[kind]))
-    return found
-
-
-def _split_word(word: str) -> list[tuple[str, str]]:
-    """Cut run-together letters into known names and single-letter variables."""
-    found: list[tuple[str, str]] = []
-    at = 0
-    while at < len(word):
-        name = next((w for w in _WORDS if word.startswith(w, at)), None)
-        found.append(("cmd", name) if name else ("var", word[at]))
-        at += len(name) if name else 1
-    return found
 
 
 class _Parser:
     """Recursive descent; each method reads one level of precedence."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = _tokens(text)
+        self.tokens = tokens(text)
         self.at = 0
         self.depth = 0
         self.bars = 0
@@ -237,7 +166,7 @@ class _Parser:
         if kind in {"num", "var"}:
             return True
         if kind == "cmd":
-            return value not in _NO_FACTOR
+            return value not in NO_FACTOR
         return value in {"(", "[", "{"} or (value == "|" and not self.bars)
 
     # -------------------------------------------------------------- atoms
@@ -322,7 +251,7 @@ class _Parser:
             if kind == "end":
                 raise UnreadableError("open brace")
             depth += {"{": 1, "}": -1}.get(value, 0) if kind == "sym" else 0
-            if value not in {"{", "}"} and value not in _DECORATION:
+            if value not in {"{", "}"} and value not in DECORATION:
                 parts.append(value)
         return "".join(parts)
 

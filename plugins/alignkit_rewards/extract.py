@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.expression import FUNCTIONS, GREEK
 from alignkit_rewards.formats import boxed_spans
-from alignkit_rewards.normalize import plain_unicode
+from alignkit_rewards.normalize import plain_unicode, word_set
+from alignkit_rewards.tokens import FUNCTIONS, GREEK
 from alignkit_rewards.units import known_unit
 
 MAX_TEXT = 20_000
@@ -27,12 +27,12 @@ _FORMULA = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.][.!?。])[*\s]+(?=[A-Z\"'(\\$*I]|$)|\n\s*\n")
 _ROUGHLY = re.compile(
-    r"[\s,;]*(?:\(|\bor\b|\bwhich is\b|\bi\.e\.,?)\s*"
+    r"[\s,;]{0,4}(?:\(|\bor\b|\bwhich is\b|\bi\.e\.,?)\s*"
     r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s",
     re.I,
 )
 _RATIO = re.compile(r"\d+ to \d+")
-_STEP_OFF = frozenset("in within after per every each".split())
+_STEP_OFF = word_set("in within after per every each")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
 _HOLE = "\x02"
 
@@ -147,9 +147,7 @@ def _wordy(text: str) -> bool:
 
 
 def _restore(text: str, formulas: list[str]) -> str:
-    return re.sub(
-        f"{_HOLE}(\\d+){_HOLE}", lambda m: f" {formulas[int(m[1])]} ", text
-    ).strip()
+    return re.sub(f"{_HOLE}(\\d+){_HOLE}", lambda m: f" {formulas[int(m[1])]} ", text).strip()
 
 
 def _last_run(sentence: str, formulas: list[str]) -> str:

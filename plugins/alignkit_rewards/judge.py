@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -12,10 +11,8 @@ from alignkit_rewards.extract import answer_in
 from alignkit_rewards.structure import Bag, Group, Node, Relation, Scalar, Text, Union, read
 from alignkit_rewards.verdict import Conventions, Verdict
 
-
-def warm_up() -> None:
-    """Import the symbolic library before the first verdict is timed."""
-    importlib.import_module("math_verify")
+MAX_LENGTH = 4000
+"""Characters of an answer, once its prose is cut off, that are read as mathematics."""
 
 
 def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
@@ -27,18 +24,19 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted = gold_answer(gold)
-    if letter := words.choice(wanted):
-        if words.chosen(answer) == letter or words.chosen(answer_in(answer)) == letter:
-            return Verdict(True, "choice")
+    said = (answer, answer_in(answer))
+    if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
+        return Verdict(True, "choice")
     target = _read(wanted, rules)
-    if isinstance(target, Text) or _is_words(target):
-        if words.same_words(wanted, answer) or words.same_words(wanted, answer_in(answer)):
-            return Verdict(True, "text")
-    found = words.number_word(answer_in(answer))
-    said = _read(found, rules)
-    if Comparer(rules).same(target, said):
+    if _is_words(target) and any(words.same_words(wanted, s) for s in said):
+        return Verdict(True, "text")
+    found = words.number_word(said[1])
+    if len(found) > MAX_LENGTH:
+        return Verdict(False, "too long")
+    value = _read(found, rules)
+    if Comparer(rules).same(target, value):
         return Verdict(True, "expression")
-    return Verdict(False, "unparsed" if unread(said) else "different")
+    return Verdict(False, "unparsed" if unread(value) else "different")
 
 
 @lru_cache(maxsize=4096)
@@ -52,7 +50,9 @@ def _read(text: str, rules: Conventions) -> Node:
 
 
 def _is_words(node: Node) -> bool:
-    """Return whether a gold that did not parse is made of words."""
+    """Return whether a gold is made of words, or of what can only be compared as words."""
+    if isinstance(node, Text):
+        return True
     return isinstance(node, Scalar) and (node.tree is None or node.text.isalpha())
 
 

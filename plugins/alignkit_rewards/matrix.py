@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alignkit_rewards.expression import Tree, UnreadableError
+from alignkit_rewards.expression import Tree
+from alignkit_rewards.tokens import UnreadableError
 
 Rows = tuple[tuple[Tree, ...], ...]
 

@@ -10,6 +10,12 @@ import re
 import unicodedata
 from functools import lru_cache
 
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ",
     "⋅": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ", "∗": "*", "÷": r"\div ", "∕": "/", "⁄": "/",
@@ -43,10 +49,10 @@ _RENAMED = {
     "bold": "mathbf", "bf": "", "rm": "", "it": "", "operatorname": "mathrm",
     "smallmatrix": "matrix",
 }  # fmt: skip
-_SPACING = frozenset(
+_SPACING = word_set(
     "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle "
     "textstyle scriptstyle limits nolimits hfill nonumber smallskip medskip bigskip noindent "
-    "phantom thinspace allowbreak strut qquad quad enspace".split()
+    "phantom thinspace allowbreak strut qquad quad enspace"
 )
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
 _GLUED_QUAD = re.compile(r"\\(q?quad)(?=[A-Za-z])")
@@ -67,7 +73,7 @@ def canonical(text: str) -> str:
     >>> print(canonical(r"\dfrac{1}{2}\,\text{m}"), canonical("5½ − √3"))
     \frac{1}{2} \text{m} 5 1/2 - \sqrt{3}
     """
-    text = plain_unicode(text.replace(ROW, " "))
+    text = re.sub(r"\s+", " ", plain_unicode(text.replace(ROW, " ")))
     if "\\begin" not in text.replace("\\\\begin", ""):
         text = _KNOWN_AFTER_DOUBLE.sub(r"\\", text)
     text = text.replace("\\\\", f" {ROW} ")
@@ -76,9 +82,10 @@ def canonical(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\\!)\s*(?=\d{3})", "", text)
     text = re.sub(r"\\[,;:! /]|~|\\(?=\s)", " ", text)
     text = _COMMAND.sub(_renamed, text)
+    text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", r"^\\circ ", text)
     text = re.sub(r"(?<![\d)])!=", r"\\ne ", text)
-    text = re.sub(r"\s*<=\s*", r" \\le ", re.sub(r"\s*>=\s*", r" \\ge ", text))
+    text = text.replace("<=", r" \le ").replace(">=", r" \ge ")
     text = text.replace("**", "^").replace("==", "=").replace("+-", r"\pm ")
     return re.sub(r"\s+", " ", text).strip()
 

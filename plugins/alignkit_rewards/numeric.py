@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 from mpmath import mp
 
 from alignkit_rewards.exact import NotExactError, NoValueError, contains, exact_value, names
 from alignkit_rewards.expression import Tree
+from alignkit_rewards.normalize import word_set
 
 DIGITS = 60
 """Working precision in decimal digits; more where the literals of an expression have more."""
@@ -119,10 +121,10 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "neg": lambda a: -a,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{f: _bounded(getattr(mp, f)) for f in "sin cos tan sec csc cot sinh cosh tanh".split()},
-    **{f: _bounded(getattr(mp, f)) for f in "sech csch coth".split()},
-    **{"arc" + f: getattr(mp, "a" + f) for f in "sin cos tan sec csc cot".split()},
-    **{"arc" + f: getattr(mp, "a" + f) for f in "sinh cosh tanh".split()},
+    **{f: _bounded(getattr(mp, f)) for f in word_set("sin cos tan sec csc cot sinh cosh tanh")},
+    **{f: _bounded(getattr(mp, f)) for f in word_set("sech csch coth")},
+    **{"arc" + f: getattr(mp, "a" + f) for f in word_set("sin cos tan sec csc cot")},
+    **{"arc" + f: getattr(mp, "a" + f) for f in word_set("sinh cosh tanh")},
     "ln": mp.log, "log": mp.log, "sqrt": mp.sqrt, "cbrt": mp.cbrt, "abs": abs,
     "floor": _real(mp.floor), "ceil": _real(mp.ceil), "sign": _real(mp.sign),
     "max": _real(max), "min": _real(min), "mod": _real(lambda a, b: a - b * mp.floor(a / b)),
@@ -146,10 +148,8 @@ def _working_digits(tree: Tree) -> int:
         return len(str(tree[1].numerator)) + len(str(tree[1].denominator)) - 2
     inner = sum(_working_digits(t) for t in tree[1:] if isinstance(t, tuple))
     if tree[0] == "pow":
-        try:
+        with suppress(NotExactError, NoValueError):
             inner += min(300, int(abs(exact_value(tree[2])) * max(1, _working_digits(tree[1]))))
-        except (NotExactError, NoValueError):
-            pass
     return inner
 
 

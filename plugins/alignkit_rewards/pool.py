@@ -35,16 +35,22 @@ MEMORY_MB = 1024
 START_S = 120.0
 """A worker that has not reported ready after this many seconds never will."""
 
-GRACE_S = 1.0
-"""The parent kills a worker this long after the worker's own alarm should have."""
+GRACE_S = 10.0
+"""The parent kills a worker this long after the worker's own alarm should have: the alarm stands
+still while sympy is imported."""
 
 CHUNK = 16
 """Most pairs sent to a worker at once."""
 
-_BOOT = (
-    "import sys; sys.path[:0] = sys.argv[2].split(chr(10)); "
-    "from alignkit_rewards.worker import main; main(int(sys.argv[1]))"
-)
+_BOOT = """
+import sys, types
+package = types.ModuleType("alignkit_rewards")  # graders need none of what its __init__ imports
+package.__path__ = [sys.argv[2]]
+sys.modules["alignkit_rewards"] = package
+sys.path[:0] = sys.argv[3].split(chr(10))
+from alignkit_rewards.worker import main
+main(int(sys.argv[1]))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,9 @@ class Worker:
     """One grading process."""
 
     def __init__(self) -> None:
-        here = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
+        here, path = str(Path(__file__).parent), "\n".join(p for p in sys.path if p)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), "\n".join(here)],
+            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), here, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

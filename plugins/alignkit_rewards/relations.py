@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from mpmath import mp  # type: ignore[import-untyped]
+
 from alignkit_rewards.exact import NotExactError, NoValueError, names, residue
 from alignkit_rewards.expression import Tree
 from alignkit_rewards.intervals import as_intervals
-from alignkit_rewards.numeric import agree, mp, points, precision, value
+from alignkit_rewards.numeric import agree, points, precision, value
 from alignkit_rewards.scalars import squeeze
 from alignkit_rewards.structure import Bag, Group, Node, Ratio, Relation, Scalar, Text, Union
 

@@ -6,10 +6,13 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from mpmath import mp  # type: ignore[import-untyped]
+
+from alignkit_rewards import symbolic
 from alignkit_rewards.exact import NotExactError, NoValueError, exact_value, residue
 from alignkit_rewards.expression import Tree
 from alignkit_rewards.literals import rounds_to
-from alignkit_rewards.numeric import agree, mp, precision, value
+from alignkit_rewards.numeric import agree, precision, value
 from alignkit_rewards.structure import Scalar
 from alignkit_rewards.units import units_agree
 from alignkit_rewards.verdict import Conventions
@@ -25,7 +28,7 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
     if squeeze(gold.text) == squeeze(answer.text):
         return gold.percent == answer.percent or rules.percent != "value"
     if gold.tree is None or answer.tree is None:
-        return False
+        return symbolic.same(gold.text, answer.text)
     if based := _BASED.fullmatch(gold.text):
         return _same_in_base(based, answer.text)
     if not rules.unsimplified and _is_sum_left_undone(gold.tree, answer.tree):
@@ -159,4 +162,4 @@ def _is_plain(tree: Tree) -> bool:
         return False
     top = _exact(tree[1])
     bottom = _exact(tree[2])
-    return bool(top and bottom) and (top / bottom).denominator == bottom
+    return bool(top and bottom) and Fraction(top or 0, bottom or 1).denominator == bottom

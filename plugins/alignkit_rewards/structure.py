@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from alignkit_rewards.exact import choose_signs, contains
-from alignkit_rewards.expression import Tree, UnreadableError, parse
+from alignkit_rewards.expression import Tree, parse
 from alignkit_rewards.matrix import fold
-from alignkit_rewards.normalize import canonical, matching
+from alignkit_rewards.normalize import ROW, canonical, matching
+from alignkit_rewards.tokens import UnreadableError
 from alignkit_rewards.units import split_currency, split_percent, split_unit
 
 
@@ -95,7 +96,7 @@ _COLON = re.compile(r":")
 _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SCALED = re.compile(rf"(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
+_SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
 _RATIO_WORDS = re.compile(r"\d+ to \d+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
 
@@ -126,8 +127,10 @@ def strip_marks(text: str) -> str:
     ('5', 'x', '\\$5')
     """
     text = re.sub(r"(?<!\\)\$|\\[()\[\]]", " ", text)
-    text = re.sub(r"^(?:\s|,|;|:(?=\s))+|(?:\s|,|;|:|\.(?=\s*$)|\x01)+$", "", text)
-    while (box := re.match(r"\\boxed ?\{", text)) and matching(text, box.end() - 1) == len(text) - 1:
+    text = text.strip().lstrip(",;: ").rstrip(f",;:. {ROW}")
+    while (box := re.match(r"\\boxed ?\{", text)) and matching(text, box.end() - 1) == len(
+        text
+    ) - 1:
         text = text[box.end() : -1].strip()
     return text
 
@@ -183,9 +186,7 @@ def _levels(text: str) -> list[int]:
             continue
         if text.startswith("\\begin", at) or text.startswith("\\langle", at):
             depth += 1
-        elif text.startswith("\\end", at) or text.startswith("\\rangle", at):
-            depth -= 1
-        elif char in ")]}":
+        elif text.startswith("\\end", at) or text.startswith("\\rangle", at) or char in ")]}":
             depth -= 1
         levels.append(depth)
         depth += char in "([{"

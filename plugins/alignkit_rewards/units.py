@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.expression import FUNCTIONS, GREEK
+from alignkit_rewards.normalize import word_set
+from alignkit_rewards.tokens import FUNCTIONS, GREEK
 
 _SAME = {
     "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "km": "kilometer",
@@ -17,26 +18,30 @@ _SAME = {
     "km/h": "kilometer/hour", "mph": "mile/hour", "km/hr": "kilometer/hour", "m/s": "meter/second",
     "kmh": "kilometer/hour", "ounces": "ounce", "hz": "hertz", "gram": "gram", "sq": "square",
 }  # fmt: skip
-_KNOWN = frozenset(
+_KNOWN = word_set(
     "centimeter millimeter kilometer meter inch foot yard mile kilogram milligram gram pound ounce "
     "milliliter liter gallon quart pint cup second minute hour day week month year degree radian "
-    "dollar cent euro hertz acre ton tonne watt joule newton volt ampere byte".split()
+    "dollar cent euro hertz acre ton tonne watt joule newton volt ampere byte"
 )
-DIRECTIONS = frozenset("east west north south am pm left right up down bc ad".split())
+DIRECTIONS = word_set("east west north south am pm left right up down bc ad")
 """Words after a number that are part of the answer, not a unit."""
 
 _WORD = r"[A-Za-z]{2,}\.?"
 _TEXT = r"\\(?:text|mathrm)\s*\{[^{}]*\}"
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|\d))?"
 _JOIN = r"\s*(?:/|\\cdot|\*|-|,)?\s*"
-_TAIL = re.compile(rf"^(?P<core>.*?[\d)\]}}%'a-z.])(?P<gap>\s*)(?P<unit>{_TEXT}.*|{_WORD}.*)$", re.S)
+_TAIL = re.compile(
+    rf"^(?P<core>.*?[\d)\]}}%'a-z.])(?P<gap>\s*)(?P<unit>{_TEXT}.*|{_WORD}.*)$", re.S
+)
 _UNIT = re.compile(rf"(?:(?:{_TEXT}|{_WORD}|[a-zA-Z](?=\s|$)){_POWER}{_JOIN})+")
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|per cent|pct)\s*\}|per ?cent(?:age)?|pct\.?)"
     r"(?:\s+points?)?$",
     re.I,
 )
-_CURRENCY = re.compile(r"^(?P<sign>[+-]?)\s*(?:US)?(?P<mark>\\?\$|€|£|¥|\\text\s*\{\s*\\?\$\s*\})\s*")
+_CURRENCY = re.compile(
+    r"^(?P<sign>[+-]?)\s*(?:US)?(?P<mark>\\?\$|€|£|¥|\\text\s*\{\s*\\?\$\s*\})\s*"
+)
 _MARKS = {"€": "euro", "£": "pound sterling", "¥": "yen"}
 _TEMPERATURE = re.compile(r"\^\\circ\s*(?:\\(?:text|mathrm)\s*\{\s*([CFK])\s*\}|([CFK]))$")
 _METRES = re.compile(r"(?<=\d)\s*(?:m|cm|km|mm|ft|in)\s*\^\{?[23]\}?$")
@@ -107,7 +112,7 @@ def _is_unit(unit: str, *, attached: bool) -> bool:
     if any(w in FUNCTIONS or w in GREEK or w == "pi" for w in words) or len(words) > 8:
         return False
     first = _singular(words[0]) if words else ""
-    known = first in _KNOWN or first in {"square", "cubic"}
+    known = first in _KNOWN | DIRECTIONS | {"square", "cubic"}
     if unit.startswith("\\"):
         return bool(words)
     return known if attached or (len(words[0]) < 3 and words[0] != "of") else True

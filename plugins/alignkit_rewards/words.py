@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.normalize import canonical
+from alignkit_rewards.normalize import canonical, word_set
 
 _COMMAND_GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathsf)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\.?")
@@ -15,15 +15,16 @@ _CHOSEN = (
     re.compile(r"\(([A-Z])\)\W*$"),
     re.compile(r"(?:\bis|:)\s*([A-Z])\W*$"),
 )
-_NUMBERS = {
-    w: str(i)
-    for i, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split()
+_NUMBERS = dict(
+    pair.split(":")
+    for pair in word_set(
+        "zero:0 one:1 two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10 eleven:11 "
+        "twelve:12 thirteen:13 fourteen:14 fifteen:15 sixteen:16 seventeen:17 eighteen:18 "
+        "nineteen:19 twenty:20"
     )
-}
+)
 _DENIED = re.compile(r"\b(?:not|no|never|neither|nor|or|isn't|cannot|n't|either)\b|n't\b|/", re.I)
-_FILLER = frozenset("a an the is are it he she they was be so therefore thus hence answer".split())
+_FILLER = word_set("a an the is are it he she they was be so therefore thus hence answer")
 _SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no"}
 
 MAX_SENTENCE = 40
@@ -86,9 +87,10 @@ def same_words(gold: str, answer: str) -> bool:
         return False
     if _SAME.get(wanted, wanted) == _SAME.get(said, said):
         return True
-    kept = [w for w in wanted.split() if w not in _FILLER], [
-        w for w in said.split() if w not in _FILLER
-    ]
+    kept = (
+        [w for w in wanted.split() if w not in _FILLER],
+        [w for w in said.split() if w not in _FILLER],
+    )
     if kept[0] and kept[0] == kept[1]:
         return True
     if not 0 < len(said.split()) <= MAX_SENTENCE or (

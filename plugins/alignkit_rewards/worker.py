@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -20,9 +21,7 @@ def main(memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
-        from alignkit_rewards import judge
-
-        judge.warm_up()
+        importlib.import_module("alignkit_rewards.judge")
         _limit_memory(memory_mb)
     except Exception:
         out.write(json.dumps(traceback.format_exc(limit=3)) + "\n")
