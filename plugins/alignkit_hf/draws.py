@@ -38,7 +38,7 @@ def uniforms(streams: Tensor, positions: Tensor) -> Tensor:
     x = (x ^ _shifted(x, 30)) * _signed(_FACTOR_1)
     x = (x ^ _shifted(x, 27)) * _signed(_FACTOR_2)
     x = x ^ _shifted(x, 31)
-    return _shifted(x, 11).double().mul(2.0**-53)
+    return torch.mul(_shifted(x, 11).double(), 2.0**-53)
 
 
 def _mix(x: int) -> int:

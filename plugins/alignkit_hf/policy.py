@@ -176,7 +176,7 @@ def _savable(config: GenerationConfig) -> GenerationConfig:
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bars and warnings off the terminal."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
