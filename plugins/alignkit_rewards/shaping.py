@@ -43,7 +43,7 @@ def length_penalty(length: int, *, free: int, span: int) -> float:
     >>> [length_penalty(n, free=100, span=50) for n in (80, 100, 125, 150, 900)]
     [0.0, 0.0, -0.5, -1.0, -1.0]
     """
-    return -min(1.0, max(0, length - free) / span)
+    return 0.0 - min(1.0, max(0, length - free) / span)
 
 
 def overlong_penalty(length: int, *, max_length: int, cache: int) -> float:
@@ -67,4 +67,4 @@ def repetition_penalty(text: str, *, n: int) -> float:
     """
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return -(len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+    return (len(set(grams)) - len(grams)) / len(grams) if grams else 0.0
