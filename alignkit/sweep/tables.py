@@ -26,6 +26,8 @@ class SharedTable(Params[Any]):
     factors: dict[str, Any] = Field(default_factory=dict)
     """Arrays of factors by which the recipe's own value is multiplied, so that a sweep keeps its
     meaning at another scale."""
+    same_as: dict[str, Any] = Field(default_factory=dict)
+    """Keys that take the recipe's value of another key, such as ``"rollout.max_tokens"``."""
 
 
 class VariantTable(SharedTable):

@@ -15,22 +15,12 @@ from pydantic import ValidationError
 
 from alignkit import recipe, toml
 from alignkit.component import Params
-from alignkit.errors import Origin, Problem, RecipeError, did_you_mean, shown
+from alignkit.errors import Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
+from alignkit.sweep.settings import HOW, How, Setting, below, label, layer, leaves, value
 from alignkit.sweep.stop import StopTable
 from alignkit.sweep.tables import SweepTable, VariantTable
 from alignkit.toml import Document, Key
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One value of a grid point."""
-
-    key: Key
-    value: Any
-    relative: bool
-    """Whether ``value`` multiplies what the recipe says."""
-    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -115,8 +105,8 @@ class Sweep:
             overlays, seeds = tuple(self._files(name, "with")), own.seeds or self.table.seeds
             if len(set(seeds)) < len(seeds):
                 self.problem(self._at(name, "seeds")[0], f"a seed stands twice in {list(seeds)}")
-            for label, point in self._points(name):
-                folder = "/".join(filter(None, [name, label])) or self.path.stem
+            for point, varied in self._points(name):
+                folder = "/".join(filter(None, [name, label(varied)])) or self.path.stem
                 yield Variant(
                     folder, name, recipes[0], overlays, seeds, point, own.best_of, own.start_from
                 )
@@ -143,27 +133,34 @@ class Sweep:
         at, value = self._at(name, key)
         folder = (self.document.origin(at).file or self.path).parent
         for file in [value] if isinstance(value, str) else value:
-            if not (folder / file).is_file():
-                self.problem(at, f"no such file: {file} (looked for {folder / file})")
-            yield folder / file
+            path = (folder / file).resolve()
+            if not path.is_file():
+                self.problem(at, f"no such file: {file} (looked for {path})")
+            yield path
 
-    def _points(self, name: str) -> Iterator[tuple[str, tuple[Setting, ...]]]:
-        """Yield label and settings of each combination of the grid and the factors."""
-        axes = []
-        for field_name in ("grid", "factors"):
-            at, table = self._at(name, field_name)
-            for key, values in _leaves(dict(table)):
-                if not isinstance(values, list) or not values:
-                    self.problem((*at, *key), f"expected an array of values, got {values!r}")
-                    continue
-                origin, relative = self.document.origin((*at, *key)), field_name == "factors"
-                axes.append([Setting(key, value, relative, origin) for value in values])
+    def _points(self, name: str) -> Iterator[tuple[tuple[Setting, ...], list[Setting]]]:
+        """Yield each combination of the grid and the factors, and what of it is varied."""
+        axes = [axis for how in HOW for axis in self._axes(name, how)]
         for point in product(*axes):
             varied = [s for s, axis in zip(point, axes, strict=True) if len(axis) > 1]
-            yield ",".join(_label(s, varied) for s in varied), point
+            yield point, varied
+
+    def _axes(self, name: str, how: How) -> Iterator[list[Setting]]:
+        at, table = self._at(name, how)
+        for key, found in leaves(dict(table)):
+            wanted = str if how == "same_as" else list
+            if not isinstance(found, wanted) or not found:
+                what = "another key's name" if wanted is str else "an array of values"
+                self.problem((*at, *key), f"expected {what}, got {found!r}")
+                continue
+            values = [found] if isinstance(found, str) else found
+            yield [Setting(key, v, how, self.document.origin((*at, *key))) for v in values]
 
     def _check(self) -> None:
         """Resolve every variant, each that continues another with all it could come from."""
+        names = [v.name for v in self.variants]
+        for name in {n for n in names if names.count(n) > 1}:
+            self.problem((), f"two variants would have the same folder: {name}")
         twins: dict[str, Variant] = {}
         for variant in self.variants:
             for chain in self._chains(variant):
@@ -177,6 +174,8 @@ class Sweep:
                 twin = twins.setdefault(json.dumps(plan, sort_keys=True), variant)
                 if twin is not variant:
                     message = f"{variant.name!r} and {twin.name!r} are the same run"
+                    if self.overrides:
+                        message += f"; is what they vary set by -s {' -s '.join(self.overrides)}?"
                     self.problem(_table_of(variant.table), message)
 
     def _chains(self, variant: Variant) -> Iterator[tuple[Variant, ...]]:
@@ -209,16 +208,16 @@ class Sweep:
         self, variant: Variant, chain: Sequence[Variant], weights: Path | None
     ) -> Document:
         document = toml.read(variant.recipe, (*variant.overlays, *self.overlays))
-        layers = [_below(self.document, ("set",))]
+        layers = [below(self.document, ("set",))]
         for part in (*chain, variant):
-            layers.append(_below(self.document, ("variants", part.table, "set")))
-            layers += [_layer(s.key, _value(s, document), s.origin) for s in part.point]
+            layers.append(below(self.document, ("variants", part.table, "set")))
+            layers += [layer(s.key, value(s, document), s.origin) for s in part.point]
         if variant.seeds:
             at, _ = self._at(variant.table, "seeds")
-            layers.append(_layer(("seed",), variant.seeds[0], self.document.origin(at)))
+            layers.append(layer(("seed",), variant.seeds[0], self.document.origin(at)))
         if weights:
             origin = self.document.origin(("variants", variant.table, "start_from"))
-            layers.append(_layer(("policy", "path"), str(weights), origin))
+            layers.append(layer(("policy", "path"), str(weights), origin))
         for layer in (*layers, toml.typed(self.overrides)):
             toml.merge(document, copy.deepcopy(layer))
         return document
@@ -226,59 +225,11 @@ class Sweep:
     def settings(self, variant: Variant) -> dict[str, str]:
         """Return what a variant sets by dotted key, a factor as ``×0.1``."""
         table = self.document.table.get("variants", {}).get(variant.table, {})
-        values = {".".join(k): json.dumps(v) for k, v in _leaves(table.get("set", {}))}
-        point = {".".join(s.key): f"{'×' * s.relative}{json.dumps(s.value)}" for s in variant.point}
+        values = {".".join(k): json.dumps(v) for k, v in leaves(table.get("set", {}))}
+        marks = {"grid": "", "factors": "×", "same_as": "as "}
+        point = {".".join(s.key): f"{marks[s.how]}{s.value}" for s in variant.point}
         return values | point
 
 
 def _table_of(name: str) -> Key:
     return ("variants", name) if name else ()
-
-
-def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*at, name))
-        else:
-            yield (*at, name), value
-
-
-def _label(setting: Setting, varied: Sequence[Setting]) -> str:
-    """Return ``lr=0.0001`` or, for a factor, ``lr_x0.1``; the whole key where names clash."""
-    named = setting.key[:-1] if setting.key[-1] == "use" and len(setting.key) > 1 else setting.key
-    clash = sum(s.key[-1] == setting.key[-1] for s in varied) > 1
-    name = ".".join(named) if clash else named[-1]
-    value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
-    return re.sub(r"[^\w.=+-]+", "_", f"{name}{'_x' if setting.relative else '='}{value}")
-
-
-def _below(document: Document, at: Key) -> Document:
-    """Return a sub-table as a document of its own, its values knowing where they stand."""
-    table: Any = document.table
-    for name in at:
-        table = table.get(name, {})
-    origins = {k[len(at) :]: o for k, o in document.origins.items() if k[: len(at)] == at}
-    return Document(table, origins, document.path)
-
-
-def _layer(key: Key, value: Any, origin: Origin) -> Document:
-    table = value
-    for name in reversed(key):
-        table = {name: table}
-    return Document(table, {key[:n]: origin for n in range(1, len(key) + 1)})
-
-
-def _value(setting: Setting, base: Document) -> Any:
-    """Return a setting's value; a factor times what the recipe says, an integer if that is one."""
-    if not setting.relative:
-        return setting.value
-    own = dict(_leaves(base.table)).get(setting.key)
-    if isinstance(own, bool) or not isinstance(own, int | float):
-        says = "does not set this" if own is None else f"says {own!r}"
-        message = f"a factor needs a number to multiply; {shown(base.path)} {says}"
-        raise RecipeError([Problem(setting.key, message, origin=setting.origin)])
-    value = float(f"{own * setting.value:.6g}")
-    if isinstance(own, int) and not value.is_integer():
-        message = f"{setting.value} times the recipe's {own} is no whole number"
-        raise RecipeError([Problem(setting.key, message, origin=setting.origin)])
-    return int(value) if isinstance(own, int) else value
