@@ -218,8 +218,8 @@ class Sweep:
         if weights:
             origin = self.document.origin(("variants", variant.table, "start_from"))
             layers.append(layer(("policy", "path"), str(weights), origin))
-        for layer in (*layers, toml.typed(self.overrides)):
-            toml.merge(document, copy.deepcopy(layer))
+        for top in (*layers, toml.typed(self.overrides)):
+            toml.merge(document, copy.deepcopy(top))
         return document
 
     def settings(self, variant: Variant) -> dict[str, str]:
