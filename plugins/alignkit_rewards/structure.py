@@ -226,8 +226,8 @@ def _related(text: str, depth: int) -> Node | None:
     if any(sign in {r"\Rightarrow", r"\rightarrow"} for sign, _ in parts):
         return _read(parts[-1][1], depth + 1)
     parts = [p for p in parts if p[1].strip()]
-    if len(parts) == 1:
-        return _read(parts[0][1], depth + 1)
+    if len(parts) < 2:
+        return _read(parts[0][1], depth + 1) if parts else Scalar(text, None)
     signs = tuple(_RELATIONS[sign] for sign, _ in parts[1:])
     sides = tuple(_read(side, depth + 1) for _, side in parts)
     last = sides[-1]

@@ -1,0 +1,50 @@
+import pytest
+
+from alignkit_rewards.formats import boxed_answer, tagged_answer
+
+
+@pytest.mark.parametrize(
+    ("response", "strict", "answer"),
+    [
+        ("t </think> <answer>4</answer>", True, "4"),
+        ("t </think> <answer>4</answer> and then 5", True, "4"),
+        ("t </think> <answer>4</answer> <answer>5</answer>", True, "5"),
+        ("t </think> <answer>4</answer> <answer>5", True, "4"),  # the last COMPLETE answer
+        ("t </think> <answer>4 <answer>5</answer>", True, "5"),
+        ("t </think> <answer></answer>", True, ""),
+        ("t </think><answer>4</answer>", True, None),
+        ("t </think>  <answer>4</answer>", True, None),
+        ("t </think>\n<answer>4</answer>", True, None),
+        ("t </think><answer>4</answer>", False, "4"),
+        ("t </think> \n\n <answer>4</answer>", False, "4"),
+        ("t <answer>4</answer> </think>", False, None),
+        ("<answer>4</answer>", False, None),
+        ("t </think> <answer>4", True, None),
+        ("</answer> t </think> <answer>4", True, None),
+        ("", True, None),
+    ],
+)
+def test_the_last_complete_answer_of_a_well_formed_response_counts(response, strict, answer):
+    assert tagged_answer(response, strict=strict) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"so \boxed{5}", "5"),
+        (r"so \boxed{5}, no \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"so \boxed{5}, no \boxed{6", "5"),  # the last BALANCED box
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\text{a } b}}}", r"\text{a } b"),
+        (r"\boxed {7}", "7"),
+        (r"\boxed{", None),
+        ("5", None),
+    ],
+)
+def test_the_last_balanced_box_counts(response, answer):
+    assert boxed_answer(response) == answer
+
+
+def test_boxes_are_found_in_linear_time():
+    assert boxed_answer(r"\boxed{4" * 20_000) is None
+    assert boxed_answer("\\" * 50_000 + r"\boxed{4}" * 5_000) == "4"
