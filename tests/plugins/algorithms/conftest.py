@@ -110,6 +110,38 @@ class Toys:
         return torch.cat([p.detach().flatten().clone() for p in policy.model.parameters()])
 
 
+class Watched:
+    """A backend that notes what it is asked, and the policy's version at that moment."""
+
+    def __init__(self, inner):
+        self.inner, self.sampling, self.calls = inner, inner.sampling, []
+
+    def start(self, policy):
+        self.policy = policy
+        self._note("start")
+        self.inner.start(policy)
+
+    def sync(self, policy):
+        self._note("sync")
+        self.inner.sync(policy)
+
+    def generate(self, prompts, sampling):
+        self._note("generate")
+        return self.inner.generate(prompts, sampling)
+
+    def close(self):
+        self._note("close")
+        self.inner.close()
+
+    def _note(self, what):
+        self.calls.append((what, self.policy.version))
+
+
+@pytest.fixture
+def watched(toys):
+    return Watched(toys.backend())
+
+
 @pytest.fixture
 def toys(tiny_folder):
     return Toys(tiny_folder)

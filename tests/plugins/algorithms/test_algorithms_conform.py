@@ -1,6 +1,8 @@
 """The built-in algorithms pass the checks that plugins run against themselves."""
 
+import atexit
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,8 +10,10 @@ from alignkit.testing import conformance
 
 
 def _preferences():
-    """Write pairs to a file that lasts as long as the test session; return its table."""
-    path = Path(tempfile.mkdtemp(prefix="alignkit-pairs-")) / "pairs.jsonl"
+    """Write pairs to a file that lasts as long as the tests; return its table."""
+    folder = Path(tempfile.mkdtemp(prefix="alignkit-pairs-"))
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "pairs.jsonl"
     rows = [{"question": f"q{i}", "answer": "yes", "rejected": "no"} for i in range(4)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"use": "data/jsonl", "path": str(path)}

@@ -153,6 +153,12 @@ def test_a_step_without_a_right_response_updates_nothing_and_says_so(
     assert "step 1: none of 16 responses was right; no update" in capsys.readouterr().out
 
 
+def test_weights_are_handed_over_after_every_step(expert, toys, tmp_path, watched):
+    toys.carry_out(expert({"train_batch_size": 16}, backend=watched), tmp_path)
+    expected = [("start", 0), ("generate", 0), ("sync", 1), ("generate", 1), ("sync", 2)]
+    assert watched.calls == [*expected, ("close", 2)]
+
+
 def test_it_learns(expert, toys, tmp_path):
     keys = {"n_steps": 5, "rollout_batch_size": 64, "group_size": 8}
     plan = EvalPlan({"": EvalSet(data=toys.questions(12), samples=4)}, every=5)

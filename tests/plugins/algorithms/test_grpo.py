@@ -309,6 +309,21 @@ def test_a_backend_that_misses_a_sync_is_found_out(grpo, toys, tmp_path):
         toys.carry_out(grpo(backend=Stale(toys.backend())), tmp_path)
 
 
+def test_weights_are_handed_over_after_every_step(grpo, toys, tmp_path, watched):
+    plan = EvalPlan({"": EvalSet(data=toys.questions(5))}, every=2)
+    toys.carry_out(grpo({"n_steps": 2}, backend=watched, plan=plan), tmp_path)
+    assert watched.calls == [
+        ("start", 0),
+        ("generate", 0),  # evaluation before the first step
+        ("generate", 0),
+        ("sync", 4),
+        ("generate", 4),
+        ("sync", 8),
+        ("generate", 8),  # evaluation after the last
+        ("close", 8),
+    ]
+
+
 def test_trainer_and_sampler_agree(grpo, toys, tmp_path):
     rows = toys.carry_out(grpo(), tmp_path)
     assert all(row["train/rollout_logprob_gap"] < 1e-5 for row in rows)

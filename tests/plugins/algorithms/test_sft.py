@@ -75,7 +75,7 @@ def test_the_loss_is_the_cross_entropy_of_the_response(sft, toys, tmp_path):
 def test_it_learns_the_response(sft, toys, tmp_path):
     plan = EvalPlan({"": EvalSet(data=rows_of("x"), temperature=0.0)}, every=20)
     subject = sft(
-        rows_of(*[f"a7#{' ' * 0}"] * 5),
+        rows_of(*["a7#"] * 5),
         {"n_steps": 30, "train_batch_size": 5},
         plan=plan,
         reward=ends_in_gold,
@@ -86,6 +86,15 @@ def test_it_learns_the_response(sft, toys, tmp_path):
     assert (rows[0]["eval/reward"], rows[-1]["eval/reward"]) == (0.0, 1.0)
     assert rows[-1]["train/loss"] < 0.1 * rows[1]["train/loss"]
     assert (tmp_path / "final/model.safetensors").is_file()
+
+
+def test_weights_are_handed_over_before_each_evaluation(sft, toys, tmp_path, watched):
+    plan = EvalPlan({"": EvalSet(data=rows_of("x"))}, every=2)
+    keys = {"n_steps": 3, "train_batch_size": 1}
+    subject = sft(rows_of("a#"), keys, plan=plan, backend=watched, reward=ends_in_gold)
+    toys.carry_out(subject, tmp_path)
+    expected = [("start", 0), ("generate", 0), ("sync", 2), ("generate", 2), ("sync", 3)]
+    assert watched.calls == [*expected, ("generate", 3), ("close", 3)]
 
 
 def test_passes_and_partial_batches(sft, toys, tmp_path, steps):
