@@ -56,10 +56,12 @@ def _judge(name: str, response: str, ground_truth: Any) -> dict[str, float]:
 def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> str | None:
     """Return the letter of the option the output chooses, or None.
 
+    The example's ``options`` (``choices`` in the published files) are texts in order.
     What follows the first "answer is", "answer:" or "option" counts, else the beginning of the
-    output: a letter of an option there, or else the whole text of an option.
+    output: the whole text of an option there, or else the letter of one.
     """
-    options = {chr(ord("A") + i): text for i, text in enumerate(mmlu_example["options"])}
+    texts = mmlu_example["options" if "options" in mmlu_example else "choices"]
+    options = {chr(ord("A") + i): text for i, text in enumerate(texts)}
     places = [match.end() for match in _STATED.finditer(model_output)] or [0]
     for place in places:
         found = _option_at(model_output[place:].lstrip(), options)
@@ -69,14 +71,20 @@ def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> s
 
 
 def _option_at(text: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that ``text`` begins with, by its letter or its wording."""
+    """Return the option that ``text`` begins with, by its wording or its letter.
+
+    Wordings of two characters and more come first, the longest before the others: "B-cells"
+    may be the wording of option C.
+    """
+    for name, wording in sorted(options.items(), key=lambda item: -len(item[1])):
+        pattern = rf"{re.escape(wording.strip())}(?!\w|[.,]\d)"
+        if len(wording.strip()) > 1 and re.match(pattern, text, re.IGNORECASE):
+            return name
     letter = _LETTER.match(text)
     if letter and letter[1] in options and not _is_article(text, letter.end()):
         return letter[1]
-    for name, wording in sorted(options.items(), key=lambda item: -len(item[1])):
-        if re.match(rf"{re.escape(wording.strip())}(?!\w|[.,]\d)", text, re.IGNORECASE):
-            return name
-    return None
+    short = (n for n, w in options.items() if re.match(rf"{re.escape(w)}(?!\w|[.,]\d)", text))
+    return next(short, None)
 
 
 def _is_article(text: str, end: int) -> bool:

@@ -451,6 +451,33 @@ def test_mmlu_letters(output, letter):
     assert cs336.parse_mmlu_response(mmlu_example=MMLU, model_output=output) == letter
 
 
+def test_mmlu_wordings_that_begin_with_a_letter():
+    cells = {"choices": ["T-cells", "Phagocytes", "B-cells", "A DNA virus"], "answer": "C"}
+    assert cs336.parse_mmlu_response(cells, "The correct answer is B-cells.") == "C"
+    assert cs336.parse_mmlu_response(cells, "The correct answer is A DNA virus.") == "D"
+    assert cs336.parse_mmlu_response(cells, "The correct answer is B.") == "B"
+
+
+def test_every_real_mmlu_option_is_read(shared_data):
+    """By its letter always; by its wording unless two options read the same."""
+    lines = (shared_data / "mmlu" / "test_25_per_subject.jsonl").read_text().splitlines()
+    read = 0
+    for row in map(json.loads, lines):
+        for letter, wording in zip("ABCD", row["choices"], strict=True):
+            said = f"The correct answer is {letter}. It is {wording}."
+            assert cs336.parse_mmlu_response(row, said) == letter
+            got = cs336.parse_mmlu_response(row, f"The correct answer is {wording}.")
+            read += got == letter or row["choices"].count(wording) > 1
+    assert read == 4 * len(lines)
+
+
+def test_every_real_gsm8k_answer_is_read(shared_data):
+    for line in (shared_data / "gsm8k" / "test.jsonl").read_text().splitlines():
+        solution = json.loads(line)["answer"]
+        gold = solution.rpartition("####")[2].strip().replace(",", "")
+        assert cs336.parse_gsm8k_response(solution) == gold
+
+
 @pytest.mark.parametrize(
     ("output", "number"),
     [
