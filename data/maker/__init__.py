@@ -1,0 +1,1 @@
+"""Makes the embedded default: word problems, traces, preference pairs, tokenizer, policy."""
