@@ -39,7 +39,8 @@ def of(folder: Path) -> str:
 def story(run: RunData) -> str:
     """Return the run's story as text."""
     parts = (_head(run), _plan(run), _curves(run), _best(run), _answers(run))
-    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+    text = "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+    return printable(text)  # names of metrics and values of plans come from outside, too
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
@@ -72,7 +73,7 @@ def _head(run: RunData) -> Iterator[str]:
     yield f"  {tables.duration(run.seconds)}, last step {step}, seed {run.seed}"
     if facts.get("started"):
         yield f"  started {facts['started']}: {' '.join(map(str, facts.get('command') or ()))}"
-    yield from (f"  warning: {printable(w)}" for w in run.warnings)
+    yield from (f"  warning: {w}" for w in run.warnings)
 
 
 def _plan(run: RunData) -> Iterator[str]:
@@ -86,8 +87,8 @@ def _plan(run: RunData) -> Iterator[str]:
 def _table(name: str, table: dict[str, Any] | Any) -> Iterator[str]:
     values = {k: v for k, v in table.items() if not _nested(v)}
     use = values.pop("use", "")
-    rest = " ".join(f"{k}={printable(str(v))}" for k, v in flatten(values).items())
-    text = f"{printable(name) or 'algorithm':<12} {printable(str(use))}  {rest}"
+    rest = " ".join(f"{k}={v}" for k, v in flatten(values).items())
+    text = f"{name or 'algorithm':<12} {use}  {rest}"
     yield from textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent=" " * 15)
     for key, value in table.items():
         below = enumerate(value) if isinstance(value, list) else [("", value)]

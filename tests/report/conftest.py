@@ -26,7 +26,13 @@ PLAN = {
 }
 
 
-def sample(right: bool, text: str = "an answer", **more) -> dict:
+@pytest.fixture
+def sample():
+    """Return a row of a file of responses."""
+    return _sample
+
+
+def _sample(right: bool, text: str = "an answer", **more) -> dict:
     return {
         "question": "2 + 2 = ?",
         "gold": "4",

@@ -1,0 +1,122 @@
+"""The page: self-contained, and nothing a run holds can become markup or code."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from alignkit.report import page
+
+ACC = "eval/answer_reward"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class Elements(HTMLParser):
+    """Lists the elements of a page with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def evil(make_run, load, sample):
+    """A run that puts markup wherever a run can put text."""
+    rows = [{ACC: 0.1, EVIL: 1.0, f"time/{EVIL}": 1.0, f"eval/{EVIL}/reward": 1.0}]
+    said = sample(False, EVIL, question=EVIL, gold=EVIL, **{f"{EVIL}_reward": 0.0})
+    folder = make_run(
+        "<b>x", rows, samples={"eval/step_000000.jsonl": [said]}, started=EVIL, command=[EVIL]
+    )
+    other = make_run("<b>y", rows, lr=0.5)
+    (other / "recipe.toml").write_text(f"'{EVIL}' = 1\nmore = '{EVIL}'\n")
+    (other / "stopped.json").write_text(json.dumps({"status": EVIL, "reason": EVIL}))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("<i>")
+    return load(folder, other)
+
+
+def test_text_of_a_run_is_never_markup(evil):
+    text = page.render(evil, EVIL)
+    elements = Elements(text).found
+    assert [tag for tag, _ in elements].count("script") == 2  # the data and ours
+    assert not {"img", "b", "i"} & {tag for tag, a in elements if not a.get("style")}
+    assert not [a for _, a in elements if any(name.startswith("on") for name in a)]
+
+
+def test_what_a_run_says_is_all_there_as_text(evil):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.render(evil, "t"), re.S)[1])
+    (source,) = data["samples"]
+    (row,) = source["steps"][0]["rows"]
+    assert (row["response"], row["question"], row["gold"]) == (EVIL, EVIL, EVIL)
+    assert not row["right"]
+
+
+def test_the_page_needs_no_network_and_admits_no_script_but_its_own(evil):
+    text = page.render(evil, "t")
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert not [a for tag, a in Elements(text).found if "src" in a or tag == "iframe"]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    script = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert policy.startswith("default-src 'none';")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_control_and_direction_characters_are_made_visible(make_run, load, sample):
+    said = sample(True, "a\x1b[2Jb\u202ec\x00")
+    folder = make_run("a", [{ACC: 1.0}], samples={"eval/step_000000.jsonl": [said]})
+    text = page.render(load(folder), "t")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    assert data["samples"][0]["steps"][0]["rows"][0]["response"] == r"a\x1b[2Jb\u202ec\x00"
+
+
+def test_samples_are_three_right_and_three_wrong_of_steps_over_the_whole_run(
+    make_run, load, sample
+):
+    rows = [sample(i % 2 == 0, f"r{i}") for i in range(20)]
+    files = {f"rollouts/step_{s:06d}.jsonl": rows for s in range(0, 101, 5)}
+    folder = make_run("a", [{"train/reward": 0.5}], samples=files)
+    text = page.render(load(folder), "t")
+    (source,) = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["samples"]
+    steps = [s["step"] for s in source["steps"]]
+    assert (len(steps), steps[0], steps[-1]) == (page.MOST_STEPS, 0, 100)
+    assert [r["response"] for r in source["steps"][0]["rows"]] == [
+        "r0", "r2", "r4", "r1", "r3", "r5",
+    ]  # fmt: skip
+
+
+def test_a_long_response_is_shortened_and_says_so(make_run, load, sample):
+    said = sample(True, "x" * 100_000)
+    folder = make_run("a", [{ACC: 1.0}], samples={"eval/step_000000.jsonl": [said]})
+    text = page.render(load(folder), "t")
+    assert len(text) < 80_000
+    assert "97000 characters left out" in text
+
+
+def test_warnings_and_a_live_run_are_told(make_run, load):
+    folder = make_run("a", [{ACC: 1.0}], status="running")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"st')
+    text = page.render(load(folder), "t")
+    assert "metrics.jsonl:2: the last line is cut off" in text
+    assert "Some runs have not ended" in text
+
+
+def test_a_run_with_nothing_yet_still_gives_a_page(make_run, load):
+    assert "Final and best values" in page.render(load(make_run("a")), "t")
+
+
+def test_the_page_is_replaced_as_a_whole(make_run, load, tmp_path):
+    found = load(make_run("a", [{ACC: 1.0}]))
+    for title in ("old", "new"):
+        page.write(found, tmp_path / "deep/r.html", title)
+    assert "<title>new</title>" in (tmp_path / "deep/r.html").read_text()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.html"]
