@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,8 +90,19 @@ def _missing_files(folder: Path) -> Iterator[str]:
         yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
     if not has(*_WEIGHTS):
         yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
+    if lost := _missing_shards(folder):
+        yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
     if not has(*_TOKENIZERS):
         yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    """Return what an index of sharded weights names and the folder lacks."""
+    named: set[str] = set()
+    if not (folder / _WEIGHTS[0]).is_file():
+        for index in folder.glob("*.index.json"):
+            named |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(name for name in named if not (folder / name).is_file())
 
 
 class HfRollout(SamplingParams):

@@ -86,8 +86,8 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """
         at = self.cursor
         self._clean(at.longest)
-        self.keys[at.rows, :, at.write] = key_states[:, :, 0]
-        self.values[at.rows, :, at.write] = value_states[:, :, 0]
+        self.keys[at.rows, :, at.write] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[at.rows, :, at.write] = value_states[:, :, 0].to(self.values.dtype)
         running = len(at.rows)
         return self.keys[:running, :, : at.longest], self.values[:running, :, : at.longest]
 
@@ -136,7 +136,8 @@ class RowCache(Cache):
     def __init__(self, plan: Plan, like: PromptKV) -> None:
         nowhere = torch.empty(0, dtype=torch.long, device=like[0][0].device)
         self.cursor = Cursor(nowhere, nowhere)
-        self.held = [self.layer_type(plan, keys, self.cursor) for keys, _ in like]
+        kv = _held_type(like[0][0])
+        self.held = [self.layer_type(plan, keys.to(kv), self.cursor) for keys, _ in like]
         super().__init__(layers=list(self.held))
 
     @classmethod
@@ -183,6 +184,16 @@ class RowCache(Cache):
         self.cursor.write = positions
         self.cursor.longest = longest
         return self
+
+
+def _held_type(keys: Tensor) -> torch.dtype:
+    """Return the type to hold keys and values in.
+
+    Under autocast the rotation leaves keys in float32, and the attention product rounds them;
+    they are held rounded.
+    """
+    device = keys.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else keys.dtype
 
 
 def visible(positions: Tensor, longest: int, window: int | None) -> Tensor:

@@ -53,4 +53,4 @@ def _signed(x: int) -> int:
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """Shift right filling with zeros; torch's own shift copies the sign bit."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    return torch.bitwise_and(x >> bits, 2 ** (64 - bits) - 1)

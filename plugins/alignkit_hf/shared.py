@@ -229,7 +229,7 @@ def attention(
     cache = _ACTIVE.get()
     rows, heads, _, size = query.shape
     query = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
-    query = query * (size**-0.5 if scaling is None else scaling)
+    query = (query * (size**-0.5 if scaling is None else scaling)).to(key.dtype)
     assert cache.mask is not None
     own = _part(query, key, value, cache.mask[:, None, None])
     prompt = _prompt_part(query, cache)

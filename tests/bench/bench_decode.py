@@ -24,11 +24,11 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads its thread pool
 
 import torch
-from alignkit_hf.rollout import HfBackend
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from alignkit.protocols import Sampling
+from alignkit_hf.rollout import HfBackend
 
 SHAPES = {
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024},
