@@ -114,7 +114,7 @@ class Watched:
     """A backend that notes what it is asked, and the policy's version at that moment."""
 
     def __init__(self, inner):
-        self.inner, self.sampling, self.calls = inner, inner.sampling, []
+        self.inner, self.sampling, self.calls, self.asked = inner, inner.sampling, [], []
 
     def start(self, policy):
         self.policy = policy
@@ -127,6 +127,7 @@ class Watched:
 
     def generate(self, prompts, sampling):
         self._note("generate")
+        self.asked.append(sampling)
         return self.inner.generate(prompts, sampling)
 
     def close(self):
