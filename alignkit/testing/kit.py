@@ -31,8 +31,8 @@ class Subject:
     registry: Registry
     table: Mapping[str, Any]
     """Its recipe table but for ``use``: values of fields, and sub-tables for its slots."""
-    examples: Sequence[Example]
     responses: Sequence[tuple[str, Example]]
+    """What a reward is tried on: each response with the example it answers."""
 
     @property
     def id(self) -> str:
@@ -82,8 +82,7 @@ def conformance(
     *,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     waive: Mapping[str, str] | None = None,
-    examples: Sequence[Example] = EXAMPLES,
-    responses: Sequence[tuple[str, Example]] | None = None,
+    responses: Mapping[str, Sequence[tuple[str, Example]]] | None = None,
     registry: Registry | None = None,
 ) -> Callable[..., None]:
     """Return a pytest test with a case for every check of every component of ``plugin``.
@@ -91,15 +90,15 @@ def conformance(
     Assign it to a name that starts with ``test_``. ``params`` holds recipe tables by
     ``"kind/name"``, for components that cannot be built from their defaults or would run for
     long with them. ``waive`` maps the id of a check (``"kind/name/check"``) that a component
-    must fail by its nature to the reason; the check has to fail, or the test does. ``examples``
-    and ``responses`` (a response and the example it answers) are what rewards are tried on;
-    some of the responses must earn a different reward. ``registry`` replaces what is installed,
+    must fail by its nature to the reason; the check has to fail, or the test does.
+    ``responses`` holds, by ``"kind/name"``, what a reward is tried on: pairs of a response and the
+    example it answers, not all of which earn the same. ``registry`` replaces what is installed,
     see :func:`registry_of`.
     """
     import pytest
 
     waived = dict(waive or {})
-    cases = list(checks(plugin, params, examples, responses, registry))
+    cases = list(checks(plugin, params, responses, registry))
     if cases[1:]:  # a plugin that could not be loaded has but the one case that says so
         _refuse_unknown(waived, [case.id for case in cases], "check")
 
@@ -121,8 +120,7 @@ def conformance(
 def checks(
     plugin: str,
     params: Mapping[str, Mapping[str, Any]] | None = None,
-    examples: Sequence[Example] = EXAMPLES,
-    responses: Sequence[tuple[str, Example]] | None = None,
+    responses: Mapping[str, Sequence[tuple[str, Example]]] | None = None,
     registry: Registry | None = None,
 ) -> Iterator[Case]:
     """Yield every check of every component of ``plugin``; see :func:`conformance`."""
@@ -135,19 +133,20 @@ def checks(
     if installed:
         light = partial(registering.is_light, info.name)
         yield Case(f"{plugin}/{registering.is_light.__name__}", light)
-    tables = dict(params or {})
+    tables, trials = dict(params or {}), dict(responses or {})
     offered = [
         (kind, component)
         for (kind, _), offers in registry.offers.items()
         for owner, component in offers
         if owner is info
     ]
-    _refuse_unknown(tables, [f"{kind}/{component.name}" for kind, component in offered], "component")
+    ids = [f"{kind}/{component.name}" for kind, component in offered]
+    _refuse_unknown({**tables, **trials}, ids, "component")
     furnished = with_stand_ins(registry)
     for kind, component in offered:
         table = tables.get(f"{kind}/{component.name}", {})
-        tried = responses or answers(examples)
-        subject = Subject(kind, info, component, furnished, table, examples, tried)
+        tried = trials.get(f"{kind}/{component.name}") or answers(EXAMPLES)
+        subject = Subject(kind, info, component, furnished, table, tried)
         for check in checks_of(kind):
             yield Case(f"{subject.id}/{check.__name__}", partial(check, subject))
 
@@ -155,7 +154,8 @@ def checks(
 def checks_of(kind: str) -> Iterator[Check]:
     """Yield the checks of every component, then those of ``kind``; each kind has its module."""
     for module in ("every", kind):
-        yield from importlib.import_module(f"alignkit.testing.{module}").CHECKS
+        checks: Sequence[Check] = importlib.import_module(f"alignkit.testing.{module}").CHECKS
+        yield from checks
 
 
 def _is_active(name: str, registry: Registry) -> None:

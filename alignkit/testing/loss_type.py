@@ -19,7 +19,7 @@ OPTIONAL = frozenset({"old_logprobs", "ref_logprobs", "rollout_logprobs"})
 def declares_what_it_reads(subject: Subject) -> None:
     """The loss works with the records that `needs` names and without the others."""
     needs = subject.component.params.needs
-    assert needs <= OPTIONAL, f"needs names {sorted(needs - OPTIONAL)}; there are {sorted(OPTIONAL)}"
+    assert needs <= OPTIONAL, f"needs names {sorted(needs - OPTIONAL)}; known: {sorted(OPTIONAL)}"
     try:
         subject.build()(_inputs(subject))
     except Exception as error:
@@ -60,7 +60,7 @@ def gradient_reaches_logprobs_only(subject: Subject) -> None:
     """What is differentiated is the policy's log-probs, and they do get a gradient."""
     x = _inputs(subject)
     out, grad = _value_and_grad(subject.build(), x)
-    assert grad.abs().sum() > 0, "no gradient reaches logprobs: is the loss built from a detached copy?"
+    assert grad.abs().sum() > 0, "no gradient reaches logprobs; was a detached copy used?"
     others = [leaf for leaf in _leaves(out.per_token) if leaf is not x.logprobs]
     assert not others, f"the loss differentiates {len(others)} tensors besides logprobs"
 
@@ -132,14 +132,14 @@ def leaves_its_inputs_alone(subject: Subject) -> None:
 
 def _inputs(subject: Subject, dtype: torch.dtype | None = None) -> LossInputs:
     """Return a batch with just the optional records the loss declares."""
-    absent = dict.fromkeys(OPTIONAL - subject.component.params.needs)
+    absent: dict[str, Any] = dict.fromkeys(OPTIONAL - subject.component.params.needs)
     return replace(example_loss_inputs(dtype=dtype), **absent)
 
 
 def _mapped(x: LossInputs, change: Any) -> LossInputs:
     """Apply ``change`` to every tensor, keeping a gradient on the log-probs."""
     values = {f.name: getattr(x, f.name) for f in fields(x)}
-    new = {n: None if v is None else change(v) for n, v in values.items()}
+    new: dict[str, Any] = {n: None if v is None else change(v) for n, v in values.items()}
     new["logprobs"] = new["logprobs"].detach().requires_grad_()
     return LossInputs(**new)
 

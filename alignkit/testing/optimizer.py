@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,8 @@ STEPS = 20
 def clips_at_a_positive_norm(subject: Subject) -> None:
     """`max_grad_norm` is above 0; `inf` means never."""
     limit = subject.build().max_grad_norm
-    assert isinstance(limit, float | int) and limit > 0, f"max_grad_norm is {limit!r}"
+    positive = isinstance(limit, float | int) and limit > 0
+    assert positive, f"max_grad_norm is {limit!r}, not a number above 0"
 
 
 def gives_an_optimizer_and_a_schedule(subject: Subject) -> None:
@@ -59,22 +61,19 @@ def follows_its_schedule(subject: Subject) -> None:
 
 
 def resumes(subject: Subject) -> None:
-    """State saved halfway and loaded into a new optimizer goes on with the same numbers."""
-    model = _model()
+    """State saved halfway and loaded into a new optimizer goes on to the same weights."""
+    model, other = _model(), _model()
     optimizer, schedule = _started(subject, model)
     list(_train(model, optimizer, schedule, STEPS // 2))
-    saved = [optimizer.state_dict(), schedule.state_dict(), model.state_dict()]
-    other = _model()
-    saved_weights = {k: v.clone() for k, v in saved[2].items()}
-    other.load_state_dict(saved_weights)
+    saved = copy.deepcopy([x.state_dict() for x in (model, optimizer, schedule)])
     again, schedule_again = _started(subject, other)
-    again.load_state_dict(saved[0])
-    schedule_again.load_state_dict(saved[1])
-    straight = list(_train(model, optimizer, schedule, STEPS // 2))
-    resumed = list(_train(other, again, schedule_again, STEPS // 2))
-    assert straight == resumed, (
-        f"losses after resuming are {resumed[:3]}, without a break {straight[:3]}"
-    )
+    for part, state in zip((other, again, schedule_again), saved, strict=True):
+        part.load_state_dict(state)
+    list(_train(model, optimizer, schedule, STEPS // 2))
+    list(_train(other, again, schedule_again, STEPS // 2))
+    for name, want in model.state_dict().items():
+        apart = (other.state_dict()[name] - want).abs().max().item()
+        assert apart == 0, f"after resuming, {name} is off by up to {apart:.3g}; is state lost?"
 
 
 def _model() -> nn.Module:
@@ -95,9 +94,7 @@ def _loss(model: nn.Module) -> Tensor:
     return loss
 
 
-def _train(
-    model: nn.Module, optimizer: Any, schedule: Any, steps: int = STEPS
-) -> Iterator[float]:
+def _train(model: nn.Module, optimizer: Any, schedule: Any, steps: int = STEPS) -> Iterator[float]:
     """Take steps as the learner does; yield the loss before each, then the last loss."""
     for _ in range(steps):
         loss = _loss(model)

@@ -37,7 +37,8 @@ def names_its_stops(subject: Subject) -> None:
     assert not isinstance(stop, str), f"stop is the string {stop!r}; make it a tuple: ({stop!r},)"
     assert isinstance(stop, Sequence), f"stop is a {type(stop).__name__}, not a sequence"
     for text in stop:
-        assert isinstance(text, str) and text, f"stop holds {text!r}; an empty one ends everything"
+        assert isinstance(text, str), f"stop holds {text!r}, not a string"
+        assert text, "stop holds an empty string, which would end every response at once"
     assert list(stop) == list(template.stop), "stop differs at a second look"
 
 

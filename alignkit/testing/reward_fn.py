@@ -19,12 +19,15 @@ LIMIT = 60.0
 def judges_hostile_text(subject: Subject) -> None:
     """Nothing a model writes raises or hangs: empty, huge, nul, unicode, deep nesting."""
     reward = subject.build()
-    asked = [subject.examples[i % len(subject.examples)] for i in range(len(HOSTILE))]
+    known = [example for _, example in subject.responses]
+    asked = [known[i % len(known)] for i in range(len(HOSTILE))]
     start = monotonic()
     try:
         given = reward(HOSTILE, asked)
     except Exception as error:
-        culprit = next((t for t, e in zip(HOSTILE, asked, strict=True) if _raises(reward, t, e)), "")
+        culprit = next(
+            (t for t, e in zip(HOSTILE, asked, strict=True) if _raises(reward, t, e)), ""
+        )
         raise AssertionError(f"raises {error!r} on the response {culprit[:80]!r}") from error
     seconds = monotonic() - start
     _is_well_formed(given, len(HOSTILE))
@@ -71,7 +74,7 @@ def is_deterministic(subject: Subject) -> None:
 def refuses_uneven_lists(subject: Subject) -> None:
     """Two responses for one example is a bug of the caller that must not pass."""
     try:
-        given = subject.build()(["a", "b"], subject.examples[:1])
+        given = subject.build()(["a", "b"], [subject.responses[0][1]])
     except Exception:  # noqa: BLE001 - any refusal will do
         return
     raise AssertionError(f"two responses and one example are accepted and give {given}")

@@ -175,7 +175,8 @@ def draws_by_key_not_by_position(subject: Subject) -> None:
             assert _ids(alone) == [whole[i]], f"prompt {i} draws other tokens alone, with its key"
         twins = backend.generate([prompts[0]] * 2, replace(keyed, prompt_keys=(10, 99)))
         a, b = _ids(twins)
-        assert a == whole[0] and b != a, "equal prompts with other keys draw the same tokens"
+        assert a == whole[0], "a prompt draws other tokens beside another one"
+        assert b != a, "equal prompts with different keys draw the same tokens"
 
 
 def follows_the_weights(subject: Subject) -> None:

@@ -78,7 +78,10 @@ def with_stand_ins(registry: Registry) -> Registry:
         for key, found in installed.offers.items():
             offers[key] = [*offers.get(key, []), *(o for o in found if o[0].name not in have)]
         registry = Registry([*registry.plugins, *installed.plugins], offers)
-    own = [("reward_fn", Component("vowels", Vowels)), ("tracker", Component("recorder", Recorder))]
+    own: list[tuple[str, Component[Any]]] = [
+        ("reward_fn", Component("vowels", Vowels)),
+        ("tracker", Component("recorder", Recorder)),
+    ]
     return _extended(registry, Plugin("testing", "alignkit", "0", "alignkit.testing"), own)
 
 
@@ -182,10 +185,10 @@ def tiny_model() -> Path:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
-    tokenizer = PreTrainedTokenizerFast(
+    ends = [core.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>")]
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
-    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
@@ -193,8 +196,11 @@ def tiny_model() -> Path:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0])
+        model = Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
+    generation = GenerationConfig(  # type: ignore[no-untyped-call]
+        eos_token_id=ends, pad_token_id=ends[0]
+    )
+    model.generation_config = generation
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

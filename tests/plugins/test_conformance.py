@@ -1,0 +1,81 @@
+"""The built-ins pass the same checks as anybody's plugin."""
+
+import json
+
+from alignkit.protocols import Example
+from alignkit.testing import conformance, tiny_model, tiny_rows
+from alignkit.testing.standins import _folder
+
+EVAL = {"n": 4, "data": {"use": "data/jsonl", "path": tiny_rows()}}
+JUDGED = {"prompt": {"use": "prompts/question_only"}, "reward": {"use": "testing/vowels"}}
+ROLLOUT = {"use": "hf/hf", "max_tokens": 8}
+SMALL = {"n_steps": 2, "rollout_batch_size": 8, "train_batch_size": 4, "group_size": 4}
+
+
+def file(name, *rows):
+    """Return a new file with a JSON object or a text a line."""
+    path = _folder("conformance") / name
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+GSM8K = file(
+    "gsm8k.jsonl",
+    {"question": "Half of 48?", "answer": "It is <<48/2=24>>24.\n#### 24"},
+    {"question": "1,000 + 1?", "answer": "One more.\n#### 1,001"},
+)
+MATH = file(
+    "math.jsonl",
+    {"problem": "Simplify $2/4$.", "answer": "\\frac{1}{2}", "solution": "\\boxed{\\frac{1}{2}}"},
+    {"problem": "Solve $x+1=3$.", "solution": "So $x=2$: \\boxed{2}."},
+)
+TEMPLATE = file("template.txt", "Question: {question}", "Answer:")
+
+PAIRS = file(
+    "pairs.jsonl",
+    *({"question": f"{n}+1=", "answer": str(n + 1), "rejected": "no"} for n in range(4)),
+)
+SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
+SUM = Example("sum", "What is 1 + 1?", "2")
+
+test_advantages = conformance("advantages")
+test_losses = conformance("losses")
+test_normalizers = conformance("normalizers")
+test_optimizers = conformance("optimizers")
+test_rewards = conformance(
+    "rewards",
+    params={
+        "reward_fn/length_penalty": {"free": 1, "span": 4},
+        "reward_fn/overlong_shaping": {"max_length": 5, "cache": 4},
+        "reward_fn/python": {"file": SCRIPT},
+    },
+    responses={"reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)]},
+)
+test_prompts = conformance("prompts", params={"prompt_template/file": {"path": TEMPLATE}})
+test_data = conformance(
+    "data",
+    params={
+        "dataset/jsonl": {"path": tiny_rows()},
+        "dataset/gsm8k": {"path": GSM8K},
+        "dataset/math": {"path": MATH},
+    },
+)
+test_trackers = conformance(
+    "trackers", params={"tracker/jsonl": {"path": file("metrics_of_all_runs.jsonl")}}
+)
+test_hf = conformance("hf", params={"policy/hf": {"path": tiny_model()}})
+test_algorithms = conformance(
+    "algorithms",
+    params={
+        "algorithm/evaluate": {**JUDGED, **EVAL},
+        "algorithm/sft": {"train_batch_size": 4, **JUDGED, "rollout": ROLLOUT, "eval": EVAL},
+        "algorithm/expert_iteration": {**SMALL, "min_reward": 0.1, "eval": EVAL},
+        "algorithm/grpo": {**SMALL, "eval": EVAL},
+        "algorithm/dpo": {
+            "train_batch_size": 2,
+            "data": {"use": "data/jsonl", "path": PAIRS},
+            "validation": {"use": "data/jsonl", "path": PAIRS},
+        },
+    },
+)

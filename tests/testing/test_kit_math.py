@@ -1,0 +1,295 @@
+"""A planted bug per property of losses, normalizers, advantages and optimizers."""
+
+import pytest
+import torch
+
+from alignkit.protocols import LossOutput
+
+# ---------------------------------------------------------------- losses
+
+
+def loss(formula, needs=(), metrics=None):
+    """Return what `planted` takes for a loss of (x) -> per_token."""
+
+    def build():
+        return lambda x: LossOutput(per_token=formula(x), metrics=metrics(x) if metrics else {})
+
+    return build, needs
+
+
+def sequence_ratio(x, length):
+    """GSPO's loss with a response's length as ``length`` says."""
+    log_ratio = ((x.logprobs - x.old_logprobs) * x.mask).sum(1, keepdim=True) / length(x)
+    return -log_ratio.exp() * x.advantages + 0 * x.logprobs
+
+
+def in_place(x):
+    x.advantages.mul_(1.0001)
+    return -x.advantages * x.logprobs
+
+
+def own_weight(x):
+    return -x.advantages * x.logprobs * torch.ones(1, dtype=torch.float64, requires_grad=True)
+
+
+GOOD_LOSS = loss(
+    lambda x: sequence_ratio(x, lambda x: x.mask.sum(1, keepdim=True).clamp(min=1)),
+    needs={"old_logprobs"},
+)
+LOSS_BUGS = {
+    "declares_what_it_reads": loss(lambda x: -(x.logprobs - x.old_logprobs).exp() * x.advantages),
+    "keeps_shape_and_dtype": loss(lambda x: -(x.advantages * x.logprobs).sum(1)),
+    "is_finite": loss(  # the empty response divides by zero
+        lambda x: sequence_ratio(x, lambda x: x.mask.sum(1, keepdim=True)), {"old_logprobs"}
+    ),
+    "gradient_reaches_logprobs_only": loss(own_weight),
+    "detaches_metrics": loss(
+        lambda x: -x.advantages * x.logprobs, metrics=lambda x: {"entropy": -x.logprobs}
+    ),
+    "has_the_right_sign": loss(lambda x: x.advantages * x.logprobs),
+    "keeps_responses_independent": loss(
+        lambda x: -(x.advantages - x.advantages.mean()) * x.logprobs
+    ),
+    "ignores_padding": loss(  # divides by the width of the batch
+        lambda x: sequence_ratio(x, lambda x: x.mask.shape[1]), {"old_logprobs"}
+    ),
+    "leaves_its_inputs_alone": loss(in_place),
+}
+
+
+def test_a_sound_loss_passes(planted, failing):
+    assert failing("loss_type", planted(*GOOD_LOSS)) == {}
+
+
+@pytest.mark.parametrize("check", LOSS_BUGS)
+def test_bug_in_a_loss_is_caught(planted, failing, check):
+    assert check in failing("loss_type", planted(*LOSS_BUGS[check]), only=check)
+
+
+MORE_LOSS_BUGS = {
+    "detached": (
+        "gradient_reaches_logprobs_only",
+        loss(lambda x: -x.advantages * x.logprobs.detach()),
+    ),
+    "integer dtype": (
+        "keeps_shape_and_dtype",
+        loss(lambda x: (-x.advantages * x.logprobs).float()),
+    ),
+    "one scalar": ("keeps_shape_and_dtype", loss(lambda x: -(x.advantages * x.logprobs).mean())),
+    "what stands in padding": (
+        "ignores_padding",
+        loss(lambda x: -x.advantages * (x.logprobs + 0.1 * x.logprobs.sum(1, keepdim=True))),
+    ),
+    "overflow": (
+        "is_finite",
+        loss(
+            lambda x: -((x.logprobs - x.old_logprobs) * 100).exp() * x.advantages,
+            {"old_logprobs"},
+        ),
+    ),
+    "metric of another shape": (
+        "detaches_metrics",
+        loss(
+            lambda x: -x.advantages * x.logprobs,
+            metrics=lambda x: {"mean": x.logprobs.mean().detach()},
+        ),
+    ),
+    "a name that is no record": (
+        "declares_what_it_reads",
+        loss(lambda x: -x.advantages * x.logprobs, {"old_logprob"}),
+    ),
+    "random": (
+        "leaves_its_inputs_alone",
+        loss(lambda x: -x.advantages * x.logprobs * torch.rand_like(x.logprobs)),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", MORE_LOSS_BUGS)
+def test_more_bugs_in_losses_are_caught(planted, failing, bug):
+    check, made = MORE_LOSS_BUGS[bug]
+    assert check in failing("loss_type", planted(*made), only=check)
+
+
+# ---------------------------------------------------------------- normalizers
+
+
+def masked(per_token, mask):
+    return torch.where(mask, per_token, 0)
+
+
+def normalizer(formula):
+    return lambda: lambda per_token, mask, /, *, totals: formula(per_token, mask, totals)
+
+
+GOOD_NORMALIZER = normalizer(lambda x, m, t: masked(x, m).sum() / max(t.tokens, 1))
+NORMALIZER_BUGS = {
+    "returns_a_scalar": normalizer(lambda x, m, t: masked(x, m).sum(1) / max(t.tokens, 1)),
+    "adds_up_over_micro_batches": normalizer(lambda x, m, t: masked(x, m).sum() / max(m.sum(), 1)),
+    "is_blind_to_masked_tokens": normalizer(lambda x, m, t: (x * m).sum() / max(t.tokens, 1)),
+    "ignores_padding": normalizer(
+        lambda x, m, t: masked(x, m).sum() / (x.shape[1] * max(t.responses, 1))
+    ),
+    "survives_empty_responses": normalizer(
+        lambda x, m, t: (masked(x, m).sum(1) / m.sum(1)).sum() / t.responses
+    ),
+    "keeps_the_sign": normalizer(lambda x, m, t: -masked(x, m).sum() / max(t.tokens, 1)),
+}
+
+
+def test_a_sound_normalizer_passes(planted, failing):
+    assert failing("normalizer", planted(GOOD_NORMALIZER)) == {}
+
+
+@pytest.mark.parametrize("check", NORMALIZER_BUGS)
+def test_bug_in_a_normalizer_is_caught(planted, failing, check):
+    assert check in failing("normalizer", planted(NORMALIZER_BUGS[check]), only=check)
+
+
+# ---------------------------------------------------------------- advantages
+
+
+def advantage(formula):
+    return lambda: lambda rewards, /, *, group_size: formula(rewards, group_size)
+
+
+def groups(rewards, size):
+    return rewards.view(-1, size)
+
+
+def centred(rewards, size):
+    return (groups(rewards, size) - groups(rewards, size).mean(1, keepdim=True)).flatten()
+
+
+def over_std(rewards, size):
+    return centred(rewards, size) / groups(rewards, size).std(1).repeat_interleave(size)
+
+
+def cut_short(rewards, size):
+    whole = len(rewards) // size * size
+    return torch.cat([centred(rewards[:whole], size), torch.zeros(len(rewards) - whole)])
+
+
+ADVANTAGE_BUGS = {
+    "keeps_shape_and_dtype": advantage(lambda r, g: centred(r, g).view(-1, g)),
+    "keeps_groups_independent": advantage(  # groups read as columns: prompts tiled, not repeated
+        lambda r, g: (r.view(g, -1) - r.view(g, -1).mean(0)).flatten()
+    ),
+    "survives_constant_groups": advantage(over_std),
+    "keeps_the_order": advantage(lambda r, g: -centred(r, g)),
+    "ignores_order_within_a_group": advantage(
+        lambda r, g: centred(r, g) + torch.arange(len(r), dtype=r.dtype) * 1e-3
+    ),
+    "refuses_cut_groups": advantage(cut_short),
+    "leaves_its_input_alone": advantage(
+        lambda r, g: r.sub_(groups(r, g).mean(1).repeat_interleave(g))
+    ),
+}
+
+
+def test_a_sound_advantage_passes(planted, failing):
+    assert failing("advantage", planted(advantage(centred))) == {}
+
+
+@pytest.mark.parametrize("check", ADVANTAGE_BUGS)
+def test_bug_in_an_advantage_is_caught(planted, failing, check):
+    assert check in failing("advantage", planted(ADVANTAGE_BUGS[check]), only=check)
+
+
+# ---------------------------------------------------------------- optimizers
+
+
+class Sgd:
+    """Plain gradient descent with a constant rate."""
+
+    max_grad_norm = 1.0
+    lr = 0.05
+
+    def start(self, parameters, *, total_steps):
+        optimizer = self.made(list(parameters))
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+
+    def made(self, parameters):
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=0.5)
+
+    def factor(self, step):
+        return 1.0
+
+
+class NoLimit(Sgd):
+    max_grad_norm = 0.0
+
+
+class NoSchedule(Sgd):
+    def start(self, parameters, *, total_steps):
+        return self.made(list(parameters)), None
+
+
+class Forgets(Sgd):
+    def made(self, parameters):
+        return super().made(parameters[1:])
+
+
+class Uphill(Sgd):
+    def made(self, parameters):
+        return torch.optim.SGD(parameters, lr=self.lr, maximize=True)
+
+
+class NegativeRate(Sgd):
+    def factor(self, step):
+        return 1 - step / 10  # below zero after 10 of 20 steps
+
+
+class LosesState(Sgd):
+    def made(self, parameters):
+        made = super().made(parameters)
+        load = made.load_state_dict
+        made.load_state_dict = lambda state: load({**state, "state": {}})  # momentum is gone
+        return made
+
+
+OPTIMIZER_BUGS = {
+    "clips_at_a_positive_norm": NoLimit,
+    "gives_an_optimizer_and_a_schedule": NoSchedule,
+    "holds_every_parameter_once": Forgets,
+    "goes_downhill": Uphill,
+    "follows_its_schedule": NegativeRate,
+    "resumes": LosesState,
+}
+
+
+def test_a_sound_optimizer_passes(planted, failing):
+    assert failing("optimizer", planted(Sgd)) == {}
+
+
+@pytest.mark.parametrize("check", OPTIMIZER_BUGS)
+def test_bug_in_an_optimizer_is_caught(planted, failing, check):
+    assert check in failing("optimizer", planted(OPTIMIZER_BUGS[check]), only=check)
+
+
+def test_parameters_that_can_be_read_once_are_given(planted, failing):
+    class ReadsTwice(Sgd):
+        def start(self, parameters, *, total_steps):
+            count = sum(1 for _ in parameters)
+            assert count
+            return super().start(parameters, total_steps=total_steps)
+
+    check = "holds_every_parameter_once"
+    said = failing("optimizer", planted(ReadsTwice), only=check)
+    assert "empty parameter list" in said[check]
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize(
+    ("kind", "bugs"),
+    [
+        ("loss_type", LOSS_BUGS),
+        ("normalizer", NORMALIZER_BUGS),
+        ("advantage", ADVANTAGE_BUGS),
+        ("optimizer", OPTIMIZER_BUGS),
+    ],
+)
+def test_every_check_has_a_planted_bug(names, kind, bugs):
+    assert names(kind) == set(bugs)
