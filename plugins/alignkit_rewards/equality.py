@@ -126,9 +126,12 @@ class Comparer:
         """Compare a column or row matrix with a tuple, a one-item list with its item."""
         scalar, other = (gold, answer) if isinstance(gold, Scalar) else (answer, gold)
         assert isinstance(scalar, Scalar)
-        if isinstance(other, Bag) and len(other.items) == 1:
-            item = other.items[0]
-            return self.same(item, answer) if other is gold else self.same(gold, item)
+        if isinstance(other, Bag) and other.items and not other.braces and other is answer:
+            # "1/2 or 0.5" says one thing twice
+            return all(self.same(gold, item) for item in other.items)
+        if isinstance(other, Bag) and other.items and not other.braces:
+            first = other.items[0]
+            return all(self.same(first, item) for item in other.items) and self.same(first, scalar)
         tree = scalar.tree
         if tree is None or tree[0] != "mat" or not isinstance(other, Group):
             return False

@@ -28,11 +28,16 @@ _FORMULA = re.compile(
 _SENTENCE_END = re.compile(r"(?<=[^\s.][.!?。])[*\s]+(?=[A-Z\"'(\\$*I]|$)|\n\s*\n")
 _ROUGHLY = re.compile(
     r"[\s,;]{0,4}(?:\(|\bor\b|\bwhich is\b|\bi\.e\.,?)\s*"
-    r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s",
+    r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s|[\s,;]{0,4}\(\s*(?:or|i\.e\.,?|=)\s",
     re.I,
 )
+_WORKED = re.compile(r"([^()=]*\d[^()=]*)\s\([^()]*=[^()]*\)")
+_TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
 _RATIO = re.compile(r"\d+ to \d+")
-_STEP_OFF = word_set("in within after per every each")
+_STRONG = word_set("in within after per every each during before")
+_WEAK = word_set("for from with at on than among")
+_DETERMINERS = word_set("the his her their its all these those a an")
+_SUBORDINATE = word_set("if when because since while where given")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
 _HOLE = "\x02"
 
@@ -47,7 +52,7 @@ def answer_in(text: str) -> str:
     if "<answer>" in text and (tags := _TAG.findall(text)):
         text = str(tags[-1]).rpartition("<answer>")[2]
     if box := _last_boxes(text):
-        return answer_in(box) if "boxed" in box else box
+        return answer_in(box) if "boxed" in box else _tail(box)
     if "####" in text and (after := text.rpartition("####")[2].strip()):
         return after.splitlines()[0].strip()
     for found in reversed(list(_PHRASE.finditer(text))):
@@ -108,9 +113,14 @@ def _tail(text: str) -> str:
     """Return the last formula, number or list of a text that may be prose."""
     text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
     text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
+    text = text.replace("`", "")
+    if text.startswith("\\text") and re.search(r"\d", _TEXT_GROUP.sub("", text)):
+        text = _TEXT_GROUP.sub(r" \1 ", text).strip()
     text = text.removesuffix(".").strip() if not text.endswith("..") else text
     if (aside := _ROUGHLY.search(text)) and re.search(r"\d", text[: aside.start()]):
         text = text[: aside.start()].strip(" ,;($")
+    if worked := _WORKED.fullmatch(text):
+        return worked[1].strip()
     if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
         return text
     protected, formulas = _protect(text)
@@ -136,7 +146,8 @@ def _protect(text: str) -> tuple[str, list[str]]:
         if found[0][:1] == "$" and found[0][:2] != "$$" and re.match(r"\d", body) and _wordy(body):
             return found[0].replace("$", " \\$", 1)  # two prices, not a formula
         formulas.append(body)
-        return f"{_HOLE}{len(formulas) - 1}{_HOLE}"
+        stop = "." if body.rstrip().endswith(".") else ""
+        return f"{_HOLE}{len(formulas) - 1}{_HOLE}{stop}"
 
     # a second pass finds the formula that a price's dollar sign had hidden
     return _FORMULA.sub(keep, text.replace(_HOLE, " ")), formulas
@@ -172,24 +183,34 @@ def _last_run(sentence: str, formulas: list[str]) -> str:
 
 
 def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
-    """Return the last run that is not a mere circumstance: "in 12 months", "out of 20"."""
-    for index in range(len(runs) - 1, 0, -1):
-        before = tokens[max(0, runs[index][0] - 2) : runs[index][0]]
-        words = [w.lower().strip(",") for w in before]
-        if not (words[-1:] and words[-1] in _STEP_OFF) and words != ["out", "of"]:
-            return index
-    return 0 if len(runs) == 1 else _first_unless_step(tokens, runs)
+    """Return the last run that is not a mere circumstance: "in 12 months", "for the 16 glasses"."""
+    clause = next(
+        (i for i, t in enumerate(tokens) if i >= runs[0][1] and t.lower() in _SUBORDINATE),
+        len(tokens),
+    )
+    weights = [_circumstance(tokens, start, clause, runs[0][0]) for start, _ in runs]
+    return max(i for i, weight in enumerate(weights) if weight == min(weights))
 
 
-def _first_unless_step(tokens: list[str], runs: list[tuple[int, int]]) -> int:
-    start = runs[0][0]
-    stepped = start > 0 and tokens[start - 1].lower() in _STEP_OFF
-    return len(runs) - 1 if stepped else 0
+def _circumstance(tokens: list[str], start: int, clause: int, first: int) -> int:
+    """Return 0 for a number that may be the answer, more the less likely it is."""
+    if start >= clause:
+        return 2
+    before = [t.lower().strip(",") for t in tokens[max(0, start - 3) : start]]
+    if before[-2:] == ["out", "of"]:
+        return 2
+    if before and before[-1] in _DETERMINERS:
+        before.pop()
+    last = before[-1] if before else ""
+    if last in _STRONG:
+        return 2
+    to_do = before[-2:-1] == ["to"] and last not in {"be", "equal"}
+    return int(last in _WEAK or (to_do and start > first))
 
 
 def _run_text(tokens: list[str], index: int, runs: list[tuple[int, int]]) -> str:
     start, end = runs[index]
-    while start < end - 1 and tokens[start] in {"a", "A", "I", "-", ":", "is"}:
+    while start < end - 1 and tokens[start] in {"a", "A", "I", ":"}:
         start += 1
     if end < len(tokens) and known_unit(tokens[end]):
         end += 2 if tokens[end] in {"square", "cubic"} else 1

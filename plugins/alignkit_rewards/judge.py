@@ -24,6 +24,12 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted = gold_answer(gold)
+    if value := words.choice_value(wanted):
+        letter = wanted.partition("(")[2][:1]
+        return next(
+            (v for g in (f"({letter})", value) if (v := _against(g, answer, rules)).correct),
+            Verdict(False, "different"),
+        )
     said = (answer, answer_in(answer))
     if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
         return Verdict(True, "choice")

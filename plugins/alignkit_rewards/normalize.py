@@ -119,6 +119,8 @@ def _folded(char: str) -> str:
         return ""
     if char.isascii():
         return char
+    if char.isdecimal():
+        return str(unicodedata.decimal(char))
     if unicodedata.category(char) in {"Cf", "Mn"}:
         return ""
     plain = unicodedata.normalize("NFKC", char)

@@ -97,6 +97,12 @@ _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
+_SENTENCE = re.compile(r"(?<![\\A-Za-z])(?=[A-Za-z]{4})[a-zA-Z]*[aeiou][a-z]*\s+\d+$")
+"""A word before a number, as in a date: no product of letters."""
+_NOON = re.compile(r"\b([ap])\.m(?:\.|\b)", re.I)
+_REALS = re.compile(
+    r"(?:x ?\\in ?)?\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?", re.I
+)
 _RATIO_WORDS = re.compile(r"\d+ to \d+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
 
@@ -109,6 +115,7 @@ def read(text: str, *, decimal_comma: bool = False) -> Node:
         clean = _outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
             clean = _outside(clean, _DECIMAL_COMMA, lambda m: f"{m[1]}.{m[2]}")
+    clean = _NOON.sub(r"\1m", clean)
     clean = _SCALED.sub(lambda m: f"({m[1]}*10^{_SCALES[m[2].lower()]})", clean)
     clean = _SPACED.sub(lambda m: m[0].replace(" ", ""), clean)
     return _read(clean, 0)
@@ -139,20 +146,26 @@ def _read(text: str, depth: int) -> Node:
     text = text.strip()
     if depth > 12:
         return Scalar(text, None)
+    if _REALS.fullmatch(text):
+        return _all_reals(text)
     if words := _only_text(text):
-        return Text(words)
+        return _read(words, depth + 1) if re.match(r"[-+$\\]*\d", words) else Text(words)
     for reader in (_listed, _related, _united, _bracketed, _proportion):
         if (node := reader(text, depth)) is not None:
             return node
     return _scalar(text)
 
 
+def _all_reals(text: str) -> Group:
+    infinity: Tree = ("const", "inf")
+    ends = (Scalar("-\\infty", ("neg", infinity)), Scalar("\\infty", infinity))
+    return Group(text, ends, "(", ")")
+
+
 def _only_text(text: str) -> str:
     r"""Return the words of an answer that is all ``\text{…}``."""
     found = re.fullmatch(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?", text)
-    if not found or not found[1].strip() or re.search(r"\d", found[1]):
-        return ""
-    return found[1].strip()
+    return found[1].strip() if found else ""
 
 
 def split_top(text: str, mark: re.Pattern[str]) -> list[tuple[str, str]]:
@@ -299,6 +312,8 @@ def _scalar(text: str) -> Node:
 
 
 def _tree(text: str) -> Tree | None:
+    if _SENTENCE.search(text):
+        return None
     try:
         return fold(parse(text))
     except (UnreadableError, RecursionError):

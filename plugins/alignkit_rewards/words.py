@@ -8,6 +8,7 @@ from alignkit_rewards.normalize import canonical, word_set
 
 _COMMAND_GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathsf)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\.?")
+_LETTERED = re.compile(r"(?:\\text ?\{ ?)?\([A-Z]\) ?(?:\} ?| )([^+*/^=-].*)")
 _CHOSEN = (
     re.compile(r"^\W*\(([A-Z])\)"),
     re.compile(r"^\W*([A-Z])(?:[.):]|\s*$)"),
@@ -47,6 +48,16 @@ def choice(text: str) -> str:
     r"""Return the letter of a multiple-choice gold such as ``\text{(C)}`` or ``C``, else ``""``."""
     bare = re.sub(r"[${}]", "", _COMMAND_GROUP.sub(r"\1", canonical(text))).strip()
     found = _CHOICE.fullmatch(bare)
+    return found[1] if found else ""
+
+
+def choice_value(text: str) -> str:
+    r"""Return what stands behind the letter of a gold such as ``\textbf{(D)}\ 5``, else ``""``.
+
+    >>> choice_value(r"\textbf{(D)}\ 5"), choice_value(r"\text{(D)}"), choice_value("(D) + 5")
+    ('5', '', '')
+    """
+    found = _LETTERED.fullmatch(canonical(text))
     return found[1] if found else ""
 
 
