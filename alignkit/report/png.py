@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignkit.errors import AlignkitError
 from alignkit.report.curves import Chart, charts, curve
 from alignkit.report.groups import Group
-from alignkit.report.page import color
+from alignkit.report.markup import color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
