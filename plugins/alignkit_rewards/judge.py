@@ -24,12 +24,9 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted = gold_answer(gold)
-    if value := words.choice_value(wanted):
-        letter = wanted.partition("(")[2][:1]
-        return next(
-            (v for g in (f"({letter})", value) if (v := _against(g, answer, rules)).correct),
-            Verdict(False, "different"),
-        )
+    if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
+        either = [f"({wanted.partition('(')[2][:1]})", value]
+        return judge(either, answer, rules)
     said = (answer, answer_in(answer))
     if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
         return Verdict(True, "choice")
@@ -39,10 +36,10 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     found = words.number_word(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
-    value = _read(found, rules)
-    if Comparer(rules).same(target, value):
+    node = _read(found, rules)
+    if Comparer(rules).same(target, node):
         return Verdict(True, "expression")
-    return Verdict(False, "unparsed" if unread(value) else "different")
+    return Verdict(False, "unparsed" if unread(node) else "different")
 
 
 @lru_cache(maxsize=4096)

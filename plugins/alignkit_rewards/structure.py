@@ -306,7 +306,10 @@ def _scalar(text: str) -> Node:
         return Scalar(text, _tree(text))
     percent, unit = percent or again, words or money or also
     if contains(tree, "pm") or contains(tree, "mp"):
-        both = [Scalar(text, choose_signs(tree, up), percent, unit) for up in (True, False)]
+        both = [
+            Scalar(f"{text} ({sign})", choose_signs(tree, sign == "upper"), percent, unit)
+            for sign in ("upper", "lower")
+        ]
         return Bag(text, tuple(both))
     return Scalar(core, tree, percent, unit)
 
