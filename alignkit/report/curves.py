@@ -32,6 +32,13 @@ _ALWAYS = (
     Chart("Held-out accuracy", ("eval/answer_reward",), section="Accuracy"),
     Chart("Held-out format reward", ("eval/format_reward",), section="Accuracy"),
     Chart("Held-out reward", ("eval/reward",), section="Accuracy"),
+    Chart(
+        "Held-out responses",
+        ("eval/n_correct", "eval/n_format_only", "eval/n_neither"),
+        ("right", "right format only", "neither"),
+        section="Accuracy",
+        unit="count",
+    ),
     Chart("Training reward", ("train/reward",), section="Training reward"),
     Chart("Training answer reward", ("train/answer_reward",), section="Training reward"),
     Chart("Training format reward", ("train/format_reward",), section="Training reward"),
@@ -50,7 +57,7 @@ _ALWAYS = (
         unit="tokens",
     ),
 )
-SECTIONS = (*dict.fromkeys(chart.section for chart in _ALWAYS), "More sets", "Other metrics")
+SECTIONS = (*dict.fromkeys(chart.section for chart in _ALWAYS), "More accuracy", "Other metrics")
 
 
 def charts(groups: Iterable[Group]) -> list[Chart]:
@@ -64,9 +71,8 @@ def charts(groups: Iterable[Group]) -> list[Chart]:
 
 
 def _unknown(metric: str) -> Chart:
-    named_set = re.fullmatch(r"eval/([^/]+)/(.+)", metric)
-    accuracy = named_set is not None and named_set[2] in ("answer_reward", "reward")
-    return Chart(metric, (metric,), section="More sets" if accuracy else "Other metrics")
+    accuracy = re.fullmatch(r"eval/([^/]+/answer_reward|(.+/)?(pass|majority)@\d+)", metric)
+    return Chart(metric, (metric,), section="More accuracy" if accuracy else "Other metrics")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from alignkit.report.groups import ACCURACY, Estimate, Group, best, final, first
 
 _HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
 _FINALS = (
+    ("eval/n_correct", "right"),
+    ("eval/n_format_only", "format only"),
+    ("eval/n_neither", "neither"),
     ("eval/format_reward", "format reward"),
     ("train/reward", "training reward"),
     ("eval/response_length", "length"),

@@ -143,14 +143,14 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends(make_run, load):
 
 
 def test_every_logged_metric_has_a_chart_but_times_and_errors(make_run, load):
-    row = {ACC: 0.1, ACC + "_se": 0.1, "time/eval": 1.0, "eval/hard/answer_reward": 0.1, "odd": 1.0}
+    row = {ACC: 0.1, ACC + "_se": 0.1, "time/eval": 1.0, "eval/pass@4": 0.1, "odd": 1.0}
     row |= {"eval/response_length": 3.0, "eval/response_length_correct": 2.0}
     found = charts(load(make_run("a", [row])))
     assert [m for c in found for m in c.metrics if m in row] == [
-        ACC, "eval/response_length", "eval/response_length_correct", "eval/hard/answer_reward",
+        ACC, "eval/response_length", "eval/response_length_correct", "eval/pass@4",
         "odd",
     ]  # fmt: skip
-    assert [c.section for c in found] == ["Accuracy", "Length", "More sets", "Other metrics"]
+    assert [c.section for c in found] == ["Accuracy", "Length", "More accuracy", "Other metrics"]
 
 
 def test_phases_are_summed_over_steps_and_the_rest_is_other(make_run, load):
