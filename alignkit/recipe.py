@@ -15,6 +15,7 @@ from alignkit.component import FromRecipe, Params, Slot, slots_of
 from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
 from alignkit.kinds import KINDS
 from alignkit.plugins import Plugin, Registry
+from alignkit.shipped import PREFIX, path_from
 from alignkit.toml import Document, Key, read
 
 
@@ -195,10 +196,10 @@ class _Resolver:
             return value
         origin = self.document.origin((*key, name))
         base = origin.file.parent if origin.file else Path.cwd()
-        path = (base / Path(value).expanduser()).resolve()
+        path = path_from(value, base).resolve()
         if mark.new or path.exists():
             return str(path)
-        if not mark.or_name or value.startswith((".", "/", "~")):
+        if not mark.or_name or value.startswith((".", "/", "~", PREFIX)):
             self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
         return value
 

@@ -13,6 +13,7 @@ from typing import Any
 import tomli
 
 from alignkit.errors import Origin, Problem, RecipeError, shown
+from alignkit.shipped import path_from
 
 Key = tuple[str, ...]
 
@@ -67,9 +68,9 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
     bases = own.table.pop("extends", [])
     document = Document(path=path)
     for base in bases if isinstance(bases, list) else [bases]:
-        if not isinstance(base, str) or not (path.parent / base).is_file():
+        if not isinstance(base, str) or not path_from(base, path.parent).is_file():
             raise _bad_base(base, own)
-        merge(document, _read_file(path.parent / base, (*within, path)))
+        merge(document, _read_file(path_from(base, path.parent), (*within, path)))
     merge(document, own)
     return document
 
