@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from alignkit import explain, plugins, recipe
+from alignkit import explain, plugins, recipe, scaffold
 from alignkit.errors import AlignkitError, RunFailed, shown
 from alignkit.kinds import KINDS
 from alignkit.run import Run, command_line, execute
@@ -193,3 +193,27 @@ def describe(kind: str, name: str, disable: list[str]) -> None:
 def schema(disable: list[str]) -> None:
     """Print a JSON Schema of recipes, for editors."""
     click.echo(json.dumps(recipe_schema(plugins.load(disable)), indent=2))
+
+
+@main.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(list(KINDS.values())))
+@click.option("--dest", type=FILE, default=Path("."), help="Folder to put the package in.")
+def new_plugin(name: str, kind: str, dest: Path) -> None:
+    """Write a package alignkit-NAME with a working component, its tests and a recipe."""
+    folder = shown(scaffold.new_plugin(name, kind, dest.absolute(), plugins.load()))
+    click.echo(
+        f"wrote {folder}\n"
+        f"next: pip install -e '{folder}[test]' && (cd {folder} && pytest)\n"
+        f"      alignkit describe {kind} {name}\n"
+        f"      alignkit run {folder}/recipe.toml"
+    )
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=FILE)
+def init(folder: Path) -> None:
+    """Copy the recipes, and the model and data they start from, into DIR to change there."""
+    for recipe_file in scaffold.init(folder.absolute()):
+        click.echo(f"{folder}/{recipe_file}")
+    click.echo(f"next: cd {folder} && alignkit run recipes/grpo_offpolicy.toml")
