@@ -105,7 +105,7 @@ def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
 def _cell(found: Estimate | None, kind: str = "") -> str:
     if found is None:
         return "<td>–</td>"
-    digits = 1 if abs(found.value) >= 10 else 3
+    digits = 1 if abs(found.value) >= 2 else 3
     value, _, error = found.text(digits).partition(" ± ")
     note = f"n = {found.n} runs" if found.over == "seeds" else "error over examples"
     mark = f' class="{kind}"' if kind else ""

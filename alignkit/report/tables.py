@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from alignkit.report.groups import ACCURACY, Estimate, Group, best, final, first
 
@@ -88,10 +89,22 @@ def notes(groups: Sequence[Group]) -> list[str]:
     found = []
     if "seeds" in sizes:
         found.append("± one standard error over seeds")
+        found += _examples_error(groups)
     if "examples" in sizes:
         found.append("± one standard error over the evaluation's examples where there is one seed")
     stopped = [(g, r) for g in groups for r in g.runs if r.reason]
     return found + [f"{g.name}, seed {r.seed}: {r.status}: {r.reason}" for g, r in stopped]
+
+
+def _examples_error(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield the error that seeds do not show, as all are judged on the same examples."""
+    metric = headline(groups)
+    logged = [s[-1][1] for g in groups for r in g.runs if (s := r.series(f"{metric}_se"))]
+    if logged:
+        yield (
+            f"the examples {metric} is measured on, the same for all seeds, add about "
+            f"± {fmean(logged):.3f} that this does not show"
+        )
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -113,6 +113,13 @@ def test_one_seed_has_the_error_over_examples_and_says_so(make_run, load):
     assert "over the evaluation's examples" in tables.text([found])
 
 
+def test_the_error_that_seeds_do_not_show_is_told(make_run, load):
+    one = make_run("v/seed_0", [{ACC: 0.5, ACC + "_se": 0.02}, {ACC: 0.6, ACC + "_se": 0.05}])
+    make_run("v/seed_1", [{ACC: 0.5, ACC + "_se": 0.03}], seed=1)
+    text = tables.text(load(one.parent))
+    assert "the same for all seeds, add about ± 0.040" in text  # 0.05 and 0.03, the last ones
+
+
 def test_one_seed_without_a_logged_error_has_none(make_run, load):
     (found,) = load(make_run("a", [{"x": 1.0}]))
     assert groups.final(found, "x").se is None
