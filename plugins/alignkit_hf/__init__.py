@@ -36,7 +36,7 @@ class HfPolicy(Params[Policy]):
     autocast: Literal["none", "bfloat16"] = "none"
     """Type of matrix products in forward and backward passes; "none" uses the weights' own."""
 
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """"cpu", "cuda" or "cuda:N"; "auto" is the process's CUDA device, or else the CPU."""
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"

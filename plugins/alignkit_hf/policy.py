@@ -54,7 +54,7 @@ class CausalPolicy:
     def device(self) -> torch.device:
         """Where the model lives."""
         if self.params.device != "auto":
-            return torch.device(self.params.device)
+            return _device(self.params.device)
         rank = os.environ.get("LOCAL_RANK", "0")
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
@@ -153,6 +153,17 @@ class CausalPolicy:
         half = self.params.dtype == "bfloat16" or self.params.autocast == "bfloat16"
         flash = self.device.type == "cuda" and half and find_spec("flash_attn") is not None
         return "flash_attention_2" if flash else "sdpa"
+
+
+def _device(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise AlignkitError(
+            f"policy.device = {name!r} cannot be used here: {error}\n"
+            '  Use "cpu", a CUDA device this machine has, or "auto".'
+        ) from error
+    return torch.device(name)
 
 
 def _switch_off_dropout(model: nn.Module) -> None:

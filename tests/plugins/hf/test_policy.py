@@ -147,6 +147,14 @@ def test_unknown_hub_name(tmp_path):
         build("nobody/nothing").tokenizer  # noqa: B018
 
 
+def test_a_device_that_is_not_there(folder):
+    policy = HfPolicy(path=str(folder), device="cuda:99").build()
+    with pytest.raises(AlignkitError, match=r"policy\.device = 'cuda:99' cannot be used here"):
+        policy.model  # noqa: B018
+    with pytest.raises(ValidationError):
+        HfPolicy(path=str(folder), device="gpu")
+
+
 # ---------------------------------------------------------------- pre-flight checks
 
 
@@ -232,6 +240,7 @@ def test_rollout_fields_reach_the_record():
 
 
 def test_the_plugin_module_imports_no_ml_stack():
-    code = "import sys, alignkit_hf as _; print({'torch', 'transformers', 'numpy'} & {*sys.modules})"
+    heavy = "{'torch', 'transformers', 'numpy'}"
+    code = f"import sys, alignkit_hf; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
