@@ -80,7 +80,7 @@ class VllmRollout(SamplingParams):
     """Deadline for one batch of responses, in seconds."""
 
     heartbeat: Seconds = 60.0
-    """A stage that takes longer says every so many seconds that it is still at work, and how far."""
+    """A stage that takes longer says so every so many seconds, and how far it is."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """With an engine in a process of its own: times it is started anew in one run after it died."""

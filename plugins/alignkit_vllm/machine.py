@@ -87,16 +87,17 @@ def parse(listing: str) -> Iterator[Gpu]:
 
 
 def visible(listed: Sequence[Gpu], setting: str | None) -> list[str]:
-    """Return the devices that CUDA_VISIBLE_DEVICES = ``setting`` leaves, as vLLM can read them.
+    """Return the devices that CUDA_VISIBLE_DEVICES = ``setting`` leaves, in full.
 
-    vLLM takes these for indices, so UUIDs, or beginnings of them, become the GPU's index. A MIG
-    instance has no index and stays as it is. As in CUDA, what is not there ends the list.
+    CUDA accepts the beginning of a UUID, vLLM only indices and whole ids; indices stay as they
+    are, because CUDA may count in another order than the driver. As in CUDA, what is not there
+    ends the list. One instance counts for a GPU cut into several: CUDA shows a process no more.
     """
     if setting is None:
         return [name for gpu in listed for name in gpu.slices[:1] or (str(gpu.index),)]
     found: list[str] = []
     for word in filter(None, map(str.strip, setting.split(","))):
-        name = _named(listed, word)
+        name = _in_full(listed, word)
         if name is None:
             break
         found.append(name)
@@ -108,14 +109,19 @@ def visible_here() -> list[str]:
     return visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def _named(listed: Sequence[Gpu], word: str) -> str | None:
-    if word.startswith("MIG-"):
-        known = any(word in gpu.slices for gpu in listed)
-        return word if known or not any(gpu.uuid for gpu in listed) else None
-    for gpu in listed:
-        if word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word)):
-            return str(gpu.index)
-    return None
+def spell_out_visible_devices() -> None:
+    """Replace beginnings of ids in this process's CUDA_VISIBLE_DEVICES by whole ones."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ and (names := visible_here()):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+
+
+def _in_full(listed: Sequence[Gpu], word: str) -> str | None:
+    if word.isdigit():
+        return word if any(gpu.index == int(word) for gpu in listed) else None
+    if not any(gpu.uuid for gpu in listed):
+        return word  # without nvidia-smi there is nothing to look it up in
+    ids = [name for gpu in listed for name in (gpu.uuid, *gpu.slices)]
+    return next((name for name in ids if name.startswith(word)), None)
 
 
 def lacking(gpus_needed: int) -> Iterator[str]:

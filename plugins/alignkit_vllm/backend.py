@@ -1,0 +1,235 @@
+"""The rollout backend: one engine, its weights kept in step with the policy's."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Completion, Policy, Sampling
+from alignkit_vllm import check
+from alignkit_vllm.http import UnreachableError
+from alignkit_vllm.local import LocalEngine
+from alignkit_vllm.requests import Answer, Request, blank, completions, requests
+from alignkit_vllm.server import LostError, ServerEngine, own_devices, policy_devices
+from alignkit_vllm.watch import Watch
+from alignkit_vllm.weights import compute_dtype
+
+if TYPE_CHECKING:
+    from alignkit_vllm import VllmRollout
+
+
+class Engine(Protocol):
+    """What the backend needs of an engine, wherever it runs."""
+
+    peer: str
+
+    def start(self, folder: Path, policy: Policy) -> None: ...
+    def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None: ...
+    def holds(self) -> str: ...
+    def columns(self) -> Mapping[str, Any]: ...
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
+    def recover(self, lost: Exception) -> None: ...
+    def max_len(self) -> int: ...
+    def progress(self) -> str: ...
+    def log_end(self) -> str: ...
+    def rest(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class VllmBackend:
+    """Samples with vLLM. Between calls it holds the engine, and the weights' version."""
+
+    def __init__(self, keys: VllmRollout) -> None:
+        self.keys = keys
+        self.sampling: Sampling = keys.sampling()
+        self.version = -1
+        """``Policy.version`` of the weights in the engine."""
+        self.syncs = 0
+        self.gaps: list[float] = []
+        """What each check found: nats per token, policy against engine."""
+        self._engine: Engine | None = None
+        self._token = secrets.token_hex(4)
+
+    # ------------------------------------------------------------ protocol
+
+    def start(self, policy: Policy, /) -> None:
+        """Start the engine on the policy's architecture and give it the policy's weights."""
+        self.close()
+        self._folder = tempfile.TemporaryDirectory(prefix="alignkit-vllm-")
+        self._dtype = compute_dtype(policy, self.keys.dtype)
+        folder = Path(self._folder.name)
+        describe(policy, folder)
+        self._engine = engine = self._make_engine(policy)
+        self._watch = Watch(engine.peer, self.keys.heartbeat)
+        self._watch.on_expiry, self._watch.on_exit = engine.log_end, engine.kill
+        with self._watch.stage("start of the engine", self.keys.start_timeout):
+            engine.start(folder, policy)
+        self.sync(policy)
+
+    def sync(self, policy: Policy, /) -> None:
+        """Copy the policy's weights into the engine and drop what it cached under old ones."""
+        self._kept(policy, None, fresh=True)
+        every = self.keys.check_every
+        if self.syncs == 0 or (every and self.syncs % every == 0):
+            self._check(policy)
+        self.syncs += 1
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> list[list[Completion]]:
+        """Return ``sampling.n`` completions for each prompt, in order.
+
+        A prompt that leaves no room below the engine's length gives completions without tokens,
+        finish_reason "length".
+        """
+        engine, policy = self._running(), self._policy
+        asked = list(requests(prompts, sampling, policy, engine.max_len()))
+        answers = iter(self._answers(policy, [r for r in asked if r is not None]))
+        engine.rest()
+        n, tokenizer = sampling.n, policy.tokenizer
+        return [
+            completions(next(answers), n, tokenizer, self.version)
+            if request
+            else blank(n, self.version)
+            for request in asked
+        ]
+
+    def close(self) -> None:
+        """End the engine and whatever process it ran in."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+            self._folder.cleanup()
+
+    # ------------------------------------------------------------ inside
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise AlignkitError("the vllm rollout backend was not started: call start(policy)")
+        return self._engine
+
+    def _make_engine(self, policy: Policy) -> Engine:
+        keys = self.keys
+        options = self._options(policy)
+        if keys.mode == "colocate":
+            return LocalEngine(options, sleep=keys.sleep)
+        own = own_devices(keys.devices, keys.tensor_parallel_size)
+        return ServerEngine(
+            url=keys.url,
+            devices=own if keys.mode == "device" else policy_devices(keys.tensor_parallel_size),
+            options=options,
+            timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
+            max_restarts=keys.max_restarts,
+        )
+
+    def _options(self, policy: Policy) -> dict[str, Any]:
+        """Return vLLM's engine options, as ``vllm.LLM`` and the server's flags name them."""
+        keys = self.keys
+        room = min(keys.max_model_len or policy.max_length, policy.max_length)
+        options: dict[str, Any] = {
+            "load_format": "dummy",  # the first sync fills every weight, or the check says so
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "max_model_len": room if room < 2**31 - 1 else None,
+            "max_num_seqs": keys.max_num_seqs,
+            "seed": 0,
+        }
+        if next(policy.model.parameters()).device.type == "cuda":
+            shared = keys.mode != "device"
+            return options | {
+                "gpu_memory_utilization": keys.gpu_memory_utilization or (0.45 if shared else 0.85),
+                "tensor_parallel_size": keys.tensor_parallel_size,
+                "enforce_eager": keys.enforce_eager,
+            }
+        return options | {
+            "enforce_eager": True,
+            "distributed_executor_backend": "uni",
+            "kv_cache_memory_bytes": int(keys.kv_cache_gib * 2**30),
+        }
+
+    def _answers(self, policy: Policy, asked: Sequence[Request]) -> list[list[Answer]]:
+        """Ask the engine; should it get lost half-way, ask again for what is missing."""
+        found: dict[int, list[Answer]] = {}
+
+        def ask() -> None:
+            left = [i for i in range(len(asked)) if i not in found]
+            if not left:
+                return
+            try:
+                answered = self._running().generate([asked[i] for i in left])
+            except LostError as lost:
+                found.update((left[j], answers) for j, answers in lost.answered.items())
+                raise
+            found.update(zip(left, answered, strict=True))
+
+        self._kept(policy, ask)
+        return [found[i] for i in range(len(asked))]
+
+    def _kept(
+        self, policy: Policy, work: Callable[[], None] | None, *, fresh: bool = False
+    ) -> None:
+        """Do ``work`` with an engine that holds the policy's weights; revive a lost engine.
+
+        ``fresh`` copies the weights even if the engine holds this version already.
+        """
+        engine = self._running()
+        while True:
+            try:
+                if fresh or engine.holds() != self._name(self.version):
+                    self._load(policy)
+                    fresh = False
+                if work is not None:
+                    limit = self.keys.generate_timeout
+                    with self._watch.stage("generation", limit, engine.progress):
+                        work()
+                return
+            except (LostError, UnreachableError) as lost:
+                with self._watch.stage("restart of the engine", self.keys.start_timeout):
+                    engine.recover(lost)
+
+    def _load(self, policy: Policy) -> None:
+        version = policy.version
+        self._policy = policy
+        with self._watch.stage(f"sync of weights {version}", self.keys.sync_timeout):
+            self._running().load(policy, self._dtype, self._name(version))
+        self.version = version
+
+    def _name(self, version: int) -> str:
+        """Return what the engine calls these weights; no other run calls its own the same."""
+        return f"{self._token}/{version}"
+
+    def _check(self, policy: Policy) -> None:
+        """Raise WeightsError unless the engine computes with the policy's weights."""
+        engine = self._running()
+        with self._watch.stage("check of the weights", self.keys.sync_timeout):
+            check.compare_columns(policy, engine.columns(), self._dtype)
+        request = check.probe(policy, engine.max_len())
+        ((answer,),) = self._answers(policy, [request])
+        self.gaps.append(check.gap(policy, request, answer))
+        bound = self.keys.max_logprob_gap or check.bound_for(self._dtype)
+        check.require_small(self.gaps[-1], bound)
+
+
+def describe(policy: Policy, folder: Path) -> None:
+    """Write the policy's configuration and tokenizer, without weights, for an engine to read.
+
+    From the model in memory: no other revision, nothing to download.
+    """
+    config: Any = policy.model.config
+    config = type(config).from_dict(config.to_dict())
+    config.architectures = [_class_name(policy)]
+    config.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+
+
+def _class_name(policy: Policy) -> str:
+    """Return the model's class, without the wrapping that FSDP gives it."""
+    name = type(policy.model).__name__
+    declared = getattr(policy.model.config, "architectures", None) or []
+    return str(declared[0]) if declared and name not in declared else name.removeprefix("FSDP")

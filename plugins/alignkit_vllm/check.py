@@ -1,0 +1,148 @@
+"""Does the engine hold the policy's weights? Asked of the engine itself, in two ways.
+
+Columns of some weight matrices are compared number by number, which shows an update that never
+arrived however small it was. A greedy probe is scored by the policy, which shows everything else
+that makes the two compute something different: stale caches, another model, another precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.tokens import TrainRow
+from alignkit.errors import AlignkitError
+from alignkit_vllm.requests import Request
+from alignkit_vllm.weights import named_weights
+from alignkit_vllm.worker import COLUMNS, ROWS, spread
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+    from alignkit_vllm.requests import Answer
+
+PROBE_PROMPT = 160
+"""Tokens of the probe's prompt: more than a block of the engine's prefix cache (16 on GPUs, 128
+on CPUs), so that a cache kept over a sync shows in the second probe."""
+PROBE_TOKENS = 8
+
+
+class WeightsError(AlignkitError):
+    """The engine does not hold what the policy holds."""
+
+
+def compare_columns(policy: Policy, seen: Mapping[str, Any], dtype: torch.dtype) -> int:
+    """Compare what the workers' ``alignkit_columns`` returned; return how many numbers it was.
+
+    Raises:
+        WeightsError: a number differs.
+    """
+    compared = 0
+    parts = {name: _parts(name, seen["packed"]) for name in seen["columns"]}
+    wanted = {part for names in parts.values() for part in names}
+    weights = {name: value for name, value in named_weights(policy, dtype) if name in wanted}
+    embedding = policy.model.get_input_embeddings().weight  # type: ignore[operator]
+    for name, found in seen["columns"].items():
+        matrices = [weights[part] for part in parts[name] if part in weights]
+        if not matrices and _tied(policy) and name.endswith("head"):
+            matrices = [_whole(embedding).to(dtype)]
+        if len(matrices) != len(parts[name]):
+            continue  # the engine names or packs this module in a way of its own
+        compared += _same(name, _columns(matrices), found)
+    return compared
+
+
+def _same(name: str, want: list[list[float]], found: list[list[float]]) -> int:
+    a, b = torch.tensor(want), torch.tensor(found)
+    if a.shape != b.shape:
+        raise WeightsError(
+            f"the vLLM engine's {name} gives columns of shape {tuple(b.shape)}, the policy's is "
+            f"{tuple(a.shape)}: is it another model?"
+        )
+    apart = (a - b).abs()
+    wrong = int((apart > 1e-6 * a.abs()).sum())  # one-hot inputs are exact in every type
+    if wrong:
+        raise WeightsError(
+            f"the vLLM engine does not hold the policy's weights: {wrong} of {a.numel()} numbers "
+            f"of {name} differ, by up to {float(apart.max()):.3g}. The last sync did not reach it"
+        )
+    return a.numel()
+
+
+def _parts(name: str, packed: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the checkpoint's names of the matrices that the engine's module ``name`` joins.
+
+    >>> _parts("model.layers.0.mlp.gate_up_proj", {"gate_up_proj": ["gate_proj", "up_proj"]})
+    ['model.layers.0.mlp.gate_proj.weight', 'model.layers.0.mlp.up_proj.weight']
+    """
+    parent, _, last = name.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    return [f"{prefix}{part}.weight" for part in packed.get(last, [last])]
+
+
+def _columns(matrices: Sequence[Tensor]) -> list[list[float]]:
+    matrix = torch.cat(list(matrices))  # (outputs, inputs)
+    rows, at = spread(matrix.shape[0], ROWS), spread(matrix.shape[1], COLUMNS)
+    values: list[list[float]] = matrix[rows][:, at].T.float().cpu().tolist()
+    return values
+
+
+def _tied(policy: Policy) -> bool:
+    config: Any = getattr(policy.model, "config", None)
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
+def _whole(weight: Any) -> Tensor:
+    whole: Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return whole.detach()
+
+
+def probe(policy: Policy, max_len: int) -> Request:
+    """Return a greedy request that is the same in every check."""
+    ends = policy.eos_ids
+    usable = [i for i in range(_vocabulary(policy)) if i not in ends]
+    size = max(1, min(PROBE_PROMPT, max_len - PROBE_TOKENS))
+    prompt = tuple(usable[(7919 * i + 13) % len(usable)] for i in range(size))
+    tokens = min(PROBE_TOKENS, max_len - size)
+    return Request(
+        prompt,
+        1,
+        {
+            "temperature": 0.0,
+            "max_tokens": tokens,
+            # Nothing ends it, rather than min_tokens, which takes the ends' probability away.
+            "ignore_eos": True,
+        },
+    )
+
+
+def _vocabulary(policy: Policy) -> int:
+    embedding: Any = policy.model.get_input_embeddings()  # type: ignore[operator]
+    return int(embedding.weight.shape[0])
+
+
+@torch.no_grad()
+def gap(policy: Policy, request: Request, answer: Answer) -> float:
+    """Return how far the policy's log-probs are from the engine's, nats per token on average."""
+    rows = [TrainRow(request.prompt, answer.token_ids)]
+    found, _, mask = response_logprobs(policy, rows, with_entropy=False)
+    apart = found[mask].double().cpu() - torch.tensor(answer.logprobs, dtype=torch.float64)
+    return float(apart.abs().mean())
+
+
+def bound_for(dtype: torch.dtype) -> float:
+    """Return how large a gap is taken for rounding when the recipe does not say."""
+    return 0.01 if dtype == torch.float32 else 0.1
+
+
+def require_small(gap: float, bound: float) -> None:
+    """Raise WeightsError for a gap above ``bound``."""
+    if not gap <= bound:
+        raise WeightsError(
+            f"the vLLM engine and the policy disagree on a greedy probe by {gap:.3g} nats per "
+            f"token, above max_logprob_gap = {bound:g}: the engine computes with other weights, "
+            f"or with much other numerics (dtype, attention)"
+        )

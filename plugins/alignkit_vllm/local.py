@@ -1,0 +1,201 @@
+"""An engine in this process, on the policy's device."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit.errors import AlignkitError
+from alignkit_vllm import machine, memory
+from alignkit_vllm.requests import Answer, Request
+from alignkit_vllm.weights import named_weights
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights stay within reach
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the threads are the learner's too
+}
+"""Set before vLLM is imported, unless the user did."""
+
+
+class LocalEngine:
+    """``vllm.LLM`` with its one worker in the trainer's process."""
+
+    peer = "the vLLM engine in this process"
+
+    def __init__(self, options: Mapping[str, Any], *, sleep: bool) -> None:
+        """``options`` are ``vllm.LLM``'s; ``sleep`` gives memory back between batches."""
+        self.options = dict(options)
+        self.sleep = sleep
+        self._llm: Any = None
+        self._asleep = False
+
+    def start(self, folder: Path, policy: Policy) -> None:
+        """Start on the model that ``folder`` describes, with random weights."""
+        device = next(policy.model.parameters()).device
+        self._on_gpu = device.type == "cuda"
+        self._refuse(device)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        machine.spell_out_visible_devices()
+        options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
+        threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+        try:
+            with memory.explained(options):
+                vllm: Any = import_module("vllm")
+                logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+                self._llm = vllm.LLM(
+                    model=str(folder),
+                    worker_extension_cls="alignkit_vllm.worker.Extension",
+                    logprobs_mode="processed_logprobs",
+                    generation_config="vllm",
+                    disable_log_stats=True,
+                    **options,
+                )
+        finally:
+            torch.set_num_threads = set_threads  # the CPU worker disables it
+            torch.set_num_threads(threads)
+
+    def _refuse(self, device: torch.device) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed and torch.distributed.get_world_size() > 1:
+            raise AlignkitError(
+                'mode = "colocate" serves a trainer of one process; with several ranks set '
+                'mode = "device" or "server" in [rollout]'
+            )
+        if device.type == "cuda" and device.index not in (None, 0):
+            raise AlignkitError(
+                f"vLLM takes the first GPU it sees, but the policy is on {device}: start with "
+                f"CUDA_VISIBLE_DEVICES={machine.visible_here()[device.index :][:1] or device.index}"
+            )
+
+    def _gpu_options(self) -> dict[str, Any]:
+        memory.require_free(self.options["gpu_memory_utilization"])
+        if self.sleep and "expandable_segments:True" in os.environ.get(
+            "PYTORCH_CUDA_ALLOC_CONF", ""
+        ):
+            raise AlignkitError(
+                "vLLM cannot sleep with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True; unset "
+                "it, or set sleep = false in [rollout]"
+            )
+        return {"enable_sleep_mode": self.sleep}
+
+    def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
+        """Take over the policy's weights; drop what was cached under other ones."""
+        if self._asleep:
+            self._llm.wake_up(tags=["weights"])
+        with torch.no_grad():
+            self._rpc("alignkit_load", (named_weights(policy, dtype), version))
+        if self._asleep:
+            with memory.explained(self.options):
+                self._llm.wake_up(tags=["kv_cache"])
+            self._asleep = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop the prefix cache."""
+        if not self._llm.reset_prefix_cache():
+            raise AlignkitError("the vLLM engine did not drop its prefix cache: is it still busy?")
+
+    def holds(self) -> str:
+        """Return the version of the weights held; "" while the engine sleeps without any."""
+        return "" if self._asleep else str(self._rpc("alignkit_version")[0])
+
+    def columns(self) -> Mapping[str, Any]:
+        """Return some columns of the weights, see ``worker.columns``."""
+        columns: Mapping[str, Any] = self._rpc("alignkit_columns")[0]
+        return columns
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """Return the answers to each request, in order."""
+        vllm: Any = import_module("vllm.sampling_params")
+        how = [
+            vllm.SamplingParams(
+                n=request.n,
+                logprobs=0,
+                flat_logprobs=True,
+                output_kind=vllm.RequestOutputKind.FINAL_ONLY,
+                **request.options,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        with memory.explained(self.options):
+            outputs = self._llm.generate(prompts, how, use_tqdm=False)
+        return [[_answer(output) for output in found.outputs] for found in outputs]
+
+    def progress(self) -> str:
+        """Return how much of a batch is left."""
+        engine = getattr(self._llm, "llm_engine", None)
+        return f"{engine.get_num_unfinished_requests()} responses unfinished" if engine else ""
+
+    def rest(self) -> None:
+        """Give memory back until the next :meth:`load`."""
+        if self.sleep and self._on_gpu and not self._asleep:
+            self._llm.sleep(level=2)
+            self._asleep = True
+
+    def log_end(self) -> str:
+        """Return nothing: the engine logs to this process's stderr."""
+        return ""
+
+    def recover(self, lost: Exception) -> None:
+        """Pass on what happened: an engine in this process cannot be started anew."""
+        raise lost
+
+    def max_len(self) -> int:
+        """Return the most tokens of prompt and response together."""
+        return int(self._llm.llm_engine.model_config.max_model_len)
+
+    def kill(self) -> None:
+        """Do nothing: the engine ends with this process."""
+
+    def close(self) -> None:
+        """Shut the engine down and free its memory."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        with _quietly():
+            import_module("vllm.distributed.parallel_state").cleanup_dist_env_and_memory()
+        gc.collect()
+
+    def _rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
+        results: list[Any] = self._llm.collective_rpc(method, args=args)
+        return results
+
+
+def _answer(output: Any) -> Answer:
+    return Answer(
+        token_ids=tuple(output.token_ids),
+        logprobs=tuple(output.logprobs.logprobs),
+        text=output.text,
+        ended=output.finish_reason != "length",
+        stop_string=isinstance(output.stop_reason, str),
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep vLLM's closing remarks off the terminal."""
+    logger = logging.getLogger("vllm")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

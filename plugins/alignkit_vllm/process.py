@@ -1,0 +1,78 @@
+"""The server as a child process: started with a log, ended with all that it started itself."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from alignkit_vllm.serve import TRAINER
+
+LOG_LINES = 20
+
+
+class Child:
+    """A server in a process group of its own."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        """Start ``python -m alignkit_vllm.serve`` with ``arguments``; it appends to ``log``."""
+        self.log = log
+        command = [sys.executable, "-m", "alignkit_vllm.serve", *arguments]
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **env, TRAINER: str(os.getpid())},
+            )
+        atexit.register(self.kill)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server's main process runs."""
+        return self.process.poll() is None
+
+    def log_end(self) -> str:
+        """Return the last lines of the log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
+
+    def dump_stacks(self) -> None:
+        """End every process of the server so that each leaves its threads' stacks in the log."""
+        self._signal(signal.SIGABRT)
+        time.sleep(1)
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End the server: politely, and after ``patience`` seconds by force."""
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server and everything in its process group at once."""
+        self._signal(signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        atexit.unregister(self.kill)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+def free_port() -> int:
+    """Return a port that is free on 127.0.0.1 at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,129 @@
+"""From what an algorithm asks for to what an engine is asked for, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Completion, Policy, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and how its responses are drawn."""
+
+    prompt: tuple[int, ...]
+    n: int
+    options: dict[str, Any]
+    """Keyword arguments of ``vllm.SamplingParams``, keys of the JSON body of a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response as an engine returns it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    """Cut after the stop string, if one ended it."""
+    ended: bool
+    """Not cut at the most tokens allowed."""
+    stop_string: bool
+    """Ended by a stop string."""
+
+
+def requests(
+    prompts: Sequence[Sequence[int]], how: Sampling, policy: Policy, max_len: int
+) -> Iterator[Request | None]:
+    """Yield a request per prompt, None where no room is left below ``max_len`` tokens."""
+    _check(prompts, how)
+    keys = how.prompt_keys or range(len(prompts))
+    shared = _options(how, policy)
+    for prompt, key in zip(prompts, keys, strict=True):
+        room = max_len - len(prompt)
+        if room < 1:
+            yield None
+            continue
+        most = min(how.max_tokens, room)
+        own = {
+            "max_tokens": most,
+            "min_tokens": min(how.min_tokens, most),
+            "seed": seed_of(how.seed, how.step, key),
+        }
+        # Greedy responses are equal, and the engine refuses to draw several.
+        yield Request(tuple(prompt), 1 if how.temperature == 0 else how.n, shared | own)
+
+
+def _options(how: Sampling, policy: Policy) -> dict[str, Any]:
+    return {
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "top_k": how.top_k,
+        "min_p": how.min_p,
+        "stop": list(how.stop),
+        "include_stop_str_in_output": True,
+        # The policy says what ends a response; the engine would add the tokenizer's own idea.
+        "stop_token_ids": sorted(policy.eos_ids),
+        "ignore_eos": True,
+        "skip_special_tokens": True,
+        "spaces_between_special_tokens": False,
+    }
+
+
+def seed_of(seed: int, step: int, key: int) -> int:
+    """Return the seed of a prompt's first response; the engine counts up from it for the others.
+
+    62 bits of a hash: neighbouring keys must not share draws, as seeds 7, 8 and 8, 9 would.
+    """
+    digest = blake2b(f"{seed}/{step}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 2
+
+
+def completions(
+    answers: Sequence[Answer], n: int, tokenizer: PreTrainedTokenizerBase, version: int
+) -> list[Completion]:
+    """Return ``n`` completions from the answers to one request, a greedy one repeated."""
+    found = [_completion(answer, tokenizer, version) for answer in answers]
+    if len(found) not in (1, n):
+        raise AlignkitError(f"the vLLM engine gave {len(found)} responses where {n} were asked for")
+    return found * n if len(found) < n else found
+
+
+def blank(n: int, version: int) -> list[Completion]:
+    """Return what a prompt without room for a response gets."""
+    return [Completion("", (), (), "length", version)] * n
+
+
+def _completion(answer: Answer, tokenizer: PreTrainedTokenizerBase, version: int) -> Completion:
+    text = answer.text
+    if not answer.stop_string:  # the engine's text lacks bytes that end in no whole character
+        decoded = tokenizer.decode(
+            list(answer.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(decoded, str)
+        text = decoded
+    return Completion(
+        text=text,
+        token_ids=answer.token_ids,
+        logprobs=answer.logprobs,
+        finish_reason="stop" if answer.ended else "length",
+        weight_version=version,
+    )
+
+
+def _check(prompts: Sequence[Sequence[int]], how: Sampling) -> None:
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+    if "" in how.stop:
+        raise AlignkitError("a stop string is empty; it would end every response at once")
+    if how.prompt_keys is not None and len(how.prompt_keys) != len(prompts):
+        raise AlignkitError(
+            f"{len(how.prompt_keys)} prompt keys for {len(prompts)} prompts; give one each"
+        )

@@ -1,0 +1,54 @@
+"""A vLLM server that a trainer can give weights to: ``python -m alignkit_vllm.serve MODEL``.
+
+It is vLLM's own OpenAI-compatible server, with whatever options that has, made ready for training:
+log-probs are those of the distribution sampled from, and the workers take weights and requests
+from the trainer (vLLM's development mode: let nobody but the trainer reach the port).
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+TRAINER = "ALIGNKIT_TRAINER_PID"
+"""Environment variable: the process that started this one and that it must not survive."""
+
+OPTIONS = (
+    "--worker-extension-cls=alignkit_vllm.worker.Extension",
+    "--logprobs-mode=processed_logprobs",
+    "--generation-config=vllm",
+)
+ENVIRONMENT = {
+    "VLLM_SERVER_DEV_MODE": "1",  # reset_prefix_cache and collective_rpc
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONFAULTHANDLER": "1",  # SIGABRT leaves every thread's stack in the log
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until stopped."""
+    if not arguments or arguments[0].startswith("-"):
+        sys.exit("usage: python -m alignkit_vllm.serve MODEL [options of vllm's server]")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if trainer := os.environ.get(TRAINER):
+        threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
+    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *arguments[1:]]
+    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+
+
+def _end_with(trainer: int) -> None:
+    """Kill this process and all it started once ``trainer`` is no longer its parent."""
+    while os.getppid() == trainer:
+        time.sleep(0.5)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

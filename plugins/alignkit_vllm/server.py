@@ -1,0 +1,320 @@
+"""An engine behind HTTP: a process that this run starts, or a server that runs already."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import torch
+
+from alignkit.errors import AlignkitError
+from alignkit_vllm import machine, memory
+from alignkit_vllm.http import Client, UnreachableError
+from alignkit_vllm.process import Child, free_port
+from alignkit_vllm.requests import Answer, Request
+from alignkit_vllm.watch import say
+from alignkit_vllm.weights import Sender, named_weights
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
+QUICK = 30.0
+"""Seconds that a request may take which needs no work of the engine."""
+
+
+class LostError(AlignkitError):
+    """The server went away in the middle of a batch."""
+
+    def __init__(self, message: str, answered: Mapping[int, list[Answer]]) -> None:
+        super().__init__(message)
+        self.answered = answered
+        """What had been answered, by the position of the request."""
+
+
+class ServerEngine:
+    """vLLM's OpenAI-compatible server, as ``alignkit_vllm.serve`` starts it."""
+
+    def __init__(
+        self,
+        *,
+        url: str | None,
+        devices: Callable[[Policy], Sequence[str] | None],
+        options: Mapping[str, Any],
+        timeouts: tuple[float, float, float],
+        max_restarts: int,
+    ) -> None:
+        """``url`` None starts a server with vLLM's ``options`` on ``devices``.
+
+        ``timeouts`` are the seconds for a start, a sync and a batch.
+        """
+        self.url = url
+        self.devices = devices
+        self.options = dict(options)
+        self.start_timeout, self.sync_timeout, self.generate_timeout = timeouts
+        self.restarts_left = max_restarts
+        self.peer = f"the vLLM server {url}" if url else "the vLLM server of this run"
+        self.workers = int(self.options.get("tensor_parallel_size", 1))
+        self.concurrent = int(self.options.get("max_num_seqs", 256))
+        self._unfinished = 0
+        self._child: Child | None = None
+        self._client = Client(url or "")
+        self._name = ""
+
+    # ------------------------------------------------------------ life
+
+    def start(self, folder: Path, policy: Policy) -> None:
+        """Start a server on the model that ``folder`` describes, or find the one at the URL."""
+        self._folder, self._visible = folder, self.devices(policy)
+        if self.url is None:
+            self._launch()
+        self._await()
+
+    def _launch(self) -> None:
+        port = free_port()
+        self._client = Client(f"http://127.0.0.1:{port}")
+        self.peer = f"the vLLM server of this run, {self._client.url}"
+        env = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+        if self._visible is not None:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(self._visible)
+        arguments = [str(self._folder), "--host=127.0.0.1", f"--port={port}", *self._arguments()]
+        self._child = Child(arguments, self._folder / "server.log", env)
+
+    def _arguments(self) -> list[str]:
+        flags = {name.replace("_", "-"): value for name, value in self.options.items()}
+        return [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in flags.items()
+            if value is not None and value is not False
+        ] + ["--uvicorn-log-level=warning"]
+
+    def _await(self) -> None:
+        """Wait until the server is healthy; learn its model's name and length."""
+        end, pause = time.monotonic() + self.start_timeout, 0.2
+        while True:
+            try:
+                self._client.get("/health", QUICK)
+                break
+            except UnreachableError as error:
+                if self._child is not None and not self._child.alive:
+                    raise self._died("ended while starting") from error
+                if time.monotonic() + pause > end:
+                    raise AlignkitError(f"{self.peer} does not get healthy: {error}") from error
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+        self._require_tested()
+        model = self._client.get("/v1/models", QUICK)["data"][0]
+        self._name, self._max_len = model["id"], int(model["max_model_len"])
+
+    def _require_tested(self) -> None:
+        found = str(self._client.get("/version", QUICK)["version"])
+        if not machine.Installed("vllm", found).tested:
+            raise AlignkitError(
+                f"{self.peer} runs vLLM {found}; versions {machine.TESTED}.x are tested: install "
+                f"one of these where the server runs"
+            )
+
+    def _died(self, when: str) -> AlignkitError:
+        assert self._child is not None
+        log = self._child.log_end()
+        advice = memory.explain(log, self.options)
+        return AlignkitError(
+            f"{self.peer} {when} (exit status {self._child.process.poll()})"
+            f"{f'; {advice}' if advice else ''}; the end of its log:\n{log}"
+        )
+
+    def recover(self, lost: Exception) -> None:
+        """Bring a lost server back: start one anew, or wait for the one at the URL to return."""
+        if self._child is None:
+            say(f"{self.peer} is gone ({lost}); waiting for it")
+            self._await()
+            return
+        if self.restarts_left == 0:
+            raise self._died("died, and max_restarts is used up") from lost
+        self.restarts_left -= 1
+        say(f"{self.peer} died; starting another ({self.restarts_left} restarts left)")
+        self._child.kill()
+        self._launch()
+        self._await()
+
+    def max_len(self) -> int:
+        """Return the most tokens of prompt and response together."""
+        return self._max_len
+
+    def close(self) -> None:
+        """End the server, if this run started it."""
+        self._client.hang_up()
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop()
+
+    def kill(self) -> None:
+        """End the server at once."""
+        if self._child is not None:
+            self._child.kill()
+
+    def log_end(self) -> str:
+        """Return the stacks of the server's threads, or the log's last lines; ends the server."""
+        if self._child is None:
+            return ""
+        self._child.dump_stacks()
+        return f"the end of {self.peer}'s log:\n{self._child.log_end()}"
+
+    def rest(self) -> None:
+        """Do nothing: the server's memory is its own."""
+
+    # ------------------------------------------------------------ weights
+
+    def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
+        """Send the policy's weights; drop what was cached under other ones."""
+        host = "127.0.0.1" if self._is_here() else self._client.local_address()
+        sender = Sender(self.workers, host, self.sync_timeout)
+        errors: list[Exception] = []
+
+        def fetch() -> None:
+            args = [host, str(sender.port), sender.token, str(self.sync_timeout), version]
+            try:
+                self._rpc("alignkit_fetch", args, self.sync_timeout)
+            except (OSError, AlignkitError) as error:
+                errors.append(error)
+                sender.close()
+
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        try:
+            with torch.no_grad():
+                sender.send(named_weights(policy, dtype))
+        except OSError as error:
+            thread.join(5)
+            raise errors[0] if errors else UnreachableError(f"{self.peer}: {error!r}") from error
+        finally:
+            sender.close()
+        thread.join(self.sync_timeout)
+        if errors:
+            raise errors[0]
+        self.reset()
+
+    def _is_here(self) -> bool:
+        return urlsplit(self._client.url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    def reset(self) -> None:
+        """Drop the prefix cache."""
+        for pause in (0.0, 0.1, 1.0, 5.0):  # blocks of the last batch may not be free yet
+            time.sleep(pause)
+            if self._client.post("/reset_prefix_cache", None, QUICK)["success"]:
+                return
+        raise AlignkitError(
+            f"{self.peer} did not drop its prefix cache: does somebody else use it too?"
+        )
+
+    def holds(self) -> str:
+        """Return the version of the weights held, "" if the workers differ."""
+        found = set(self._rpc("alignkit_version", [], QUICK))
+        return str(found.pop()) if len(found) == 1 else ""
+
+    def columns(self) -> Mapping[str, Any]:
+        """Return some columns of the weights, see ``worker.columns``."""
+        columns: Mapping[str, Any] = self._rpc("alignkit_columns", [], QUICK)[0]
+        return columns
+
+    def _rpc(self, method: str, args: Sequence[str], timeout: float) -> list[Any]:
+        body = {"method": method, "args": list(args), "timeout": timeout}
+        try:
+            results: list[Any] = self._client.post("/collective_rpc", body, timeout)["results"]
+        except UnreachableError:
+            raise
+        except AlignkitError as error:
+            raise AlignkitError(
+                f"{error}\n  Start the server with: python -m alignkit_vllm.serve MODEL"
+            ) from error
+        return results
+
+    # ------------------------------------------------------------ responses
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """Return the answers to each request, in order.
+
+        Raises:
+            LostError: the server went away; holds what it had answered before.
+        """
+        self._unfinished = len(requests)
+        pool = ThreadPoolExecutor(min(len(requests), self.concurrent))
+        futures = [pool.submit(self._complete, request) for request in requests]
+        try:
+            wait(futures, return_when="FIRST_EXCEPTION")
+            failed = [f.exception() for f in futures if f.done() and f.exception()]
+            if not failed:
+                return [future.result() for future in futures]
+            for error in failed:
+                if error is not None and not isinstance(error, UnreachableError):
+                    raise error
+            good = {i: f.result() for i, f in enumerate(futures) if f.done() and not f.exception()}
+            raise LostError(str(failed[0]), good)
+        except BaseException:
+            self._client.hang_up()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _complete(self, request: Request) -> list[Answer]:
+        body = {
+            "model": self._name,
+            "prompt": list(request.prompt),
+            "n": request.n,
+            "logprobs": 0,
+            "return_token_ids": True,
+            **request.options,
+        }
+        for pause in (0.5, 2.0, None):  # a busy server may drop a connection; a dead one stays so
+            try:
+                answered = self._client.post("/v1/completions", body, self.generate_timeout)
+                break
+            except UnreachableError:
+                if pause is None or (self._child is not None and not self._child.alive):
+                    raise
+                time.sleep(pause)
+        self._unfinished -= 1
+        choices = sorted(answered["choices"], key=lambda choice: int(choice["index"]))
+        return [_answer(choice) for choice in choices]
+
+    def progress(self) -> str:
+        """Return how much of a batch is left."""
+        return f"{self._unfinished} prompts unfinished" if self._unfinished else ""
+
+
+def _answer(choice: Mapping[str, Any]) -> Answer:
+    return Answer(
+        token_ids=tuple(choice["token_ids"]),
+        logprobs=tuple(choice["logprobs"]["token_logprobs"]),
+        text=choice["text"],
+        ended=choice["finish_reason"] != "length",
+        stop_string=isinstance(choice.get("stop_reason"), str),
+    )
+
+
+def own_devices(names: Sequence[str], count: int) -> Callable[[Policy], Sequence[str] | None]:
+    """Return what mode "device" runs on: ``names``, or the last ``count`` visible GPUs."""
+
+    def choose(policy: Policy) -> Sequence[str] | None:
+        if next(policy.model.parameters()).device.type != "cuda":
+            return list(names) or None
+        return list(names) or machine.visible_here()[-count:]
+
+    return choose
+
+
+def policy_devices(count: int) -> Callable[[Policy], Sequence[str] | None]:
+    """Return what mode "server" runs on: the policy's GPU and those after it."""
+
+    def choose(policy: Policy) -> Sequence[str] | None:
+        device = next(policy.model.parameters()).device
+        if device.type != "cuda":
+            return None
+        first = device.index or 0
+        return machine.visible_here()[first : first + count] or None
+
+    return choose

@@ -1,0 +1,161 @@
+"""No silent hangs: every stage that waits for the engine has a deadline and a heartbeat.
+
+When a deadline passes, the stacks of all threads go to stderr and the stage ends in a
+:class:`DeadlineError` that names the stage, the peer and what was finished last. Code that never
+returns to Python cannot be ended that way; after ``GRACE`` seconds more the process is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from alignkit.errors import AlignkitError
+
+GRACE = 30.0
+"""Seconds between the interruption of a stage and the end of the process."""
+
+
+class DeadlineError(AlignkitError):
+    """A stage did not finish in time."""
+
+
+class Watch:
+    """Watches the stages of one backend."""
+
+    def __init__(self, peer: str, heartbeat: float) -> None:
+        self.peer = peer
+        """Who is waited for, as messages name it."""
+        self.heartbeat = heartbeat
+        """Seconds between two signs of life."""
+        self.finished = "nothing yet"
+        """The last stage that ended well."""
+        self.finished_at = monotonic()
+        self.on_expiry: Callable[[], str] = lambda: ""
+        """Called when a deadline passes; returns what else there is to say, the log's end, say."""
+        self.on_exit: Callable[[], None] = lambda: None
+        """Called before the process is ended: kills what would be left running."""
+
+    @contextmanager
+    def stage(
+        self, name: str, deadline: float, progress: Callable[[], str] = lambda: ""
+    ) -> Iterator[None]:
+        """Run the block as stage ``name`` for at most ``deadline`` seconds.
+
+        ``progress`` returns a few words for the heartbeat; it is called from another thread.
+        """
+        watcher = _Watcher(self, name, deadline, progress)
+        with _interruptible(watcher):
+            watcher.start()
+            try:
+                yield
+            finally:
+                watcher.done.set()
+        watcher.join()
+        if watcher.error:  # passed in the instant the block ended
+            raise watcher.error
+        self.finished, self.finished_at = name, monotonic()
+
+
+class _Watcher(threading.Thread):
+    """Waits beside a stage."""
+
+    def __init__(
+        self, watch: Watch, name: str, deadline: float, progress: Callable[[], str]
+    ) -> None:
+        super().__init__(name=f"alignkit watches {name}", daemon=True)
+        self.watch, self.stage, self.deadline, self.progress = watch, name, deadline, progress
+        self.target = threading.current_thread()
+        self.done = threading.Event()
+        self.error: DeadlineError | None = None
+
+    def run(self) -> None:
+        start = monotonic()
+        while True:
+            left = start + self.deadline - monotonic()
+            if self.done.wait(min(self.watch.heartbeat, max(left, 0))):
+                return
+            if monotonic() - start >= self.deadline:
+                break
+            say(f"{self._where()}: still at work after {monotonic() - start:.0f} s")
+        self._expire()
+
+    def _where(self) -> str:
+        progress = self.progress()
+        return f"{self.stage}: {self.watch.peer}{f', {progress}' if progress else ''}"
+
+    def _expire(self) -> None:
+        ago = monotonic() - self.watch.finished_at
+        message = (
+            f"{self._where()}: not finished after {self.deadline:g} s; finished last: "
+            f"{self.watch.finished}, {ago:.0f} s ago. The stacks of all threads are on stderr"
+        )
+        faulthandler.dump_traceback(_stderr(), all_threads=True)
+        more = self.watch.on_expiry()
+        self.error = DeadlineError(f"{message}\n{more}" if more else message)
+        if self.done.is_set():
+            return
+        _interrupt(self.target)
+        if not self.done.wait(GRACE):
+            say(f"{self.error}\n{self.stage} does not react; ending the process")
+            self.watch.on_exit()
+            os._exit(1)
+
+
+def say(text: str) -> None:
+    """Print a line about the engine."""
+    print(f"alignkit: vllm: {text}", file=sys.stderr, flush=True)
+
+
+def _stderr() -> Any:
+    """Return a stderr with a file descriptor; under a test runner it may have none."""
+    try:
+        sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return sys.__stderr__
+    return sys.stderr
+
+
+@contextmanager
+def _interruptible(watcher: _Watcher) -> Iterator[None]:
+    """Let the watcher's signal end a wait of the main thread, with the watcher's error."""
+    if watcher.target is not threading.main_thread():
+        try:
+            yield
+        except _Interruption:
+            assert watcher.error is not None
+            raise watcher.error from None
+        return
+
+    def interrupted(signum: int, frame: FrameType | None) -> None:
+        if watcher.error is not None and not watcher.done.is_set():
+            raise watcher.error
+
+    before = signal.signal(signal.SIGUSR2, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+class _Interruption(BaseException):
+    """What is raised in a thread that no signal reaches."""
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    if thread.ident is None:
+        return
+    if thread is threading.main_thread():
+        signal.pthread_kill(thread.ident, signal.SIGUSR2)  # also ends a system call
+    else:
+        ident = ctypes.c_ulong(thread.ident)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_Interruption))

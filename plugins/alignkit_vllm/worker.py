@@ -1,0 +1,146 @@
+"""What runs inside the engine's workers, wherever these are. Imported there by vLLM.
+
+Methods are called through vLLM's ``collective_rpc``; over HTTP that passes strings one way and
+lists and tables the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignkit_vllm.weights import receive
+
+COLUMNS = 4
+"""Columns of a weight matrix that a check compares."""
+ROWS = 64
+"""Rows of each of them."""
+
+
+class Extension:
+    """Added to vLLM's worker class (``worker_extension_cls``)."""
+
+    model_runner: Any
+    rank: int
+    parallel_config: Any
+
+    def alignkit_load(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
+        """Take over ``weights`` in place."""
+        self.alignkit_held = ""  # should loading fail half-way, nobody takes it for whole
+        self.model_runner.reload_weights(weights_iterator=iter(weights))
+        _retie(self.model_runner.get_model())
+        self.alignkit_held = version
+
+    def alignkit_fetch(self, host: str, port: str, token: str, timeout: str, version: str) -> None:
+        """Connect to the trainer and take over the weights it sends."""
+        self.alignkit_load(receive(host, int(port), token, float(timeout)), version)
+
+    def alignkit_version(self) -> str:
+        """Return the version of the weights held; "" before the first."""
+        held: str = getattr(self, "alignkit_held", "")
+        return held
+
+    def alignkit_columns(self) -> dict[str, Any]:
+        """Return some columns of some weight matrices, see :func:`columns`.
+
+        None are returned where the matrices are cut over several workers.
+        """
+        model = self.model_runner.get_model()
+        whole = self.parallel_config.tensor_parallel_size == 1
+        packed = getattr(model, "packed_modules_mapping", None) or {}
+        return {
+            "packed": {name: list(parts) for name, parts in packed.items()},
+            "columns": columns(model) if whole else {},
+        }
+
+
+def _retie(model: nn.Module) -> None:
+    """Give a tied output head the new embedding.
+
+    On CPUs the head holds a packed copy, which reloading passes over (vLLM 0.32); on GPUs both
+    share one tensor and there is nothing to do.
+    """
+    head, embedding = _head(model), _embedding(model)
+    config = getattr(model, "config", None)
+    tied = getattr(config, "tie_word_embeddings", False)
+    if not tied or head is None or embedding is None or head is embedding:
+        return
+    if next(embedding.parameters()).device.type == "cpu":
+        head.weight = embedding.weight
+        head.quant_method.process_weights_after_loading(head)
+
+
+def columns(model: nn.Module) -> dict[str, list[list[float]]]:
+    """Return by module name what the matrix gives for one-hot inputs: columns of the weights.
+
+    The module is run, not read, so it does not matter how the weights are packed; a one-hot
+    input has no rounding. Of each column :func:`spread` rows are returned. First, middle and
+    last linear layer, the output head, and rows of the embedding.
+    """
+    linear = [(name, module) for name, module in model.named_modules() if _is_linear(module)]
+    chosen = dict(linear[i] for i in {0, len(linear) // 2, len(linear) - 1} if linear)
+    head = _head(model)
+    chosen |= {name: m for name, m in model.named_modules() if m is head}
+    found = {name: _by_column(module) for name, module in chosen.items()}
+    embedding = _embedding(model)
+    for name, module in model.named_modules():
+        if module is embedding:
+            found[name] = _by_row(module)
+    return found
+
+
+def spread(size: int, count: int) -> list[int]:
+    """Return up to ``count`` indices below ``size``, evenly spread.
+
+    >>> spread(100, 4)
+    [0, 33, 66, 99]
+    """
+    return sorted({round(i * (size - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def _by_column(layer: Any) -> list[list[float]]:
+    head = _is_head(layer)  # padded: its own output size is not the vocabulary's
+    inputs = layer.embedding_dim if head else layer.input_size
+    outputs = layer.org_vocab_size if head else layer.output_size
+    parameter = next(layer.parameters(), torch.empty(0))
+    at = spread(inputs, COLUMNS)
+    one_hot = torch.zeros(len(at), inputs, dtype=parameter.dtype, device=parameter.device)
+    one_hot[range(len(at)), at] = 1
+    with torch.inference_mode():
+        values = layer.quant_method.apply(layer, one_hot, bias=None)
+    rows: list[list[float]] = values[:, spread(outputs, ROWS)].float().tolist()
+    return rows
+
+
+def _by_row(embedding: Any) -> list[list[float]]:
+    at = spread(embedding.org_vocab_size, ROWS)
+    device = next(embedding.parameters()).device
+    with torch.inference_mode():
+        values = embedding(torch.tensor(at, device=device))
+    rows: list[list[float]] = values[:, spread(values.shape[1], COLUMNS)].T.float().tolist()
+    return rows
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return any(base.__name__ == "LinearBase" for base in type(module).__mro__)
+
+
+def _embedding(model: nn.Module) -> Any:
+    return next((m for m in _vocabulary(model) if not _is_head(m)), None)
+
+
+def _head(model: nn.Module) -> Any:
+    return next((m for m in _vocabulary(model) if _is_head(m)), None)
+
+
+def _vocabulary(model: nn.Module) -> Iterator[nn.Module]:
+    for module in model.modules():
+        if any(base.__name__ == "VocabParallelEmbedding" for base in type(module).__mro__):
+            yield module
+
+
+def _is_head(module: nn.Module) -> bool:
+    return any(base.__name__ == "ParallelLMHead" for base in type(module).__mro__)
