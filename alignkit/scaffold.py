@@ -1,4 +1,4 @@
-"""Scaffold a plugin package (``alignkit new-plugin``) or a folder to work in (``alignkit init``)."""
+"""Scaffold a plugin package (``new-plugin``), or a folder of recipes to work in (``init``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from alignkit.shipped import shipped
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "my_idea"
-LONGEST = 40
+LONGEST = 30
+"""Characters in a name, so that no line of what is written gets too long."""
 
 TABLES = {
     "algorithm": 'use = "my_idea"',
@@ -59,10 +60,14 @@ def _problem(name: str, kind: str, registry: Registry) -> str:
     if name.startswith("alignkit_") or name == "alignkit":
         short = name.removeprefix("alignkit").strip("_") or PLACEHOLDER
         return f"the package gets the prefix alignkit-; give the rest alone, such as {short!r}"
-    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+    if keyword.iskeyword(name):
         return f"it is a word of Python; try {name + '_' + kind!r}"
     if len(name) > LONGEST:
         return f"it has {len(name)} characters, more than {LONGEST}"
+    return _taken(name, kind, registry)
+
+
+def _taken(name: str, kind: str, registry: Registry) -> str:
     for plugin in registry.plugins:
         if plugin.name == name:
             return f"{plugin.dist} {plugin.version} has a plugin of that name"
