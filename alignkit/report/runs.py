@@ -69,7 +69,7 @@ class RunData:
 
 def is_run(folder: Path) -> bool:
     """Whether a run was ever started in ``folder``."""
-    return any((folder / name).is_file() for name in ("metrics.jsonl", "manifest.json"))
+    return any((folder / name).is_file() for name in ("metrics.jsonl", "manifest.json", STOPPED))
 
 
 def find(folders: Iterable[Path]) -> list[RunData]:

@@ -110,6 +110,7 @@ class Child:
         self.stop()
         if read(self.job.folder).status != "done":  # it may have ended by itself meanwhile
             text = json.dumps({"status": status, "reason": reason}) + "\n"
+            self.job.folder.mkdir(parents=True, exist_ok=True)  # it may not have got that far
             (self.job.folder / STOPPED).write_text(text)
 
     def stop(self) -> None:

@@ -24,7 +24,7 @@ class Plans:
     """The runs of a sweep below a directory."""
 
     def __init__(self, sweep: Sweep, out: Path) -> None:
-        self.sweep, self.out = sweep, out
+        self.sweep, self.out = sweep, out.absolute()
 
     def chosen(self, only: Sequence[str]) -> list[Variant]:
         """Return the variants that match, and those they continue from; all without a pattern."""

@@ -26,6 +26,8 @@ from alignkit.sweep.variants import Variant
 
 POLL = 0.2
 """Seconds between looks at the running children."""
+HEARTBEAT = 60.0
+"""Seconds between lines about how far they are."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Runner:
         return jobs
 
     def _make(self, jobs: Sequence[Job], lock: IO[str]) -> None:
-        waiting, running = list(jobs), list[Child]()
+        waiting, running, spoken = list(jobs), list[Child](), time.monotonic()
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
@@ -91,6 +93,10 @@ class Runner:
                 for child in [c for c in running if c.ended()]:
                     running.remove(child)
                     self._report(child)
+                if time.monotonic() - spoken > HEARTBEAT:
+                    spoken = time.monotonic()
+                    for child in running:
+                        self.say(f"{child.job.name}: {self._progress(child.job)}")
         finally:
             for child in running:
                 child.stop()
@@ -123,15 +129,21 @@ class Runner:
 
     def _report(self, child: Child) -> None:
         job, status = child.job, child.job.status()
-        run = read(job.folder)
-        last = final(Group("", [run]), self.plans.sweep.table.metric)
-        result = f", {self.plans.sweep.table.metric} {last.value:.3f}" if last else ""
-        self.say(f"{job.name}: {status}{f' ({run.reason})' if run.reason else ''}{result}")
+        reason = read(job.folder).reason
+        told = f"{status} ({reason})" if reason else status
+        self.say(f"{job.name}: {told}, {self._progress(job)}")
         if status not in FINISHED:
             lines = job.beside(".log").read_text(errors="replace").splitlines()[-8:]
             tail = "\n".join(f"    {line}" for line in lines)
             code = child.process.returncode
             self.failures.append(f"{job.name}: ended with status {code}, {status}:\n{tail}")
+
+    def _progress(self, job: Job) -> str:
+        """Return the step a run has come to, and the metric that counts."""
+        run, metric = read(job.folder), self.plans.sweep.table.metric
+        last = final(Group("", [run]), metric)
+        step = f"step {run.rows[-1]['step']}" if run.rows else "no step yet"
+        return f"{step}, {metric} {last.value:.3f}" if last else step
 
     @contextmanager
     def _lock(self) -> Iterator[IO[str]]:

@@ -14,7 +14,7 @@ class SharedTable(Params[Any]):
     """What the top of a sweep file and each of its variants may say."""
 
     recipe: str = ""
-    """Recipe file, relative to the file this stands in."""
+    """Recipe file, relative to the file this stands in; ``alignkit:recipes/…`` for ours."""
     overlays: Annotated[tuple[str, ...], Field(strict=False, alias="with")] = ()
     """TOML files laid over the recipe."""
     seeds: Annotated[tuple[int, ...], Field(strict=False)] = ()

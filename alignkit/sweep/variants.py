@@ -17,6 +17,7 @@ from alignkit import recipe, toml
 from alignkit.component import Params
 from alignkit.errors import Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
+from alignkit.shipped import path_from
 from alignkit.sweep.settings import HOW, How, Setting, below, label, layer, leaves, value
 from alignkit.sweep.stop import StopTable
 from alignkit.sweep.tables import SweepTable, VariantTable
@@ -133,7 +134,7 @@ class Sweep:
         at, value = self._at(name, key)
         folder = (self.document.origin(at).file or self.path).parent
         for file in [value] if isinstance(value, str) else value:
-            path = (folder / file).resolve()
+            path = path_from(file, folder).resolve()
             if not path.is_file():
                 self.problem(at, f"no such file: {file} (looked for {path})")
             yield path

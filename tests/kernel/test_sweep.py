@@ -81,7 +81,7 @@ def make(place):
     def run(swept, only=(), say=None, jobs=1):
         said = []
         command = (sys.executable, "-IS", str(place / "child.py"))
-        made = runner.Runner(Plans(swept, place / "out"), jobs, (), say or said.append, command)
+        made = runner.Runner(Plans(swept, Path("out")), jobs, (), say or said.append, command)
         journal = place / "journal"
         journal.unlink(missing_ok=True)
         try:
@@ -163,6 +163,14 @@ def test_a_path_is_relative_to_the_sweep_file_it_stands_in(place, registry):
     swept = Sweep(place / "deep/s.toml", registry)
     data = swept.plan(swept.variants[0])["eval"]["data"]
     assert data["path"] == str(place / "deep/rows.txt")
+
+
+def test_a_shipped_recipe_is_found_from_anywhere(sweep):
+    from alignkit.shipped import shipped
+
+    with pytest.raises(RecipeError) as caught:  # there it is; these toys just do not know grpo
+        sweep('recipe = "alignkit:recipes/grpo.toml"\n')
+    assert caught.value.problems[0].origin.file == shipped() / "recipes/grpo.toml"
 
 
 def test_the_command_line_is_laid_over_everything(sweep):
@@ -281,6 +289,13 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(sweep, make, place)
 def test_runs_side_by_side_each_run_once(sweep, make):
     made = make(sweep(TWO), jobs=3)
     assert sorted(made.started) == ["n=4/seed_0", "n=4/seed_1", "n=8/seed_0", "n=8/seed_1"]
+
+
+def test_a_sweep_tells_now_and_then_how_far_its_runs_are(sweep, make, monkeypatch):
+    monkeypatch.setattr(runner, "HEARTBEAT", 0.0)
+    made = make(sweep('recipe = "toy.toml"\n[set]\nfail = "brief"\n'))
+    assert "s/seed_own: step 1, eval/answer_reward 0.600" in made.said
+    assert made.said[-1] == "s/seed_own: done, step 2, eval/answer_reward 0.600"
 
 
 def test_a_failed_run_is_told_with_its_last_words_tried_again_and_stops_no_other(sweep, make):
@@ -424,6 +439,12 @@ def test_a_run_is_stopped_when_its_time_is_over(sweep, make):
     (run,) = made.plans.finished()
     assert run.status == "out of time"
     assert make(sweep(text)).started == []
+
+
+def test_a_run_may_be_stopped_before_it_has_a_directory(sweep, make):
+    made = make(sweep('recipe = "toy.toml"\nmax_hours = 1e-9\n'))
+    assert [r.status for r in made.plans.finished()] == ["out of time"]
+    assert made.failures == []
 
 
 def test_a_sweep_may_run_off_the_main_thread(sweep, make):
