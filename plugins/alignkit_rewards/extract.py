@@ -119,7 +119,7 @@ def _tail(text: str) -> str:
     text = text.removesuffix(".").strip() if not text.endswith("..") else text
     if (aside := _ROUGHLY.search(text)) and re.search(r"\d", text[: aside.start()]):
         text = text[: aside.start()].strip(" ,;($")
-    if worked := _WORKED.fullmatch(text):
+    if len(text) < 300 and (worked := _WORKED.fullmatch(text)):
         return worked[1].strip()
     if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
         return text

@@ -97,7 +97,7 @@ _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
-_SENTENCE = re.compile(r"(?<![\\A-Za-z])(?=[A-Za-z]{4})[a-zA-Z]*[aeiou][a-z]*\s+\d+$")
+_SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,20}\s\d{1,9}$")
 """A word before a number, as in a date: no product of letters."""
 _NOON = re.compile(r"\b([ap])\.m(?:\.|\b)", re.I)
 _REALS = re.compile(

@@ -26,13 +26,13 @@ _KNOWN = word_set(
 DIRECTIONS = word_set("east west north south am pm left right up down bc ad")
 """Words after a number that are part of the answer, not a unit."""
 
-_WORD = r"[A-Za-z]{2,}\.?"
+MAX_LENGTH = 400
+"""Longer expressions are not searched for units."""
+
+_WORD = r"[A-Za-z]{2,}(?![A-Za-z])\.?"
 _TEXT = r"\\(?:text|mathrm)\s*\{[^{}]*\}"
-_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|\d))?"
-_JOIN = r"\s*(?:/|\\cdot|\*|-|,)?\s*"
-_TAIL = re.compile(
-    rf"^(?P<core>.*?[\d)\]}}%'a-z.])(?P<gap>\s*)(?P<unit>{_TEXT}.*|{_WORD}.*)$", re.S
-)
+_POWER = r"(?: ?\^ ?(?:\{ ?-?\d ?\}|\d))?"
+_JOIN = r"(?: ?(?:/|\\cdot|\*|-|,))? ?"
 _UNIT = re.compile(rf"(?:(?:{_TEXT}|{_WORD}|[a-zA-Z](?=\s|$)){_POWER}{_JOIN})+")
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|per cent|pct)\s*\}|per ?cent(?:age)?|pct\.?)"
@@ -83,6 +83,8 @@ def split_unit(text: str) -> tuple[str, str]:
     (('64', 'foot^2'), ('5.4', 'cent'), ('2ab', ''))
     """
     text = text.strip()
+    if len(text) > MAX_LENGTH:
+        return text, ""
     if temperature := _TEMPERATURE.search(text):
         return text[: temperature.start()], "degree " + (temperature[1] or temperature[2])
     if area := _METRES.search(text):

@@ -1,5 +1,6 @@
 """Which answers equal which golds: written examples, and properties that no pair may break."""
 
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -195,3 +196,20 @@ def test_no_mathematical_rubble_raises_in_the_judge(pieces):
     text = "".join(pieces)
     judge(["x^2 + 1"], text, RULES)
     judge([text], "4", RULES)
+
+
+PILES = [
+    "1", "a", "ab ", "1 ", "$1$", "\\", r"\frac", "{", "(", "[", "^", "_", "=", r"\text{a} ", "1,",
+    ". A", "**", "answer is ", r"\boxed{1} ", r"\cup", "%", "\n", "|", "-", "x_", "1.", "½", "√",
+    "<answer>", "</answer>", "<|a|>", r"\begin{pmatrix}", r"\\", "1 cm ", "(1,", "or about ", "(A) ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PILES)
+def test_long_piles_are_read_in_linear_time(piece):
+    """4,000 characters take some 10 ms of one core; a quadratic pattern takes seconds."""
+    pile = (piece * 4000)[:4000]
+    started = time.process_time()
+    for text in (pile, "x 1 " + pile, pile + " y 2"):
+        judge(["4"], text, RULES)
+    assert time.process_time() - started < 1.0

@@ -208,7 +208,7 @@ def test_hostile_inputs_are_answered_in_time_and_leak_nothing(grader_cases, exam
     started = time.perf_counter()
     results = reward([tagged(r["pred"]) for r in rows], [example(r["gold"]) for r in rows])
     assert len(results) == len(rows) == 50
-    assert sum("timed_out" in r.parts for r in results) <= 5
+    assert sum("timed_out" in r.parts for r in results) <= 10
     assert time.perf_counter() - started < 60
     pool = shared_pool()
     assert len(pool.processes()) <= pool.size
