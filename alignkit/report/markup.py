@@ -122,7 +122,8 @@ _BAR = """<div class="bar">
 <input type="range" id="smoothing" min="0" max="0.95" step="0.05" value="0"></label>
 </div>
 <p class="soft">Lines are means over seeds, bands ± one standard error: over seeds, or with a
-single seed over the evaluation's examples where it was logged.</p>"""
+single seed over the evaluation's examples where it was logged. ✕ marks where a run was stopped;
+from there on a mean is over fewer seeds.</p>"""
 
 _SAMPLES = """<section><h2>Samples over time</h2>
 <div class="pick"><select id="which" aria-label="whose samples"></select>

@@ -129,6 +129,11 @@
     const points = line.x.map((x, i) => `${X(x).toFixed(1)},${Y(line.mean[i]).toFixed(1)}`);
     svg("polyline", { class: "curve", points: points.join(" "), fill: "none", stroke: color, "stroke-width": 2,
       "stroke-linejoin": "round", "stroke-dasharray": DASHES[line.metric % 3] }, root);
+    for (const stop of data.groups[line.group].stops) {
+      const i = line.x.filter((x) => x <= stop[axis]).length - 1;
+      if (i < 0) continue;
+      svg("text", { class: "stop", x: X(line.x[i]), y: Y(line.mean[i]) + 5, "text-anchor": "middle", style: `fill:${color}` }, root).textContent = "✕";
+    }
     if (line.x.length > 30) return;
     for (const point of points) {
       const [cx, cy] = point.split(",");

@@ -41,7 +41,7 @@ def render(groups: Sequence[Group], title: str) -> str:
     script, samples = _asset("page.js"), _samples(groups)
     payload = {
         "groups": [
-            {"name": plain(g.name), "n": len(g.runs), "color": color(i)}
+            {"name": plain(g.name), "n": len(g.runs), "color": color(i), "stops": _stops(g)}
             for i, g in enumerate(groups)
         ],
         "charts": [_chart(c, groups) for c in drawn],
@@ -84,6 +84,12 @@ def _chart(chart: Chart, groups: Sequence[Group]) -> dict[str, Any]:
         "labels": chart.labels,
         "curves": [[_points(g, metric) for metric in chart.metrics] for g in groups],
     }
+
+
+def _stops(g: Group) -> list[dict[str, float]]:
+    """Return where runs of the group were stopped early, so that its mean is over fewer."""
+    stopped = [run for run in g.runs if run.reason and run.rows]
+    return [{"step": r.rows[-1]["step"], "time": r.seconds} for r in stopped]
 
 
 def _points(g: Group, metric: str) -> dict[str, list[float]] | None:

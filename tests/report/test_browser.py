@@ -30,7 +30,8 @@ def written(make_run, load, sample, tmp_path):
             ]
             said = [sample(i % 2 == 0, "<script>document.title='owned'</script>") for i in range(4)]
             files = {f"eval/step_{s:06d}.jsonl": said for s in (0, 10, 20)}
-            make_run(f"s/lr={lr:g}/seed_{seed}", rows, samples=files, lr=lr, seed=seed)
+            made = make_run(f"s/lr={lr:g}/seed_{seed}", rows, samples=files, lr=lr, seed=seed)
+    (made / "stopped.json").write_text('{"status": "diverged", "reason": "loss not finite"}')
     path = tmp_path / "report.html"
     page.write(load(tmp_path / "s"), path, "Learning rates")
     return path
@@ -63,14 +64,15 @@ def test_the_legend_toggles_and_the_axis_changes(written, browser):
     chromium.open(written)
     assert chromium.js(CURVES) == 3
     assert chromium.js("document.querySelectorAll('.band').length") > 0
+    assert (
+        chromium.js("document.querySelectorAll('.plot')[0].querySelectorAll('.stop').length") == 1
+    )
     chromium.js("document.querySelector('.legend button').click()")
     assert chromium.js(CURVES) == 2
     assert chromium.js("document.querySelector('.legend button').ariaPressed") == "false"
     chromium.js("document.querySelector('.legend button').click()")
     assert chromium.js(CURVES) == 3
-    labels = (
-        "[...document.querySelectorAll('.plot')[0].querySelectorAll('text')].at(-1).textContent"
-    )
+    labels = "[...document.querySelectorAll('.plot')[0].querySelectorAll('text:not(.stop)')].at(-1).textContent"
     assert chromium.js(labels) == "20"
     chromium.js("document.querySelector('[data-axis=time]').click()")
     assert chromium.js(labels) == "40 s"  # two seconds a step
