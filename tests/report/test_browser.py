@@ -72,7 +72,9 @@ def test_the_legend_toggles_and_the_axis_changes(written, browser):
     assert chromium.js("document.querySelector('.legend button').ariaPressed") == "false"
     chromium.js("document.querySelector('.legend button').click()")
     assert chromium.js(CURVES) == 3
-    labels = "[...document.querySelectorAll('.plot')[0].querySelectorAll('text:not(.stop)')].at(-1).textContent"
+    labels = "[...document.querySelectorAll('.plot text:not(.stop)')].at(LAST).textContent"
+    first_chart = "document.querySelector('.plot').querySelectorAll('text:not(.stop)').length - 1"
+    labels = labels.replace("LAST", first_chart)
     assert chromium.js(labels) == "20"
     chromium.js("document.querySelector('[data-axis=time]').click()")
     assert chromium.js(labels) == "40 s"  # two seconds a step
