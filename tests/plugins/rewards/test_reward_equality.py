@@ -201,7 +201,8 @@ def test_no_mathematical_rubble_raises_in_the_judge(pieces):
 PILES = [
     "1", "a", "ab ", "1 ", "$1$", "\\", r"\frac", "{", "(", "[", "^", "_", "=", r"\text{a} ", "1,",
     ". A", "**", "answer is ", r"\boxed{1} ", r"\cup", "%", "\n", "|", "-", "x_", "1.", "½", "√",
-    "<answer>", "</answer>", "<|a|>", r"\begin{pmatrix}", r"\\", "1 cm ", "(1,", "or about ", "(A) ",
+    "<answer>", "</answer>", "<|a|>", r"\begin{pmatrix}", r"\\", "1 cm ", "(1,", "or about ",
+    "(A) ",
 ]  # fmt: skip
 
 
