@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SEED = 0
-POLICY_STEPS = 1200
+POLICY_STEPS = 2000
 
 
 def main() -> None:
