@@ -46,7 +46,7 @@ class HfBackend:
         tokens, finish_reason "length".
 
         Raises:
-            AlignkitError: a prompt is empty, or ``start`` was not called.
+            AlignkitError: a prompt or a stop string is empty, or ``start`` was not called.
         """
         if self._forward is None or self._texts is None:
             raise AlignkitError("the hf rollout backend was not started: call start(policy)")
@@ -73,6 +73,8 @@ def _check(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+    if sampling.n < 1:
+        raise AlignkitError(f"asked for {sampling.n} responses per prompt; the least is 1")
     if "" in sampling.stop:
         raise AlignkitError("a stop string is empty; it would end every response at once")
     if sampling.prompt_keys is not None and len(sampling.prompt_keys) != len(prompts):

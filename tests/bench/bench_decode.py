@@ -43,6 +43,7 @@ CASES = {
     "lengths vary, mean 59": (8, (24, 44), 8, 256, 17),
     "8x, 256 rows": (32, (100, 130), 8, 256, 32),
     "long prompts, groups of 16": (4, (256, 256), 16, 64, 0),
+    "one response": (1, (34, 34), 1, 64, 0),
     "one sample each, 8x": (64, (24, 192), 1, 256, 32),
 }
 

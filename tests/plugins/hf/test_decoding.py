@@ -269,6 +269,7 @@ def test_no_prompts(policy, sample):
     ("prompts", "how", "message"),
     [
         ([[1], []], {}, "prompt 1 has no tokens"),
+        ([[1]], {"n": 0}, "asked for 0 responses"),
         ([[1]], {"stop": ("a", "")}, "a stop string is empty"),
         ([[1]], {"prompt_keys": (1, 2)}, "2 prompt keys for 1 prompts"),
     ],
