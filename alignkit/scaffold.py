@@ -14,7 +14,7 @@ from alignkit.shipped import shipped
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "my_idea"
-LONGEST = 30
+LONGEST = 24
 """Characters in a name, so that no line of what is written gets too long."""
 
 TABLES = {

@@ -56,7 +56,7 @@ def test_a_package_of_every_kind_is_complete_and_clean(tmp_path, kind):
         ("___", "such as 'my_idea'"),
         ("alignkit_tight", "the package gets the prefix alignkit-; give the rest alone"),
         ("lambda", "it is a word of Python; try 'lambda_loss_type'"),
-        ("n" * (LONGEST + 1), "it has 31 characters, more than 30"),
+        ("n" * (LONGEST + 1), "it has 25 characters, more than 24"),
         ("losses", "has a plugin of that name"),
         ("grpo_clip", "plugin losses offers a loss_type 'grpo_clip'"),
     ],
