@@ -3,10 +3,11 @@ r"""The shape of an answer: number, tuple, interval, set, list, equation, inequa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from alignkit_rewards.brackets import outside, split_top
 from alignkit_rewards.exact import choose_signs, contains
 from alignkit_rewards.expression import Tree, parse
 from alignkit_rewards.matrix import fold
@@ -112,19 +113,13 @@ def read(text: str, *, decimal_comma: bool = False) -> Node:
     r"""Return the shape of an answer that has been cut out of its prose."""
     clean = strip_marks(canonical(text))
     if "," in clean:
-        clean = _outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
+        clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
-            clean = _outside(clean, _DECIMAL_COMMA, lambda m: f"{m[1]}.{m[2]}")
+            clean = outside(clean, _DECIMAL_COMMA, lambda m: f"{m[1]}.{m[2]}")
     clean = _NOON.sub(r"\1m", clean)
     clean = _SCALED.sub(lambda m: f"({m[1]}*10^{_SCALES[m[2].lower()]})", clean)
     clean = _SPACED.sub(lambda m: m[0].replace(" ", ""), clean)
     return _read(clean, 0)
-
-
-def _outside(text: str, mark: re.Pattern[str], new: Callable[[re.Match[str]], str]) -> str:
-    """Substitute outside all brackets, where a comma cannot part the items of a tuple."""
-    levels = _levels(text)
-    return mark.sub(lambda m: new(m) if levels[m.start()] == 0 else m[0], text)
 
 
 def strip_marks(text: str) -> str:
@@ -166,45 +161,6 @@ def _only_text(text: str) -> str:
     r"""Return the words of an answer that is all ``\text{…}``."""
     found = re.fullmatch(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?", text)
     return found[1].strip() if found else ""
-
-
-def split_top(text: str, mark: re.Pattern[str]) -> list[tuple[str, str]]:
-    r"""Cut ``text`` at marks outside all brackets; each part comes with the mark before it.
-
-    >>> split_top("a,(b,c),d", re.compile(","))
-    [('', 'a'), (',', '(b,c)'), (',', 'd')]
-    """
-    marks = [m for m in mark.finditer(text)]
-    if not marks:
-        return [("", text)]
-    levels = _levels(text)
-    parts, start, sign = [], 0, ""
-    for found in marks:
-        if found.start() >= start and levels[found.start()] == 0:
-            parts.append((sign, text[start : found.start()]))
-            start, sign = found.end(), found[0].strip()
-    return [*parts, (sign, text[start:])]
-
-
-def _levels(text: str) -> list[int]:
-    """Return the bracket depth in front of every character."""
-    levels, depth, at = [], 0, 0
-    while at < len(text):
-        char = text[at]
-        two = text[at : at + 2]
-        if two in {"\\{", "\\}"}:
-            levels += [depth, depth]
-            depth += 1 if two == "\\{" else -1
-            at += 2
-            continue
-        if text.startswith("\\begin", at) or text.startswith("\\langle", at):
-            depth += 1
-        elif text.startswith("\\end", at) or text.startswith("\\rangle", at) or char in ")]}":
-            depth -= 1
-        levels.append(depth)
-        depth += char in "([{"
-        at += 1
-    return levels
 
 
 def _listed(text: str, depth: int) -> Node | None:
