@@ -1,11 +1,13 @@
 """Supervised fine-tuning: which rows, which tokens, which numbers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from alignkit.engine.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learner import Learner
-from alignkit.engine.supervised import epoch_batches, steps_in, supervised_row
+from alignkit.engine.supervised import eos_id, epoch_batches, steps_in, supervised_row
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_algorithms.sft import SftRun
@@ -214,3 +216,15 @@ def test_evaluation_without_what_it_needs_is_refused_while_building(sft, toys):
         sft(rows_of("a#"), plan=plan, reward=ends_in_gold)
     with pytest.raises(AlignkitError, match="has no reward"):
         sft(rows_of("a#"), plan=plan, backend=toys.backend())
+
+
+def test_which_id_ends_a_response():
+    def policy(own, *eos):
+        tokenizer = SimpleNamespace(eos_token_id=own)
+        return SimpleNamespace(tokenizer=tokenizer, eos_ids=frozenset(eos), name="p")
+
+    assert eos_id(policy(3, 3, 9)) == 3
+    assert eos_id(policy(3, 7, 9)) == 7  # the model never stops at the tokenizer's id
+    assert eos_id(policy(3)) == 3
+    with pytest.raises(AlignkitError, match="p has no end-of-sequence id"):
+        eos_id(policy(None))
