@@ -160,6 +160,34 @@ def show(folder: Path) -> None:
     click.echo(story.of(folder))
 
 
+@main.command()
+@click.argument("path", metavar="FILE.jsonl", type=FILE)
+@click.option("--reward", required=True, help="A reward_fn's name, or a recipe with a [reward].")
+@click.option(
+    "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the reward."
+)
+@click.option("--response", help="Column with the response.")
+@click.option("--gold", help="Column with the gold answer.")
+@click.option("--question", help="Column with the question.")
+@click.option("--id", "id_", help="Column that names the row.")
+@click.option("--out", type=FILE, help="Verdicts go here. Default: FILE.verdicts.jsonl")
+@plugin_option
+def grade(
+    path: Path,
+    reward: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    disable: list[str],
+    **columns: str | None,
+) -> None:
+    """Grade the saved responses in FILE.jsonl; print the categories, write each verdict."""
+    from alignkit.grading import grade_file, reward_for
+
+    judge = reward_for(reward, plugins.load(disable), overrides)
+    mapped = {name.rstrip("_"): column for name, column in columns.items() if column}
+    click.echo(grade_file(path, judge, columns=mapped, out=out).table())
+
+
 @main.command("list-plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, tracebacks included.")
 @click.option("--strict", is_flag=True, help="Exit 1 if a plugin is broken or cannot be used.")

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
@@ -192,6 +193,8 @@ def _components(manager: pluggy.PluginManager, module: Any) -> list[tuple[str, C
             raise TypeError(f"unknown hook {hook.name!r}.{guess}")
     found: list[tuple[str, Component[Any]]] = []
     for kind in KINDS.values():
+        if isinstance(getattr(module, kind, None), ModuleType):
+            raise TypeError(f"its submodule {kind!r} hides a hook; rename the submodule")
         for implementation in getattr(manager.hook, kind).get_hookimpls():
             if implementation.plugin is module:
                 found += [(kind, c) for c in implementation.function()]

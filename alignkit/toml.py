@@ -138,7 +138,7 @@ def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any]
             mergeable = isinstance(below, list) or not _changes_use(below, value)
             if mergeable and (isinstance(below, dict) or _indexes(below, value)):
                 if key in top.origins:
-                    base.origins.setdefault(key, top.origins[key])
+                    base.origins[key] = top.origins[key]
                 _merge_table(base, top, below, value, key)
                 continue
         _replace(base, top, under, slot, value, key)

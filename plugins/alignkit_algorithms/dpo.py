@@ -114,6 +114,7 @@ class DpoRun:
         size = self.keys.train_batch_size
         n_steps = self.keys.n_steps or steps_in(len(pairs), size, self.keys.epochs)
         run.say(f"{len(self.data)} pairs, {len(pairs)} of them fit; {n_steps} optimizer steps")
+        run.total_steps = n_steps
         learner = self._learner(n_steps)
         batches = epoch_batches(len(pairs), size, f"{self.keys.seed}/pairs")
         metrics = {"data/rows": float(len(self.data)), "data/used": float(len(pairs))}

@@ -79,6 +79,7 @@ class SftRun:
             len(rows), self.keys.train_batch_size, self.keys.epochs
         )
         run.say(f"{describe(metrics)}; {n_steps} optimizer steps")
+        run.total_steps = n_steps
         learner = Learner(
             self.policy,
             nll,

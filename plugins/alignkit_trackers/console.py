@@ -85,6 +85,7 @@ class ConsoleTracker:
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Show a row of metrics."""
+        self._pace.total = self._run.total_steps  # some algorithms count their data first
         self._pace.see(step, metrics["time"])
         self._remember(metrics)
         self._line = headline(metrics, self._patterns) or headline(metrics, _any_of(metrics))

@@ -100,3 +100,21 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "alignkit", "--version"], capture_output=True, text=True, check=True
     )
     assert "0.1.0" in done.stdout
+
+
+def test_grade_prints_categories_and_writes_verdicts(tmp_path):
+    rows = [
+        {"out": " x </think> <answer> 2 </answer>", "gold": "2"},
+        {"out": " x </think> <answer> 3 </answer>", "gold": "2"},
+        {"out": "2", "gold": "2"},
+    ]
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = call("grade", saved, "--reward", "r1_zero", "--response", "out")
+    assert done.exit_code == 0, done.output
+    assert "(1,1)                    1   33.3 %" in done.output
+    verdicts = (tmp_path / "saved.verdicts.jsonl").read_text().splitlines()
+    assert [json.loads(v)["category"] for v in verdicts] == ["(1,1)", "(1,0)", "(0,0)"]
+    wrong = call("grade", saved, "--reward", "r1_zero", "--response", "output_text")
+    assert wrong.exit_code == 2
+    assert "saved.jsonl:1: no column 'output_text'" in wrong.output

@@ -120,6 +120,14 @@ def test_a_plugin_that_registers_nonsense_is_broken(install, kwargs, says):
     assert plugins.load().offers == {}
 
 
+def test_a_submodule_named_like_a_hook_is_refused_at_once(install, monkeypatch):
+    """Importing it would put the module in the hook's place, for the rest of the process."""
+    install("odd", value="fake_odd")
+    sys.modules["fake_odd"].tracker = types.ModuleType("fake_odd.tracker")
+    assert only().status == "broken"
+    assert "submodule 'tracker' hides a hook" in only().detail
+
+
 def test_a_plugin_for_another_alignkit_is_incompatible_and_not_imported(install):
     install("old", requires=["alignkit>=99", "torch"], value="module_that_does_not_exist")
     assert only().status == "incompatible"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from alignkit import AlignkitError, plugins
-from alignkit.grade import grade_file, reward_for
+from alignkit.grading import grade_file, reward_for
 
 
 @pytest.fixture(scope="module")
