@@ -131,7 +131,7 @@ class Decoding:
         self.ended: set[int] = set()
         sizes = [(len(group.prompt), group.limit) for group in groups if group.limit]
         if sizes:
-            self.cache_type = self.forward.cache_type(max(map(sum, sizes)))
+            self.cache_type = self.forward.cache_type(responses, max(map(sum, sizes)))
             self.plan = self.cache_type.plan(n=self.how.n, sizes=sizes, budget=self.budget)
             self.state = _Rows.empty(self.plan.rows, self.device)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, in one forward pass."""
 
+_ALONE = 4
+
 
 class Forward:
     """Runs one policy's model for sampling; holds no weights and no cache of its own."""
@@ -33,15 +35,20 @@ class Forward:
         self.config: Any = self.model.config.get_text_config()
         self.device: torch.device = next(self.model.parameters()).device
         self.attention: str = self.config._attn_implementation
+        self.attending = self.attention
         self.windows = _windows(self.config, policy.name)
         with self.ready():
             self.head = _linear_head(self.model)
         self.works_with = working_cache(self)
 
-    def cache_type(self, longest: int) -> type[RowCache]:
-        """Return the cache for prompts and responses of up to ``longest`` tokens together."""
+    def cache_type(self, responses: int, longest: int) -> type[RowCache]:
+        """Return the cache for so many responses, with their prompts up to ``longest`` tokens.
+
+        Sharing prompts takes more, smaller steps, which a handful of responses does not repay.
+        """
         windows = [w for w in self.windows.values() if w is not None]
-        return RowCache if min(windows, default=longest) < longest else self.works_with
+        alone = responses <= _ALONE or min(windows, default=longest) < longest
+        return RowCache if alone else self.works_with
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -52,20 +59,18 @@ class Forward:
             with torch.no_grad(), self.policy.autocast():
                 yield
         finally:
+            self._attend_with(self.attention)
             self.model.train(training)
 
-    @contextmanager
-    def _attend_with(self, name: str) -> Iterator[None]:
-        self.config._attn_implementation = name
-        try:
-            yield
-        finally:
-            self.config._attn_implementation = self.attention
+    def _attend_with(self, name: str) -> None:
+        if name != self.attending:  # setting it walks through the whole configuration
+            self.config._attn_implementation = self.attending = name
 
     # ------------------------------------------------------------ prompts
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor, PromptKV]]:
         """Yield index, next-token logits (V,) and keys and values of each prompt, in any order."""
+        self._attend_with(self.attention)
         for batch in self._batches([len(p) for p in prompts]):
             yield from zip(batch, *self._prefill([prompts[i] for i in batch]), strict=True)
 
@@ -123,12 +128,13 @@ class Forward:
         cache.point(positions, drawn, longest)
         given = {"position_ids": positions[:, None], "past_key_values": cache, "use_cache": True}
         if isinstance(cache, shared.SharedCache):
-            with self._attend_with(shared.NAME), cache.active():
+            self._attend_with(shared.NAME)
+            with cache.active():
                 output = self.model(tokens[:, None], **given)
         else:
-            with self._attend_with(_maskable(self.attention)):
-                mask = self._mask(positions, longest)
-                output = self.model(tokens[:, None], attention_mask=mask, **given)
+            self._attend_with(_maskable(self.attention))
+            mask = self._mask(positions, longest)
+            output = self.model(tokens[:, None], attention_mask=mask, **given)
         logits: Tensor = output.logits[:, -1]
         return logits
 
