@@ -57,7 +57,8 @@ def grade_file(
     ``columns`` maps "response", "gold", "question" and "id" to the file's columns; fields that
     are not mapped take the first of :data:`alignkit.grading.rows.GUESSES` that is there. A
     response column may hold a list: several samples of one question. ``out`` defaults to
-    ``NAME.verdicts.jsonl`` beside ``path``. Raises AlignkitError for an unreadable file or a missing column.
+    ``NAME.verdicts.jsonl`` beside ``path``. Raises AlignkitError for an unreadable file or a
+    missing column.
     """
     target = out or path.with_suffix(".verdicts.jsonl")
     if target.absolute() == path.absolute():
