@@ -88,6 +88,8 @@ class VllmRollout(SamplingParams):
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Refuse fields that do not go together."""
         yield from super().check(tables)
+        if self.temperature > 2 or 0 < self.temperature < 0.01:
+            yield "temperature", f"vLLM takes 0 or 0.01 to 2, not {self.temperature:g}"
         if self.url is not None and self.mode != "server":
             yield "url", f'has no meaning with mode = "{self.mode}"; set mode = "server"'
         if self.mode == "colocate" and self.tensor_parallel_size > 1:

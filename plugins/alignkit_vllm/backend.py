@@ -149,6 +149,9 @@ class VllmBackend:
             }
         return options | {
             "enforce_eager": True,
+            # vLLM 0.32 fails on CPUs when it cuts the prompt of a request that has a seed.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(4096, room if room < 2**31 - 1 else 0),
             "distributed_executor_backend": "uni",
             "kv_cache_memory_bytes": int(keys.kv_cache_gib * 2**30),
         }

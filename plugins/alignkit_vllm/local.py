@@ -57,6 +57,7 @@ class LocalEngine:
             with memory.explained(options):
                 vllm: Any = import_module("vllm")
                 logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+                logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
                 self._llm = vllm.LLM(
                     model=str(folder),
                     worker_extension_cls="alignkit_vllm.worker.Extension",

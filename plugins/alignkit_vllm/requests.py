@@ -121,6 +121,12 @@ def _check(prompts: Sequence[Sequence[int]], how: Sampling) -> None:
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+    if how.temperature > 2 or 0 < how.temperature < 0.01:
+        side = "above 2" if how.temperature > 2 else "between 0 and 0.01"
+        raise AlignkitError(
+            f"temperature {how.temperature:g} is {side}, which vLLM does not take; use 0, a value "
+            "from 0.01 to 2, or the hf backend"
+        )
     if "" in how.stop:
         raise AlignkitError("a stop string is empty; it would end every response at once")
     if how.prompt_keys is not None and len(how.prompt_keys) != len(prompts):

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from alignkit_vllm.machine import installed
+
 TRAINER = "ALIGNKIT_TRAINER_PID"
 """Environment variable: the process that started this one and that it must not survive."""
 
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     if trainer := os.environ.get(TRAINER):
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
-    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *arguments[1:]]
+    found = installed()
+    whole = ["--no-enable-chunked-prefill"] if found and found.for_cpu else []  # see backend.py
+    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *whole, *arguments[1:]]
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
 
 

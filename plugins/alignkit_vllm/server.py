@@ -86,10 +86,11 @@ class ServerEngine:
 
     def _arguments(self) -> list[str]:
         flags = {name.replace("_", "-"): value for name, value in self.options.items()}
+        switches = {True: "--{}", False: "--no-{}"}
         return [
-            f"--{name}" if value is True else f"--{name}={value}"
+            switches[value].format(name) if isinstance(value, bool) else f"--{name}={value}"
             for name, value in flags.items()
-            if value is not None and value is not False
+            if value is not None
         ] + ["--uvicorn-log-level=warning"]
 
     def _await(self) -> None:

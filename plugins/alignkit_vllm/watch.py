@@ -54,13 +54,16 @@ class Watch:
         ``progress`` returns a few words for the heartbeat; it is called from another thread.
         """
         watcher = _Watcher(self, name, deadline, progress)
-        with _interruptible(watcher):
-            watcher.start()
-            try:
-                yield
-            finally:
-                watcher.done.set()
-        watcher.join()
+        try:
+            with _interruptible(watcher):
+                watcher.start()
+                try:
+                    yield
+                finally:
+                    watcher.done.set()
+        finally:  # again, should the interruption have hit the line above
+            watcher.done.set()
+            watcher.join()
         if watcher.error:  # passed in the instant the block ended
             raise watcher.error
         self.finished, self.finished_at = name, monotonic()

@@ -1,0 +1,190 @@
+"""A server on 127.0.0.1: weights over a socket, kills in the middle, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignkit import AlignkitError
+from alignkit.protocols import Sampling
+from alignkit_hf import HfPolicy
+from alignkit_vllm import VllmRollout
+from alignkit_vllm.process import Child, free_port
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+
+SMALL = {"kv_cache_gib": 0.0625, "max_num_seqs": 64}
+PROMPTS = [tuple(5 + (i * k) % 80 for i in range(40 * k)) for k in (1, 2, 5)]
+
+
+@pytest.fixture(scope="module")
+def policy(tied_folder):
+    return HfPolicy(path=str(tied_folder)).build()
+
+
+@pytest.fixture(scope="module")
+def served(policy):
+    backend = VllmRollout(mode="server", **SMALL).build()
+    backend.start(policy)
+    yield backend
+    group = backend._engine._child.process.pid
+    backend.close()
+    assert members(group) == []
+
+
+def members(group):
+    """Processes of a process group that have not ended (zombies have)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgid = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgid) == group and state not in "ZX":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def emptied(group, within):
+    end = time.monotonic() + within
+    while members(group) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not members(group)
+
+
+def update(policy):
+    torch.manual_seed(policy.version)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    policy.version += 1
+
+
+def assert_same(policy, prompt, completion):
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([[*prompt, *completion.token_ids]])).logits[0]
+    scores = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    assert scores.argmax(-1).tolist() == list(completion.token_ids)
+    want = scores.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+    assert (torch.tensor(completion.logprobs) - want).abs().max() < 1e-4
+    assert completion.weight_version == policy.version
+
+
+def test_five_updates_in_a_row_each_reach_the_server(served, policy):
+    for _ in range(5):
+        update(policy)
+        served.sync(policy)
+        for prompt, (greedy,) in zip(
+            PROMPTS,
+            served.generate(PROMPTS, Sampling(temperature=0.0, max_tokens=16)),
+            strict=True,
+        ):
+            assert_same(policy, prompt, greedy)
+
+
+def test_many_prompts_come_back_in_order_with_their_seeds(served):
+    prompts = [PROMPTS[0][: 1 + i % 30] for i in range(150)]
+    how = Sampling(n=2, max_tokens=4, seed=1, step=2)
+    first = served.generate(prompts, how)
+    assert [len(group) for group in first] == [2] * 150
+    assert served.generate(prompts, how) == first
+    ((alone, _),) = served.generate(prompts[77:78], Sampling(
+        n=2, max_tokens=4, seed=1, step=2, prompt_keys=(77,)
+    ))  # fmt: skip
+    assert alone == first[77][0]
+
+
+@pytest.mark.parametrize("victim", ["server", "engine"])
+def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, policy, victim):
+    update(policy)
+    served.sync(policy)
+    how = Sampling(n=4, max_tokens=200, min_tokens=200, seed=5)
+    prompts = [PROMPTS[0][: 1 + i] for i in range(32)]
+    calm = served.generate(prompts, how)
+    group = served._engine._child.process.pid
+    left = served._engine.restarts_left
+    pid = group if victim == "server" else max(members(group))
+    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+    disturbed = served.generate(prompts, how)
+    assert served._engine.restarts_left == left - 1, "the batch was over before the kill"
+    # The engine batches as it comes, so a log-prob may differ in its last digits.
+    flat = [[c for g in groups for c in g] for groups in (calm, disturbed)]
+    assert [c.token_ids for c in flat[0]] == [c.token_ids for c in flat[1]]
+    assert emptied(group, within=5)
+    for prompt, (greedy,) in zip(
+        PROMPTS, served.generate(PROMPTS, Sampling(temperature=0.0, max_tokens=8)), strict=True
+    ):
+        assert_same(policy, prompt, greedy)
+
+
+def test_without_restarts_the_run_stops_with_the_end_of_the_log(served):
+    engine = served._engine
+    engine.restarts_left = 0
+    os.killpg(engine._child.process.pid, signal.SIGKILL)
+    with pytest.raises(AlignkitError, match=r"max_restarts is used up \(exit status -9\)") as error:
+        served.generate(PROMPTS, Sampling(max_tokens=4))
+    assert "the end of its log:\n  | " in str(error.value)
+
+
+def test_a_server_of_somebody_else_is_used_and_taken_back_after_a_restart(
+    policy, tied_folder, tmp_path
+):
+    url = f"http://127.0.0.1:{free_port()}"
+
+    def somebody_starts_it():
+        options = [
+            "--host=127.0.0.1", f"--port={url.rpartition(':')[2]}", "--dtype=float32",
+            "--enforce-eager", "--kv-cache-memory-bytes=67108864", "--max-num-seqs=64",
+        ]  # fmt: skip
+        return Child([str(tied_folder), *options], tmp_path / "server.log", {})
+
+    server = somebody_starts_it()
+    backend = VllmRollout(mode="server", url=url, **SMALL).build()
+    try:
+        backend.start(policy)
+        server.kill()
+        server = somebody_starts_it()
+        for prompt, (greedy,) in zip(
+            PROMPTS, backend.generate(PROMPTS, Sampling(temperature=0.0, max_tokens=8)), strict=True
+        ):
+            assert_same(policy, prompt, greedy)
+        backend.close()
+        assert server.alive, "a server that the run did not start is not the run's to end"
+    finally:
+        server.kill()
+
+
+TRAINER = """
+import sys, time
+from alignkit_hf import HfPolicy
+from alignkit_vllm import VllmRollout
+policy = HfPolicy(path=sys.argv[1]).build()
+backend = VllmRollout(mode="device", kv_cache_gib=0.0625, max_num_seqs=64).build()
+try:
+    backend.start(policy)
+    print(backend._engine._child.process.pid, flush=True)
+    time.sleep(600)
+finally:
+    backend.close()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_the_server_does_not_survive_its_trainer(end, tied_folder):
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(tied_folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    group = int(trainer.stdout.readline())
+    assert len(members(group)) >= 2  # the server and its engine
+    trainer.send_signal(end)
+    trainer.wait(60)
+    assert emptied(group, within=10)
