@@ -87,8 +87,15 @@ def token_logprobs(
             temperature=temperature,
             with_entropy=with_entropy,
         )
-    logits = model(input_ids=input_ids, use_cache=False).logits[at]  # (N, V)
+    logits = _full_logits(model, input_ids)[at]  # (N, V)
     return logits_logprobs(logits, targets, temperature=temperature)
+
+
+def _full_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Return (B, L, V); a model that is not of transformers is given the ids and nothing else."""
+    options = {"use_cache": False} if hasattr(model, "generation_config") else {}
+    logits: Tensor = model(input_ids=input_ids, **options).logits
+    return logits
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from alignkit.protocols import LossInputs, LossOutput, LossType
 class GrpoClip(Params[LossType]):
     """Clipped importance ratio times the advantage (GRPO, arXiv:2402.03300 eq. 3, without KL)."""
 
-    cliprange: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]. Dimensionless."""
+    cliprange: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
+    bound can bind. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
 
@@ -49,8 +50,9 @@ class Gspo(Params[LossType]):
     Meant for the normalizer ``masked_mean``, which gives every response the same weight.
     """
 
-    cliprange: Annotated[float, Field(gt=0, lt=1)] = 4e-4
-    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]. Dimensionless."""
+    cliprange: Annotated[float, Field(gt=0)] = 4e-4
+    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
+    bound can bind. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
 

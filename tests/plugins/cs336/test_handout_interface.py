@@ -4,6 +4,7 @@ import gzip
 import inspect
 import json
 import math
+import types
 
 import pytest
 import torch
@@ -616,3 +617,32 @@ def test_without_vllm_the_remedy_is_named(call, monkeypatch):
     monkeypatch.setattr("alignkit_cs336.vllm_helpers.find_spec", lambda name: None)
     with pytest.raises(AlignkitError, match=r"needs vLLM.*pip install 'alignkit\[vllm\]'"):
         call()
+
+
+def test_log_probs_of_a_module_that_is_not_of_transformers():
+    """Whatever maps ids to an object with logits can be scored, as in a student's own tests."""
+
+    class Bigram(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)]]))
+
+        def forward(self, input_ids):
+            return types.SimpleNamespace(logits=self.table[input_ids])
+
+    found = cs336.get_response_log_probs(
+        Bigram(), torch.tensor([[0, 1]]), torch.tensor([[1, 0]]), return_token_entropy=True
+    )
+    # Row 0 is uniform over two: log 1/2. Row 1 has odds 1 to 3: log 1/4.
+    torch.testing.assert_close(found["log_probs"], torch.tensor([[math.log(0.5), math.log(0.25)]]))
+    spread = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    torch.testing.assert_close(found["token_entropy"], torch.tensor([[math.log(2), spread]]))
+
+
+def test_a_wide_cliprange_clips_nothing_from_above_or_below():
+    ratio = torch.tensor([[0.01, 1.0, 9.0]])
+    loss, metadata = cs336.compute_grpo_clip_loss(
+        torch.tensor([[2.0]]), ratio.log(), torch.zeros(1, 3), cliprange=10.0
+    )
+    torch.testing.assert_close(loss, -2.0 * ratio)
+    assert metadata["clip_fraction"].sum() == 0
