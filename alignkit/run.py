@@ -178,7 +178,7 @@ class _Manifest:
         self.write()
 
 
-def _component(node: Node) -> dict[str, str]:
+def _component(node: Node) -> dict[str, Any]:
     return {
         "key": ".".join(node.key),
         "kind": node.kind,
@@ -186,6 +186,7 @@ def _component(node: Node) -> dict[str, str]:
         "plugin": node.plugin.name,
         "dist": node.plugin.dist,
         "version": node.plugin.version,
+        "facts": dict(node.params.facts(node.tables())),
     }
 
 

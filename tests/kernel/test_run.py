@@ -33,6 +33,7 @@ def test_a_run_directory_holds_recipe_manifest_metrics_and_rows(plan, tmp_path):
     assert (manifest["status"], manifest["seed"]) == ("done", 3)
     assert manifest["result"] == {"eval/answer_reward": 0.75}
     assert [c["dist"] for c in manifest["components"]] == ["alignkit-toys"] * 2
+    assert manifest["components"][0]["facts"] == {"groups": "2"}
     assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
     rows = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [0, 1]
