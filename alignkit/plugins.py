@@ -193,11 +193,12 @@ def _components(manager: pluggy.PluginManager, module: Any) -> list[tuple[str, C
             raise TypeError(f"unknown hook {hook.name!r}.{guess}")
     found: list[tuple[str, Component[Any]]] = []
     for kind in KINDS.values():
-        if isinstance(getattr(module, kind, None), ModuleType):
+        hooks = getattr(manager.hook, kind).get_hookimpls()
+        own = [implementation for implementation in hooks if implementation.plugin is module]
+        if not own and isinstance(getattr(module, kind, None), ModuleType):
             raise TypeError(f"its submodule {kind!r} hides a hook; rename the submodule")
-        for implementation in getattr(manager.hook, kind).get_hookimpls():
-            if implementation.plugin is module:
-                found += [(kind, c) for c in implementation.function()]
+        for implementation in own:
+            found += [(kind, c) for c in implementation.function()]
     seen = set()
     for kind, component in found:
         _vet_component(kind, component)
