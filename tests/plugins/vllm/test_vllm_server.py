@@ -175,7 +175,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_the_server_does_not_survive_its_trainer(end, tied_folder):
     trainer = subprocess.Popen(
         [sys.executable, "-c", TRAINER, str(tied_folder)],
