@@ -177,3 +177,32 @@ def test_all_are_listed_and_described(plugins):
         assert f"{kind}: mine_{kind}" in listed
         shown = environment.python(folder, "alignkit", "describe", kind, f"mine_{kind}")
         assert f"alignkit-mine-{kind.replace('_', '-')} 0.1.0" in shown
+
+
+@pytest.mark.slow
+def test_from_the_wheel_init_run_and_a_plugin_of_ones_own(tmp_path):
+    """As a pip user without a checkout: the wheel's own code, recipes, model and data."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib"))  # its .pth files do not count
+    user = Environment.__new__(Environment)
+    user.bin = tmp_path / "venv" / "bin"
+    (wheel,) = tmp_path.glob("*.whl")
+    pip = ["pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "-q"]
+    user.python(tmp_path, *pip, wheel)
+    user.python(tmp_path, "alignkit", "init", "lab")
+    lab = tmp_path / "lab"
+    small = ["n_steps=1", "rollout_batch_size=8", "train_batch_size=8", "group_size=4", "eval.n=4"]
+    sets = [part for item in small for part in ("-s", item)]
+    said = user.python(lab, "alignkit", "run", "recipes/grpo_offpolicy.toml", *sets)
+    assert "done in" in said
+    user.python(lab, "alignkit", "new-plugin", "capped", "--kind", "loss_type")
+    user.python(lab, *pip, lab / "alignkit-capped")
+    out = ["--out", lab / "mine"]
+    user.python(lab, "alignkit", "run", "alignkit-capped/recipe.toml", *sets, *out)
+    plan = tomllib.loads((lab / "mine" / "recipe.toml").read_text())
+    assert plan["loss"]["use"] == "capped"
+    shipped = site / "alignkit" / "_bundle" / "data"
+    assert Path(plan["data"]["path"]).is_relative_to(shipped.resolve())
