@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.bookkeeping import Clock, seed_everything
+from alignkit.engine.correction import truncated_importance, with_gap
 from alignkit.engine.eval_table import EvalPlan
 from alignkit.engine.evaluation import evaluator_for, response_row
 from alignkit.engine.learner import Learner
@@ -56,8 +57,6 @@ from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import (
     Advantage,
     Dataset,
-    LossInputs,
-    LossOutput,
     LossType,
     Normalizer,
     Optimizer,
@@ -135,6 +134,8 @@ class GrpoRun:
 
     def _learner(self) -> Learner:
         loss = with_gap(self.loss)
+        if self.keys.importance_cap is not None:
+            loss = truncated_importance(loss, self.keys.importance_cap)
         if self.reference:
             loss = penalised(loss, self.reference.beta, self.reference.estimator)
         return Learner(
@@ -261,23 +262,3 @@ class GrpoRun:
 def has_signal(group: Sequence[Trajectory]) -> bool:
     """Whether the responses of a group differ in reward; else every advantage is zero."""
     return len({t.reward.total for t in group}) > 1
-
-
-def with_gap(loss: LossType) -> LossType:
-    """Return ``loss``, also logging how far trainer and rollout backend disagree.
-
-    ``rollout_logprob_gap`` is the mean of |log π_old - log-prob as sampled|, in nats per token:
-    about 0 where both compute the same distribution, more with other precision or kernels, and
-    more still where top_p, top_k or min_p cut the distribution that was sampled from. A jump
-    means the two no longer hold the same weights.
-    """
-
-    def monitored(x: LossInputs) -> LossOutput:
-        output = loss(x)
-        if x.old_logprobs is None or x.rollout_logprobs is None:
-            return output
-        gap = (x.old_logprobs - x.rollout_logprobs).abs()  # (B, T)
-        metrics = {**output.metrics, "rollout_logprob_gap": gap}
-        return LossOutput(per_token=output.per_token, metrics=metrics)
-
-    return monitored

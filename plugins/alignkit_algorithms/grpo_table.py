@@ -23,7 +23,7 @@ from alignkit.protocols import (
     RolloutBackend,
     Tracker,
 )
-from alignkit_algorithms.shared import divides, sampled_not_greedy, token_facts
+from alignkit_algorithms.shared import divides, sampled_not_greedy, token_facts, uncut
 
 
 class Grpo(Params[Algorithm]):
@@ -63,6 +63,11 @@ class Grpo(Params[Algorithm]):
     max_refills: Annotated[int, Field(ge=0)] = 0
     """With ``drop_groups_without_signal``: sampling rounds at most to replace dropped groups. A
     batch still short after these is trained on as it is."""
+
+    importance_cap: Annotated[float, Field(gt=0)] | None = None
+    """Weight each token's loss by min(π_old / π_rollout, this), to correct for a rollout backend
+    whose probabilities differ from the trainer's (truncated importance sampling; 2 is usual).
+    Unset: no correction. Dimensionless."""
 
     token_budget: Annotated[int, Field(ge=1)] = 8192
     """Padded prompt and response tokens per micro-batch. Bounds memory, changes no result."""
@@ -122,6 +127,8 @@ class Grpo(Params[Algorithm]):
                 "there is nothing to refill; set drop_groups_without_signal = true",
             )
         yield from sampled_not_greedy(tables)
+        if self.importance_cap is not None:
+            yield from uncut(tables)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         prompts = self.rollout_batch_size // self.group_size

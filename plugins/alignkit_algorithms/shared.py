@@ -35,6 +35,19 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         )
 
 
+def uncut(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem for each key of the rollout table that keeps tokens from being drawn."""
+    for key, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+        value = getattr(tables.get("rollout"), key, neutral)
+        if value != neutral:
+            yield (
+                "importance_cap",
+                f"rollout.{key} = {value} keeps tokens from being drawn that the policy gives "
+                f"probability to; no weight makes up for these. Set rollout.{key} = {neutral}, or "
+                "take importance_cap out",
+            )
+
+
 def length_of_training(params: Params[Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem when both ``epochs`` and ``n_steps`` are given.
 
