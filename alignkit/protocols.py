@@ -203,7 +203,14 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time."""
+    """Judges responses, many at a time.
+
+    Optional extra: ``submit(responses, examples) -> handle`` starts judging and returns without
+    waiting; ``handle.result()`` waits, and returns what the call itself would have returned. With
+    it, groups are judged while others are still being generated. It is called from the thread
+    that generates, so what takes long belongs in other processes or in ``result``. A class that
+    overrides ``__call__`` alone is called, whatever ``submit`` it inherits.
+    """
 
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
@@ -239,7 +246,13 @@ class Normalizer(Protocol):
 
 
 class RolloutBackend(Protocol):
-    """Samples responses from the current policy."""
+    """Samples responses from the current policy.
+
+    Optional extra: ``stream(prompts, sampling) -> Iterator[tuple[int, list[Completion]]]`` yields
+    the index of each prompt, once and in any order, with the completions that ``generate`` would
+    have returned for it, as soon as the last of them is finished. The caller judges groups between
+    two items. A class that overrides ``generate`` alone is not streamed, whatever it inherits.
+    """
 
     @property
     def sampling(self) -> Sampling:

@@ -7,15 +7,15 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
 from alignkit.engine.bookkeeping import Clock
+from alignkit.engine.judging import Judging, extra
 from alignkit.engine.tokens import TrainRow, encode
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
@@ -170,30 +170,46 @@ def collect(
     """Sample ``sampling.n`` responses for each prompt and judge them.
 
     Returns ``len(prompts) * sampling.n`` trajectories, a prompt's responses next to each other
-    in the order of ``prompts``; groups are numbered from ``first_group``. Seconds go to
-    ``clock`` as "rollout" and "reward". A prompt that leaves no room for an answer gets empty
-    responses with finish reason "length".
+    in the order of ``prompts``; groups are numbered from ``first_group``. A prompt that leaves no
+    room for an answer gets empty responses with finish reason "length".
+
+    A backend that streams and a reward that can be submitted to work at the same time, group by
+    group; rewards and order are the same as without. Seconds go to ``clock``: "rollout" is
+    generation, "reward" the wait for verdicts that remains after it.
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
+    judging = Judging(reward, [p.example for p in prompts])
     with clock("rollout"):
-        groups = _generate(prompts, policy, backend, sampling)
-    responses = [c.text for group in groups for c in group]
+        groups = _generate(prompts, policy, backend, sampling, judging)
     with clock("reward"):
-        rewards = _judge(reward, responses, [p.example for p in prompts for _ in range(sampling.n)])
-    judged = iter(rewards)
+        rewards = judging.finish([[c.text for c in group] for group in groups])
     return [
-        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, next(judged))
-        for group_id, (p, group) in enumerate(zip(prompts, groups, strict=True), first_group)
-        for completion in group
+        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given)
+        for group_id, (p, group, judged) in enumerate(
+            zip(prompts, groups, rewards, strict=True), first_group
+        )
+        for completion, given in zip(group, judged, strict=True)
     ]
 
 
 def _generate(
-    prompts: Sequence[Prompt], policy: Policy, backend: RolloutBackend, sampling: Sampling
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    backend: RolloutBackend,
+    sampling: Sampling,
+    judging: Judging,
 ) -> list[list[Completion]]:
-    asked = [p for p in prompts if fits(p, policy)]
-    keyed = replace(sampling, prompt_keys=tuple(p.key for p in asked))
-    groups = backend.generate([p.ids for p in asked], keyed) if asked else []
+    """Return a group per prompt; judging of some may have started."""
+    asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
+    ids = [prompts[i].ids for i in asked]
+    keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
+    stream = extra(backend, "stream", beside="generate")
+    if not asked:
+        groups = []
+    elif stream is not None and judging.can_start:
+        groups = _gather(stream(ids, keyed), asked, judging)
+    else:
+        groups = backend.generate(ids, keyed)
     if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
         raise RuntimeError(
             f"the rollout backend was asked for {sampling.n} responses to each of {len(asked)} "
@@ -205,6 +221,22 @@ def _generate(
     return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
 
 
+def _gather(
+    stream: Iterable[tuple[int, list[Completion]]], asked: Sequence[int], judging: Judging
+) -> list[list[Completion]]:
+    """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
+    groups: dict[int, list[Completion]] = {}
+    for index, group in stream:
+        if index in groups or not 0 <= index < len(asked):
+            raise RuntimeError(
+                f"the rollout backend was asked for prompts 0 to {len(asked) - 1} and gave "
+                f"responses to prompt {index} {'twice' if index in groups else 'too'}"
+            )
+        groups[index] = group
+        judging.start(asked[index], [c.text for c in group])
+    return [groups.get(i, []) for i in range(len(asked))]
+
+
 def _check_versions(groups: Sequence[Sequence[Completion]], policy: Policy) -> None:
     stale = {c.weight_version for group in groups for c in group} - {policy.version}
     if stale:
@@ -212,23 +244,6 @@ def _check_versions(groups: Sequence[Sequence[Completion]], policy: Policy) -> N
             f"responses were sampled by weight version {sorted(stale)} while the policy is at "
             f"{policy.version}: the rollout backend did not take over the last update"
         )
-
-
-def _judge(
-    reward: RewardFn, responses: Sequence[str], examples: Sequence[Example]
-) -> Sequence[Reward]:
-    rewards = reward(responses, examples)
-    if len(rewards) != len(responses):
-        raise AlignkitError(
-            f"[reward] returned {len(rewards)} rewards for {len(responses)} responses"
-        )
-    for example, given in zip(examples, rewards, strict=True):
-        if not math.isfinite(given.total):
-            raise AlignkitError(
-                f"[reward] gave {given.total} for a response to example {example.id!r}; "
-                f"a reward must be a finite number"
-            )
-    return rewards
 
 
 def to_row(trajectory: Trajectory) -> TrainRow:

@@ -13,7 +13,7 @@ at once and when 20 did. The same call repeated gives the same tokens always.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _REFILL = 8
 """Waiting responses join when one row in this many is free."""
+
+_BUNDLES = 32
+"""Most times that groups are handed out before the last; each time costs a walk over the model,
+and under autocast a cast of its weights."""
 
 
 @dataclass(slots=True)
@@ -93,18 +97,28 @@ class Decoding:
         self.eos = torch.tensor(sorted(policy.eos_ids), dtype=torch.long, device=self.device)
         self.running = 0
         self.cache: RowCache | None = None
+        self.complete: list[int] = []
+        """Groups that are finished and not yet handed out."""
 
-    def complete(self, prompts: Sequence[Sequence[int]]) -> list[list[Completion]]:
-        """Return ``how.n`` completions per prompt."""
+    def run(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield each prompt's index and ``how.n`` completions soon after the last is finished.
+
+        While the caller has the turn, the model and torch's modes are as the caller left them.
+        """
         self.groups = self._groups(prompts)
         self._allocate(self.groups)
+        self.complete = [i for i, group in enumerate(self.groups) if not group.limit]
         queue = deque(group for group in self.groups if group.limit)
-        while queue or self.running:
-            if self._can_join(queue):
-                self._join(queue)
-            else:
-                self._step()
-        return self._results()
+        bundle = -(-len(self.groups) // _BUNDLES)
+        while queue or self.running or self.complete:
+            with self.forward.ready():
+                while (queue or self.running) and len(self.complete) < bundle:
+                    if self._can_join(queue):
+                        self._join(queue)
+                    else:
+                        self._step()
+            complete, self.complete = self.complete, []
+            yield from ((i, self._completions(self.groups[i])) for i in complete)
 
     # ------------------------------------------------------------ setting up
 
@@ -264,22 +278,28 @@ class Decoding:
         self.running = kept
 
     def _release(self, responses: list[int]) -> None:
-        """Drop the prompts whose last responses these are."""
+        """Drop the prompts whose last responses these are; their groups are complete."""
         assert self.cache is not None
         for response in responses:
-            group = self.groups[response // self.how.n]
+            index = response // self.how.n
+            group = self.groups[index]
             group.left -= 1
-            if not group.left and group.prompt_held is not None:
+            if group.left:
+                continue
+            self.complete.append(index)
+            if group.prompt_held is not None:
                 self.cache.drop(group.prompt_held)
 
     # ------------------------------------------------------------ results
 
-    def _results(self) -> list[list[Completion]]:
-        ids = [row[:n] for row, n in zip(self.ids.tolist(), self.lengths, strict=True)]
-        logprobs = [row[:n] for row, n in zip(self.logprobs.tolist(), self.lengths, strict=True)]
+    def _completions(self, group: _Group) -> list[Completion]:
+        responses = range(group.first, group.first + self.how.n)
+        lengths = [self.lengths[r] for r in responses]
+        block = slice(group.first, group.first + self.how.n), slice(0, max(lengths))
+        ids, logprobs = self.ids[block].tolist(), self.logprobs[block].tolist()
         return [
-            [self._completion(r, ids[r], logprobs[r]) for r in range(g.first, g.first + self.how.n)]
-            for g in self.groups
+            self._completion(r, ids[k][:length], logprobs[k][:length])
+            for k, (r, length) in enumerate(zip(responses, lengths, strict=True))
         ]
 
     def _completion(self, response: int, ids: list[int], logprobs: list[float]) -> Completion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alignkit.errors import AlignkitError
@@ -48,13 +48,23 @@ class HfBackend:
         Raises:
             AlignkitError: a prompt or a stop string is empty, or ``start`` was not called.
         """
+        groups = dict(self.stream(prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield what ``generate`` returns, each prompt's with its index, as groups finish.
+
+        Raises:
+            AlignkitError: at the call itself, for the reasons ``generate`` has.
+        """
         if self._forward is None or self._texts is None:
             raise AlignkitError("the hf rollout backend was not started: call start(policy)")
         _check(prompts, sampling)
         stops = self._stop_strings(sampling.stop, self._forward.device)
         run = Decoding(self._forward, self._texts, stops, sampling, self.kv_cache_tokens)
-        with self._forward.ready():
-            return run.complete(prompts)
+        return run.run(prompts)
 
     def close(self) -> None:
         """Let go of the policy."""

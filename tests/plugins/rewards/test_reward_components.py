@@ -105,6 +105,20 @@ def test_a_weighted_sum_grades_in_the_background():
     assert [r.total for r in pending.result()] == [2.0]
 
 
+def test_groups_submitted_apart_get_what_one_call_gives():
+    """Shaping and rewards of one's own have no submit; inside a sum they need none."""
+    terms = {"right": R1Zero().build(), "short": LengthPenalty(free=2, span=4).build()}
+    answers = ["4", "2 + 2", "5", r"\sqrt{16}", "2 + 3", ""]
+    responses = [f"a </think> <answer>{a}</answer>" for a in answers] + ["none", "4"]
+    examples = [EXAMPLE] * 4 + [Example("1", "q", "5")] * 4
+    for reward in (terms["right"], WeightedSum().build(terms=terms)):
+        whole = reward(responses, examples)
+        second = reward.submit(responses[4:], examples[4:])
+        first = reward.submit(responses[:4], examples[:4])
+        assert [*first.result(), *second.result()] == whole
+        assert [r.parts["answer"] for r in whole] == [1, 1, 0, 1, 1, 0, 0, 0]
+
+
 def test_a_weight_for_no_term_is_an_error():
     problems = list(WeightedSum(weights={"rigth": 1.0}).check({"terms": {"right": R1Zero()}}))
     assert problems == [("weights", "no term is called 'rigth'; there are: right")]
