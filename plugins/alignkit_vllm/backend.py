@@ -211,11 +211,12 @@ class VllmBackend:
         """Raise WeightsError unless the engine computes with the policy's weights."""
         engine = self._running()
         with self._watch.stage("check of the weights", self.keys.sync_timeout):
-            check.compare_columns(policy, engine.columns(), self._dtype)
+            seen = engine.columns()
+            check.compare_columns(policy, seen)
         request = check.probe(policy, engine.max_len())
         ((answer,),) = self._answers(policy, [request])
         self.gaps.append(check.gap(policy, request, answer))
-        bound = self.keys.max_logprob_gap or check.bound_for(self._dtype)
+        bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(self.gaps[-1], bound)
 
 

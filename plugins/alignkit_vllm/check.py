@@ -17,7 +17,7 @@ from alignkit.engine.logprobs import response_logprobs
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit_vllm.requests import Request
-from alignkit_vllm.weights import named_weights
+from alignkit_vllm.weights import clean, named_weights
 from alignkit_vllm.worker import COLUMNS, ROWS, spread
 
 if TYPE_CHECKING:
@@ -34,19 +34,21 @@ class WeightsError(AlignkitError):
     """The engine does not hold what the policy holds."""
 
 
-def compare_columns(policy: Policy, seen: Mapping[str, Any], dtype: torch.dtype) -> int:
+def compare_columns(policy: Policy, seen: Mapping[str, Any]) -> int:
     """Compare what the workers' ``alignkit_columns`` returned; return how many numbers it was.
+
+    The policy's weights are rounded to the engine's type first.
 
     Raises:
         WeightsError: a number differs.
     """
-    compared = 0
+    compared, dtype = 0, getattr(torch, seen["dtype"])
     parts = {name: _parts(name, seen["packed"]) for name in seen["columns"]}
     wanted = {part for names in parts.values() for part in names}
     weights = {name: value for name, value in named_weights(policy, dtype) if name in wanted}
     embedding = policy.model.get_input_embeddings().weight  # type: ignore[operator]
     for name, found in seen["columns"].items():
-        matrices = [weights[part] for part in parts[name] if part in weights]
+        matrices = [_upright(policy, p, weights[p]) for p in parts[name] if p in weights]
         if not matrices and _tied(policy) and name.endswith("head"):
             matrices = [_whole(embedding).to(dtype)]
         if len(matrices) != len(parts[name]):
@@ -88,6 +90,12 @@ def _columns(matrices: Sequence[Tensor]) -> list[list[float]]:
     rows, at = spread(matrix.shape[0], ROWS), spread(matrix.shape[1], COLUMNS)
     values: list[list[float]] = matrix[rows][:, at].T.float().cpu().tolist()
     return values
+
+
+def _upright(policy: Policy, name: str, weight: Tensor) -> Tensor:
+    """Return (outputs, inputs), as all but GPT-2's kind of layer hold it."""
+    owner = {clean(n): m for n, m in policy.model.named_modules()}.get(name.rpartition(".")[0])
+    return weight.T if type(owner).__name__ == "Conv1D" else weight
 
 
 def _tied(policy: Policy) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -54,7 +55,8 @@ class LocalEngine:
         options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
         threads, set_threads = torch.get_num_threads(), torch.set_num_threads
         try:
-            with memory.explained(options):
+            with memory.explained(options), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # vLLM's own, about its dependencies
                 vllm: Any = import_module("vllm")
                 logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
                 logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
@@ -84,6 +86,7 @@ class LocalEngine:
             )
 
     def _gpu_options(self) -> dict[str, Any]:
+        torch.cuda.empty_cache()
         memory.require_free(self.options["gpu_memory_utilization"])
         if self.sleep and "expandable_segments:True" in os.environ.get(
             "PYTORCH_CUDA_ALLOC_CONF", ""
@@ -97,6 +100,7 @@ class LocalEngine:
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         """Take over the policy's weights; drop what was cached under other ones."""
         if self._asleep:
+            torch.cuda.empty_cache()  # what the learner no longer uses
             self._llm.wake_up(tags=["weights"])
         with torch.no_grad():
             self._rpc("alignkit_load", (named_weights(policy, dtype), version))
@@ -128,6 +132,7 @@ class LocalEngine:
                 n=request.n,
                 logprobs=0,
                 flat_logprobs=True,
+                detokenize=bool(request.options.get("stop")),
                 output_kind=vllm.RequestOutputKind.FINAL_ONLY,
                 **request.options,
             )

@@ -49,6 +49,7 @@ class Child:
     def dump_stacks(self) -> None:
         """End every process of the server so that each leaves its threads' stacks in the log."""
         self._signal(signal.SIGABRT)
+        self._signal(signal.SIGCONT)  # a process that is stopped would not see it
         time.sleep(1)
 
     def stop(self, patience: float = 10.0) -> None:

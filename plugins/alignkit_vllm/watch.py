@@ -61,10 +61,14 @@ class Watch:
                     yield
                 finally:
                     watcher.done.set()
-        finally:  # again, should the interruption have hit the line above
-            watcher.done.set()
-            watcher.join()
-        if watcher.error:  # passed in the instant the block ended
+        except Exception as error:
+            watcher.finish()
+            if watcher.error is not None:  # what came of the engine's end matters less
+                raise watcher.error from error
+            raise
+        finally:
+            watcher.finish()
+        if watcher.error is not None:  # passed in the instant the block ended
             raise watcher.error
         self.finished, self.finished_at = name, monotonic()
 
@@ -80,6 +84,11 @@ class _Watcher(threading.Thread):
         self.target = threading.current_thread()
         self.done = threading.Event()
         self.error: DeadlineError | None = None
+
+    def finish(self) -> None:
+        """Stop watching; an expiry under way completes first."""
+        self.done.set()
+        self.join()
 
     def run(self) -> None:
         start = monotonic()

@@ -31,16 +31,17 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield every weight once, by its checkpoint name, floating-point ones as ``dtype``.
 
-    A tied output head comes only as the embedding. Sharded weights are gathered one at a time,
-    so all ranks have to iterate.
+    A tied output head comes only as the embedding (of sharded weights as both, which engines
+    take too). Sharded weights are gathered one at a time, so all ranks have to iterate.
     """
-    seen: set[tuple[int, torch.Size]] = set()
+    sent: set[tuple[int, torch.Size]] = set()
     for name, value in policy.model.state_dict().items():
         full = value.full_tensor() if hasattr(value, "full_tensor") else value
-        place = (value.data_ptr(), value.shape) if full is value else (id(value), value.shape)
-        if place in seen and full.numel():
-            continue
-        seen.add(place)
+        place = (full.data_ptr(), full.shape)
+        if full is value and full.numel():
+            if place in sent:
+                continue
+            sent.add(place)
         yield clean(name), full.detach().to(dtype) if full.is_floating_point() else full.detach()
 
 

@@ -54,6 +54,7 @@ class Extension:
         return {
             "packed": {name: list(parts) for name, parts in packed.items()},
             "columns": columns(model) if whole else {},
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         }
 
 

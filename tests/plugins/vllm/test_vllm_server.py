@@ -16,6 +16,7 @@ from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.process import Child, free_port
+from alignkit_vllm.watch import DeadlineError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
@@ -123,11 +124,25 @@ def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, p
         assert_same(policy, prompt, greedy)
 
 
+def test_a_server_that_hangs_is_named_with_the_stacks_of_its_threads(served):
+    served.keys = served.keys.model_copy(update={"generate_timeout": 2.0})
+    group = served._engine._child.process.pid
+    threading.Timer(0.1, os.killpg, (group, signal.SIGSTOP)).start()
+    start = time.monotonic()
+    with pytest.raises(DeadlineError) as raised:
+        served.generate(PROMPTS, Sampling(max_tokens=300, min_tokens=300, n=16))
+    assert time.monotonic() - start < 20
+    message = str(raised.value)
+    assert f"generation: the vLLM server of this run, {served._engine._client.url}" in message
+    assert "not finished after 2 s; finished last: generation" in message
+    assert "Fatal Python error: Aborted" in served._engine._child.log.read_text()
+    assert emptied(group, within=5)
+
+
 def test_without_restarts_the_run_stops_with_the_end_of_the_log(served):
     engine = served._engine
     engine.restarts_left = 0
-    os.killpg(engine._child.process.pid, signal.SIGKILL)
-    with pytest.raises(AlignkitError, match=r"max_restarts is used up \(exit status -9\)") as error:
+    with pytest.raises(AlignkitError, match=r"max_restarts is used up \(exit status -\d") as error:
         served.generate(PROMPTS, Sampling(max_tokens=4))
     assert "the end of its log:\n  | " in str(error.value)
 
