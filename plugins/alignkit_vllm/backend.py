@@ -13,10 +13,11 @@ import torch
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_vllm import check
+from alignkit_vllm.devices import own_devices, policy_devices
 from alignkit_vllm.http import UnreachableError
 from alignkit_vllm.local import LocalEngine
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
-from alignkit_vllm.server import LostError, ServerEngine, own_devices, policy_devices
+from alignkit_vllm.server import LostError, ServerEngine
 from alignkit_vllm.watch import Watch
 from alignkit_vllm.weights import compute_dtype
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from alignkit_vllm.weights import Sender, named_weights
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
+    from alignkit_vllm.devices import Devices
 
 QUICK = 30.0
 """Seconds that a request may take which needs no work of the engine."""
@@ -43,7 +44,7 @@ class ServerEngine:
         self,
         *,
         url: str | None,
-        devices: Callable[[Policy], Sequence[str] | None],
+        devices: Devices,
         options: Mapping[str, Any],
         timeouts: tuple[float, float, float],
         max_restarts: int,
@@ -295,27 +296,3 @@ def _answer(choice: Mapping[str, Any]) -> Answer:
         ended=choice["finish_reason"] != "length",
         stop_string=isinstance(choice.get("stop_reason"), str),
     )
-
-
-def own_devices(names: Sequence[str], count: int) -> Callable[[Policy], Sequence[str] | None]:
-    """Return what mode "device" runs on: ``names``, or the last ``count`` visible GPUs."""
-
-    def choose(policy: Policy) -> Sequence[str] | None:
-        if next(policy.model.parameters()).device.type != "cuda":
-            return list(names) or None
-        return list(names) or machine.visible_here()[-count:]
-
-    return choose
-
-
-def policy_devices(count: int) -> Callable[[Policy], Sequence[str] | None]:
-    """Return what mode "server" runs on: the policy's GPU and those after it."""
-
-    def choose(policy: Policy) -> Sequence[str] | None:
-        device = next(policy.model.parameters()).device
-        if device.type != "cuda":
-            return None
-        first = device.index or 0
-        return machine.visible_here()[first : first + count] or None
-
-    return choose

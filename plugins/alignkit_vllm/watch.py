@@ -89,6 +89,8 @@ class _Watcher(threading.Thread):
         """Stop watching; an expiry under way completes first."""
         self.done.set()
         self.join()
+        if self.target is not threading.main_thread():
+            _raise_in(self.target, None)  # nothing may be raised after the block
 
     def run(self) -> None:
         start = monotonic()
@@ -169,5 +171,12 @@ def _interrupt(thread: threading.Thread) -> None:
     if thread is threading.main_thread():
         signal.pthread_kill(thread.ident, signal.SIGUSR2)  # also ends a system call
     else:
-        ident = ctypes.c_ulong(thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_Interruption))
+        _raise_in(thread, _Interruption)
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
+    """Have ``thread`` raise ``error`` at its next line of Python, or no longer, for None."""
+    ident = ctypes.c_ulong(thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ident, None if error is None else ctypes.py_object(error)
+    )

@@ -63,7 +63,8 @@ def test_grpo_offpolicy_learns_with_vllm_as_it_does_with_hf(tmp_path):
 def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_path):
     out = tmp_path / "run"
     sizes = ("n_steps=4", "rollout_batch_size=64", "train_batch_size=64", "eval.n=32")
-    run = command("grpo.toml", out, "rollout.use=vllm", "rollout.mode=server", *sizes)
+    how = ("rollout.use=vllm", "rollout.mode=server", "importance_cap=2.0")
+    run = command("grpo.toml", out, *how, *sizes)
     trainer = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while len(rows(out)) < 2:  # evaluation before step 1, and step 1
         assert trainer.poll() is None, trainer.stderr.read()
@@ -75,5 +76,8 @@ def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_p
     assert trainer.returncode == 0, errors
     assert "died; starting another (1 restarts left)" in errors
     assert [row["step"] for row in rows(out)] == [0, 1, 2, 3, 4]
-    assert max(row["train/rollout_logprob_gap"] for row in rows(out)[1:]) < 1e-3
+    for row in rows(out)[1:]:
+        assert row["train/rollout_logprob_gap"] < 1e-3
+        assert row["train/importance_weight"] == pytest.approx(1, abs=1e-3)
+        assert row["train/importance_capped"] == 0
     assert descendants(trainer.pid) == []
