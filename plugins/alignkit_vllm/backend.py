@@ -68,7 +68,7 @@ class VllmBackend:
         folder = Path(self._folder.name)
         describe(policy, folder)
         self._engine = engine = self._make_engine(policy)
-        self._watch = Watch(engine.peer, self.keys.heartbeat)
+        self._watch = Watch(lambda: engine.peer, self.keys.heartbeat)
         self._watch.on_expiry, self._watch.on_exit = engine.log_end, engine.kill
         with self._watch.stage("start of the engine", self.keys.start_timeout):
             engine.start(folder, policy)

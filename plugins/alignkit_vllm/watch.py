@@ -32,9 +32,9 @@ class DeadlineError(AlignkitError):
 class Watch:
     """Watches the stages of one backend."""
 
-    def __init__(self, peer: str, heartbeat: float) -> None:
+    def __init__(self, peer: Callable[[], str], heartbeat: float) -> None:
         self.peer = peer
-        """Who is waited for, as messages name it."""
+        """Says who is waited for, as messages name it."""
         self.heartbeat = heartbeat
         """Seconds between two signs of life."""
         self.finished = "nothing yet"
@@ -105,7 +105,7 @@ class _Watcher(threading.Thread):
 
     def _where(self) -> str:
         progress = self.progress()
-        return f"{self.stage}: {self.watch.peer}{f', {progress}' if progress else ''}"
+        return f"{self.stage}: {self.watch.peer()}{f', {progress}' if progress else ''}"
 
     def _expire(self) -> None:
         ago = monotonic() - self.watch.finished_at

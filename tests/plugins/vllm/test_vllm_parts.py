@@ -277,7 +277,7 @@ def test_tied_weights_are_sent_once():
 
 
 def watch(**how):
-    return Watch("the engine of the test", how.get("heartbeat", 60.0))
+    return Watch(lambda: "the engine of the test", how.get("heartbeat", 60.0))
 
 
 def test_a_deadline_names_stage_peer_and_what_was_done_last(capfd):
