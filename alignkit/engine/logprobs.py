@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from alignkit.engine.tokens import Padded, TrainRow
+from alignkit.engine.packed import Packed, attending, can_pack, shared_batches
+from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -46,20 +47,51 @@ def response_logprobs(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    how = {"temperature": temperature, "with_entropy": with_entropy}
+    with policy.autocast():
+        if can_pack(policy.model) and any(row.response_ids for row in rows):
+            logprobs, entropy, mask = _packed(policy, rows, **how)
+        else:
+            logprobs, entropy, mask = _padded(policy, rows, **how)
+    spread = _spread(entropy, mask) if with_entropy else None
+    return _spread(logprobs, mask), spread, mask
+
+
+def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
+    """Cut ``rows`` into the micro-batches that response_logprobs computes at least cost.
+
+    Every index is in exactly one. ``token_budget`` caps the tokens that are computed: shared
+    prompts once and no padding if the model's rows can be packed, else padding included.
+    """
+    if can_pack(policy.model):
+        return shared_batches(rows, token_budget)
+    return micro_batches([row.length for row in rows], token_budget)
+
+
+def _padded(policy: Policy, rows: Sequence[TrainRow], **how: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probs and entropies (N,), and where they go: the mask (B, T)."""
     device = next(policy.model.parameters()).device
     batch = Padded.of(rows, policy.pad_id, device)
     row = torch.arange(len(rows), device=device)[:, None].expand_as(batch.mask)  # (B, T)
-    with policy.autocast():
-        logprobs, entropy = token_logprobs(
-            policy.model,
-            batch.input_ids,
-            (row[batch.mask], batch.positions[batch.mask]),
-            batch.targets[batch.mask],
-            temperature=temperature,
-            with_entropy=with_entropy,
+    at = (row[batch.mask], batch.positions[batch.mask])
+    targets = batch.targets[batch.mask]
+    return *token_logprobs(policy.model, batch.input_ids, at, targets, **how), batch.mask
+
+
+def _packed(policy: Policy, rows: Sequence[TrainRow], **how: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Do as ``_padded`` does, on one row without padding."""
+    device = next(policy.model.parameters()).device
+    batch = Packed.of(rows, device)
+    at = (torch.zeros_like(batch.positions), batch.positions)
+    targets = torch.tensor([i for row in rows for i in row.response_ids], device=device)
+    size = torch.tensor([len(row.response_ids) for row in rows], device=device)  # (B,)
+    mask = torch.arange(int(size.max()), device=device) < size[:, None]  # (B, T)
+    has_linear_head(policy.model)  # it tries the model out, which must not happen below
+    with attending(policy.model, batch.blocks):
+        found = token_logprobs(
+            policy.model, batch.input_ids, at, targets, position_ids=batch.position_ids, **how
         )
-    spread = _spread(entropy, batch.mask) if with_entropy else None
-    return _spread(logprobs, batch.mask), spread, batch.mask
+    return *found, mask
 
 
 def token_logprobs(
@@ -68,16 +100,21 @@ def token_logprobs(
     at: tuple[Tensor, Tensor],
     targets: Tensor,
     *,
+    position_ids: Tensor | None = None,
     temperature: float = 1.0,
     with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probs of ``targets`` (N,), predicted at N places of ``input_ids`` (B, L).
 
-    ``at`` is the row and the position of each place, both (N,) int64. The entropies, (N,) too,
-    carry no gradient and are zeros unless asked for.
+    ``at`` is the row and the position of each place, both (N,) int64; ``position_ids`` (B, L)
+    are 0, 1, 2 … unless given. The entropies, (N,) too, carry no gradient and are zeros unless
+    asked for.
     """
+    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
+    if position_ids is not None:
+        inputs["position_ids"] = position_ids
     if has_linear_head(model):
-        hidden = _decoder(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden = _decoder(model)(**inputs).last_hidden_state
         head = _head(model)
         return linear_logprobs(
             hidden[at],

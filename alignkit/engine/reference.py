@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.logprobs import cut, response_logprobs
 from alignkit.engine.reference_table import Estimator, Reference
-from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossInputs, LossOutput, LossType, Policy
 
@@ -91,7 +91,7 @@ def detached_logprobs(
     """Return the log-probs of each row's response tokens, (T_i,) on the CPU."""
     found = [torch.zeros(0)] * len(rows)
     at = [i for i, row in enumerate(rows) if row.response_ids]
-    for batch in micro_batches([rows[i].length for i in at], token_budget):
+    for batch in cut(policy, [rows[i] for i in at], token_budget):
         chosen = [rows[at[j]] for j in batch]
         logprobs, _, mask = response_logprobs(
             policy, chosen, temperature=temperature, with_entropy=False

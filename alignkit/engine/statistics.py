@@ -162,17 +162,24 @@ def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
 def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Join the metrics of several optimizer steps into those of one training step.
 
-    Means over response tokens are weighted by each step's tokens, so that they are the means
-    over all tokens trained on. ``loss`` and ``grad_norm`` are plain means over the steps,
-    ``lr`` is the last one, and ``skipped_steps`` is a count. No step gives no metric.
+    Means over response tokens are weighted by the tokens each step computed, so that they are
+    the means over all tokens computed, and ``computed_token_share`` by all its tokens. ``loss``
+    and ``grad_norm`` are plain means over the steps, ``lr`` is the last one, and
+    ``skipped_steps`` is a count. No step gives no metric.
     """
     steps = list(steps)
     if not steps:
         return {}
-    tokens = [s["response_tokens"] for s in steps]
     joined = {}
-    for name in steps[0]:
-        values = [s[name] for s in steps]
+    for name in dict.fromkeys(name for step in steps for name in step):
+        known = [step for step in steps if name in step]  # without a token a loss says nothing
+        values = [step[name] for step in known]
+        weights = [step["response_tokens"] for step in known]
+        if name != "computed_token_share":
+            weights = [
+                n * step.get("computed_token_share", 1.0)
+                for n, step in zip(weights, known, strict=True)
+            ]
         if name == "lr":
             joined[name] = values[-1]
         elif name in ("skipped_steps", "response_tokens"):
@@ -180,5 +187,5 @@ def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
         elif name in ("loss", "grad_norm"):
             joined[name] = fmean(values)
         else:
-            joined[name] = fmean(values, tokens) if sum(tokens) else 0.0
+            joined[name] = fmean(values, weights) if sum(weights) else 0.0
     return joined

@@ -39,15 +39,20 @@ class Sgd:
 
 @st.composite
 def batches(draw):
-    """Draw rows as (prompt, response, advantage, old log-probs or None), an order and a budget."""
+    """Draw rows as (prompt, response, advantage, old log-probs or None), an order and a budget.
+
+    Some rows share a prompt, which is then computed once.
+    """
     token = st.integers(2, 28)
+    prompt = st.lists(token, min_size=1, max_size=5)
+    prompts = draw(st.lists(prompt, min_size=1, max_size=3))
     rows = []
     for _ in range(draw(st.integers(1, 7))):
         response = draw(st.lists(token, max_size=6))
         old = st.lists(st.floats(-6, -0.01), min_size=len(response), max_size=len(response))
         rows.append(
             (
-                tuple(draw(st.lists(token, min_size=1, max_size=5))),
+                tuple(draw(st.sampled_from(prompts))),
                 tuple(response),
                 draw(st.sampled_from([0.0, 1.0, -0.75, 2.5])),
                 draw(st.none() | old),

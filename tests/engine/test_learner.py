@@ -28,6 +28,12 @@ def reinforce(x):
     return LossOutput(per_token=-x.advantages * x.logprobs, metrics=metrics)
 
 
+def with_kl(x):
+    """``reinforce`` with a term that has a gradient at rows without advantage too."""
+    output = reinforce(x)
+    return LossOutput(per_token=output.per_token + x.logprobs, metrics=output.metrics)
+
+
 def token_mean(per_token, mask, /, *, totals):
     return torch.where(mask, per_token, 0).sum() / max(totals.tokens, 1)
 
@@ -69,18 +75,19 @@ def test_the_step_is_the_gradient_of_the_mean_over_its_tokens(tiny_policy):
 
 
 def test_metrics_are_means_over_the_tokens_of_the_whole_step(tiny_policy):
-    metrics = learner(tiny_policy(), token_budget=5).step(ROWS)
+    metrics = learner(tiny_policy(), loss=with_kl, token_budget=5).step(ROWS)
     # Places 0+1+2, 0, 0+1+2+3 over 8 tokens. Over padding too: 3 rows x 0+1+2+3 / 12 = 1.5;
     # mean of the rows' means: (1 + 0 + 1.5) / 3 = 0.83; last micro-batch alone: 1.5.
     assert metrics["place"] == pytest.approx(9 / 8, abs=1e-12)
     # 2 * (3 * 1 + 1 * -2 + 4 * 0) / 8; a mean over rows would be 2 * (1 - 2 + 0) / 3.
     assert metrics["twice"] == pytest.approx(0.25, abs=1e-12)
     assert metrics["response_tokens"] == 8
+    assert metrics["computed_token_share"] == 1
 
 
 def test_token_entropy_is_over_response_tokens(tiny_policy):
     policy, other = tiny_policy(), tiny_policy()
-    metrics = learner(policy, temperature=0.5).step(ROWS)
+    metrics = learner(policy, loss=with_kl, temperature=0.5).step(ROWS)
     entropies = []
     for row in ROWS:
         ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
@@ -138,6 +145,7 @@ def test_a_step_needs_rows(tiny_policy):
 def test_rows_without_signal_are_not_sent_backwards(tiny_policy):
     policy = tiny_policy()
     calls = []
+    learner(policy).logprobs(ROWS)  # what is asked of a model once has been asked
     policy.model.model.embed_tokens.weight.register_hook(calls.append)
     learner(policy).step([TrainRow((3, 4), (5, 6), 0.0), TrainRow((3, 4), (7,), 0.0)])
     assert not calls
@@ -145,14 +153,44 @@ def test_rows_without_signal_are_not_sent_backwards(tiny_policy):
     assert calls
 
 
+def test_rows_without_advantage_are_not_sent_forwards_either(tiny_policy):
+    policy, other = tiny_policy(), tiny_policy()
+    teacher, seen = learner(policy), []
+    teacher.logprobs(ROWS[:1])  # what is asked of a model once has been asked
+    policy.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    metrics = teacher.step(ROWS)
+    # (3, 4, 5, 6) and (9,); the last response token is no input, the row at 0 has five more.
+    assert sum(seen) == 5
+    assert metrics["computed_token_share"] == 4 / 8
+    # Places 0+1+2 and 0 over the 4 tokens computed; over all 8 of the step it would be 3/8.
+    assert metrics["place"] == 0.75
+    whole = learner(other, loss=not_quite_zero).step(ROWS)
+    assert whole["computed_token_share"] == 1
+    assert whole["loss"] == pytest.approx(metrics["loss"], abs=1e-10)
+    torch.testing.assert_close(weights(policy), weights(other), rtol=0, atol=1e-10)
+
+
+def not_quite_zero(x):
+    """``reinforce`` with a constant too small to matter, so that every row is computed."""
+    output = reinforce(x)
+    return LossOutput(per_token=output.per_token + 1e-12, metrics=output.metrics)
+
+
+@pytest.mark.parametrize("token_budget", [1, 12, 1000])
+def test_without_any_advantage_some_rows_are_computed_for_the_metrics(tiny_policy, token_budget):
+    rows = [TrainRow((3, 4), (5, 6, 7, 2 + i % 20), 0.0) for i in range(100)]
+    metrics = learner(tiny_policy(), token_budget=token_budget).step([TrainRow((3,), (), 0), *rows])
+    # 256 tokens are 64 rows, whatever the budget. Never all, never none.
+    assert metrics["computed_token_share"] == pytest.approx(64 / 100)
+    assert metrics["token_entropy"] > 0
+
+
 def test_rows_without_advantage_still_learn_when_the_loss_has_more_terms(tiny_policy):
     """A KL term has a gradient without any advantage; skipping by advantage would lose it."""
     policy = tiny_policy()
     before = weights(policy)
-
-    def with_kl(x):
-        return LossOutput(per_token=-x.advantages * x.logprobs + x.logprobs)
-
     learner(policy, loss=with_kl).step([TrainRow((3, 4), (5, 6), 0.0)])
     assert not torch.equal(before, weights(policy))
 

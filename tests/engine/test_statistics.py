@@ -156,3 +156,14 @@ def test_updates_are_joined_by_their_tokens():
         "skipped_steps": 1.0,
     }
     assert update_means([]) == {}
+
+
+def test_updates_that_leave_rows_out_count_by_the_tokens_they_computed():
+    computed = {"response_tokens": 30.0, "computed_token_share": 0.5, "clip_fraction": 0.1}
+    nothing = {"response_tokens": 0.0, "computed_token_share": 0.0}  # and no clip fraction
+    whole = {"response_tokens": 10.0, "computed_token_share": 1.0, "clip_fraction": 0.5}
+    assert update_means([nothing, computed, whole]) == {
+        "response_tokens": 40.0,
+        "computed_token_share": pytest.approx(0.625),  # (30·0.5 + 10·1)/40
+        "clip_fraction": pytest.approx(0.26),  # (15·0.1 + 10·0.5)/25; by all tokens 0.2
+    }

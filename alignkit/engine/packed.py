@@ -1,0 +1,391 @@
+"""Rows packed into one, without padding, a prompt that several rows share computed once.
+
+A micro-batch becomes one sequence of segments: a shared prompt, the responses that follow it,
+whole rows that share nothing. All that is done token by token (the linear layers, most of a
+model's work) runs on that sequence. Attention alone looks at segments: each token sees its own
+segment up to itself and, in a response, all of the prompt before it. Positions restart with
+each row, so every token sees just what it would see in a row of its own, and gradients of a
+prompt add up over its responses by themselves.
+
+Attention runs on blocks of segments of similar length. One dense mask over the whole sequence
+would be simpler, but costs the square of its length.
+
+Shapes: N = tokens of the sequence, B = rows, b = segments of a block, T = tokens of its longest
+segment, P = tokens of its longest prompt before a segment, D = head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alignkit.engine.tokens import TrainRow
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "alignkit_packed"
+"""What the attention function is called in transformers' registry."""
+
+_SIMILAR = 0.5
+"""A block's segments are at least this share of its longest one."""
+
+_UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
+_ACTIVE: ContextVar[Sequence[Block]] = ContextVar("the blocks of the forward pass under way")
+
+
+class UnsupportedAttentionError(Exception):
+    """The model asks its attention for something that is not implemented here."""
+
+
+# ---------------------------------------------------------------- laying out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Segment:
+    """Consecutive tokens of one row, or a prompt of several."""
+
+    ids: tuple[int, ...]
+    prefix: _Segment | None = None
+    """The shared prompt these tokens follow."""
+
+    @property
+    def offset(self) -> int:
+        """Position of the first token in its row."""
+        return len(self.prefix.ids) if self.prefix else 0
+
+
+@dataclass(slots=True)
+class Block:
+    """Segments that attend in one call."""
+
+    tokens: slice
+    """Their tokens in the sequence."""
+    queries: Tensor
+    """(b, T) int64 place of each token in the sequence; 0 at padding."""
+    keys: Tensor
+    """(b, P + T) int64 place of each token attended to; 0 at padding."""
+    outputs: Tensor
+    """(tokens,) int64 place of each of the block's tokens in the flattened (b, T)."""
+    allowed: Tensor | None
+    """(b, 1, T, P + T) bool; None where the plain causal mask will do."""
+    _bias: Tensor | None = field(default=None)
+
+    def bias(self, like: Tensor) -> Tensor | None:
+        """Return 0 where attention is allowed and -inf elsewhere, in the dtype of ``like``."""
+        if self.allowed is not None and (self._bias is None or self._bias.dtype != like.dtype):
+            zeros = torch.zeros(self.allowed.shape, dtype=like.dtype, device=like.device)
+            self._bias = zeros.masked_fill_(~self.allowed, -torch.inf)
+        return self._bias
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Rows laid out as one sequence."""
+
+    input_ids: Tensor
+    """(1, N) int64."""
+    position_ids: Tensor
+    """(1, N) int64, restarting with each row."""
+    blocks: Sequence[Block]
+    positions: Tensor
+    """(response tokens,) int64 place in ``input_ids`` that predicts each, row by row."""
+
+    @classmethod
+    def of(cls, rows: Sequence[TrainRow], device: torch.device | str = "cpu") -> Packed:
+        """Lay out ``rows``; those without a response token are left out."""
+        rows = [row for row in rows if row.response_ids]
+        prompts, own = _segments(rows)
+        blocks: list[list[_Segment]] = []
+        for kind in ([s for s in own if s.prefix is None] + prompts, [s for s in own if s.prefix]):
+            blocks += _similar(kind)
+        start: dict[int, int] = {}
+        ids: list[int] = []
+        where: list[int] = []
+        for segment in (s for block in blocks for s in block):
+            start[id(segment)] = len(ids)
+            ids += segment.ids
+            where += range(segment.offset, segment.offset + len(segment.ids))
+        predicts: list[int] = []
+        for row, segment in zip(rows, own, strict=True):
+            first = start[id(segment)] if segment.ids else 0
+            if segment.prefix is None:
+                begin, more = first + len(row.prompt_ids) - 1, len(row.response_ids)
+            else:
+                predicts.append(start[id(segment.prefix)] + segment.offset - 1)
+                begin, more = first, len(segment.ids)
+            predicts += range(begin, begin + more)
+        return cls(
+            torch.tensor([ids], device=device),
+            torch.tensor([where], device=device),
+            [_block(block, start, device) for block in blocks],
+            torch.tensor(predicts, device=device),
+        )
+
+
+def _segments(rows: Sequence[TrainRow]) -> tuple[list[_Segment], list[_Segment]]:
+    """Return the prompts that several rows share, and one segment per row, in their order.
+
+    The last response token is no input: nothing is predicted from it.
+    """
+    count: dict[tuple[int, ...], int] = {}
+    for row in rows:
+        count[row.prompt_ids] = count.get(row.prompt_ids, 0) + 1
+    prompts = {ids: _Segment(ids) for ids, rows_with_it in count.items() if rows_with_it > 1}
+    own = []
+    for row in rows:
+        prefix, tail = prompts.get(row.prompt_ids), row.response_ids[:-1]
+        own.append(_Segment(tail if prefix else (*row.prompt_ids, *tail), prefix))
+    return list(prompts.values()), own
+
+
+def _similar(segments: Sequence[_Segment]) -> list[list[_Segment]]:
+    """Cut segments into blocks of similar length, the longest first; empty ones are left out."""
+    blocks: list[list[_Segment]] = []
+    for segment in sorted((s for s in segments if s.ids), key=lambda s: -len(s.ids)):
+        if blocks and len(segment.ids) >= _SIMILAR * len(blocks[-1][0].ids):
+            blocks[-1].append(segment)
+        else:
+            blocks.append([segment])
+    return blocks
+
+
+def _block(segments: Sequence[_Segment], start: dict[int, int], device: Any) -> Block:
+    first = torch.tensor([start[id(s)] for s in segments])[:, None]  # (b, 1)
+    size = torch.tensor([len(s.ids) for s in segments])[:, None]  # (b, 1)
+    token = torch.arange(int(size.max()))  # (T,)
+    inside = token < size  # (b, T)
+    queries = torch.where(inside, first + token, 0)  # (b, T)
+    keys, allowed = queries, None
+    if any(s.prefix for s in segments):
+        begin = torch.tensor([start[id(s.prefix)] if s.prefix else 0 for s in segments])[:, None]
+        length = torch.tensor([s.offset for s in segments])[:, None]  # (b, 1)
+        before = torch.arange(int(length.max()))  # (P,)
+        known = before < length  # (b, P)
+        keys = torch.cat([torch.where(known, begin + before, 0), queries], 1)  # (b, P + T)
+        causal = token <= token[:, None]  # (T, T)
+        shape = (len(segments), len(token), -1)
+        allowed = torch.cat([known[:, None].expand(shape), causal.expand(shape)], 2)
+        allowed = allowed[:, None].to(device)  # (b, 1, T, P + T)
+    total, at = int(size.sum()), int(first.min())
+    return Block(
+        slice(at, at + total),
+        queries.to(device),
+        keys.to(device),
+        inside.flatten().nonzero()[:, 0].to(device),
+        allowed,
+    )
+
+
+def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
+    """Cut rows into micro-batches of at most ``token_budget`` tokens, shared prompts counted once.
+
+    Rows with one prompt stay together unless they fill a micro-batch by themselves. Every index
+    is in exactly one batch; a row longer than the budget goes alone. Longest first.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index in sorted(range(len(rows)), key=lambda i: -rows[i].length):
+        groups.setdefault(rows[index].prompt_ids, []).append(index)
+    batches: list[list[int]] = []
+    room = 0
+    for prompt, members in groups.items():
+        whole = len(prompt) + sum(len(rows[i].response_ids) for i in members)
+        if whole > room:  # open a new batch, unless a large group goes on from here
+            batches.append([])
+            room = token_budget
+        room -= len(prompt)
+        for index in members:
+            tokens = len(rows[index].response_ids)
+            if batches[-1] and tokens > room:
+                batches.append([])
+                room = token_budget - len(prompt)
+            batches[-1].append(index)
+            room -= tokens
+    return batches
+
+
+# ---------------------------------------------------------------- attending
+
+
+@contextmanager
+def attending(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
+    """Make ``model`` attend within ``blocks`` while the context lasts."""
+    config: Any = model.config
+    previous = config._attn_implementation
+    token = _ACTIVE.set(blocks)
+    config._attn_implementation = _registered()
+    try:
+        yield
+    finally:
+        config._attn_implementation = previous
+        _ACTIVE.reset(token)
+
+
+def _registered() -> str:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, attention)
+    return NAME
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within the active blocks.
+
+    Args:
+        module: the attention layer; not used.
+        query: (1, heads, N, D).
+        key: (1, key-value heads, N, D), as is ``value``.
+        attention_mask: not used; the blocks know.
+        scaling: factor of the scores; None is 1 / sqrt(D).
+        dropout: share of attention weights to drop.
+        **kwargs: what the model passes besides.
+
+    Returns:
+        (1, N, heads, D), and None for the weights.
+
+    Raises:
+        UnsupportedAttentionError: the model wants capped scores, sinks, a position bias or a
+            sliding window.
+    """
+    asked = sorted(name for name in _UNKNOWN if kwargs.get(name) is not None)
+    if asked:
+        raise UnsupportedAttentionError(", ".join(asked))
+    parts = []
+    for block in _ACTIVE.get():
+        bias = block.bias(query)
+        out = F.scaled_dot_product_attention(
+            _gather(query, block.queries),
+            _repeated(_gather(key, block.keys), query.shape[1]),
+            _repeated(_gather(value, block.keys), query.shape[1]),
+            attn_mask=bias,
+            dropout_p=dropout,
+            is_causal=bias is None,
+            scale=scaling,
+        )  # (b, heads, T, D)
+        flat = out.transpose(1, 2).flatten(2).flatten(0, 1)  # (b * T, heads * D)
+        parts.append(F.embedding(block.outputs, flat))
+    packed = torch.cat(parts)  # (N, heads * D)
+    return packed.view(1, len(packed), query.shape[1], -1), None
+
+
+def _gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick (b, L) tokens of (1, heads, N, D) as (b, heads, L, D).
+
+    An embedding is the gather whose backward pass adds up fast, on CPU too.
+    """
+    _, heads, count, size = tokens.shape
+    table = tokens.transpose(1, 2).reshape(count, heads * size)
+    return F.embedding(index, table).view(*index.shape, heads, size).transpose(1, 2)
+
+
+def _repeated(tokens: Tensor, heads: int) -> Tensor:
+    """Repeat (b, key-value heads, L, D) to as many ``heads`` as the queries have."""
+    repeats = heads // tokens.shape[1]
+    return tokens if repeats == 1 else tokens.repeat_interleave(repeats, dim=1)
+
+
+# ---------------------------------------------------------------- which models qualify
+
+_packs: WeakKeyDictionary[nn.Module, dict[torch.dtype, bool]] = WeakKeyDictionary()
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Tell whether ``model`` gives packed rows what it gives each row alone; asked of it once.
+
+    It must attend through transformers' interface, to all of a row, without checkpointing
+    (which runs attention again in the backward pass, where the blocks are forgotten).
+    """
+    if getattr(model, "is_gradient_checkpointing", False):
+        return False
+    if not _qualifies(model):
+        return False
+    known, dtype = _packs.setdefault(model, {}), next(model.parameters()).dtype
+    if dtype not in known:
+        known[dtype] = _agrees(model)
+    return known[dtype]
+
+
+def _qualifies(model: nn.Module) -> bool:
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        return False
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    usual = model.config._attn_implementation in ("sdpa", "eager")
+    return usual and kinds == {"full_attention"}
+
+
+def _agrees(model: Any) -> bool:
+    """Compare packed rows with the rows one by one, to the rounding of the model's dtype.
+
+    In float64 gradients too: norms that round to float32 inside (Qwen's, Llama's) round the
+    gradient of a shared prompt elsewhere than those of its copies. That is no less exact, but
+    float64 is for comparing to the last digits, so such a model's rows are not packed there.
+    """
+    vocabulary = len(model.get_input_embeddings().weight)
+    shapes = (((1, 2, 3), (4, 5, 6, 7)), ((1, 2, 3), (6, 4)), ((5, 3), (2, 1, 4)))
+    rows = [TrainRow(_within(p, vocabulary), _within(r, vocabulary)) for p, r in shapes]
+    packed = Packed.of(rows, next(model.parameters()).device)
+    precise = model.dtype == torch.float64
+    training = [m for m in model.modules() if m.training]
+    model.eval()  # dropout would make two passes differ
+    try:
+        with torch.set_grad_enabled(precise):
+            with attending(model, packed.blocks):
+                got = model(
+                    input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False
+                ).logits[0, packed.positions]
+            want = torch.cat([_alone(model, row) for row in rows])
+            if got.requires_grad:
+                got, want = (torch.cat([x.flatten(), _slope(model, x)]) for x in (got, want))
+    except UnsupportedAttentionError:
+        return False
+    finally:
+        for module in training:
+            module.training = True
+    return _same(got, want, 1e-10 if precise else 1e-3 if model.dtype == torch.float32 else 0.1)
+
+
+def _slope(model: Any, logits: Tensor) -> Tensor:
+    """Return the gradient of some sum of ``logits`` by the trainable weights, flattened."""
+    weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(
+        logits.flatten() @ weights, trainable, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def _same(got: Tensor, want: Tensor, share: float) -> bool:
+    """Whether no value is off by more than a share of how far values lie from their mean."""
+    got, want = got.detach().double(), want.detach().double()
+    scale = (want - want.mean(-1, keepdim=True)).abs().max()
+    return bool((got - want).abs().max() <= share * scale)
+
+
+def _alone(model: Any, row: TrainRow) -> Tensor:
+    """Return the logits (T, V) that predict the response of ``row``."""
+    ids = torch.tensor([[*row.prompt_ids, *row.response_ids[:-1]]], device=model.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    return logits[len(row.prompt_ids) - 1 :]
+
+
+def _within(ids: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
+    return tuple(i % vocabulary for i in ids)
