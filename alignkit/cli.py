@@ -86,7 +86,8 @@ def _summary(run: Run) -> str:
     lines = [f"done in {run.elapsed():.0f} s"]
     for key in ("eval/answer_reward", "eval/reward", "eval/format_reward"):
         if key in run.last:
-            lines.append(f"  {key}: {run.first[key]:.3f} -> {run.last[key]:.3f}")
+            moved = f"{run.first[key]:.3f} -> " if run.rows_logged > 1 else ""
+            lines.append(f"  {key}: {moved}{run.last[key]:.3f}")
     folder = shown(run.dir)
     lines.append(f"run directory: {folder}  (metrics.jsonl, eval/, rollouts/)")
     if (run.dir / "final").is_dir():

@@ -45,6 +45,7 @@ class Run:
         """Number of the last step, for progress displays; algorithms that know it set it."""
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.rows_logged = 0
         self._trackers: list[Tracker] = []
         self._started = time.monotonic()
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
@@ -74,6 +75,7 @@ class Run:
         Numbers that are not finite are written as null, which every JSON reader takes.
         """
         row = {"time": round(self.elapsed(), 3)} | {k: float(v) for k, v in metrics.items()}
+        self.rows_logged += 1
         self.first = row | self.first
         self.last = self.last | row
         finite = {k: v if math.isfinite(v) else None for k, v in row.items()}

@@ -22,7 +22,7 @@ def main() -> None:
     asked = _arguments()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads
     sys.path.insert(0, str(HERE))
-    from maker import files, policy
+    from maker import files, policy, tuned
 
     files.write(asked.out, SEED)
     if asked.text_only:
@@ -33,6 +33,7 @@ def main() -> None:
     lines = (asked.out / "problems" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     held_out = {json.loads(line)["question"] for line in lines}
     policy.make(asked.out / "tiny_policy", held_out=held_out, steps=asked.steps, seed=SEED)
+    tuned.make(asked.out)
 
 
 def _arguments() -> argparse.Namespace:
