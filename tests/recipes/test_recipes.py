@@ -1,14 +1,54 @@
-"""Every recipe resolves, and says what follows from its numbers."""
+"""Every recipe resolves, alone and at full size, and says what follows from its numbers."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import tomli
 
 from alignkit import plugins, recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-SCALES = sorted((ROOT / "recipes" / "scale").glob("*.toml"))
+SCALE = ROOT / "recipes" / "scale"
+MODELS = {
+    "qwen2.5-math-1.5b": ["grpo", "grpo_offpolicy"],
+    "qwen2.5-math-1.5b-gsm8k": ["grpo", "grpo_offpolicy"],
+    "qwen2.5-math-1.5b-expert_iteration": ["expert_iteration"],
+    "qwen2.5-math-1.5b-sft": ["sft", "sft_filtered"],
+    "qwen2.5-math-1.5b-evaluate": ["evaluate"],
+}
+"""Which recipes each model overlay is for; every hardware overlay is for all of them."""
+HARDWARE = sorted(p.stem for p in SCALE.glob("hardware-*.toml"))
+PAIRS = [(name, model) for model, names in MODELS.items() for name in names]
+NO_VLLM = "rollout: vLLM is not installed: pip install 'alignkit[vllm]'"
+
+
+def scaled(name, *overlays):
+    """Return the arguments that lay files of recipes/scale over a recipe."""
+    laid = [part for o in overlays for part in ("--with", f"recipes/scale/{o}.toml")]
+    return ["run", f"recipes/{name}.toml", *laid]
+
+
+def leaves(table):
+    """Count the values of a table, those of its tables included."""
+    return sum(leaves(v) if isinstance(v, dict) else 1 for v in table.values())
+
+
+def given(overlay):
+    """Count the values a file of recipes/scale gives itself."""
+    table = tomli.loads((SCALE / f"{overlay}.toml").read_text())
+    table.pop("extends", None)
+    return leaves(table)
+
+
+@pytest.fixture
+def without_vllm(monkeypatch):
+    """A machine with neither vLLM nor a GPU, whatever this one has."""
+    from alignkit_vllm import machine
+
+    monkeypatch.setattr(machine, "installed", lambda: None)
+    monkeypatch.setattr(machine, "visible_here", lambda: [])
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -17,11 +57,102 @@ def test_a_recipe_resolves_on_the_embedded_default(path):
     assert list(recipe.missing(node)) == []
 
 
-@pytest.mark.parametrize("scale", SCALES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("name", ["grpo", "grpo_offpolicy"])
-def test_a_scale_overlay_fits_the_grpo_recipes(alignkit, scale, name):
-    done = alignkit("run", f"recipes/{name}.toml", "--with", scale, "--dry-run")
+def test_every_overlay_is_known_here():
+    assert sorted(p.stem for p in SCALE.glob("*.toml")) == sorted([*MODELS, *HARDWARE])
+
+
+@pytest.mark.parametrize("path", sorted(SCALE.glob("*.toml")), ids=lambda p: p.stem)
+def test_the_first_line_of_an_overlay_is_the_command_for_it(alignkit, path):
+    command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
+    assert command[0] == "alignkit"
+    assert command[-1] == f"recipes/scale/{path.name}"
+    done = alignkit(*command[1:], "--dry-run")
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_all_values_of_a_model_overlay_reach_the_plan(alignkit, without_vllm, name, model):
+    done = alignkit(*scaled(name, model), "--dry-run")
+    assert done.exit_code == 0, done.output
+    plan, lacking = done.output.split("# missing on this machine")
+    assert plan.count(f"# recipes/scale/{model}.toml:") == given(model)
+    assert lacking.count("\n#   ") == 1
+    assert NO_VLLM in lacking
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_a_hardware_overlay_composes(alignkit, without_vllm, name, model, hardware):
+    done = alignkit(*scaled(name, model, hardware), "--dry-run")
+    assert done.exit_code == 0, done.output
+    plan, lacking = done.output.split("# missing on this machine")
+    assert plan.count(f"# recipes/scale/{hardware}.toml:") == given(hardware)
+    assert lacking.count("\n#   ") == 1
+    assert NO_VLLM in lacking
+
+
+def test_two_small_cards_are_one_small_card_and_two_cards(alignkit):
+    overlays = ["qwen2.5-math-1.5b", "hardware-24gb", "hardware-2gpu"]
+    plan = alignkit(*scaled("grpo", *overlays), "--dry-run").output
+    assert "vLLM engine: in its own process, on the last GPUs" in plan
+    assert 'dtype = "bfloat16"' in plan
+    assert "gpu_memory_utilization = 0.85" in plan  # not the 0.35 of a shared card
+
+
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_without_vllm_nothing_starts(alignkit, without_vllm, tmp_path, name, model):
+    done = alignkit(*scaled(name, model, "hardware-24gb"), "--out", tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    said, *excerpt = done.output.splitlines()
+    assert NO_VLLM in said
+    assert [line.split("|")[1].split("#")[0].strip() for line in excerpt] == ['use = "vllm"']
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "overlay", "problem"),
+    [
+        ("sft", "qwen2.5-math-1.5b", "'sft' takes no 'rollout_batch_size'"),
+        ("evaluate", "qwen2.5-math-1.5b-sft", "'evaluate' takes no 'optimizer'"),
+        ("grpo", "hardware-24gb", "'hf' takes no 'gpu_memory_utilization'"),
+    ],
+)
+def test_an_overlay_for_something_else_is_refused(alignkit, name, overlay, problem):
+    done = alignkit(*scaled(name, overlay), "--dry-run")
+    assert done.exit_code == 2
+    assert problem in done.output
+    assert f"recipes/scale/{overlay}.toml:" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "fact"),
+    [  # 256 / 8 questions; one optimizer step in each of 200; 512 questions x 4
+        ("grpo", "qwen2.5-math-1.5b", "rollout batch: 32 prompts × 8 responses = 256 responses"),
+        ("grpo", "qwen2.5-math-1.5b-gsm8k", "optimizer steps in all: 200"),
+        (
+            "expert_iteration",
+            "qwen2.5-math-1.5b-expert_iteration",
+            "512 questions × 4 responses = 2048 responses",
+        ),
+    ],
+)
+def test_the_sizes_are_those_of_the_assignment(alignkit, name, model, fact):
+    assert fact in alignkit(*scaled(name, model), "--dry-run").output
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if not m.endswith("evaluate")])
+def test_full_size_training_keeps_off_its_test_problems(model):
+    node = recipe.load(
+        ROOT / "recipes" / f"{MODELS[model][0]}.toml", plugins.load(), [SCALE / f"{model}.toml"]
+    )
+    trained, tested = node.children["data"].params, node.children["eval"].children["data"].params
+    # Sets with all of MATH in one split hold the problems of MATH-500 as well.
+    disjoint = {"rasbt/math_full_minus_math500": "HuggingFaceH4/MATH-500"}
+    if trained.path in disjoint:
+        assert tested.path == disjoint[trained.path]
+    else:
+        assert (trained.path, trained.split) == (tested.path, "train")
+        assert tested.split == "test"
 
 
 def test_the_plan_counts_in_prompts_and_responses(alignkit):
