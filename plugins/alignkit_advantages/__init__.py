@@ -1,4 +1,4 @@
-"""Built-in advantages; the formulas are in ``ops``."""
+"""Built-in advantages; the formulas are in ``ops`` and the modules of their names."""
 
 from __future__ import annotations
 
@@ -81,6 +81,60 @@ class NoBaseline(Params[Advantage]):
         return advantage
 
 
+class Rloo(Params[Advantage]):
+    """Reward minus the mean of the others in its group (RLOO, arXiv:2402.14740)."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.rloo import rloo
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return rloo(rewards, group_size)
+
+        return advantage
+
+
+class BatchStd(Params[Advantage]):
+    """Reward minus its group's mean, over the whole batch's deviation (arXiv:2501.03262).
+
+    REINFORCE++ with baseline. Groups depend on each other through the standard deviation.
+    """
+
+    eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the standard deviation, in units of reward."""
+
+    baseline: Literal["mean", "none"] = "mean"
+    """What is taken from the reward first: its group's mean, or nothing but the batch's mean
+    (REINFORCE++ without baseline, for one response per prompt too)."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.batch_std import batch_std
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return batch_std(rewards, group_size, self.eps, baseline=self.baseline == "mean")
+
+        return advantage
+
+
+class PassAtK(Params[Advantage]):
+    """What a response adds to the best of k drawn from its group (arXiv:2508.10751).
+
+    With rewards of 0 and 1 this trains pass@k: hard questions weigh more, and a question that
+    any k responses solve weighs nothing.
+    """
+
+    k: Annotated[int, Field(ge=2)] = 2
+    """Responses drawn, fewer than the group has. One would be judged alone, as with
+    ``group_std``."""
+
+    def build(self) -> Advantage:
+        from alignkit_advantages.pass_at_k import pass_at_k
+
+        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
+            return pass_at_k(rewards, group_size, self.k)
+
+        return advantage
+
+
 @hookimpl
 def advantage() -> Iterator[Component[Advantage]]:
     """Offer the built-in advantages."""
@@ -88,3 +142,6 @@ def advantage() -> Iterator[Component[Advantage]]:
     yield Component("group_mean", GroupMean)
     yield Component("maxrl", MaxRl)
     yield Component("none", NoBaseline)
+    yield Component("rloo", Rloo)
+    yield Component("batch_std", BatchStd)
+    yield Component("pass_at_k", PassAtK)

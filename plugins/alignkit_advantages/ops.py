@@ -23,9 +23,9 @@ def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = Tr
             "advantage 'group_std' needs group_size of at least 2 to have a standard deviation, "
             f"got {group_size}; raise group_size or use advantage 'none'"
         )
-    groups = _groups(rewards, group_size)  # (B / group_size, group_size)
+    groups = in_groups(rewards, group_size)  # (B / group_size, group_size)
     std = groups.std(dim=1, correction=1, keepdim=True)  # (B / group_size, 1)
-    return _over(_centred(groups) if centre else groups, std + eps).flatten()
+    return over(centred(groups) if centre else groups, std + eps).flatten()
 
 
 def maxrl(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
@@ -34,38 +34,38 @@ def maxrl(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) 
     arXiv:2602.02710; r / (mean + eps) if not to ``centre``. The estimator is meant for rewards
     that are not negative; a group of zeros gives zeros.
     """
-    groups = _groups(rewards, group_size)  # (B / group_size, group_size)
+    groups = in_groups(rewards, group_size)  # (B / group_size, group_size)
     if bool((groups < 0).any()):
         raise AlignkitError(
             "advantage 'maxrl' divides by the mean reward of a group and needs rewards of at "
             "least 0; use advantage 'group_std' or 'group_mean' with this reward"
         )
     mean = groups.mean(dim=1, keepdim=True)  # (B / group_size, 1)
-    return _over(_centred(groups) if centre else groups, mean + eps).flatten()
+    return over(centred(groups) if centre else groups, mean + eps).flatten()
 
 
 def group_mean(rewards: Tensor, group_size: int) -> Tensor:
     """Return r - mean within each group: (B,) to (B,). arXiv:2503.20783 sec. 3.2."""
-    return _centred(_groups(rewards, group_size)).flatten()
+    return centred(in_groups(rewards, group_size)).flatten()
 
 
 def none(rewards: Tensor, group_size: int) -> Tensor:
     """Return a copy of the rewards: (B,) to (B,)."""
-    return _groups(rewards, group_size).flatten().clone()
+    return in_groups(rewards, group_size).flatten().clone()
 
 
-def _centred(groups: Tensor) -> Tensor:
+def centred(groups: Tensor) -> Tensor:
     """Subtract each row's mean; rows of equal numbers become exact zeros."""
     equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)
     return torch.where(equal, 0, groups - groups.mean(dim=1, keepdim=True))
 
 
-def _over(values: Tensor, scale: Tensor) -> Tensor:
+def over(values: Tensor, scale: Tensor) -> Tensor:
     """Divide, with zero over zero being zero."""
     return torch.where(values == 0, 0, values / scale)
 
 
-def _groups(rewards: Tensor, group_size: int) -> Tensor:
+def in_groups(rewards: Tensor, group_size: int) -> Tensor:
     """Cut (B,) into (B / group_size, group_size) consecutive groups."""
     if rewards.ndim != 1 or not rewards.is_floating_point():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Built-in policy-gradient losses; the formulas are in ``ops``."""
+"""Built-in policy-gradient losses; the formulas are in ``ops`` and the modules of their names."""
 
 from __future__ import annotations
 
@@ -78,6 +78,56 @@ class Reinforce(Params[LossType]):
         return loss
 
 
+class DapoClip(Params[LossType]):
+    """Clipped importance ratio with a higher upper bound (DAPO, arXiv:2503.14476 eq. 8).
+
+    Room above lets unlikely tokens grow, and keeps entropy up.
+    """
+
+    eps_low: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio earns nothing below 1 - eps_low; from 1 on, this bound cannot bind.
+    Dimensionless."""
+
+    eps_high: Annotated[float, Field(gt=0)] = 0.28
+    """The ratio earns nothing above 1 + eps_high. Dimensionless."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.dapo_clip import dapo_clip
+        from alignkit_losses.ops import require
+
+        def loss(x: LossInputs) -> LossOutput:
+            old = require(x.old_logprobs, "old_logprobs")
+            return dapo_clip(x.logprobs, old, x.advantages, self.eps_low, self.eps_high)
+
+        return loss
+
+
+class DualClip(Params[LossType]):
+    """Clipped importance ratio, bounded for negative advantages too (arXiv:1912.09729)."""
+
+    cliprange: Annotated[float, Field(gt=0)] = 0.2
+    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
+    bound can bind. Dimensionless."""
+
+    c: Annotated[float, Field(gt=1)] = 3.0
+    """With a negative advantage A the loss is at most -c A: a ratio above c pushes no more.
+    Dimensionless."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.dual_clip import dual_clip
+        from alignkit_losses.ops import require
+
+        def loss(x: LossInputs) -> LossOutput:
+            old = require(x.old_logprobs, "old_logprobs")
+            return dual_clip(x.logprobs, old, x.advantages, self.cliprange, self.c)
+
+        return loss
+
+
 @hookimpl
 def loss_type() -> Iterator[Component[LossType]]:
     """Offer the built-in losses."""
@@ -85,3 +135,5 @@ def loss_type() -> Iterator[Component[LossType]]:
     yield Component("no_clip", NoClip)
     yield Component("gspo", Gspo)
     yield Component("reinforce", Reinforce)
+    yield Component("dapo_clip", DapoClip)
+    yield Component("dual_clip", DualClip)

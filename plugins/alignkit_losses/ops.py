@@ -22,10 +22,10 @@ def grpo_clip(
     ``clip_fraction``, 1 where the clipped branch is the smaller one, so that the token gets no
     gradient; ``approx_kl``, the estimate r - 1 - log r of KL(old || current).
     """
-    _check(logprobs, advantages, old_logprobs)
+    check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
-    per_token, clipped = _clipped(log_ratio.exp(), advantages, cliprange)
-    metrics = {"clip_fraction": clipped, "approx_kl": _approx_kl(log_ratio)}
+    per_token, clipped = clipped_surrogate(log_ratio.exp(), advantages, cliprange, cliprange)
+    metrics = {"clip_fraction": clipped, "approx_kl": approx_kl(log_ratio)}
     return LossOutput(per_token=per_token, metrics=metrics)
 
 
@@ -38,11 +38,11 @@ def gspo(
     arXiv:2507.18071 eqs. 5 and 7. Shapes as for grpo_clip, ``mask`` (B, T) bool;
     ``clip_fraction`` is the share of tokens in responses whose clipped branch is the smaller.
     """
-    _check(logprobs, advantages, old_logprobs)
+    check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0)  # (B, T)
     mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    per_token, clipped = _clipped(mean.exp(), advantages, cliprange)  # (B, 1)
-    metrics = {"clip_fraction": clipped, "approx_kl": _approx_kl(log_ratio)}
+    per_token, clipped = clipped_surrogate(mean.exp(), advantages, cliprange, cliprange)
+    metrics = {"clip_fraction": clipped, "approx_kl": approx_kl(log_ratio)}
     return LossOutput(per_token=per_token.expand_as(logprobs), metrics=metrics)
 
 
@@ -51,15 +51,15 @@ def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossO
 
     ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1).
     """
-    _check(logprobs, advantages, old_logprobs)
+    check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
-    metrics = {"approx_kl": _approx_kl(log_ratio)}
+    metrics = {"approx_kl": approx_kl(log_ratio)}
     return LossOutput(per_token=-log_ratio.exp() * advantages, metrics=metrics)
 
 
 def reinforce(logprobs: Tensor, advantages: Tensor) -> LossOutput:
     """Return -A log π: ``logprobs`` (B, T), ``advantages`` (B, 1)."""
-    _check(logprobs, advantages)
+    check_shapes(logprobs, advantages)
     return LossOutput(per_token=-advantages * logprobs)
 
 
@@ -70,19 +70,24 @@ def require(values: Tensor | None, name: str) -> Tensor:
     return values
 
 
-def _clipped(ratio: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
-    """Return -min(r A, clip(r) A) and 1 where the clipped branch is the smaller one."""
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, low: float, high: float
+) -> tuple[Tensor, Tensor]:
+    """Return -min(r A, clip(r, 1 - low, 1 + high) A) and 1 where the clipped branch is smaller.
+
+    ``ratio`` (B, T) or (B, 1), as both results; ``advantages`` (B, 1).
+    """
     free = ratio * advantages
-    clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages
+    clipped = ratio.clamp(1 - low, 1 + high) * advantages
     return -torch.minimum(free, clipped), (clipped < free).to(ratio.dtype)
 
 
-def _approx_kl(log_ratio: Tensor) -> Tensor:
+def approx_kl(log_ratio: Tensor) -> Tensor:
     """Return r - 1 - log r, an estimate of KL(old || current) that is never negative."""
     return (log_ratio.exp() - 1 - log_ratio).detach()
 
 
-def _check(logprobs: Tensor, advantages: Tensor, *others: Tensor) -> None:
+def check_shapes(logprobs: Tensor, advantages: Tensor, *others: Tensor) -> None:
     """Refuse shapes that would broadcast into something else, and integer tensors."""
     if logprobs.ndim != 2:
         raise ValueError(f"log-probs must be (B, T), got shape {tuple(logprobs.shape)}")

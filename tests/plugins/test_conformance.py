@@ -39,7 +39,10 @@ PAIRS = file(
 SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
 SUM = Example("sum", "What is 1 + 1?", "2")
 
-test_advantages = conformance("advantages")
+test_advantages = conformance(
+    "advantages",
+    waive={"advantage/batch_std/keeps_groups_independent": "one deviation for the whole batch"},
+)
 test_losses = conformance("losses")
 test_normalizers = conformance("normalizers")
 test_optimizers = conformance("optimizers")
