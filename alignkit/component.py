@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import (
     Annotated,
@@ -59,7 +63,7 @@ class Params(BaseModel, Generic[T]):
         strict=True,
         allow_inf_nan=False,
         validate_default=True,
-        use_attribute_docstrings=True,
+        defer_build=True,  # listing plugins validates nothing
     )
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -104,6 +108,35 @@ class Component(Generic[T]):
     def summary(self) -> str:
         """First line of the parameters' docstring."""
         return (inspect.getdoc(self.params) or "").partition("\n")[0]
+
+
+def field_docs(params: type[Params[Any]]) -> dict[str, str]:
+    """Return the string under each field in the source, ``""`` where there is none.
+
+    Read when asked for: pydantic would read every source file at every start.
+    """
+    docs = {name: info.description or "" for name, info in params.model_fields.items()}
+    for cls in reversed(params.__mro__):
+        if issubclass(cls, Params) and cls is not Params:
+            docs |= _strings_under_fields(cls)
+    return {name: docs[name] for name in params.model_fields}
+
+
+@cache
+def _strings_under_fields(cls: type) -> dict[str, str]:
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):  # made without a source file
+        return {}
+    found = {}
+    for field, below in pairwise(getattr(definition, "body", ())):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = inspect.cleandoc(text)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from alignkit.component import Slot, slots_of
+from alignkit.component import Slot, field_docs, slots_of
 from alignkit.kinds import KINDS
 from alignkit.plugins import Offer, Plugin
 from alignkit.recipe import Node, missing, nodes
@@ -64,8 +64,9 @@ def component(kind: str, offer: Offer) -> str:
     ]
     if schema.model_fields:
         lines += ["", "Fields"]
+        docs = field_docs(schema)
         for name, info in schema.model_fields.items():
-            lines += _field_lines(name, info)
+            lines += _field_lines(name, info, docs[name])
     if slots := slots_of(schema, KINDS):
         lines += ["", "Tables", *(f"  {_slot_line(s)}" for s in slots.values())]
     if schema.needs:
@@ -73,11 +74,11 @@ def component(kind: str, offer: Offer) -> str:
     return "\n".join([*lines, "", f"Source: {inspect.getsourcefile(schema)}"])
 
 
-def _field_lines(name: str, info: FieldInfo) -> list[str]:
+def _field_lines(name: str, info: FieldInfo, doc: str) -> list[str]:
     default = "required" if info.is_required() else f"= {_default(info)}"
     limits = ", ".join(str(m) for m in info.metadata if type(m).__module__ == "annotated_types")
     head = f"  {name}: {_type(info.annotation)} {default}{f'   [{limits}]' if limits else ''}"
-    return [head, *(f"      {line}" for line in (info.description or "").splitlines())]
+    return [head, *(f"      {line}" for line in doc.splitlines())]
 
 
 def _type(annotation: Any) -> str:

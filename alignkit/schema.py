@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignkit.component import Params, Slot, slots_of
+from alignkit.component import Params, Slot, field_docs, slots_of
 from alignkit.kinds import KINDS
 from alignkit.plugins import Registry
 
@@ -48,6 +48,8 @@ def _table(params: type[Params[Any]], names: list[str], definitions: Json) -> Js
     definitions |= schema.pop("$defs", {})
     schema.pop("required", None)
     properties = schema.setdefault("properties", {})
+    for name, doc in field_docs(params).items():
+        properties[name] |= {"description": doc} if doc else {}
     for slot in slots_of(params, KINDS).values():
         properties[slot.name] = _slot(slot, definitions)
     if names:

@@ -10,7 +10,7 @@ import tomli
 import tomli_w
 from pydantic import ValidationError
 
-from alignkit.component import Params, slots_of
+from alignkit.component import Params, field_docs, slots_of
 from alignkit.kinds import KINDS
 from alignkit.testing.kit import Check, Subject
 
@@ -34,8 +34,8 @@ def documents_its_fields(subject: Subject) -> None:
     bare = [
         f"{schema.__name__}.{name}"
         for schema in _schemas(subject.component.params)
-        for name, field in schema.model_fields.items()
-        if not (field.description or "").strip()
+        for name, text in field_docs(schema).items()
+        if not text
     ]
     assert not bare, f"no docstring under {', '.join(bare)}"
 

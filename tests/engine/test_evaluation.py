@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignkit.component import slots_of
+from alignkit.component import field_docs, slots_of
 from alignkit.engine.eval_table import EvalPlan, EvalSet, EvalSetTable, EvalTable, complete
 from alignkit.engine.evaluation import Evaluator, eval_sampling, fixed_subset, token_entropies
 from alignkit.engine.rollouts import Trajectory
@@ -264,7 +264,7 @@ def test_problems_the_table_names():
 
 def test_every_field_is_documented():
     for table in (EvalTable, EvalSetTable):
-        assert all(info.description for info in table.model_fields.values())
+        assert all(field_docs(table).values())
 
 
 def test_tables_need_no_ml_stack():

@@ -62,7 +62,7 @@ def test_list_plugins_strict_fails_when_one_is_broken(toys):
 
 def test_describe_shows_fields_defaults_limits_and_tables(toys):
     said = call("describe", "algorithm", "toy").output
-    assert "n: int = 4   [Gt(gt=0)]" in said
+    assert "n: int = 4   [Gt(gt=0)]\n      How many." in said
     assert "[[trackers]]  use = a tracker (optional)" in said
     assert "[eval]  a table of fixed shape (optional)" in said
     unknown = call("describe", "algorithm", "tyo")
@@ -76,6 +76,7 @@ def test_the_schema_knows_fields_and_tables(toys):
     assert toy["properties"]["use"] == {"enum": ["toys/toy", "toy"]}
     assert toy["properties"]["loss"] == {"$ref": "#/$defs/loss_type"}
     assert toy["properties"]["trackers"]["items"] == {"$ref": "#/$defs/tracker"}
+    assert toy["properties"]["n"]["description"] == "How many."
     assert toy["additionalProperties"] is False
     assert made["$defs"]["loss_type.toys.plain"]["properties"]["use"]["enum"] == ["toys/plain"]
 

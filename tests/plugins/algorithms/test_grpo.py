@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from alignkit.component import slots_of
+from alignkit.component import field_docs, slots_of
 from alignkit.engine.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learner import Learner
 from alignkit.engine.reference_table import Reference, ReferenceTable
@@ -128,8 +128,8 @@ def test_facts_say_how_far_off_policy():
 def test_tables_and_documentation():
     slots = slots_of(Grpo, KINDS)
     assert {n for n, s in slots.items() if not s.required} == {"reference", "eval", "trackers"}
-    assert all(info.description for info in Grpo.model_fields.values())
-    assert all(info.description for info in ReferenceTable.model_fields.values())
+    assert all(field_docs(Grpo).values())
+    assert all(field_docs(ReferenceTable).values())
 
 
 # ---------------------------------------------------------------- the loop
