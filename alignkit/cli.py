@@ -13,7 +13,7 @@ import click
 from alignkit import explain, plugins, recipe, scaffold
 from alignkit.errors import AlignkitError, RunFailed, shown
 from alignkit.kinds import KINDS
-from alignkit.run import Run, command_line, execute
+from alignkit.run import command_line, execute
 from alignkit.schema import recipe_schema
 
 FILE = click.Path(path_type=Path)
@@ -74,26 +74,13 @@ def run(
     disable: list[str],
 ) -> None:
     """Run RECIPE, a TOML file."""
+    from alignkit.report.ending import summary
+
     node = recipe.load(path, plugins.load(disable), overlays, overrides)
     if dry_run:
         click.echo(explain.plan(node, path))
         return
-    click.echo(_summary(execute(node, path, out, command_line())))
-
-
-def _summary(run: Run) -> str:
-    """Say how the headline metrics moved, where the run is, and what can be done next."""
-    lines = [f"done in {run.elapsed():.0f} s"]
-    for key in ("eval/answer_reward", "eval/reward", "eval/format_reward"):
-        if key in run.last:
-            moved = f"{run.first[key]:.3f} -> " if run.rows_logged > 1 else ""
-            lines.append(f"  {key}: {moved}{run.last[key]:.3f}")
-    folder = shown(run.dir)
-    lines.append(f"run directory: {folder}  (metrics.jsonl, eval/, rollouts/)")
-    if (run.dir / "final").is_dir():
-        lines.append(f"model: {folder}/final  (AutoModelForCausalLM.from_pretrained loads it)")
-        lines.append(f"next: alignkit run recipes/evaluate.toml -s policy.path={folder}/final")
-    return "\n".join(lines)
+    click.echo(summary(execute(node, path, out, command_line())))
 
 
 @main.command()
@@ -187,6 +174,20 @@ def grade(
     judge = reward_for(reward, plugins.load(disable), overrides)
     mapped = {name.rstrip("_"): column for name, column in columns.items() if column}
     click.echo(grade_file(path, judge, columns=mapped, out=out).table())
+
+
+@main.command("explain")
+@click.argument("path", metavar="RECIPE", type=FILE)
+@click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
+@plugin_option
+def explain_recipe(
+    path: Path, overlays: Sequence[Path], overrides: Sequence[str], disable: list[str]
+) -> None:
+    """Say what RECIPE does: its components, formulas and values, and what follows from them."""
+    from alignkit.explain.recipes import explained
+
+    click.echo(explained(recipe.load(path, plugins.load(disable), overlays, overrides)))
 
 
 @main.command("list-plugins")
