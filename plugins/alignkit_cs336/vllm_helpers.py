@@ -45,14 +45,19 @@ def init_vllm(model_id: str, device: str, seed: int, gpu_memory_utilization: flo
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights stay within reach
     llm = import_module("vllm").LLM
     if device == "cpu":
-        return llm(
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        threads = torch.get_num_threads()
+        engine = llm(
             model=model_id,
             seed=seed,
             dtype="float32",
             enforce_eager=True,
             distributed_executor_backend="uni",
             kv_cache_memory_bytes=256 * 2**20,
+            enable_chunked_prefill=False,  # a cut prompt of a seeded request dies in vLLM 0.32
         )
+        torch.set_num_threads(threads)  # the engine's worker changes it for the whole process
+        return engine
     return llm(
         model=model_id,
         seed=seed,
@@ -76,7 +81,8 @@ def load_policy_into_vllm_instance(policy: PreTrainedModel, llm: Any) -> None:
         _reload_on_cpu(runner, weights)
     else:
         runner.model.load_weights(weights)
-    llm.reset_prefix_cache()
+    if not llm.reset_prefix_cache():
+        raise AlignkitError("vLLM kept its prefix cache: a request is still being served")
 
 
 def _reload_on_cpu(runner: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:

