@@ -16,8 +16,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from alignkit import hookspecs
 from alignkit.component import Component, Params, slots_of
@@ -136,12 +134,15 @@ def _vet(
     elif others and plugin.dist != "alignkit":  # built-in names are reserved
         plugin.status = "conflict"
         plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
-    elif wanted := _unmet_requirement(entry.dist):
+    elif plugin.dist != "alignkit" and (wanted := _unmet_requirement(entry.dist)):
         plugin.status, plugin.detail = "incompatible", wanted
 
 
 def _unmet_requirement(dist: Distribution | None) -> str:
     """Return why ``dist`` does not fit the running alignkit, or ``""``."""
+    from packaging.requirements import InvalidRequirement, Requirement  # slow to import
+    from packaging.utils import canonicalize_name
+
     ours = version("alignkit")
     for line in (dist.requires if dist else None) or ():
         try:
