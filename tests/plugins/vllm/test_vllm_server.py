@@ -184,7 +184,8 @@ def test_a_server_of_somebody_else_is_used_and_taken_back_after_a_restart(
 
 
 TRAINER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 policy = HfPolicy(path=sys.argv[1]).build()
