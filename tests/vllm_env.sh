@@ -19,7 +19,7 @@ if [ ! -e "$stamp" ]; then
     # Dragged in and unused: this torchvision is built for CUDA and breaks vllm and transformers.
     $pip uninstall --yes torchvision torchaudio torchcodec triton
     $pip install "hatchling>=1.26" "pytest>=8.2" "hypothesis>=6.100" "math-verify>=0.9,<0.10" \
-        "pluggy>=1.5" "pebble>=5.0" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" \
+        "pluggy>=1.5" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" \
         "rich>=13"
     touch "$stamp"
 fi
