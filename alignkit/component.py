@@ -96,6 +96,13 @@ class Params(BaseModel, Generic[T]):
         """Return what follows from the parameters, for ``--dry-run``: sizes, counts."""
         return {}
 
+    def code(self) -> Iterable[Path | str]:
+        """Yield each file of code that these values, not the plugin, bring in; a run names them.
+
+        A text stands for code whose files are not known before it is loaded.
+        """
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class Component(Generic[T]):

@@ -63,6 +63,19 @@ class HfPolicy(Params[Policy]):
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
             yield "flash_attention_2 needs the package flash-attn: pip install 'alignkit[flash]'"
 
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Say so when the checkpoint's own code runs."""
+        return {"trust_remote_code": f"code of {self.path} runs"} if self.trust_remote_code else {}
+
+    def code(self) -> Iterable[Path | str]:
+        """Name the checkpoint's Python files, or the repository they will come from."""
+        if not self.trust_remote_code:
+            return
+        files = sorted(Path(self.path).rglob("*.py"))
+        yield from files
+        if not files:
+            yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
+
     def build(self) -> Policy:
         from alignkit_hf.policy import CausalPolicy
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -259,6 +260,9 @@ class Python(Params[RewardFn]):
         from alignkit_rewards.script import file_hash
 
         return {"sha256 of the reward file": file_hash(self.file)}
+
+    def code(self) -> Iterable[Path]:
+        yield self.file
 
 
 def _bound_names(node: ast.stmt) -> set[str]:

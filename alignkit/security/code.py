@@ -1,0 +1,46 @@
+"""Whose code a recipe runs besides alignkit's own: said before any of it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from alignkit.errors import shown
+from alignkit.recipe import Node
+
+BUILT_IN = "alignkit"
+
+
+def foreign_code(node: Node) -> list[str]:
+    """Return a phrase for each plugin of another distribution and each file the recipe names.
+
+    Built-in components run no code but alignkit's, save those whose
+    :meth:`~alignkit.Params.code` names some. Files are given with the start of their SHA-256.
+    """
+    found: dict[str, None] = {}
+    for part in node.walk():
+        if part.kind and part.plugin.dist != BUILT_IN:
+            found[f"plugin {part.plugin.name} ({part.plugin.dist} {part.plugin.version})"] = None
+        for source in part.params.code():
+            found[f"[{'.'.join(part.key)}] {_with_hash(source)}"] = None
+    return list(found)
+
+
+def announcement(node: Node) -> str:
+    """Return the line to print before a recipe is built, "" if it runs alignkit's code alone."""
+    found = foreign_code(node)
+    return f"this recipe runs code of: {'; '.join(found)}" if found else ""
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _with_hash(source: Path | str) -> str:
+    if isinstance(source, str):
+        return source
+    try:
+        return f"{shown(source)} (sha256 {sha256(source)[:16]})"
+    except OSError as error:
+        return f"{shown(source)} (cannot be read: {error.strerror})"

@@ -1,0 +1,151 @@
+"""Keep passwords and keys out of everything a run writes: by name, by shape, by value.
+
+- By name: a value whose key is called ``api_key``, ``password``, ``hf_token`` and the like.
+- By shape: user and password in a URL, ``Bearer`` headers, keys with a published prefix
+  (``sk-``, ``hf_``, ``ghp_``, ``AKIA``…), JSON web tokens, PEM blocks.
+- By value: what the environment holds under such a name, wherever it turns up.
+
+Prompts and responses are data and are left as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+REDACTED = "<redacted>"
+"""Stands where a secret stood. A recipe that holds it cannot be run; see ``lost``."""
+
+SHORTEST = 8
+"""Characters below which a value of the environment is not looked for: ``1`` is everywhere."""
+
+_LAST_WORDS = (
+    "secret", "secrets", "password", "passwd", "passphrase", "credential", "credentials", "apikey",
+    "bearer", "authorization", "cookie",
+)  # fmt: skip
+_KEYS = ("api", "access", "private", "secret", "auth", "account", "signing", "encryption")
+_MARKERS = (
+    "eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "end", "start", "image", "think",
+    "special", "first", "last", "next", "per",
+)  # fmt: skip
+"""Words that make a ``token`` one of text: ``eos_token`` is no secret."""
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#@'\"<>]*(?:@[^/\s?#@'\"<>]+)*@")
+_ASSIGNED = re.compile(
+    r"""(?P<name>[A-Za-z][\w.-]*)(?P<sign>["']?\s*(?:=|:(?=[\s"']))\s*)"""
+    r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;&)\]}"']+)"""
+)
+_OPTION = re.compile(r"(?P<name>--?[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>[^\s-]\S*)")
+_SHAPES = (
+    re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.S),
+    re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),  # JSON web token
+    re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
+    re.compile(r"\bgithub_pat_\w{20,}"),
+    re.compile(r"\bglpat-[\w-]{16,}"),
+    re.compile(r"\bxox[abeoprs]-[\w-]{10,}"),
+    re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    re.compile(r"\bAIza[\w-]{35}"),
+)  # fmt: skip
+_LIKE_A_KEY = re.compile(r"(?=[^\d]*\d)[\w+/.=~-]{8,}")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)(?=[\w+/.=~-]*\d)[\w+/.=~-]{8,}")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether what goes by this name is not to be written down.
+
+    >>> [is_secret_name(n) for n in ("judge.api_key", "HF_TOKEN", "apiKey", "db-password")]
+    [True, True, True, True]
+    >>> [is_secret_name(n) for n in ("max_tokens", "eos_token", "tokenizer", "key", "token_budget")]
+    [False, False, False, False, False]
+    """
+    words = [word.lower() for word in _WORDS.findall(name.rpartition(".")[2])]
+    if not words:
+        return False
+    before = words[-2] if len(words) > 1 else ""
+    if words[-1] == "token":
+        return before not in _MARKERS
+    return words[-1] in _LAST_WORDS or (words[-1] in ("key", "keys") and before in _KEYS)
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """Return ``value`` (tables, lists, texts) with each secret in it replaced by ``REDACTED``."""
+    if isinstance(value, Mapping):
+        return {key: redact(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item, name) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
+    return REDACTED if is_secret_name(name) else redact_text(value)
+
+
+def redact_text(text: str) -> str:
+    """Return a text without its secrets: a traceback, a command, a message.
+
+    >>> redact_text("GET https://me:hunter2@host/v1?api_key=abc&n=1")
+    'GET https://<redacted>@host/v1?api_key=<redacted>&n=1'
+    >>> redact_text("-s judge.api_key=abc --password hunter2 --max-tokens 8")
+    '-s judge.api_key=<redacted> --password <redacted> --max-tokens 8'
+    """
+    for secret in _of_the_environment():
+        text = text.replace(secret, REDACTED)
+    for shape in _SHAPES:
+        text = shape.sub(REDACTED, text)
+    text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+    text = _BEARER.sub(rf"\1\2{REDACTED}", text)
+    return _replace(_OPTION, _replace(_ASSIGNED, text))
+
+
+def redact_command(words: list[str]) -> list[str]:
+    """Return a command line word by word without its secrets.
+
+    >>> redact_command(["run", "--api-key", "abc", "-s", "url=http://a:b@c"])
+    ['run', '--api-key', '<redacted>', '-s', 'url=http://<redacted>@c']
+    """
+    secret = [False, *(w.startswith("-") and "=" not in w and is_secret_name(w) for w in words)]
+    return [REDACTED if s else redact_text(w) for w, s in zip(words, secret, strict=False)]
+
+
+def lost(table: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the keys of a recorded recipe whose value was left out of the record."""
+    if isinstance(table, Mapping):
+        return [key for name, item in table.items() for key in lost(item, (*at, str(name)))]
+    if isinstance(table, list):
+        return [key for i, item in enumerate(table) for key in lost(item, (*at, str(i)))]
+    return [at] if isinstance(table, str) and REDACTED in table else []
+
+
+def _replace(pattern: re.Pattern[str], text: str) -> str:
+    """Replace the values that ``pattern`` finds under a secret's name."""
+    parts, at = [], 0
+    while found := pattern.search(text, at):
+        secret = _is_assigned_secret(found["name"], found["value"])
+        end = found.end() if secret else found.end("sign")  # a value may hold another assignment
+        mark = found["value"][0] if found["value"][0] in "\"'" else ""
+        parts += [text[at : found.start("value")] if secret else text[at:end]]
+        parts += [f"{mark}{REDACTED}{mark}"] if secret else []
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _is_assigned_secret(name: str, value: str) -> bool:
+    bare = value.strip("\"'")
+    if not is_secret_name(name) or bare in ("", "None", "null", REDACTED):
+        return False
+    # In code about text, ``token = tokens[i]`` is no secret.
+    return name.lower() != "token" or bool(_LIKE_A_KEY.fullmatch(bare))
+
+
+def _of_the_environment() -> list[str]:
+    """Return the values of the environment's secrets, also as URLs spell them; longest first."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if is_secret_name(name) and len(value) >= SHORTEST and not value.startswith("/")
+    }
+    return sorted(values | {quote(value, safe="") for value in values}, key=len, reverse=True)
