@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignkit.errors import AlignkitError
+from alignkit_vllm.guard import KEY, headers
 
 
 class UnreachableError(AlignkitError):
@@ -21,8 +22,10 @@ class UnreachableError(AlignkitError):
 class Client:
     """Talks to one server. Calls may come from many threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
+        """``key`` is what the server's :class:`~alignkit_vllm.guard.Guard` asks for."""
         self.url = url.rstrip("/")
+        self._headers = {"Content-Type": "application/json", **headers(key)}
         self._open: set[HTTPConnection] = set()
         self._lock = threading.Lock()
 
@@ -58,7 +61,7 @@ class Client:
             self._open.add(connection)
         try:
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            connection.request(method, path, data, self._headers)
             response = connection.getresponse()
             text = response.read().decode("utf-8", "replace")
         except (OSError, HTTPException) as error:
@@ -69,6 +72,11 @@ class Client:
             connection.close()
         if response.status >= 500:
             raise UnreachableError(f"{method} {self.url}{path}: {response.status} {text[:2000]}")
+        if response.status == 401:
+            raise AlignkitError(
+                f"{method} {self.url}{path}: the server refuses the key; set {KEY} to the one it "
+                f"was started with (it shows a random one on its stderr)"
+            )
         if response.status >= 400:
             raise AlignkitError(f"{method} {self.url}{path}: {response.status} {text[:2000]}")
         return json.loads(text) if text.strip() else None

@@ -1,0 +1,70 @@
+"""Nobody without the key reaches the server: not the completions, not the trainer's requests.
+
+vLLM's own ``--api-key`` guards the paths below ``/v1`` alone, and the development mode that
+training needs answers outside them: ``/collective_rpc`` calls methods of the workers. So every
+request is checked here, before vLLM sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+KEY = "ALIGNKIT_VLLM_KEY"
+"""Environment variable with the key that server and trainer share. Not an option: everybody on a
+machine can read its command lines."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Guard:
+    """ASGI middleware that refuses requests without ``Authorization: Bearer KEY``."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.wanted = f"Bearer {os.environ[KEY]}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401 (HTTP) and close (web socket)."""
+        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        if scope["type"] == "lifespan" or secrets.compare_digest(given, self.wanted):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            kind = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer")]
+            await send({"type": "http.response.start", "status": 401, "headers": kind})
+            await send({"type": "http.response.body", "body": b"wrong or missing key"})
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def new_key() -> str:
+    """Return a key that nobody can guess, 256 bits."""
+    return secrets.token_urlsafe(32)
+
+
+def closed(arguments: list[str], environ: MutableMapping[str, str]) -> list[str]:
+    """Return the options that keep strangers out, and put the key into ``environ``.
+
+    The server listens on 127.0.0.1 unless ``arguments`` say otherwise. The key is the one in
+    ``environ``, or a random one that is shown once on stderr. SystemExit for a key among the
+    arguments.
+    """
+    if any(word.partition("=")[0] == "--api-key" for word in arguments):
+        sys.exit(f"give the key in the environment variable {KEY}: command lines are public")
+    if not (key := environ.get(KEY) or environ.get("VLLM_API_KEY")):
+        key = new_key()
+        print(f"the trainer needs this server's key: export {KEY}={key}", file=sys.stderr)
+    environ[KEY] = environ["VLLM_API_KEY"] = key
+    local = not any(word.partition("=")[0] in ("--host", "--uds") for word in arguments)
+    return [*(["--host=127.0.0.1"] if local else []), f"--middleware={__name__}.{Guard.__name__}"]
+
+
+def headers(key: str) -> Mapping[str, str]:
+    """Return what a request needs to get past the guard."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
