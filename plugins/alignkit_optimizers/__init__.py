@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -39,6 +40,21 @@ class AdamW(Params[Optimizer]):
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of lr that the linear and cosine schedules end at."""
+
+    implementation: Literal["fused", "foreach", "8bit", "offload"] = "fused"
+    """How the two running means are kept and updated. "fused": in the weights' type, all weights
+    in one kernel (on CPU and CUDA; elsewhere torch's default). "foreach": the same without that
+    kernel. "8bit": one byte a number with a scale per block of 256 (arXiv:2110.02861), about 2
+    bytes a weight instead of 8 in float32; tensors of fewer than 4,096 weights stay in float32.
+    "offload": in the CPU's memory, brought to the device one tensor at a time."""
+
+    def missing(self) -> Iterable[str]:
+        """Name bitsandbytes where it is asked for and absent."""
+        if self.implementation == "8bit" and find_spec("bitsandbytes") is None:
+            yield (
+                'implementation = "8bit" needs the package bitsandbytes: '
+                "pip install 'alignkit[8bit]'"
+            )
 
     def build(self) -> Optimizer:
         from alignkit_optimizers.adamw import ScheduledAdamW

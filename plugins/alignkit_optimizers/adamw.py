@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignkit import AlignkitError
+from alignkit_optimizers.offloaded import OffloadedAdamW
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +22,7 @@ _FUSED_DEVICES = {"cpu", "cuda"}
 
 
 class ScheduledAdamW:
-    """Makes ``torch.optim.AdamW``, fused where the device has it, and its schedule."""
+    """Makes AdamW, in the implementation asked for, and its schedule."""
 
     def __init__(self, params: AdamW) -> None:
         self.params = params
@@ -41,16 +42,27 @@ class ScheduledAdamW:
                 f"optimizer.warmup_steps is {p.warmup_steps}, but the run has only {total_steps} "
                 "optimizer steps; lower it, or the learning rate never reaches lr"
             )
-        weights = list(parameters)
-        optimizer = torch.optim.AdamW(
-            weights,
-            lr=p.lr,
-            betas=p.betas,
-            eps=p.eps,
-            weight_decay=p.weight_decay,
-            fused=all(w.device.type in _FUSED_DEVICES for w in weights),
-        )
+        optimizer = _adamw(p, list(parameters))
         return optimizer, LambdaLR(optimizer, partial(lr_factor, p, total_steps))
+
+
+def _adamw(p: AdamW, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    how: dict[str, Any] = {
+        "lr": p.lr,
+        "betas": p.betas,
+        "eps": p.eps,
+        "weight_decay": p.weight_decay,
+    }
+    if p.implementation == "8bit":
+        from alignkit_optimizers.eight_bit import AdamW8bit
+
+        return AdamW8bit(weights, **how)
+    if p.implementation == "offload":
+        return OffloadedAdamW(weights, **how)
+    fused = all(w.device.type in _FUSED_DEVICES for w in weights)
+    if p.implementation == "fused" and fused:
+        return torch.optim.AdamW(weights, fused=True, **how)
+    return torch.optim.AdamW(weights, **how)
 
 
 def lr_factor(params: AdamW, total_steps: int, step: int) -> float:
