@@ -57,7 +57,7 @@ class MaxRl(Params[Advantage]):
     """What is taken from the reward first: its group's mean, or nothing."""
 
     def build(self) -> Advantage:
-        from alignkit_advantages.ops import maxrl
+        from alignkit_advantages.maxrl import maxrl
 
         def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
             return maxrl(rewards, group_size, self.eps, centre=self.baseline == "mean")

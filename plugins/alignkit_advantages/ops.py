@@ -28,22 +28,6 @@ def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = Tr
     return over(centred(groups) if centre else groups, std + eps).flatten()
 
 
-def maxrl(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
-    """Return (r - mean) / (mean + eps) within each group: (B,) to (B,).
-
-    arXiv:2602.02710; r / (mean + eps) if not to ``centre``. The estimator is meant for rewards
-    that are not negative; a group of zeros gives zeros.
-    """
-    groups = in_groups(rewards, group_size)  # (B / group_size, group_size)
-    if bool((groups < 0).any()):
-        raise AlignkitError(
-            "advantage 'maxrl' divides by the mean reward of a group and needs rewards of at "
-            "least 0; use advantage 'group_std' or 'group_mean' with this reward"
-        )
-    mean = groups.mean(dim=1, keepdim=True)  # (B / group_size, 1)
-    return over(centred(groups) if centre else groups, mean + eps).flatten()
-
-
 def group_mean(rewards: Tensor, group_size: int) -> Tensor:
     """Return r - mean within each group: (B,) to (B,). arXiv:2503.20783 sec. 3.2."""
     return centred(in_groups(rewards, group_size)).flatten()

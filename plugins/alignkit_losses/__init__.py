@@ -57,7 +57,8 @@ class Gspo(Params[LossType]):
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
 
     def build(self) -> LossType:
-        from alignkit_losses.ops import gspo, require
+        from alignkit_losses.gspo import gspo
+        from alignkit_losses.ops import require
 
         def loss(x: LossInputs) -> LossOutput:
             old = require(x.old_logprobs, "old_logprobs")
@@ -128,6 +129,31 @@ class DualClip(Params[LossType]):
         return loss
 
 
+class CispoClip(Params[LossType]):
+    """REINFORCE weighted by a clipped importance ratio without gradient (arXiv:2506.13585 eq. 4).
+
+    CISPO, meant for the normalizer ``token_mean``. Every token keeps its gradient.
+    """
+
+    eps_low: Annotated[float, Field(gt=0)] = 1.0
+    """The weight is at least 1 - eps_low; from 1 on, there is no lower bound. Dimensionless."""
+
+    eps_high: Annotated[float, Field(gt=0)] = 4.0
+    """The weight is at most 1 + eps_high. Dimensionless."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+
+    def build(self) -> LossType:
+        from alignkit_losses.cispo_clip import cispo_clip
+        from alignkit_losses.ops import require
+
+        def loss(x: LossInputs) -> LossOutput:
+            old = require(x.old_logprobs, "old_logprobs")
+            return cispo_clip(x.logprobs, old, x.advantages, self.eps_low, self.eps_high)
+
+        return loss
+
+
 @hookimpl
 def loss_type() -> Iterator[Component[LossType]]:
     """Offer the built-in losses."""
@@ -137,3 +163,4 @@ def loss_type() -> Iterator[Component[LossType]]:
     yield Component("reinforce", Reinforce)
     yield Component("dapo_clip", DapoClip)
     yield Component("dual_clip", DualClip)
+    yield Component("cispo_clip", CispoClip)

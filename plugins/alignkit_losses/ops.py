@@ -29,23 +29,6 @@ def grpo_clip(
     return LossOutput(per_token=per_token, metrics=metrics)
 
 
-def gspo(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cliprange: float
-) -> LossOutput:
-    """Return -min(s A, clip(s, 1 - ε, 1 + ε) A) at every token of a response.
-
-    s = exp(mean over the response's tokens of logprobs - old_logprobs), one ratio a response:
-    arXiv:2507.18071 eqs. 5 and 7. Shapes as for grpo_clip, ``mask`` (B, T) bool;
-    ``clip_fraction`` is the share of tokens in responses whose clipped branch is the smaller.
-    """
-    check_shapes(logprobs, advantages, old_logprobs)
-    log_ratio = torch.where(mask, logprobs - old_logprobs, 0)  # (B, T)
-    mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    per_token, clipped = clipped_surrogate(mean.exp(), advantages, cliprange, cliprange)
-    metrics = {"clip_fraction": clipped, "approx_kl": approx_kl(log_ratio)}
-    return LossOutput(per_token=per_token.expand_as(logprobs), metrics=metrics)
-
-
 def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossOutput:
     """Return -r A with r = exp(logprobs - old_logprobs), and ``approx_kl`` as grpo_clip does.
 

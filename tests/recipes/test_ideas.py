@@ -8,14 +8,21 @@ from alignkit import plugins, recipe
 
 IDEAS = Path(__file__).resolve().parents[2] / "recipes" / "ideas"
 CHOICES = {  # advantage, loss, normalizer
+    "cispo": ("group_std", "cispo_clip", "token_mean"),
     "dapo": ("group_std", "dapo_clip", "token_mean"),
     "dr_grpo": ("group_mean", "reinforce", "masked_normalize"),
     "dual_clip": ("group_std", "dual_clip", "masked_mean"),
+    "dynamic_sampling": ("group_std", "reinforce", "masked_mean"),
     "gspo": ("group_std", "gspo", "masked_mean"),
+    "kl_k1": ("group_std", "reinforce", "masked_mean"),
+    "kl_k2": ("group_std", "reinforce", "masked_mean"),
+    "kl_k3": ("group_std", "reinforce", "masked_mean"),
     "maxrl": ("maxrl", "reinforce", "masked_mean"),
+    "overlong": ("group_std", "reinforce", "masked_mean"),
     "pass_at_k": ("pass_at_k", "reinforce", "masked_mean"),
     "reinforce_pp": ("batch_std", "grpo_clip", "token_mean"),
     "rloo": ("rloo", "reinforce", "masked_normalize"),
+    "tis": ("group_std", "grpo_clip", "masked_mean"),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignkit.protocols import LossInputs
-from alignkit_losses import DapoClip, DualClip, GrpoClip
+from alignkit_losses import CispoClip, DapoClip, DualClip, GrpoClip
 
 ADVANTAGES = torch.tensor([[2.0], [-3.0]], dtype=torch.float64)
 
@@ -75,7 +75,30 @@ def test_a_dual_clip_that_would_cut_on_policy_is_refused():
         DualClip(c=1.0)
 
 
-@pytest.mark.parametrize("params", [DapoClip(), DualClip()])
+def test_cispo_clip_by_hand():
+    x = inputs(0.2, [0.8, 0.3, 0.1])  # ratios 4, 1.5, 0.5
+    output = CispoClip(eps_low=0.2, eps_high=1.0).build()(x)
+    # Weights 2, 1.5, 0.8 times -A log p; the surrogate's minimum would leave 4 at A = -3.
+    logs = [math.log(p) for p in (0.8, 0.3, 0.1)]
+    weights = (2.0, 1.5, 0.8)
+    want = [[-w * a * v for w, v in zip(weights, logs, strict=True)] for a in (2.0, -3.0)]
+    close(output.per_token.detach(), want)
+    close(output.metrics["clip_fraction"], [[1.0, 0.0, 1.0]] * 2)
+    output.per_token.sum().backward()
+    # -w A everywhere. grpo_clip: 0 where clipped; without the stop-gradient: -w A (1 + log p)
+    # inside the bounds.
+    close(x.logprobs.grad, [[-4.0, -3.0, -1.6], [6.0, 4.5, 2.4]])
+
+
+def test_cispo_clip_has_no_lower_bound_by_default():
+    x = inputs(0.2, [0.8, 0.02, 0.002])  # ratios 4, 0.1, 0.01
+    output = CispoClip().build()(x)
+    assert not output.metrics["clip_fraction"].any()
+    output.per_token.sum().backward()
+    close(x.logprobs.grad, [[-8.0, -0.2, -0.02], [12.0, 0.3, 0.03]])
+
+
+@pytest.mark.parametrize("params", [CispoClip(), DapoClip(), DualClip()])
 def test_old_logprobs_are_required(params):
     x = LossInputs(
         logprobs=torch.zeros(2, 3), mask=torch.ones(2, 3).bool(), advantages=torch.ones(2, 1)
@@ -84,7 +107,7 @@ def test_old_logprobs_are_required(params):
         params.build()(x)
 
 
-@pytest.mark.parametrize("params", [DapoClip(), DualClip()])
+@pytest.mark.parametrize("params", [CispoClip(), DapoClip(), DualClip()])
 def test_flat_advantages_are_refused(params):
     x = LossInputs(  # (B,) would broadcast along the tokens
         logprobs=torch.zeros(3, 3),
