@@ -8,7 +8,7 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -99,8 +99,8 @@ def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:
 class PromptStream:
     """Questions in epochs: each is drawn once, in an order keyed by the seed, before any again.
 
-    ``position`` is the whole state: set it, and the stream goes on from there. Prompts too long
-    for the policy are passed over and counted in ``skipped``.
+    ``position`` and ``skipped`` are the whole state: with them, the stream goes on from there.
+    Prompts too long for the policy are passed over and counted in ``skipped``.
     """
 
     def __init__(
@@ -134,6 +134,14 @@ class PromptStream:
                     f"template or another policy"
                 )
         return prompts
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the whole state."""
+        return {"position": self.position, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.position, self.skipped = state["position"], state["skipped"]
 
     def _next(self) -> Prompt:
         epoch, offset = divmod(self.position, len(self._data))

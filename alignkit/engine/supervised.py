@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from typing import Literal
 
 from alignkit.engine.rollouts import shuffled
@@ -71,9 +72,21 @@ def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, l
     Every row comes once an epoch: the last batch of an epoch is smaller where they do not
     divide, and never filled up from the next.
     """
-    epoch = 0
-    while True:
-        order = shuffled(rows, f"{key}/{epoch}")
-        epoch += 1
-        for start in range(0, rows, batch_size):
-            yield epoch, order[start : start + batch_size]
+    epochs = Epochs(rows, batch_size, key)
+    return map(epochs.batch, count())
+
+
+class Epochs:
+    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose."""
+
+    def __init__(self, rows: int, batch_size: int, key: str) -> None:
+        self.rows, self.batch_size, self.key = rows, batch_size, key
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def batch(self, number: int) -> tuple[int, list[int]]:
+        """Return (epoch from 1, row numbers) of batch ``number`` from 0."""
+        epoch, place = divmod(number, steps_in(self.rows, self.batch_size, 1))
+        if self._order[0] != epoch:
+            self._order = (epoch, shuffled(self.rows, f"{self.key}/{epoch}"))
+        start = place * self.batch_size
+        return epoch + 1, self._order[1][start : start + self.batch_size]

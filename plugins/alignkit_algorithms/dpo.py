@@ -18,34 +18,28 @@ pair need not be in the same micro-batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alignkit.engine.bookkeeping import Clock, seed_everything
-from alignkit.engine.eval_table import EvalPlan
-from alignkit.engine.evaluation import evaluator_for
 from alignkit.engine.learner import Learner
 from alignkit.engine.reference import check_vocabularies, detached_logprobs
-from alignkit.engine.rollouts import serving
 from alignkit.engine.statistics import prefixed
-from alignkit.engine.supervised import column, epoch_batches, steps_in, supervised_row
+from alignkit.engine.supervised import Epochs, column, steps_in, supervised_row
 from alignkit.engine.tokens import TrainRow
+from alignkit.engine.training import Parts, Training
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Dataset,
     LossInputs,
     LossOutput,
-    Optimizer,
     Policy,
     PromptTemplate,
-    RewardFn,
-    RolloutBackend,
     StepTotals,
-    Tracker,
 )
 
 if TYPE_CHECKING:
@@ -73,26 +67,13 @@ class DpoRun:
     """The parts of a DPO run, and its loop."""
 
     keys: Dpo
-    policy: Policy
+    parts: Parts
     data: Dataset
     prompt: PromptTemplate
-    optimizer: Optimizer
     reference: Policy | None = None
     validation: Dataset | None = None
-    reward: RewardFn | None = None
-    backend: RolloutBackend | None = None
-    plan: EvalPlan | None = None
-    trackers: Sequence[Tracker] = field(default=())
 
     def __post_init__(self) -> None:
-        self.evaluator = evaluator_for(
-            self.plan,
-            policy=self.policy,
-            backend=self.backend,
-            prompt=self.prompt,
-            reward=self.reward,
-            token_budget=self.keys.token_budget,
-        )
         for data in (self.data, *([self.validation] if self.validation else [])):
             for i in range(len(data)):  # a missing column is found before anything is written
                 column(data[i], self.keys.chosen_column)
@@ -100,63 +81,47 @@ class DpoRun:
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Train, validate and evaluate as planned, and leave the policy in ``final/``."""
-        run.attach(self.trackers)
-        seed_everything(self.keys.seed)
-        with serving(self.backend, self.policy):
-            return self._train(run)
+        with self.parts.open(run) as training:
+            return self._train(training)
 
-    def _train(self, run: Run) -> dict[str, float]:
-        pairs = self._pairs(self.data)
+    def _train(self, training: Training) -> dict[str, float]:
+        pairs = self._pairs(self.data)  # under the starting weights, also when resuming
         held_out = self._pairs(self.validation) if self.validation else []
         if not pairs:
             raise AlignkitError("[data] holds no pair that fits the policy; nothing to train on")
         self.reference = None  # its log-probs are all that is needed of it
         size = self.keys.train_batch_size
         n_steps = self.keys.n_steps or steps_in(len(pairs), size, self.keys.epochs)
-        run.say(f"{len(self.data)} pairs, {len(pairs)} of them fit; {n_steps} optimizer steps")
-        run.total_steps = n_steps
+        training.run.say(f"{len(self.data)} pairs, {len(pairs)} of them fit; {n_steps} steps")
         learner = self._learner(n_steps)
-        batches = epoch_batches(len(pairs), size, f"{self.keys.seed}/pairs")
-        metrics = {"data/rows": float(len(self.data)), "data/used": float(len(pairs))}
-        metrics |= self._measure(run, 0, n_steps, held_out)
-        run.log(0, metrics)
-        for step in range(1, n_steps + 1):
-            clock = Clock()
-            epoch, at = next(batches)
-            with clock("update"):
-                update = self.update(learner, [pairs[i] for i in at])
+        epochs = Epochs(len(pairs), size, f"{self.keys.seed}/pairs")
+        counts = {"data/rows": float(len(self.data)), "data/used": float(len(pairs))}
+        first = lambda: counts | self._validate(training, held_out)  # noqa: E731
+        for step in training.steps(n_steps, learner, first=first):
+            epoch, at = epochs.batch(step - 1)
+            job = partial(self.update, learner, [pairs[i] for i in at])
+            (update,) = training.updates([job])
             metrics = prefixed("train", {**update, "epoch": epoch, "pairs": len(at)})
-            metrics |= clock.metrics() | self._measure(run, step, n_steps, held_out)
-            run.log(step, metrics)
-        self.policy.save(run.dir / "final")
-        return metrics
+            training.end_step(metrics | self._validate(training, held_out))
+        return training.finish()
 
     def _learner(self, n_steps: int) -> Learner:
-        return Learner(
-            self.policy,
-            weighted_likelihood,
-            pair_mean,
-            self.optimizer,
-            token_budget=self.keys.token_budget,
-            total_steps=n_steps,
-        )
+        return self.parts.learner(weighted_likelihood, pair_mean, total_steps=n_steps)
 
     def _pairs(self, data: Dataset) -> list[Pair]:
         """Tokenize, leave out what does not fit, and add the reference's log-probs."""
-        keys = self.keys
+        keys, policy = self.keys, self.parts.policy
         pairs = []
         for i in range(len(data)):
             chosen, rejected = (
-                supervised_row(
-                    data[i], column(data[i], name), self.prompt, self.policy, keys.append_eos
-                )
+                supervised_row(data[i], column(data[i], name), self.prompt, policy, keys.append_eos)
                 for name in (keys.chosen_column, keys.rejected_column)
             )
             pairs.append(Pair(chosen, rejected))
-        pairs = [pair for pair in pairs if pair.length <= self.policy.max_length]
+        pairs = [pair for pair in pairs if pair.length <= policy.max_length]
         if self.reference is not None:
-            check_vocabularies(self.reference, self.policy)
-        sums = whole_logprobs(self.reference or self.policy, pairs, keys.token_budget)
+            check_vocabularies(self.reference, policy)
+        sums = whole_logprobs(self.reference or policy, pairs, keys.token_budget)
         return [replace(p, reference=c - r) for p, (c, r) in zip(pairs, sums, strict=True)]
 
     def update(self, learner: Learner, pairs: Sequence[Pair]) -> dict[str, float]:
@@ -173,25 +138,18 @@ class DpoRun:
 
     def margins(self, pairs: Sequence[Pair]) -> Tensor:
         """Return β [log πθ/πref (chosen) - log πθ/πref (rejected)] of each pair, (P,) float64."""
-        sums = whole_logprobs(self.policy, pairs, self.keys.token_budget)
+        sums = whole_logprobs(self.parts.policy, pairs, self.keys.token_budget)
         gaps = [c - r - p.reference for (c, r), p in zip(sums, pairs, strict=True)]
         return self.keys.beta * torch.tensor(gaps, dtype=torch.float64)
 
-    def _measure(
-        self, run: Run, step: int, last: int, held_out: Sequence[Pair]
-    ) -> dict[str, float]:
-        """Return the validation and evaluation metrics that are due after ``step``."""
-        metrics: dict[str, float] = {}
-        clock = Clock()
-        if held_out and (step % self.keys.validate_every == 0 or step == last):
-            with clock("validation"):
-                found = preference_metrics(self.margins(held_out))
-            metrics |= prefixed("eval", {**found, "n_pairs": len(held_out)})
-        if self.evaluator and self.backend and self.evaluator.plan.due(step, last):
-            with clock("sync"):
-                self.backend.sync(self.policy)
-            metrics |= self.evaluator.run(run, step)
-        return metrics | clock.metrics()
+    def _validate(self, training: Training, held_out: Sequence[Pair]) -> dict[str, float]:
+        """Return the validation metrics, if they are due."""
+        step = training.step
+        if not held_out or (step % self.keys.validate_every and step != training.last):
+            return {}
+        with training.clock("validation"):
+            found = preference_metrics(self.margins(held_out))
+        return prefixed("eval", {**found, "n_pairs": len(held_out)})
 
 
 def whole_logprobs(

@@ -75,20 +75,27 @@ class Dpo(Params[Algorithm]):
         eval: Annotated[EvalPlan, EvalTable] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
+        from alignkit.engine.training import Parts
         from alignkit_algorithms.dpo import DpoRun
 
-        return DpoRun(
-            keys=self,
+        parts = Parts(
             policy=policy,
-            data=data,
+            seed=self.seed,
+            token_budget=self.token_budget,
             prompt=prompt,
-            optimizer=optimizer,
-            reference=reference,
-            validation=validation,
             reward=reward,
             backend=rollout,
+            optimizer=optimizer,
             plan=eval,
             trackers=trackers,
+        )
+        return DpoRun(
+            keys=self,
+            parts=parts,
+            data=data,
+            prompt=prompt,
+            reference=reference,
+            validation=validation,
         )
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

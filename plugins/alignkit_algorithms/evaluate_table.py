@@ -43,18 +43,21 @@ class Evaluate(EvalFields[Algorithm]):
         sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
+        from alignkit.engine.training import Parts
         from alignkit_algorithms.evaluate import EvaluateRun
 
         unnamed = {} if data is None else {"": self.eval_set(data, None, None)}
-        return EvaluateRun(
-            keys=self,
+        parts = Parts(
             policy=policy,
-            backend=rollout,
+            seed=self.seed,
+            token_budget=self.token_budget,
             prompt=prompt,
             reward=reward,
+            backend=rollout,
             plan=EvalPlan({**unnamed, **(sets or {})}),
             trackers=trackers,
         )
+        return EvaluateRun(parts=parts)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from super().check(tables)

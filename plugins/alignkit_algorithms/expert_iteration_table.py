@@ -71,20 +71,21 @@ class ExpertIteration(Params[Algorithm]):
         eval: Annotated[EvalPlan, EvalTable] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
+        from alignkit.engine.training import Parts
         from alignkit_algorithms.expert_iteration import ExpertIterationRun
 
-        return ExpertIterationRun(
-            keys=self,
+        parts = Parts(
             policy=policy,
-            data=data,
+            seed=self.seed,
+            token_budget=self.token_budget,
             prompt=prompt,
             reward=reward,
-            normalizer=normalizer,
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
             trackers=trackers,
         )
+        return ExpertIterationRun(keys=self, parts=parts, data=data, normalizer=normalizer)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from divides(self, "group_size", "responses per question")

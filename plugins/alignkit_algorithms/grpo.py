@@ -23,16 +23,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alignkit.engine.bookkeeping import Clock, seed_everything
 from alignkit.engine.correction import truncated_importance, with_gap
-from alignkit.engine.eval_table import EvalPlan
-from alignkit.engine.evaluation import evaluator_for, response_row
 from alignkit.engine.learner import Learner
 from alignkit.engine.reference import (
     FrozenPolicy,
@@ -42,31 +40,12 @@ from alignkit.engine.reference import (
     penalised,
 )
 from alignkit.engine.reference_table import Reference
-from alignkit.engine.rollouts import (
-    PromptStream,
-    Trajectory,
-    check_groups,
-    collect,
-    serving,
-    shuffled,
-    to_row,
-    with_stops,
-)
+from alignkit.engine.rollouts import Trajectory, check_groups, shuffled, to_row
+from alignkit.engine.sampler import Sampler
 from alignkit.engine.statistics import prefixed, summary, update_means
 from alignkit.engine.tokens import TrainRow
-from alignkit.protocols import (
-    Advantage,
-    Dataset,
-    LossType,
-    Normalizer,
-    Optimizer,
-    Policy,
-    PromptTemplate,
-    RewardFn,
-    RolloutBackend,
-    Sampling,
-    Tracker,
-)
+from alignkit.engine.training import Parts, Training
+from alignkit.protocols import Advantage, Dataset, LossType, Normalizer
 
 if TYPE_CHECKING:
     from alignkit.run import Run
@@ -78,101 +57,71 @@ class GrpoRun:
     """The parts of a GRPO run, and its loop."""
 
     keys: Grpo
-    policy: Policy
+    parts: Parts
     data: Dataset
-    prompt: PromptTemplate
-    reward: RewardFn
     advantage: Advantage
     loss: LossType
     normalizer: Normalizer
-    backend: RolloutBackend
-    optimizer: Optimizer
     reference: Reference | None = None
-    plan: EvalPlan | None = None
-    trackers: Sequence[Tracker] = field(default=())
-
-    def __post_init__(self) -> None:
-        self.evaluator = evaluator_for(
-            self.plan,
-            policy=self.policy,
-            backend=self.backend,
-            prompt=self.prompt,
-            reward=self.reward,
-            token_budget=self.keys.token_budget,
-        )
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Train, evaluate as planned, and leave the policy in ``final/``."""
-        run.attach(self.trackers)
-        seed_everything(self.keys.seed)
-        with serving(self.backend, self.policy):
-            return self._train(run)
+        with self.parts.open(run) as training:
+            return self._train(training)
 
-    def _train(self, run: Run) -> dict[str, float]:
-        learner, frozen = self._learner(), self._frozen()
-        questions = PromptStream(self.data, self.prompt, self.policy, seed=self.keys.seed)
-        metrics = self.evaluator.run(run, 0) if self.evaluator else {}
-        if metrics:
-            run.log(0, metrics)
-        for step in range(1, self.keys.n_steps + 1):
-            clock = Clock()
-            sampled = self._sample(questions, step, clock)  # q ~ P(Q), o_i ~ π_old(·|q), r_i
-            kept = self._with_signal(sampled)
-            with clock("update"):
-                rows = self._rows(kept, learner, frozen)  # Â_i, log π_old, log π_ref
-                updates = [learner.step(batch) for batch in self._batches(rows, step)]
-            with clock("sync"):
-                self.backend.sync(self.policy)  # π_old ← π_θ
-            self._save_rollouts(run, step, sampled)
-            metrics = prefixed("train", self._metrics(sampled, kept, updates, questions))
-            metrics |= clock.metrics()
-            if self.evaluator and self.evaluator.plan.due(step, self.keys.n_steps):
-                metrics |= self.evaluator.run(run, step)
-            run.log(step, metrics)
-        self.policy.save(run.dir / "final")
-        return metrics
+    def _train(self, training: Training) -> dict[str, float]:
+        sampler = Sampler(self.parts, self.data, group_size=self.keys.group_size)
+        learner, frozen = self._learner(sampler.temperature), self._frozen()
+        for step in training.steps(self.keys.n_steps, learner, state={"sampler": sampler}):
+            sampled, rows = training.once(lambda: self._batch(training, sampler, learner, frozen))
+            updates = training.updates(
+                partial(learner.step, batch) for batch in self._batches(rows, step)
+            )
+            training.sync()  # π_old ← π_θ
+            training.save_rollouts(sampled, self.keys.save_rollouts_every)
+            metrics = self._metrics(sampled, rows, updates, sampler.skipped)
+            training.end_step(prefixed("train", metrics))
+        return training.finish()
 
-    def _learner(self) -> Learner:
+    def _learner(self, temperature: float) -> Learner:
         loss = with_gap(self.loss)
         if self.keys.importance_cap is not None:
             loss = truncated_importance(loss, self.keys.importance_cap)
         if self.reference:
             loss = penalised(loss, self.reference.beta, self.reference.estimator)
-        return Learner(
-            self.policy,
+        return self.parts.learner(
             loss,
             self.normalizer,
-            self.optimizer,
-            token_budget=self.keys.token_budget,
             total_steps=self.keys.n_steps * self.keys.updates_per_batch,
-            temperature=self.backend.sampling.temperature,
+            temperature=temperature,
         )
 
     def _frozen(self) -> FrozenPolicy | None:
-        return freeze(self.reference, self.policy) if self.reference else None
+        return freeze(self.reference, self.parts.policy) if self.reference else None
 
-    def _sample(self, questions: PromptStream, step: int, clock: Clock) -> list[Trajectory]:
+    def _batch(
+        self, training: Training, sampler: Sampler, learner: Learner, frozen: FrozenPolicy | None
+    ) -> tuple[list[Trajectory], list[TrainRow]]:
+        """Return a rollout batch, and the rows with signal, ready to be learned from."""
+        sampled = self._sample(training, sampler)  # q ~ P(Q), o_i ~ π_old(·|q), r_i
+        with training.clock("update"):
+            rows = self._rows(self._with_signal(sampled), learner, frozen)  # Â_i, π_old, π_ref
+        return sampled, rows
+
+    def _sample(self, training: Training, sampler: Sampler) -> list[Trajectory]:
         """Sample a rollout batch; refill it where it brings no signal and the recipe asks."""
         trajectories: list[Trajectory] = []
-        wanted = self.keys.rollout_batch_size
         for _ in range(1 + self.keys.max_refills):
-            lacking = wanted - len(self._with_signal(trajectories))
+            lacking = self.keys.rollout_batch_size - len(self._with_signal(trajectories))
             if lacking <= 0:
                 break
-            trajectories += collect(
-                questions.take(lacking // self.keys.group_size),
-                policy=self.policy,
-                backend=self.backend,
-                reward=self.reward,
-                sampling=self._sampling(step),
-                clock=clock,
+            trajectories += sampler.draw(
+                lacking,
+                step=training.step,
+                clock=training.clock,
                 first_group=len(trajectories) // self.keys.group_size,
             )
         return trajectories
-
-    def _sampling(self, step: int) -> Sampling:
-        sampling = with_stops(self.backend.sampling, self.prompt)
-        return replace(sampling, n=self.keys.group_size, seed=self.keys.seed, step=step)
 
     def _groups(self, trajectories: Sequence[Trajectory]) -> list[Sequence[Trajectory]]:
         size = self.keys.group_size
@@ -235,17 +184,12 @@ class GrpoRun:
             for start in range(0, len(rows), size):
                 yield [rows[i] for i in order[start : start + size]]
 
-    def _save_rollouts(self, run: Run, step: int, trajectories: Sequence[Trajectory]) -> None:
-        every = self.keys.save_rollouts_every
-        if every and (step in (1, self.keys.n_steps) or step % every == 0):
-            run.rows(step, "rollouts", [response_row(t) for t in trajectories])
-
     def _metrics(
         self,
         sampled: Sequence[Trajectory],
-        kept: Sequence[Trajectory],
+        kept: Sequence[TrainRow],
         updates: Sequence[Mapping[str, float]],
-        questions: PromptStream,
+        skipped: int,
     ) -> dict[str, float]:
         groups = self._groups(sampled)
         return {
@@ -255,7 +199,7 @@ class GrpoRun:
             "responses": len(sampled),
             "responses_trained_on": len(kept),
             "updates": len(updates),
-            "prompts_skipped": questions.skipped,
+            "prompts_skipped": skipped,
         }
 
 

@@ -91,22 +91,28 @@ class Grpo(Params[Algorithm]):
         eval: Annotated[EvalPlan, EvalTable] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
+        from alignkit.engine.training import Parts
         from alignkit_algorithms.grpo import GrpoRun
 
-        return GrpoRun(
-            keys=self,
+        parts = Parts(
             policy=policy,
-            data=data,
+            seed=self.seed,
+            token_budget=self.token_budget,
             prompt=prompt,
             reward=reward,
+            backend=rollout,
+            optimizer=optimizer,
+            plan=eval,
+            trackers=trackers,
+        )
+        return GrpoRun(
+            keys=self,
+            parts=parts,
+            data=data,
             advantage=advantage,
             loss=loss,
             normalizer=normalizer,
-            backend=rollout,
-            optimizer=optimizer,
             reference=reference,
-            plan=eval,
-            trackers=trackers,
         )
 
     @property

@@ -11,29 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from alignkit.engine.bookkeeping import Clock, seed_everything
-from alignkit.engine.eval_table import EvalPlan
-from alignkit.engine.evaluation import evaluator_for
-from alignkit.engine.learner import Learner
-from alignkit.engine.rollouts import serving, shuffled
+from alignkit.engine.rollouts import shuffled
 from alignkit.engine.statistics import prefixed
-from alignkit.engine.supervised import column, epoch_batches, nll, steps_in, supervised_row
+from alignkit.engine.supervised import Epochs, column, nll, steps_in, supervised_row
 from alignkit.engine.tokens import TrainRow
+from alignkit.engine.training import Parts, Training
 from alignkit.errors import AlignkitError
-from alignkit.protocols import (
-    Dataset,
-    Example,
-    Normalizer,
-    Optimizer,
-    Policy,
-    PromptTemplate,
-    RewardFn,
-    RolloutBackend,
-    Tracker,
-)
+from alignkit.protocols import Dataset, Example, Normalizer, PromptTemplate
 
 if TYPE_CHECKING:
     from alignkit.run import Run
@@ -45,82 +33,41 @@ class SftRun:
     """The parts of a fine-tuning run, and its loop."""
 
     keys: Sft
-    policy: Policy
+    parts: Parts
     data: Dataset
     prompt: PromptTemplate
     normalizer: Normalizer
-    optimizer: Optimizer
-    reward: RewardFn | None = None
-    backend: RolloutBackend | None = None
-    plan: EvalPlan | None = None
-    trackers: Sequence[Tracker] = field(default=())
 
     def __post_init__(self) -> None:
-        self.evaluator = evaluator_for(
-            self.plan,
-            policy=self.policy,
-            backend=self.backend,
-            prompt=self.prompt,
-            reward=self.reward,
-            token_budget=self.keys.token_budget,
-        )
         self.pairs = unique_pairs(self.data, self.keys.response_column)
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Train, evaluate as planned, and leave the policy in ``final/``."""
-        run.attach(self.trackers)
-        seed_everything(self.keys.seed)
-        with serving(self.backend, self.policy):
-            return self._train(run)
+        with self.parts.open(run) as training:
+            return self._train(training)
 
-    def _train(self, run: Run) -> dict[str, float]:
-        rows, metrics = self._rows()
-        n_steps = self.keys.n_steps or steps_in(
-            len(rows), self.keys.train_batch_size, self.keys.epochs
-        )
-        run.say(f"{describe(metrics)}; {n_steps} optimizer steps")
-        run.total_steps = n_steps
-        learner = Learner(
-            self.policy,
-            nll,
-            self.normalizer,
-            self.optimizer,
-            token_budget=self.keys.token_budget,
-            total_steps=n_steps,
-        )
-        batches = epoch_batches(len(rows), self.keys.train_batch_size, f"{self.keys.seed}/rows")
-        if self.evaluator:
-            metrics |= self.evaluator.run(run, 0)
-        run.log(0, metrics)
-        for step in range(1, n_steps + 1):
-            clock = Clock()
-            epoch, at = next(batches)
-            with clock("update"):
-                update = learner.step([rows[i] for i in at])
-            metrics = prefixed("train", {**update, "epoch": epoch, "rows": len(at)})
-            if self.evaluator and self.evaluator.plan.due(step, n_steps):
-                metrics |= self._evaluate(run, step, clock)
-            metrics |= clock.metrics()
-            run.log(step, metrics)
-        self.policy.save(run.dir / "final")
-        return metrics
-
-    def _evaluate(self, run: Run, step: int, clock: Clock) -> dict[str, float]:
-        """Hand the weights to the sampler, which nothing else needs, and evaluate."""
-        if self.evaluator is None or self.backend is None:
-            return {}
-        with clock("sync"):
-            self.backend.sync(self.policy)
-        return self.evaluator.run(run, step)
+    def _train(self, training: Training) -> dict[str, float]:
+        rows, counts = self._rows()
+        size = self.keys.train_batch_size
+        n_steps = self.keys.n_steps or steps_in(len(rows), size, self.keys.epochs)
+        training.run.say(f"{describe(counts)}; {n_steps} optimizer steps")
+        learner = self.parts.learner(nll, self.normalizer, total_steps=n_steps)
+        epochs = Epochs(len(rows), size, f"{self.keys.seed}/rows")
+        for step in training.steps(n_steps, learner, first=lambda: counts):
+            epoch, at = epochs.batch(step - 1)
+            (update,) = training.updates([partial(learner.step, [rows[i] for i in at])])
+            training.end_step(prefixed("train", {**update, "epoch": epoch, "rows": len(at)}))
+        return training.finish()
 
     def _rows(self) -> tuple[list[TrainRow], dict[str, float]]:
         """Return the rows to train on, and how many of the data were left out and why."""
         pairs = self.pairs
         correct = self._correct(pairs)
         rows = [
-            supervised_row(e, r, self.prompt, self.policy, self.keys.append_eos) for e, r in correct
+            supervised_row(e, r, self.prompt, self.parts.policy, self.keys.append_eos)
+            for e, r in correct
         ]
-        fitting = [row for row in rows if row.length <= self.policy.max_length]
+        fitting = [row for row in rows if row.length <= self.parts.policy.max_length]
         used = fitting
         if 0 < self.keys.n_examples < len(fitting):
             order = shuffled(len(fitting), f"{self.keys.seed}/subset")[: self.keys.n_examples]
@@ -137,13 +84,14 @@ class SftRun:
         return used, prefixed("data", counts)
 
     def _correct(self, pairs: Sequence[tuple[Example, str]]) -> Sequence[tuple[Example, str]]:
-        if not self.keys.keep_correct_only or self.reward is None:
+        reward = self.parts.reward
+        if not self.keys.keep_correct_only or reward is None:
             return pairs
-        rewards = self.reward([r for _, r in pairs], [e for e, _ in pairs])
+        rewards = reward([r for _, r in pairs], [e for e, _ in pairs])
         return [
             pair
-            for pair, reward in zip(pairs, rewards, strict=True)
-            if reward.total >= self.keys.min_reward
+            for pair, given in zip(pairs, rewards, strict=True)
+            if given.total >= self.keys.min_reward
         ]
 
 

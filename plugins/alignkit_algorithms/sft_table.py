@@ -74,20 +74,21 @@ class Sft(Params[Algorithm]):
         eval: Annotated[EvalPlan, EvalTable] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
+        from alignkit.engine.training import Parts
         from alignkit_algorithms.sft import SftRun
 
-        return SftRun(
-            keys=self,
+        parts = Parts(
             policy=policy,
-            data=data,
+            seed=self.seed,
+            token_budget=self.token_budget,
             prompt=prompt,
-            normalizer=normalizer,
-            optimizer=optimizer,
             reward=reward,
             backend=rollout,
+            optimizer=optimizer,
             plan=eval,
             trackers=trackers,
         )
+        return SftRun(keys=self, parts=parts, data=data, prompt=prompt, normalizer=normalizer)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from length_of_training(self)

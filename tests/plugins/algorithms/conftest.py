@@ -87,6 +87,19 @@ class Toys:
 
         return {c.name: c.params for c in normalizers.normalizer()}[name](**keys).build()
 
+    def assemble(self, algorithm, keys, **given):
+        """Put an algorithm together: what all have in common goes into its ``Parts``."""
+        from dataclasses import fields
+
+        from alignkit.engine.training import Parts
+
+        own = {f.name for f in fields(algorithm)}
+        shared = {f.name for f in fields(Parts)}
+        common = {k: v for k, v in given.items() if k in shared}
+        parts = Parts(seed=keys.seed, token_budget=keys.token_budget, **common)
+        given = {k: v for k, v in given.items() if k in own}
+        return algorithm(keys=keys, parts=parts, **given)
+
     def carry_out(self, algorithm, folder):
         """Run an algorithm as the kernel does; return the rows of its metrics."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def dpo(toys):
             "prompt": toys.Template(),
             "optimizer": toys.adamw(3e-3),
         }
-        return DpoRun(**{**given, **parts})
+        return toys.assemble(DpoRun, **{**given, **parts})
 
     return make
 
@@ -46,7 +46,7 @@ def whole(model, row):
 def test_a_step_is_the_gradient_of_the_published_loss(dpo, toys):
     """The two-pass step against autograd through -log σ(β (Δchosen - Δrejected)), float64."""
     subject = dpo({"beta": 0.7, "token_budget": 1}, optimizer=toys.Sgd(1.0))
-    policy, other = subject.policy, toys.policy()
+    policy, other = subject.parts.policy, toys.policy()
     policy.model.double()
     other.model.double()
     pairs = [
@@ -102,7 +102,7 @@ def test_reference_logprobs_are_sums_over_whole_responses(dpo, toys):
     subject = dpo()
     (pair,) = subject._pairs(preferences(1))
     with torch.no_grad():
-        model = subject.policy.model
+        model = subject.parts.policy.model
         expected = float(whole(model, pair.chosen) - whole(model, pair.rejected))
     assert pair.reference == pytest.approx(expected, abs=1e-5)
 

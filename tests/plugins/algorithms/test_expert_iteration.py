@@ -27,7 +27,7 @@ def expert(toys):
             "backend": toys.backend(),
             "optimizer": toys.adamw(1e-2),
         }
-        return ExpertIterationRun(**{**given, **parts})
+        return toys.assemble(ExpertIterationRun, **{**given, **parts})
 
     return make
 
@@ -98,7 +98,8 @@ def test_a_step_is_the_fine_tuning_step_on_the_same_rows(expert, toys, tmp_path)
     data = [Example(f"{i}", r["question"], r["response"]) for i, r in enumerate(kept)]
     tuned = toys.policy()
     tuned.model.double()
-    sft = SftRun(
+    sft = toys.assemble(
+        SftRun,
         keys=Sft(train_batch_size=16),
         policy=tuned,
         data=data,
@@ -144,9 +145,9 @@ def test_a_step_without_a_right_response_updates_nothing_and_says_so(
         return [Reward(0.0) for _ in responses]
 
     subject = expert(reward=hopeless)
-    before = toys.weights(subject.policy)
+    before = toys.weights(subject.parts.policy)
     rows = toys.carry_out(subject, tmp_path)
-    assert torch.equal(toys.weights(subject.policy), before)
+    assert torch.equal(toys.weights(subject.parts.policy), before)
     assert [row["train/responses_trained_on"] for row in rows] == [0, 0]
     assert "train/loss" not in rows[0]
     assert rows[0]["train/token_entropy"] > 0  # the entropy curve has no hole

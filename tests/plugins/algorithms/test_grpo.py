@@ -38,7 +38,7 @@ def grpo(toys):
             "backend": toys.backend(),
             "optimizer": toys.adamw(),
         }
-        return GrpoRun(**{**given, **parts})
+        return toys.assemble(GrpoRun, **{**given, **parts})
 
     return make
 
@@ -158,13 +158,13 @@ def test_a_run_logs_the_contracts_metrics_and_saves_the_policy(grpo, toys, tmp_p
     wanted |= {f"eval/{n}" for n in held.split()} | {f"time/{n}" for n in times.split()}
     assert wanted <= rows[2].keys()
     assert rows[1]["train/updates"] == 4
-    assert subject.policy.version == 12
+    assert subject.parts.policy.version == 12
     assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == [
         "step_000001.jsonl",
         "step_000003.jsonl",
     ]
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
-    for name, parameter in subject.policy.model.state_dict().items():
+    for name, parameter in subject.parts.policy.model.state_dict().items():
         torch.testing.assert_close(saved.state_dict()[name], parameter, rtol=0, atol=0)
 
 
@@ -270,10 +270,10 @@ def test_slices_are_consecutive_unless_shuffled(grpo, toys, tmp_path, steps):
 def test_the_token_budget_changes_no_result(grpo, toys, tmp_path):
     whole, cut = grpo(optimizer=toys.Sgd(0.1)), grpo({"token_budget": 1}, optimizer=toys.Sgd(0.1))
     for subject in (whole, cut):
-        subject.policy.model.double()
+        subject.parts.policy.model.double()
     toys.carry_out(whole, tmp_path / "a")
     toys.carry_out(cut, tmp_path / "b")
-    first, second = toys.weights(whole.policy), toys.weights(cut.policy)
+    first, second = toys.weights(whole.parts.policy), toys.weights(cut.parts.policy)
     torch.testing.assert_close(first, second, rtol=0, atol=1e-10)
 
 
@@ -400,7 +400,7 @@ def test_refilling_stops_at_the_bound(grpo, toys, tmp_path, steps):
     assert [row["train/updates"] for row in rows] == [0, 0]
     assert "train/loss" not in rows[0]
     assert steps == []
-    assert subject.policy.version == 0
+    assert subject.parts.policy.version == 0
 
 
 # ---------------------------------------------------------------- the reference
@@ -429,7 +429,7 @@ def test_the_reference_does_not_move(grpo, toys, tmp_path, steps):
     subject = grpo({"n_steps": 2}, reference=Reference(0.1, "k2", None))
     start = toys.policy()
     toys.carry_out(subject, tmp_path)
-    assert not torch.equal(toys.weights(subject.policy), toys.weights(start))
+    assert not torch.equal(toys.weights(subject.parts.policy), toys.weights(start))
     row = steps[-1][0]
     ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
     log_p = torch.log_softmax(start.model(input_ids=ids).logits[0], -1).detach()

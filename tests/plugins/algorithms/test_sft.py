@@ -38,7 +38,7 @@ def sft(toys):
             "normalizer": toys.normalizer("token_mean"),
             "optimizer": toys.adamw(1e-2),
         }
-        return SftRun(**{**given, **parts})
+        return toys.assemble(SftRun, **{**given, **parts})
 
     return make
 
@@ -61,12 +61,12 @@ def test_the_loss_is_the_cross_entropy_of_the_response(sft, toys, tmp_path):
     metrics = toys.carry_out(subject, tmp_path)[1]
     total, tokens = 0.0, 0
     for example in subject.data:
-        prompt = subject.policy.tokenizer.encode(f"{example.question}:")
-        response = subject.policy.tokenizer.encode(example.extra["trace"])
+        prompt = subject.parts.policy.tokenizer.encode(f"{example.question}:")
+        response = subject.parts.policy.tokenizer.encode(example.extra["trace"])
         ids = torch.tensor([prompt + response])
         labels = torch.tensor([[-100] * len(prompt) + response])
         with torch.no_grad():
-            mean = subject.policy.model(input_ids=ids, labels=labels).loss
+            mean = subject.parts.policy.model(input_ids=ids, labels=labels).loss
         total += float(mean) * len(response)
         tokens += len(response)
     assert tokens == 3 + 5
