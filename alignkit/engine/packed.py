@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -215,6 +215,11 @@ def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int
 # ---------------------------------------------------------------- attending
 
 
+def active_blocks() -> Sequence[Block] | None:
+    """Return the blocks of the packed forward pass under way, None if there is none."""
+    return _ACTIVE.get(None)
+
+
 @contextmanager
 def attending(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
     """Make ``model`` attend within ``blocks`` while the context lasts."""
@@ -305,14 +310,18 @@ def _repeated(tokens: Tensor, heads: int) -> Tensor:
 
 _packs: WeakKeyDictionary[nn.Module, dict[torch.dtype, bool]] = WeakKeyDictionary()
 
+RECOMPUTES: WeakSet[nn.Module] = WeakSet()
+"""Checkpointed models whose layers find their blocks in the backward pass; see ``recomputing``."""
+
 
 def can_pack(model: nn.Module) -> bool:
     """Tell whether ``model`` gives packed rows what it gives each row alone; asked of it once.
 
-    It must attend through transformers' interface, to all of a row, without checkpointing
-    (which runs attention again in the backward pass, where the blocks are forgotten).
+    It must attend through transformers' interface, to all of a row. Plain checkpointing runs
+    attention again in the backward pass, where the blocks are forgotten; that of
+    ``recomputing`` takes them along.
     """
-    if getattr(model, "is_gradient_checkpointing", False):
+    if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
         return False
     if not _qualifies(model):
         return False

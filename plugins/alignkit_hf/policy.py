@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from alignkit.engine.recomputing import checkpoint_layers
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class CausalPolicy:
         _switch_off_dropout(model)
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(model)
         return model
 
     @cached_property
