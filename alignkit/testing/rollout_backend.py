@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from alignkit.engine.judging import extra
 from alignkit.protocols import Completion, Sampling
 from alignkit.testing.kit import Check, Subject
 from alignkit.testing.standins import stand_in
@@ -179,6 +180,41 @@ def draws_by_key_not_by_position(subject: Subject) -> None:
         assert b != a, "equal prompts with different keys draw the same tokens"
 
 
+def streams_what_it_generates(subject: Subject) -> None:
+    """`stream`, where there is one, gives each prompt's index once, with what `generate` gives."""
+    with _serving(subject) as (backend, policy):
+        stream = extra(backend, "stream", beside="generate")
+        if stream is None:
+            return
+        prompts, sampling = _prompts(policy), _sampling(n=3)
+        want = backend.generate(prompts, sampling)
+        found = list(stream(prompts, sampling))
+        indices = [index for index, _ in found]
+        assert sorted(indices) == list(range(len(prompts))), (
+            f"stream gives the indices {indices} for {len(prompts)} prompts; each belongs once"
+        )
+        for index, group in found:
+            _is_same(index, group, want[index])
+        assert list(stream([], sampling)) == [], "no prompts must stream nothing"
+
+
+def can_be_left_amid_a_stream(subject: Subject) -> None:
+    """Who stops reading a stream half-way gets right answers from the next call all the same."""
+    with _serving(subject) as (backend, policy):
+        stream = extra(backend, "stream", beside="generate")
+        if stream is None:
+            return
+        prompts, sampling = _prompts(policy), _sampling(n=3)
+        want = backend.generate(prompts, sampling)
+        left = iter(stream(prompts, sampling))
+        next(left)
+        del left
+        for index, group in enumerate(backend.generate(prompts, sampling)):
+            _is_same(index, group, want[index])
+        policy.version += 1
+        backend.sync(policy)
+
+
 def follows_the_weights(subject: Subject) -> None:
     """After `sync` responses come from the new weights, and no cache of the old ones is used."""
     with _serving(subject) as (backend, policy):
@@ -262,6 +298,15 @@ def _is_well_formed(completion: Completion, policy: Any) -> None:
     )
 
 
+def _is_same(index: int, found: Sequence[Completion], want: Sequence[Completion]) -> None:
+    """Equal but for the rounding of log-probs, which may depend on the batch."""
+    exact = [[(c.token_ids, c.text, c.finish_reason) for c in group] for group in (found, want)]
+    assert exact[0] == exact[1], f"prompt {index} gets {exact[0]}, from generate {exact[1]}"
+    for a, b in zip(found, want, strict=True):
+        apart = max((abs(x - y) for x, y in zip(a.logprobs, b.logprobs, strict=True)), default=0.0)
+        assert apart < 1e-2, f"prompt {index}: log-probs differ by {apart:.3g} from generate's"
+
+
 def _logits(policy: Any, prompt: Sequence[int], ids: Sequence[int]) -> torch.Tensor:
     """Return the logits (T, V) that predict each of ``ids``."""
     device = next(policy.model.parameters()).device
@@ -296,6 +341,8 @@ CHECKS: tuple[Check, ...] = (
     ends_after_a_stop_string,
     is_reproducible,
     draws_by_key_not_by_position,
+    streams_what_it_generates,
+    can_be_left_amid_a_stream,
     follows_the_weights,
     closes_twice,
 )

@@ -30,9 +30,9 @@ class VllmRollout(SamplingParams):
     """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of
     ``tensor_parallel_size``. Empty takes the last visible ones."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
     """With mode "server": a server that runs already, as "http://host:8000". Start it with
-    ``python -m alignkit_vllm.serve MODEL``."""
+    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45

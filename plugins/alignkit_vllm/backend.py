@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,7 @@ class Engine(Protocol):
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None: ...
     def holds(self) -> str: ...
     def columns(self) -> Mapping[str, Any]: ...
-    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
+    def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]: ...
     def recover(self, lost: Exception) -> None: ...
     def max_len(self) -> int: ...
     def progress(self) -> str: ...
@@ -76,7 +77,7 @@ class VllmBackend:
 
     def sync(self, policy: Policy, /) -> None:
         """Copy the policy's weights into the engine and drop what it cached under old ones."""
-        self._kept(policy, None, fresh=True)
+        self._hold(policy, fresh=True)
         every = self.keys.check_every
         if self.syncs == 0 or (every and self.syncs % every == 0):
             self._check(policy)
@@ -90,17 +91,32 @@ class VllmBackend:
         A prompt that leaves no room below the engine's length gives completions without tokens,
         finish_reason "length".
         """
-        engine, policy = self._running(), self._policy
-        asked = list(requests(prompts, sampling, policy, engine.max_len()))
-        answers = iter(self._answers(policy, [r for r in asked if r is not None]))
-        engine.rest()
-        n, tokenizer = sampling.n, policy.tokenizer
-        return [
-            completions(next(answers), n, tokenizer, self.version)
-            if request
-            else blank(n, self.version)
-            for request in asked
-        ]
+        groups = dict(self.stream(prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield what ``generate`` returns, each prompt's with its index, as groups finish.
+
+        Raises AlignkitError for what the engine does not take at the call itself.
+        """
+        room = self._running().max_len()
+        return self._groups(list(requests(prompts, sampling, self._policy, room)), sampling.n)
+
+    def _groups(
+        self, asked: Sequence[Request | None], n: int
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        tokenizer = self._policy.tokenizer
+        places = [i for i, request in enumerate(asked) if request is not None]
+        for i, request in enumerate(asked):
+            if request is None:
+                yield i, blank(n, self.version)
+        found = self._answers(self._policy, [r for r in asked if r is not None])
+        with closing(found):
+            for place, answers in found:
+                yield places[place], completions(answers, n, tokenizer, self.version)
+        self._running().rest()
 
     def close(self) -> None:
         """End the engine and whatever process it ran in."""
@@ -157,45 +173,39 @@ class VllmBackend:
             "kv_cache_memory_bytes": int(keys.kv_cache_gib * 2**30),
         }
 
-    def _answers(self, policy: Policy, asked: Sequence[Request]) -> list[list[Answer]]:
+    def _answers(
+        self, policy: Policy, asked: Sequence[Request]
+    ) -> Generator[tuple[int, list[Answer]]]:
         """Ask the engine; should it get lost half-way, ask again for what is missing."""
-        found: dict[int, list[Answer]] = {}
+        engine, limit = self._running(), self.keys.generate_timeout
+        left = dict(enumerate(asked))
+        while left:
+            self._hold(policy)
+            places = list(left)
+            with closing(engine.stream(list(left.values()))) as answers:
+                try:
+                    for i, found in self._watch.each("generation", limit, answers, engine.progress):
+                        del left[places[i]]
+                        yield places[i], found
+                except (LostError, UnreachableError) as lost:
+                    self._revive(lost)
 
-        def ask() -> None:
-            left = [i for i in range(len(asked)) if i not in found]
-            if not left:
-                return
-            try:
-                answered = self._running().generate([asked[i] for i in left])
-            except LostError as lost:
-                found.update((left[j], answers) for j, answers in lost.answered.items())
-                raise
-            found.update(zip(left, answered, strict=True))
-
-        self._kept(policy, ask)
-        return [found[i] for i in range(len(asked))]
-
-    def _kept(
-        self, policy: Policy, work: Callable[[], None] | None, *, fresh: bool = False
-    ) -> None:
-        """Do ``work`` with an engine that holds the policy's weights; revive a lost engine.
+    def _hold(self, policy: Policy, *, fresh: bool = False) -> None:
+        """See to it that the engine holds the policy's weights; revive a lost engine.
 
         ``fresh`` copies the weights even if the engine holds this version already.
         """
-        engine = self._running()
         while True:
             try:
-                if fresh or engine.holds() != self._name(self.version):
+                if fresh or self._running().holds() != self._name(self.version):
                     self._load(policy)
-                    fresh = False
-                if work is not None:
-                    limit = self.keys.generate_timeout
-                    with self._watch.stage("generation", limit, engine.progress):
-                        work()
                 return
             except (LostError, UnreachableError) as lost:
-                with self._watch.stage("restart of the engine", self.keys.start_timeout):
-                    engine.recover(lost)
+                self._revive(lost)
+
+    def _revive(self, lost: AlignkitError) -> None:
+        with self._watch.stage("restart of the engine", self.keys.start_timeout):
+            self._running().recover(lost)
 
     def _load(self, policy: Policy) -> None:
         version = policy.version
@@ -215,7 +225,7 @@ class VllmBackend:
             seen = engine.columns()
             check.compare_columns(policy, seen)
         request = check.probe(policy, engine.max_len())
-        ((answer,),) = self._answers(policy, [request])
+        ((_, (answer,)),) = self._answers(policy, [request])
         self.gaps.append(check.gap(policy, request, answer))
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(self.gaps[-1], bound)

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -124,24 +124,25 @@ class LocalEngine:
         columns: Mapping[str, Any] = self._rpc("alignkit_columns")[0]
         return columns
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """Return the answers to each request, in order."""
-        vllm: Any = import_module("vllm.sampling_params")
-        how = [
-            vllm.SamplingParams(
-                n=request.n,
-                logprobs=0,
-                flat_logprobs=True,
-                detokenize=bool(request.options.get("stop")),
-                output_kind=vllm.RequestOutputKind.FINAL_ONLY,
-                **request.options,
-            )
-            for request in requests
-        ]
+    def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
+        """Yield each request's place and its answers, as they are finished."""
         prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        engine: Any = self._llm.llm_engine
         with memory.explained(self.options):
-            outputs = self._llm.generate(prompts, how, use_tqdm=False)
-        return [[_answer(output) for output in found.outputs] for found in outputs]
+            ids = self._llm.enqueue(prompts, _sampling(requests), use_tqdm=False)
+        # What the engine calls a request outside is what stands before the dash.
+        places = {str(name).partition("-")[0]: i for i, name in enumerate(ids)}
+        try:
+            while places:
+                with memory.explained(self.options):
+                    outputs = engine.step()
+                for found in outputs:
+                    if found.finished:
+                        place = places.pop(found.request_id)
+                        yield place, [_answer(output) for output in found.outputs]
+        finally:
+            if places:  # given up half-way
+                engine.abort_request([ids[i] for i in places.values()], internal=True)
 
     def progress(self) -> str:
         """Return how much of a batch is left."""
@@ -183,6 +184,22 @@ class LocalEngine:
     def _rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
         results: list[Any] = self._llm.collective_rpc(method, args=args)
         return results
+
+
+def _sampling(requests: Sequence[Request]) -> list[Any]:
+    """Return a ``vllm.SamplingParams`` for each request."""
+    vllm: Any = import_module("vllm.sampling_params")
+    return [
+        vllm.SamplingParams(
+            n=request.n,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=bool(request.options.get("stop")),
+            output_kind=vllm.RequestOutputKind.FINAL_ONLY,
+            **request.options,
+        )
+        for request in requests
+    ]
 
 
 def _answer(output: Any) -> Answer:

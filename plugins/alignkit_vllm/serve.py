@@ -2,7 +2,8 @@
 
 It is vLLM's own OpenAI-compatible server, with whatever options that has, made ready for training:
 log-probs are those of the distribution sampled from, and the workers take weights and requests
-from the trainer (vLLM's development mode: let nobody but the trainer reach the port).
+from the trainer (vLLM's development mode). It listens on 127.0.0.1 unless ``--host`` says
+otherwise, and answers nobody without its key: see :mod:`alignkit_vllm.guard`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from alignkit_vllm.guard import closed
 from alignkit_vllm.machine import installed
 
 TRAINER = "ALIGNKIT_TRAINER_PID"
@@ -41,9 +43,10 @@ def main(arguments: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     if trainer := os.environ.get(TRAINER):
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
+    guarded = closed(list(arguments[1:]), os.environ)
     found = installed()
     whole = ["--no-enable-chunked-prefill"] if found and found.for_cpu else []  # see backend.py
-    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *whole, *arguments[1:]]
+    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *guarded, *whole, *arguments[1:]]
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import torch
 
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine, memory
+from alignkit_vllm.guard import KEY, new_key
 from alignkit_vllm.http import Client, UnreachableError
 from alignkit_vllm.process import Child, free_port
 from alignkit_vllm.requests import Answer, Request
@@ -30,11 +32,6 @@ QUICK = 30.0
 
 class LostError(AlignkitError):
     """The server went away in the middle of a batch."""
-
-    def __init__(self, message: str, answered: Mapping[int, list[Answer]]) -> None:
-        super().__init__(message)
-        self.answered = answered
-        """What had been answered, by the position of the request."""
 
 
 class ServerEngine:
@@ -63,7 +60,7 @@ class ServerEngine:
         self.concurrent = int(self.options.get("max_num_seqs", 256))
         self._unfinished = 0
         self._child: Child | None = None
-        self._client = Client(url or "")
+        self._client = Client(url or "", os.environ.get(KEY, ""))
         self._name = ""
 
     # ------------------------------------------------------------ life
@@ -77,9 +74,10 @@ class ServerEngine:
 
     def _launch(self) -> None:
         port = free_port()
-        self._client = Client(f"http://127.0.0.1:{port}")
+        key = new_key()
+        self._client = Client(f"http://127.0.0.1:{port}", key)
         self.peer = f"the vLLM server of this run, {self._client.url}"
-        env = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+        env = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", KEY: key}
         if self._visible is not None:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self._visible)
         arguments = [str(self._folder), "--host=127.0.0.1", f"--port={port}", *self._arguments()]
@@ -237,32 +235,31 @@ class ServerEngine:
 
     # ------------------------------------------------------------ responses
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """Return the answers to each request, in order.
+    def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
+        """Yield each request's place and its answers, as they are finished.
 
         Raises:
-            LostError: the server went away; holds what it had answered before.
+            LostError: the server went away.
         """
         self._unfinished = len(requests)
+        over = threading.Event()
         pool = ThreadPoolExecutor(min(len(requests), self.concurrent))
-        futures = [pool.submit(self._complete, request) for request in requests]
+        places = {pool.submit(self._complete, r, over): i for i, r in enumerate(requests)}
         try:
-            wait(futures, return_when="FIRST_EXCEPTION")
-            failed = [f.exception() for f in futures if f.done() and f.exception()]
-            if not failed:
-                return [future.result() for future in futures]
-            for error in failed:
-                if error is not None and not isinstance(error, UnreachableError):
-                    raise error
-            good = {i: f.result() for i, f in enumerate(futures) if f.done() and not f.exception()}
-            raise LostError(str(failed[0]), good)
-        except BaseException:
-            self._client.hang_up()
-            raise
+            for future in as_completed(places):
+                try:
+                    answers = future.result()
+                except UnreachableError as error:
+                    raise LostError(str(error)) from error
+                self._unfinished -= 1
+                yield places[future], answers
         finally:
+            over.set()
+            if self._unfinished:  # lost, hung or given up half-way
+                self._client.hang_up()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _complete(self, request: Request) -> list[Answer]:
+    def _complete(self, request: Request, over: threading.Event) -> list[Answer]:
         body = {
             "model": self._name,
             "prompt": list(request.prompt),
@@ -276,10 +273,9 @@ class ServerEngine:
                 answered = self._client.post("/v1/completions", body, self.generate_timeout)
                 break
             except UnreachableError:
-                if pause is None or (self._child is not None and not self._child.alive):
+                dead = self._child is not None and not self._child.alive
+                if pause is None or dead or over.wait(pause):
                     raise
-                time.sleep(pause)
-        self._unfinished -= 1
         choices = sorted(answered["choices"], key=lambda choice: int(choice["index"]))
         return [_answer(choice) for choice in choices]
 

@@ -13,13 +13,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from alignkit.errors import AlignkitError
+
+T = TypeVar("T")
 
 GRACE = 30.0
 """Seconds between the interruption of a stage and the end of the process."""
@@ -53,7 +55,31 @@ class Watch:
 
         ``progress`` returns a few words for the heartbeat; it is called from another thread.
         """
-        watcher = _Watcher(self, name, deadline, progress)
+        with self._watched(_Watcher(self, name, deadline, progress, 0.0)):
+            yield
+        self.finished, self.finished_at = name, monotonic()
+
+    def each(
+        self,
+        name: str,
+        deadline: float,
+        items: Iterable[T],
+        progress: Callable[[], str] = lambda: "",
+    ) -> Iterator[T]:
+        """Yield ``items`` as one stage; the time between two of them is the caller's own."""
+        source, spent, last = iter(items), 0.0, object()
+        while True:
+            start = monotonic()
+            with self._watched(_Watcher(self, name, deadline, progress, spent)):
+                item: Any = next(source, last)
+            if item is last:
+                break
+            spent += monotonic() - start
+            yield item
+        self.finished, self.finished_at = name, monotonic()
+
+    @contextmanager
+    def _watched(self, watcher: _Watcher) -> Iterator[None]:
         try:
             with _interruptible(watcher):
                 watcher.start()
@@ -70,16 +96,17 @@ class Watch:
             watcher.finish()
         if watcher.error is not None:  # passed in the instant the block ended
             raise watcher.error
-        self.finished, self.finished_at = name, monotonic()
 
 
 class _Watcher(threading.Thread):
     """Waits beside a stage."""
 
     def __init__(
-        self, watch: Watch, name: str, deadline: float, progress: Callable[[], str]
+        self, watch: Watch, name: str, deadline: float, progress: Callable[[], str], spent: float
     ) -> None:
+        """``spent`` seconds of the deadline are gone already."""
         super().__init__(name=f"alignkit watches {name}", daemon=True)
+        self.spent = spent
         self.watch, self.stage, self.deadline, self.progress = watch, name, deadline, progress
         self.target = threading.current_thread()
         self.done = threading.Event()
@@ -93,14 +120,16 @@ class _Watcher(threading.Thread):
             _raise_in(self.target, None)  # nothing may be raised after the block
 
     def run(self) -> None:
-        start = monotonic()
+        start, beat = monotonic() - self.spent, self.watch.heartbeat
+        until = self.spent - self.spent % beat + beat
         while True:
-            left = start + self.deadline - monotonic()
-            if self.done.wait(min(self.watch.heartbeat, max(left, 0))):
+            gone = monotonic() - start
+            if self.done.wait(max(min(until, self.deadline) - gone, 0)):
                 return
             if monotonic() - start >= self.deadline:
                 break
             say(f"{self._where()}: still at work after {monotonic() - start:.0f} s")
+            until += beat
         self._expire()
 
     def _where(self) -> str:

@@ -192,6 +192,54 @@ class ByPosition(Backend):
         return replace(sampling, prompt_keys=None)
 
 
+class Streams(HfBackend):
+    """Streams what ``given_stream`` makes of it; ``generate`` stays sound."""
+
+    def generate(self, prompts, sampling):
+        groups = dict(HfBackend.stream(self, prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+
+class StreamsBackwards(Streams):
+    def stream(self, prompts, sampling):
+        for i, group in super().stream(prompts, sampling):
+            yield len(prompts) - 1 - i, group
+
+
+class StreamsTooFew(Streams):
+    def stream(self, prompts, sampling):
+        yield from list(super().stream(prompts, sampling))[:-1]
+
+
+class StreamsTwice(Streams):
+    def stream(self, prompts, sampling):
+        for item in super().stream(prompts, sampling):
+            yield from (item, item)
+
+
+class StreamsOtherDraws(Streams):
+    def stream(self, prompts, sampling):
+        return super().stream(prompts, replace(sampling, seed=sampling.seed + 1))
+
+
+class KeepsWhatWasLeft(Streams):
+    """What a stream left behind comes out of the next call, as from an engine's queue."""
+
+    queue = ()
+
+    def stream(self, prompts, sampling):
+        self.queue = list(super().stream(prompts, sampling))
+        while self.queue:
+            yield self.queue.pop()
+
+    def generate(self, prompts, sampling):
+        groups = super().generate(prompts, sampling)
+        for i, group in self.queue:
+            groups[-1 - i] = group
+        self.queue = ()
+        return groups
+
+
 class OwnWeights(Backend):
     """Samples from a copy made at the start."""
 
@@ -224,6 +272,8 @@ BACKEND_BUGS = {
     "ends_after_a_stop_string": KeepsNoStop,
     "is_reproducible": OwnSeed,
     "draws_by_key_not_by_position": ByPosition,
+    "streams_what_it_generates": StreamsOtherDraws,
+    "can_be_left_amid_a_stream": KeepsWhatWasLeft,
     "follows_the_weights": OwnWeights,
     "closes_twice": ClosesOnce,
 }
@@ -240,7 +290,14 @@ def backend_of(made):
 
 
 @pytest.mark.parametrize(
-    ("check", "bug"), [*BACKEND_BUGS.items(), ("is_reproducible", ForgetsTheStep)]
+    ("check", "bug"),
+    [
+        *BACKEND_BUGS.items(),
+        ("is_reproducible", ForgetsTheStep),
+        ("streams_what_it_generates", StreamsBackwards),
+        ("streams_what_it_generates", StreamsTooFew),
+        ("streams_what_it_generates", StreamsTwice),
+    ],
 )
 def test_bug_in_a_backend_is_caught(failing, check, bug):
     table = {"max_tokens": 9}
@@ -250,6 +307,8 @@ def test_bug_in_a_backend_is_caught(failing, check, bug):
 def test_the_bare_wrapper_passes_but_for_what_it_wraps(failing):
     for check in ("keeps_prompts_in_order", "ends_after_a_stop_string", "follows_the_weights"):
         assert failing("rollout_backend", backend_of(Backend), only=check) == {}
+    for check in ("streams_what_it_generates", "can_be_left_amid_a_stream"):
+        assert failing("rollout_backend", backend_of(Streams), only=check) == {}
 
 
 # ---------------------------------------------------------------- algorithms
