@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,6 +81,52 @@ class HfPolicy(Params[Policy]):
         from alignkit_hf.policy import CausalPolicy
 
         return CausalPolicy(self)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Say so when the checkpoint's own code runs."""
+        return {"trust_remote_code": f"code of {self.path} runs"} if self.trust_remote_code else {}
+
+    def code(self) -> Iterable[Path | str]:
+        """Name the checkpoint's Python files, or the repository they will come from."""
+        if not self.trust_remote_code:
+            return
+        files = sorted(Path(self.path).rglob("*.py"))
+        yield from files
+        if not files:
+            yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
+
+    def build(self, *, lora: Annotated[LoraSpec, Lora] | None = None) -> Policy:
+        from alignkit_hf.policy import CausalPolicy
+
+        return CausalPolicy(self, lora)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Say which attention kernel runs."""
+        return {"attention": " - ".join(filter(None, self.kernel(self._on_cuda())))}
+
+    def kernel(self, cuda: bool | None) -> tuple[str, str]:
+        """Return the attention kernel's name and, for "auto", why it is that one.
+
+        ``cuda`` says whether the device is a CUDA one, None that it is not known yet.
+        """
+        if self.attention != "auto":
+            return self.attention, ""
+        if find_spec("flash_attn") is None:
+            return "sdpa", "flash-attn is not installed"
+        if not self._half():
+            return "sdpa", "flash-attn needs dtype or autocast bfloat16"
+        if cuda is None:
+            return "flash_attention_2 on a CUDA device, or else sdpa", ""
+        if not cuda:
+            return "sdpa", "flash-attn needs a CUDA device"
+        return "flash_attention_2", "flash-attn is installed"
+
+    def _on_cuda(self) -> bool | None:
+        """Whether the device is a CUDA one; None where only torch, not loaded yet, could tell."""
+        if self.device != "auto":
+            return self.device != "cpu"
+        torch = sys.modules.get("torch")
+        return None if torch is None else bool(torch.cuda.is_available())
 
     def _half(self) -> bool:
         return "bfloat16" in (self.dtype, self.autocast)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ class CausalPolicy:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.name,
                 dtype=getattr(torch, self.params.dtype),
-                attn_implementation=self._attention(),
+                attn_implementation=self.params.kernel(self.device.type == "cuda")[0],
                 output_loading_info=True,
                 **self._source,
             )
@@ -147,13 +146,6 @@ class CausalPolicy:
             "revision": self.params.revision or "main",
             "trust_remote_code": self.params.trust_remote_code,
         }
-
-    def _attention(self) -> str:
-        if self.params.attention != "auto":
-            return self.params.attention
-        half = self.params.dtype == "bfloat16" or self.params.autocast == "bfloat16"
-        flash = self.device.type == "cuda" and half and find_spec("flash_attn") is not None
-        return "flash_attention_2" if flash else "sdpa"
 
 
 def _device(name: str) -> torch.device:

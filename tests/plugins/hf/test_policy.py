@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import alignkit_hf
 from alignkit import AlignkitError
 from alignkit_hf import HfPolicy, HfRollout
 
@@ -194,6 +195,43 @@ def test_not_a_folder(folder):
     assert "is a file" in problems(folder / "config.json")[0]
     assert "there is no folder" in problems(folder / "nowhere")[0]
     assert "there is no folder" in problems("./nowhere")[0]
+
+
+@pytest.mark.parametrize(
+    ("installed", "keys", "cuda", "want"),
+    [
+        (True, {"dtype": "bfloat16"}, True, "flash_attention_2 - flash-attn is installed"),
+        (True, {"autocast": "bfloat16"}, True, "flash_attention_2 - flash-attn is installed"),
+        (False, {"dtype": "bfloat16"}, True, "sdpa - flash-attn is not installed"),
+        (True, {}, True, "sdpa - flash-attn needs dtype or autocast bfloat16"),
+        (True, {"dtype": "bfloat16"}, False, "sdpa - flash-attn needs a CUDA device"),
+        (True, {"dtype": "bfloat16", "attention": "sdpa"}, True, "sdpa"),
+        (False, {"attention": "eager"}, False, "eager"),
+    ],
+)
+def test_the_attention_that_runs_is_a_fact(monkeypatch, installed, keys, cuda, want):
+    monkeypatch.setattr(alignkit_hf, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    params = HfPolicy(path="a/b", **keys)
+    assert params.facts({}) == {"attention": want}
+    asked = params.model_copy(update={"device": "cuda" if cuda else "cpu"})
+    assert asked.facts({}) == {"attention": want}
+
+
+def test_the_attention_waits_for_the_device_before_torch_is_loaded(monkeypatch):
+    monkeypatch.setattr(alignkit_hf, "find_spec", lambda name: True)
+    monkeypatch.delitem(sys.modules, "torch")
+    params = HfPolicy(path="a/b", dtype="bfloat16")
+    want = "flash_attention_2 on a CUDA device, or else sdpa"
+    assert params.facts({}) == {"attention": want}
+
+
+def test_the_model_runs_with_the_attention_that_the_facts_name(tiny_folder):
+    policy = HfPolicy(path=str(tiny_folder)).build()
+    assert policy.model.config._attn_implementation == "sdpa"
+    assert policy.params.facts({})["attention"].startswith("sdpa")
+    eager = HfPolicy(path=str(tiny_folder), attention="eager").build()
+    assert eager.model.config._attn_implementation == "eager"
 
 
 def test_flash_attention_wants_16_bit():
