@@ -65,8 +65,11 @@ class HfPolicy(Params[Policy]):
             yield "flash_attention_2 needs the package flash-attn: pip install 'alignkit[flash]'"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Say so when the checkpoint's own code runs."""
-        return {"trust_remote_code": f"code of {self.path} runs"} if self.trust_remote_code else {}
+        """Say which attention kernel runs, and so when the checkpoint's own code does."""
+        facts = {"attention": " - ".join(filter(None, self.kernel(self._on_cuda())))}
+        if self.trust_remote_code:
+            facts["trust_remote_code"] = f"code of {self.path} runs"
+        return facts
 
     def code(self) -> Iterable[Path | str]:
         """Name the checkpoint's Python files, or the repository they will come from."""
@@ -81,28 +84,6 @@ class HfPolicy(Params[Policy]):
         from alignkit_hf.policy import CausalPolicy
 
         return CausalPolicy(self)
-
-    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Say so when the checkpoint's own code runs."""
-        return {"trust_remote_code": f"code of {self.path} runs"} if self.trust_remote_code else {}
-
-    def code(self) -> Iterable[Path | str]:
-        """Name the checkpoint's Python files, or the repository they will come from."""
-        if not self.trust_remote_code:
-            return
-        files = sorted(Path(self.path).rglob("*.py"))
-        yield from files
-        if not files:
-            yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
-
-    def build(self, *, lora: Annotated[LoraSpec, Lora] | None = None) -> Policy:
-        from alignkit_hf.policy import CausalPolicy
-
-        return CausalPolicy(self, lora)
-
-    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Say which attention kernel runs."""
-        return {"attention": " - ".join(filter(None, self.kernel(self._on_cuda())))}
 
     def kernel(self, cuda: bool | None) -> tuple[str, str]:
         """Return the attention kernel's name and, for "auto", why it is that one.
