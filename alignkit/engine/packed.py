@@ -337,7 +337,7 @@ def _qualifies(model: nn.Module) -> bool:
     if not isinstance(model, PreTrainedModel):
         return False
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    usual = model.config._attn_implementation in ("sdpa", "eager")
+    usual = model.config._attn_implementation in ("sdpa", "eager", "flash_attention_2")
     return usual and kinds == {"full_attention"}
 
 

@@ -34,8 +34,12 @@ class FrozenPolicy:
 
     @classmethod
     def of(cls, policy: Policy, *, copied: bool) -> FrozenPolicy:
-        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from."""
-        model = copy.deepcopy(policy.model) if copied else policy.model
+        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
+
+        Of a policy that trains an adapter, the model without it is such a copy.
+        """
+        base = getattr(policy, "base", None) if copied else policy.model
+        model = copy.deepcopy(policy.model) if base is None else base
         return cls(policy, model.requires_grad_(False).eval(), policy.version)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,42 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """What low-rank adapter to train."""
+
+    rank: int
+    alpha: float
+    target: str | tuple[str, ...]
+
+
+class Lora(Params[LoraSpec]):
+    """Train a low-rank adapter instead of the weights (arXiv:2106.09685).
+
+    An adapted layer computes W x + (alpha / rank) B A x; only A and B train, in float32.
+    Rollouts use merged weights, ``final/`` holds them, and ``final_adapter/`` the adapter alone,
+    as peft loads it. A reference without a table of its own is the model without the adapter
+    and takes no memory.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rows of A and columns of B."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+
+    target: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Names of the layers to adapt, such as ["q_proj", "v_proj"], or a regular expression that
+    their whole path matches; "all-linear" is all linear layers but the output head."""
+
+    def missing(self) -> Iterable[str]:
+        if find_spec("peft") is None:
+            yield "[policy.lora] needs the package peft: pip install 'alignkit[lora]'"
+
+    def build(self) -> LoraSpec:
+        return LoraSpec(self.rank, self.alpha, self.target)
 
 
 class HfPolicy(Params[Policy]):
@@ -80,10 +117,10 @@ class HfPolicy(Params[Policy]):
         if not files:
             yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
 
-    def build(self) -> Policy:
+    def build(self, *, lora: Annotated[LoraSpec, Lora] | None = None) -> Policy:
         from alignkit_hf.policy import CausalPolicy
 
-        return CausalPolicy(self)
+        return CausalPolicy(self, lora)
 
     def kernel(self, cuda: bool | None) -> tuple[str, str]:
         """Return the attention kernel's name and, for "auto", why it is that one.

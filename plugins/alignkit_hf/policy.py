@@ -26,7 +26,10 @@ from alignkit.engine.recomputing import checkpoint_layers
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
-    from alignkit_hf import HfPolicy
+    from torch import Tensor
+
+    from alignkit_hf import HfPolicy, LoraSpec
+    from alignkit_hf.lora import Adapter
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
@@ -41,9 +44,10 @@ class CausalPolicy:
     the checkpoint's. Dropout is off, because rollouts and updates must see the same function.
     """
 
-    def __init__(self, params: HfPolicy) -> None:
-        self.params = params
+    def __init__(self, params: HfPolicy, lora: LoraSpec | None = None) -> None:
+        self.params, self.lora = params, lora
         self.version = 0
+        self._adapter: Adapter | None = None
 
     @property
     def name(self) -> str:
@@ -98,10 +102,29 @@ class CausalPolicy:
             )
         nn.Module.to(model, self.device)
         _switch_off_dropout(model)
+        if self.lora is not None:
+            self._adapter = _adapted(model, self.lora, self.name)
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
             checkpoint_layers(model)
         return model
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The low-rank adapter in the model, which then is all that trains."""
+        return self._adapter if self.model is not None else None
+
+    @property
+    def base(self) -> PreTrainedModel | None:
+        """The model without its adapter, on the same weights; None where there is no adapter."""
+        return self.adapter.base if self.adapter else None
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every weight by its checkpoint name, the adapter merged into those it changes."""
+        if self.adapter:
+            yield from self.adapter.weights()
+        else:
+            yield from self.model.state_dict().items()
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
@@ -134,11 +157,18 @@ class CausalPolicy:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, generation config and tokenizer to ``folder``."""
+        """Write weights (safetensors), config, generation config and tokenizer to ``folder``.
+
+        A low-rank adapter is merged into the weights, and also written by itself, beside the
+        folder: ``final_adapter/`` goes with ``final/``.
+        """
         with _quiet():
-            self.model.generation_config = _savable(self.generation_config)
-            self.model.save_pretrained(folder)
+            model = self.adapter.merged_model() if self.adapter else self.model
+            model.generation_config = _savable(self.generation_config)
+            model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+            if self.adapter:
+                self.adapter.save(folder.with_name(f"{folder.name}_adapter"))
 
     @property
     def _source(self) -> dict[str, Any]:
@@ -157,6 +187,13 @@ def _device(name: str) -> torch.device:
             '  Use "cpu", a CUDA device this machine has, or "auto".'
         ) from error
     return torch.device(name)
+
+
+def _adapted(model: PreTrainedModel, spec: LoraSpec, name: str) -> Adapter:
+    """Put an adapter into ``model``; peft is imported only where one is asked for."""
+    from alignkit_hf.lora import Adapter
+
+    return Adapter(model, spec, name)
 
 
 def _switch_off_dropout(model: nn.Module) -> None:

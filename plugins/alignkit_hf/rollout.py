@@ -9,6 +9,7 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.decoding import Decoding
 from alignkit_hf.forward import Forward
+from alignkit_hf.served import Served
 from alignkit_hf.stops import StopStrings, Texts
 
 if TYPE_CHECKING:
@@ -16,26 +17,35 @@ if TYPE_CHECKING:
 
 
 class HfBackend:
-    """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables."""
+    """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
+
+    A policy with an adapter is sampled from by merged weights, a copy made at each sync.
+    """
 
     def __init__(self, sampling: Sampling, *, kv_cache_tokens: int) -> None:
         self.sampling = sampling
         self.kv_cache_tokens = kv_cache_tokens
+        self._policy: Policy | None = None
+        self._served: Served | None = None
         self._forward: Forward | None = None
         self._texts: Texts | None = None
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
-        self._forward = Forward(policy)
+        self._policy = policy
+        self._served = Served(policy) if getattr(policy, "adapter", None) else None
+        self._forward = Forward(self._served or policy)
         vocab = self._forward.model.get_output_embeddings().weight.shape[0]
         self._texts = Texts(policy.tokenizer, vocab)
         self._stops = {}
 
     def sync(self, policy: Policy, /) -> None:
-        """Nothing to copy or drop: each call reads the live weights and builds its own cache."""
-        if self._forward is None or policy is not self._forward.policy:
+        """Take over the weights, if there is a copy; each call builds its own cache."""
+        if self._forward is None or policy is not self._policy:
             self.start(policy)
+        elif self._served is not None:
+            self._served.take()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
@@ -68,7 +78,7 @@ class HfBackend:
 
     def close(self) -> None:
         """Let go of the policy."""
-        self._forward = self._texts = None
+        self._forward = self._texts = self._policy = self._served = None
         self._stops = {}
 
     def _stop_strings(self, stops: tuple[str, ...], device: device) -> StopStrings | None:
