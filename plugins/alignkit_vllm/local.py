@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,19 +43,24 @@ class LocalEngine:
         self.sleep = sleep
         self._llm: Any = None
         self._asleep = False
+        self._before: tuple[int, int] | None = None
+        self._needs: memory.Needs | None = None
 
     def start(self, folder: Path, policy: Policy) -> None:
         """Start on the model that ``folder`` describes, with random weights."""
         device = next(policy.model.parameters()).device
         self._on_gpu = device.type == "cuda"
         self._refuse(device)
+        self._needs = memory.needs_of(policy, self.options)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         machine.spell_out_visible_devices()
+        if self._on_gpu:
+            self._before = self._look_at_memory(self._needs)
         options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
         threads, set_threads = torch.get_num_threads(), torch.set_num_threads
         try:
-            with memory.explained(options), warnings.catch_warnings():
+            with self._explained(self._before), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # vLLM's own, about its dependencies
                 vllm: Any = import_module("vllm")
                 logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
@@ -72,6 +77,9 @@ class LocalEngine:
             torch.set_num_threads = set_threads  # the CPU worker disables it
             torch.set_num_threads(threads)
 
+    def _explained(self, before: tuple[int, int] | None = None) -> AbstractContextManager[None]:
+        return memory.explained(self.options, self._needs, before)
+
     def _refuse(self, device: torch.device) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if distributed and torch.distributed.get_world_size() > 1:
@@ -85,9 +93,14 @@ class LocalEngine:
                 f"CUDA_VISIBLE_DEVICES={machine.visible_here()[device.index :][:1] or device.index}"
             )
 
+    def _look_at_memory(self, needs: memory.Needs) -> tuple[int, int]:
+        found = memory.here()
+        if found is None:
+            raise AlignkitError("the policy is on a CUDA device, and torch finds none")
+        memory.require(*found, self.options["gpu_memory_utilization"], needs)
+        return found
+
     def _gpu_options(self) -> dict[str, Any]:
-        torch.cuda.empty_cache()
-        memory.require_free(self.options["gpu_memory_utilization"])
         if self.sleep and "expandable_segments:True" in os.environ.get(
             "PYTORCH_CUDA_ALLOC_CONF", ""
         ):
@@ -105,7 +118,7 @@ class LocalEngine:
         with torch.no_grad():
             self._rpc("alignkit_load", (named_weights(policy, dtype), version))
         if self._asleep:
-            with memory.explained(self.options):
+            with self._explained():
                 self._llm.wake_up(tags=["kv_cache"])
             self._asleep = False
         self.reset()
@@ -128,13 +141,13 @@ class LocalEngine:
         """Yield each request's place and its answers, as they are finished."""
         prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
         engine: Any = self._llm.llm_engine
-        with memory.explained(self.options):
+        with self._explained():
             ids = self._llm.enqueue(prompts, _sampling(requests), use_tqdm=False)
         # What the engine calls a request outside is what stands before the dash.
         places = {str(name).partition("-")[0]: i for i, name in enumerate(ids)}
         try:
             while places:
-                with memory.explained(self.options):
+                with self._explained():
                     outputs = engine.step()
                 for found in outputs:
                     if found.finished:

@@ -86,6 +86,36 @@ def parse(listing: str) -> Iterator[Gpu]:
             yield Gpu(int(head[1]), head[2], slices)
 
 
+def memory_of(name: str) -> tuple[int, int] | None:
+    """Return the bytes free and in all of the GPU called ``name``; None if that cannot be told.
+
+    An index counts as CUDA does, which is as the driver does where all GPUs are alike.
+    """
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total"]
+    try:
+        done = subprocess.run(
+            [*command, "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_memory(done.stdout, name)
+
+
+def parse_memory(table: str, name: str) -> tuple[int, int] | None:
+    """Read index, UUID, free and total MiB, one GPU a line, as ``nvidia-smi`` prints them.
+
+    >>> parse_memory("0, GPU-5a, 2048, 81920", "GPU-5a") == (2 * 2**30, 80 * 2**30)
+    True
+    """
+    rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
+    alike = len({row[3] for row in rows if len(row) == 4}) == 1
+    for row in rows:
+        if len(row) == 4 and (name == row[1] or (alike and name == row[0])):
+            return (int(row[2]) * 2**20, int(row[3]) * 2**20) if row[2].isdigit() else None
+    return None
+
+
 def visible(listed: Sequence[Gpu], setting: str | None) -> list[str]:
     """Return the devices that CUDA_VISIBLE_DEVICES = ``setting`` leaves, in full.
 

@@ -1,77 +1,213 @@
-"""GPU memory: looked at before the engine starts, and explained when it runs out."""
+"""GPU memory: reckoned and looked at before the engine starts, and explained when it runs out.
+
+Of its share of a GPU the engine needs: weights, about ``WORK`` for everything else but the cache,
+and a key-value cache for at least one sequence of ``max_model_len`` tokens.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from alignkit.errors import AlignkitError
 
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
 GIB = 2**30
+WORK = 2 * GIB
+"""Activations of a batch, CUDA graphs and CUDA's own; an estimate for models of a few billion."""
 
-_CACHE = ("No available memory for the cache blocks", "can be stored in KV cache", "KV cache is")
-_SPACE = ("out of memory", "Free memory on device", "less than desired GPU memory")
-
-
-def require_free(share: float) -> None:
-    """Raise AlignkitError unless ``share`` of the current GPU's memory is free."""
-    free, total = torch.cuda.mem_get_info()
-    if (message := shortage(free, total, share)) is not None:
-        raise AlignkitError(message)
+_CACHE = ("No available memory for the cache blocks", "larger than the available KV cache")
+_SPACE = ("out of memory", "Free memory on device")
 
 
-def shortage(free: int, total: int, share: float) -> str | None:
-    """Return what is wrong with taking ``share`` of ``total`` bytes of which ``free`` are free.
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an engine needs of each of its GPUs, in bytes."""
 
-    >>> shortage(30 * GIB, 80 * GIB, 0.3) is None
-    True
-    """
-    if share * total <= free:
-        return None
-    fitting = math.floor(20 * free / total * 0.95) / 20
-    remedy = f"set gpu_memory_utilization = {fitting:.2f}" if fitting else "free memory on the GPU"
-    return (
-        f"gpu_memory_utilization = {share:g} asks for {share * total / GIB:.1f} GiB of the GPU, "
-        f"of which {free / GIB:.1f} of {total / GIB:.1f} GiB are free: {remedy} in [rollout], or "
-        f'put the engine on a GPU of its own with mode = "device"'
+    weights: int
+    per_token: int
+    """Of the key-value cache."""
+    length: int
+    """``max_model_len``, tokens."""
+
+    @property
+    def least(self) -> int:
+        """Bytes below which the engine does not start."""
+        return self.weights + WORK + self.per_token * self.length
+
+    def fitting(self, budget: float) -> int:
+        """Return the longest ``max_model_len`` that ``budget`` bytes hold, in blocks of 16."""
+        if not self.per_token:
+            return 0
+        return max(0, int(budget - self.weights - WORK) // self.per_token // 16 * 16)
+
+
+def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
+    """Reckon from the policy's configuration; its cache is 0 for an architecture not known."""
+    config: Any = policy.model.config
+    dtype: torch.dtype = getattr(torch, options["dtype"])
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    cut = options.get("tensor_parallel_size") or 1
+    queries = getattr(config, "num_attention_heads", 0)
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    size = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(queries, 1)
+    layers = getattr(config, "num_hidden_layers", 0)
+    numbers = sum(p.numel() for p in policy.model.parameters())
+    return Needs(
+        weights=numbers * dtype.itemsize // cut,
+        per_token=2 * layers * max(heads // cut, min(heads, 1)) * size * dtype.itemsize,
+        length=options.get("max_model_len") or 0,
     )
 
 
+def shortage(free: int, total: int, share: float, needs: Needs) -> str | None:
+    """Return what is wrong with an engine of ``share`` of ``total`` bytes, ``free`` of them free.
+
+    >>> shortage(30 * GIB, 80 * GIB, 0.3, Needs(3 * GIB, 2**15, 4096)) is None
+    True
+    """
+    asked = f"gpu_memory_utilization = {share:g} is {share * total / GIB:.1f} GiB of the GPU"
+    have = f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free"
+    if share * total > free:
+        return f"{asked}, but {have}: {remedy(free, total, needs)}"
+    if share * total < needs.least:
+        return (
+            f"{asked}, but the engine needs about {needs.least / GIB:.1f} GiB: "
+            f"{needs.weights / GIB:.1f} for weights, {WORK / GIB:.1f} to work in, "
+            f"{needs.per_token * needs.length / GIB:.1f} for one sequence of max_model_len = "
+            f"{needs.length} tokens; {have}: {remedy(free, total, needs, share)}"
+        )
+    return None
+
+
+def remedy(free: int, total: int, needs: Needs, share: float = 1.0) -> str:
+    """Say which key to turn, and to what.
+
+    ``share`` is the one that was too small; 1 where it was too large.
+    """
+    most = _down(free * 0.95 / total)
+    if _up(needs.least / total) <= most:
+        wanted = min(most, _up(max(needs.least / total, share) * 1.1)) if share < 1 else most
+        return f"set gpu_memory_utilization = {wanted:.2f} in [rollout]"
+    fits = needs.fitting(most * total)
+    if fits >= 256:
+        return f"set gpu_memory_utilization = {most:.2f} and max_model_len = {fits} in [rollout]"
+    return (
+        "the engine does not fit in what is free; end what else runs on the GPU, or put the engine "
+        'on a GPU of its own with mode = "device" in [rollout]'
+    )
+
+
+def _down(share: float) -> float:
+    return math.floor(share * 100 + 1e-9) / 100
+
+
+def _up(share: float) -> float:
+    return math.ceil(share * 100 - 1e-9) / 100
+
+
 @contextmanager
-def explained(options: Mapping[str, Any]) -> Iterator[None]:
-    """Say which key to turn, and to what, when the block runs out of memory."""
+def explained(
+    options: Mapping[str, Any], needs: Needs | None = None, before: tuple[int, int] | None = None
+) -> Iterator[None]:
+    """Say which key to turn, and to what, when the block runs out of memory.
+
+    ``before`` holds the bytes free before the engine's start, and in all; without, those now.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, ValueError, RuntimeError) as error:
-        advice = explain(str(error), options)
+        advice = explain(str(error), options, needs, before or here())
         if advice is None:
             raise
         raise AlignkitError(advice) from error
 
 
-def explain(error: str, options: Mapping[str, Any]) -> str | None:
-    """Return advice for the text of an engine's error, None if it is not about memory."""
-    share = options.get("gpu_memory_utilization") or 0.0
-    length = options.get("max_model_len") or 0
-    first = error.strip().splitlines()[0] if error.strip() else error
-    if any(text in error for text in _CACHE):
-        more = (
-            f"gpu_memory_utilization = {min(0.95, share + 0.15):.2f}"
-            if share
-            else (f"kv_cache_gib = {2 * (options.get('kv_cache_memory_bytes') or GIB) / GIB:g}")
-        )
+def here() -> tuple[int, int] | None:
+    """Return the bytes free and in all of this process's GPU, None without one."""
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()
+
+
+def require(free: int, total: int, share: float, needs: Needs) -> None:
+    """Raise AlignkitError for a :func:`shortage`."""
+    if (message := shortage(free, total, share, needs)) is not None:
+        raise AlignkitError(message)
+
+
+def explain(
+    text: str,
+    options: Mapping[str, Any],
+    needs: Needs | None = None,
+    gpu: tuple[int, int] | None = None,
+) -> str | None:
+    """Return advice for an engine's error or log, None if it is not about memory.
+
+    ``gpu`` holds the bytes free, without the engine, and in all.
+    """
+    share = options.get("gpu_memory_utilization")
+    if line := _line(text, _CACHE):
+        how = _more_cache(text, options, needs, gpu)
+        return f"the vLLM engine has too little memory for its key-value cache: {how} ({line})"
+    if line := _line(text, _SPACE):
+        if share is None:
+            return f"memory ran out: set kv_cache_gib lower in [rollout] ({line})"
+        how = _less(text, share, needs, gpu)
         return (
-            f"the vLLM engine has too little memory for its key-value cache ({first}): set {more} "
-            f"or max_model_len = {max(2, length // 2)} in [rollout]"
-        )
-    if any(text in error for text in _SPACE):
-        return (
-            f"the GPU's memory ran out ({first}): set gpu_memory_utilization = "
-            f"{max(0.1, share - 0.15):.2f} or max_model_len = {max(2, length // 2)} in [rollout]; "
-            "if it was the learner's share that grew, halve token_budget"
+            f"the GPU's memory ran out: {how}; if it is the learner that holds most of it, set "
+            f"token_budget to half of what it is, which changes no result ({line})"
         )
     return None
+
+
+def _more_cache(
+    text: str,
+    options: Mapping[str, Any],
+    needs: Needs | None,
+    gpu: tuple[int, int] | None,
+) -> str:
+    share = options.get("gpu_memory_utilization")
+    fits = re.search(r"estimated maximum model length is (\d+)", text)
+    shorter = f" or max_model_len = {fits[1]}" if fits else ""
+    if share is None:  # CPUs: the cache has a size of its own
+        have = options.get("kv_cache_memory_bytes") or 0
+        least = needs.per_token * needs.length * 1.25 if needs else 0
+        gib = math.ceil(max(least, 2 * have) / GIB * 16) / 16
+        return f"set kv_cache_gib = {gib:g}{shorter} in [rollout]"
+    if needs and gpu and not shorter:
+        return remedy(*gpu, needs, share)
+    return f"set gpu_memory_utilization = {min(0.95, _up(share + 0.15)):.2f}{shorter} in [rollout]"
+
+
+def _less(text: str, share: float, needs: Needs | None, gpu: tuple[int, int] | None) -> str:
+    """Return the share without what was asked for in vain, or what leaves more room."""
+    if found := re.search(r"Free memory on device[^(]*\(([\d.]+)/([\d.]+) GiB\)", text):
+        free, total = (int(float(size) * GIB) for size in found.groups())
+        return remedy(free, total, needs or Needs(0, 0, 0))
+    asked = re.search(r"Tried to allocate ([\d.]+) ([KMG])iB", text)
+    if gpu and asked:
+        lacking = float(asked[1]) * {"K": 2**10, "M": 2**20, "G": GIB}[asked[2]] - gpu[0]
+        wanted = _down(share - max(lacking, 0.0) * 1.25 / gpu[1] - 0.02)
+    else:
+        wanted = _down(share - 0.1)
+    if needs and gpu and wanted * gpu[1] < needs.least:
+        if (fits := needs.fitting(wanted * gpu[1])) < 256:
+            return remedy(0, gpu[1], needs)
+        return f"set gpu_memory_utilization = {wanted:.2f} and max_model_len = {fits} in [rollout]"
+    return f"set gpu_memory_utilization = {max(wanted, 0.05):.2f} in [rollout]"
+
+
+def _line(text: str, signs: tuple[str, ...]) -> str:
+    """Return the first line that holds one of ``signs``, without a log's prefix, at most 200."""
+    lines = (line for line in text.splitlines() if any(sign in line for sign in signs))
+    return re.sub(r"^.*?\] ", "", next(lines, "")).strip()[:200]

@@ -43,8 +43,11 @@ class Child:
 
     def log_end(self) -> str:
         """Return the last lines of the log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
+        return "\n".join(f"  | {line}" for line in self.log_text().splitlines()[-LOG_LINES:])
+
+    def log_text(self) -> str:
+        """Return the log, the last megabyte of it."""
+        return self.log.read_bytes()[-(2**20) :].decode("utf-8", "replace")
 
     def dump_stacks(self) -> None:
         """End every process of the server so that each leaves its threads' stacks in the log."""

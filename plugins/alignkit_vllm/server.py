@@ -68,9 +68,17 @@ class ServerEngine:
     def start(self, folder: Path, policy: Policy) -> None:
         """Start a server on the model that ``folder`` describes, or find the one at the URL."""
         self._folder, self._visible = folder, self.devices(policy)
+        self._needs = memory.needs_of(policy, self.options)
         if self.url is None:
+            self._look_at_memory()
             self._launch()
         self._await()
+
+    def _look_at_memory(self) -> None:
+        share = self.options.get("gpu_memory_utilization")
+        for found in map(machine.memory_of, self._visible or ()):
+            if share is not None and found is not None:
+                memory.require(*found, share, self._needs)
 
     def _launch(self) -> None:
         port = free_port()
@@ -120,11 +128,11 @@ class ServerEngine:
 
     def _died(self, when: str) -> AlignkitError:
         assert self._child is not None
-        log = self._child.log_end()
-        advice = memory.explain(log, self.options)
+        gpu = machine.memory_of(self._visible[0]) if self._visible else None
+        advice = memory.explain(self._child.log_text(), self.options, self._needs, gpu)
         return AlignkitError(
             f"{self.peer} {when} (exit status {self._child.process.poll()})"
-            f"{f'; {advice}' if advice else ''}; the end of its log:\n{log}"
+            f"{f'; {advice}' if advice else ''}; the end of its log:\n{self._child.log_end()}"
         )
 
     def recover(self, lost: Exception) -> None:

@@ -12,7 +12,7 @@ import torch
 from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout, machine, memory
+from alignkit_vllm import VllmRollout, machine
 from alignkit_vllm.check import WeightsError, bound_for, probe, require_small
 from alignkit_vllm.machine import Gpu, Installed, parse, visible
 from alignkit_vllm.requests import Answer, completions, requests, seed_of
@@ -121,39 +121,6 @@ def test_a_server_elsewhere_needs_nothing_here(monkeypatch):
     monkeypatch.setattr(machine, "installed", lambda: None)
     assert list(VllmRollout(mode="server", url="http://gpu7:8000").missing()) == []
     assert len(list(VllmRollout(mode="server").missing())) == 1
-
-
-# ---------------------------------------------------------------- memory
-
-
-def test_a_shortage_names_a_share_that_fits():
-    gib = memory.GIB
-    # 30 of 80 GiB are 0.375; 5 % less is 0.356, and the multiple of 0.05 below it 0.35.
-    message = memory.shortage(30 * gib, 80 * gib, 0.5)
-    assert "asks for 40.0 GiB of the GPU, of which 30.0 of 80.0 GiB are free" in message
-    assert "set gpu_memory_utilization = 0.35" in message
-    assert "free memory on the GPU" in memory.shortage(2 * gib, 80 * gib, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        ("No available memory for the cache blocks. Try …", "gpu_memory_utilization = 0.60"),
-        ("CUDA out of memory. Tried to allocate 2 GiB", "gpu_memory_utilization = 0.30"),
-        ("CUDA out of memory. Tried to allocate 2 GiB", "halve token_budget"),
-        ("… larger than the maximum number of tokens that can be stored in KV cache (8)", "= 2048"),
-    ],
-)
-def test_out_of_memory_says_what_to_turn_and_to_what(error, words):
-    options = {"gpu_memory_utilization": 0.45, "max_model_len": 4096}
-    with pytest.raises(AlignkitError) as raised, memory.explained(options):
-        raise RuntimeError(error)
-    assert words in str(raised.value)
-
-
-def test_other_errors_pass_as_they_are():
-    with pytest.raises(RuntimeError, match=r"^odd$"), memory.explained({}):
-        raise RuntimeError("odd")
 
 
 # ---------------------------------------------------------------- requests
