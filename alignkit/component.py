@@ -158,6 +158,8 @@ class Slot:
     arity: Literal["one", "list", "map"]
     """``[x]``, ``[[x]]`` (``Sequence[Kind]``) or ``[x.name]`` (``Mapping[str, Kind]``)."""
     required: bool
+    always: bool = False
+    """A fixed shape that has a default: its own defaults fill it where the recipe has no table."""
 
 
 def slots_of(params: type[Params[Any]], kinds: Mapping[type, str]) -> dict[str, Slot]:
@@ -182,7 +184,8 @@ def _slot(
     if get_origin(item) is Annotated:
         for mark in get_args(item)[1:]:
             if isinstance(mark, type) and issubclass(mark, Params):
-                return Slot(argument.name, "", mark, arity, required)
+                always = arity == "one" and not required and argument.default is not None
+                return Slot(argument.name, "", mark, arity, required, always)
     if item in kinds:
         return Slot(argument.name, kinds[item], None, arity, required)
     raise TypeError(

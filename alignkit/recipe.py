@@ -225,8 +225,8 @@ class _Resolver:
         children: dict[str, Any] = {}
         for slot in slots.values():
             below = (*key, slot.name)
-            if slot.name in table:
-                child = self.child(table[slot.name], slot, plugin, below)
+            if slot.name in table or slot.always:
+                child = self.child(table.get(slot.name, {}), slot, plugin, below)
                 if child is not None:
                     children[slot.name] = child
             elif slot.required:

@@ -13,7 +13,8 @@ What is done the same way for every algorithm, and why:
 - Rows without a response token reach no weight; they count in the totals and nowhere else.
 - A step whose gradient is zero still steps the optimizer: momentum and weight decay act as
   they would have, had the zeros been computed.
-- A non-finite gradient changes nothing: neither weights, nor optimizer, nor schedule.
+- A loss or gradient that is not finite changes nothing: neither weights, nor optimizer, nor
+  schedule.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from alignkit.protocols import LossInputs, LossType, Normalizer, Optimizer, Poli
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from alignkit.engine.inspector import Inspector
 
 
 CPU_TOKENS = 2048
@@ -58,12 +61,13 @@ class Learner:
         token_budget: int,
         total_steps: int,
         temperature: float = 1.0,
+        inspector: Inspector | None = None,
     ) -> None:
         """Start the optimizer on the policy's trainable parameters.
 
         ``token_budget`` caps the tokens computed per micro-batch (on a CPU so does
         ``CPU_TOKENS``), ``total_steps`` is the length of the schedule in optimizer steps,
-        ``temperature`` the one responses are sampled at.
+        ``temperature`` the one responses are sampled at. ``inspector`` gets to see each batch.
         """
         self.policy = policy
         self.loss = loss
@@ -76,7 +80,9 @@ class Learner:
             p for p in policy.model.parameters() if p.requires_grad
         ]
         self.optimizer, self.schedule = optimizer.start(self.parameters, total_steps=total_steps)
+        self.inspector = inspector
         self.skipped_steps = 0
+        self.skipped_in_a_row = 0
         self._flat: dict[frozenset[str], bool] = {}
 
     def logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor]:
@@ -96,17 +102,25 @@ class Learner:
         metrics are means over the step's response tokens, save those of rows that were not
         computed because they have no advantage; ``computed_token_share`` is the share that was.
         ``grad_norm`` is the global L2 norm before clipping, ``lr`` the rate this step used.
-        ``skipped_steps`` is 1 when a non-finite gradient made the step do nothing, else 0.
+        ``skipped_steps`` is 1 when a loss or gradient that is not finite made the step do nothing,
+        else 0. Where rows have old log-probs, ``ratio_p99`` and ``ratio_inverse_p99`` are the 99th
+        percentiles of π/π_old and of its inverse over the tokens computed.
         """
         if not rows:
             raise ValueError("an optimizer step needs at least one row")
+        if self.inspector:
+            self.inspector.before(rows)
         totals = StepTotals(len(rows), sum(len(r.response_ids) for r in rows))
         computed = self._with_effect(rows)
         tally = _Tally(sum(len(r.response_ids) for r in computed))
         for batch in self._cut(computed):
             self._accumulate(batch.rows, totals, tally)
         lr = float(self.schedule.get_last_lr()[0])
-        grad_norm, skipped = self._apply()
+        grad_norm, skipped = self._apply(tally.loss)
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        if skipped and self.inspector:
+            times = self.skipped_in_a_row
+            self.inspector.skipped(rows, times=times, loss=tally.loss, norm=grad_norm)
         return {
             "loss": tally.loss,
             "grad_norm": grad_norm,
@@ -115,6 +129,7 @@ class Learner:
             "computed_token_share": tally.tokens / max(totals.tokens, 1),
             "skipped_steps": float(skipped),
             **tally.means(),
+            **tally.ratios(),
         }
 
     def _with_effect(self, rows: Sequence[TrainRow]) -> Sequence[TrainRow]:
@@ -162,7 +177,10 @@ class Learner:
         """Add the gradient of one micro-batch to the parameters' ``grad``."""
         logprobs, entropy, mask = self._forward(rows, with_entropy=True)
         leaf = logprobs.detach().requires_grad_()  # (B, T)
-        output = self.loss(_loss_inputs(rows, leaf, mask))
+        inputs = _loss_inputs(rows, leaf, mask)
+        if any(row.old_logprobs is not None for row in rows) and inputs.old_logprobs is not None:
+            tally.log_ratios.append((leaf.detach() - inputs.old_logprobs)[mask].float().cpu())
+        output = self.loss(inputs)
         if output.per_token.shape != mask.shape:
             raise ValueError(
                 f"the loss returned per_token of shape {tuple(output.per_token.shape)}; it must "
@@ -174,8 +192,8 @@ class Learner:
             logprobs.backward(grad)  # type: ignore[no-untyped-call]
         tally.add(scalar, {"token_entropy": entropy, **output.metrics}, mask)
 
-    def _apply(self) -> tuple[float, bool]:
-        """Clip and step, unless the gradient is not finite; return its norm and if skipped."""
+    def _apply(self, loss: float) -> tuple[float, bool]:
+        """Clip and step, unless loss or gradient is not finite; return its norm and if skipped."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -183,7 +201,7 @@ class Learner:
             [p.grad for p in self.parameters if p.grad is not None]
         )
         grad_norm = float(norm)
-        finite = math.isfinite(grad_norm)
+        finite = math.isfinite(grad_norm) and math.isfinite(loss)
         if finite:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
             self.optimizer.step()
@@ -200,6 +218,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "skipped_steps": self.skipped_steps,
+            "skipped_in_a_row": self.skipped_in_a_row,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -207,6 +226,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.skipped_steps = state["skipped_steps"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +244,8 @@ class _Tally:
     """Response tokens that are computed."""
     loss: float = 0.0
     sums: dict[str, float] = field(default_factory=lambda: {"token_entropy": 0.0})
+    log_ratios: list[Tensor] = field(default_factory=list)
+    """log π - log π_old of the tokens computed, (n,) for each micro-batch."""
 
     def add(self, scalar: Tensor, metrics: Mapping[str, Tensor | None], mask: Tensor) -> None:
         self.loss += float(scalar.detach())
@@ -236,6 +258,17 @@ class _Tally:
     def means(self) -> dict[str, float]:
         """Return means over the computed response tokens; 0 where there is no token."""
         return {name: total / max(self.tokens, 1) for name, total in self.sums.items()}
+
+    def ratios(self) -> dict[str, float]:
+        """Return the 99th percentiles (nearest rank) of π/π_old and its inverse, if known."""
+        if not self.log_ratios:
+            return {}
+        ordered = torch.cat(self.log_ratios).sort().values  # (n,)
+        rank = math.ceil(0.99 * len(ordered)) - 1
+        return {
+            "ratio_p99": math.exp(min(float(ordered[rank]), 700.0)),
+            "ratio_inverse_p99": math.exp(min(-float(ordered[len(ordered) - 1 - rank]), 700.0)),
+        }
 
 
 def _gradient(scalar: Tensor, leaf: Tensor, mask: Tensor) -> Tensor:

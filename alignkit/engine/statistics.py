@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
@@ -13,6 +13,9 @@ from alignkit.engine.rollouts import Trajectory
 from alignkit.protocols import Reward
 
 Category = Literal["correct", "format_only", "neither"]
+
+AMISS = ("unparsed", "timed_out")
+"""Parts of a reward that say why there is no verdict; shares of responses, not rewards."""
 
 
 def category(reward: Reward) -> Category:
@@ -32,12 +35,14 @@ def answer_reward(reward: Reward) -> float:
 
 
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Return the means over responses: rewards, tokens, and shares cut or left empty.
+    """Return the means over responses: rewards, tokens, and shares with something amiss.
 
     A reward's part NAME becomes ``NAME_reward``; one it lacks for some responses counts as 0
-    there. Lengths are in tokens, the end-of-sequence token included.
+    there. Lengths are in tokens, the end-of-sequence token included. ``unparsed`` and
+    ``timed_out`` are the shares of verdicts that could not be given, ``identical`` that of
+    responses with the same tokens as another one to the same prompt.
     """
-    names = sorted({name for t in trajectories for name in t.reward.parts})
+    names = sorted({name for t in trajectories for name in t.reward.parts} - {*AMISS})
     return {
         "reward": fmean(t.reward.total for t in trajectories),
         **{
@@ -47,7 +52,21 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "response_length": fmean(len(t.completion.token_ids) for t in trajectories),
         "truncated": fmean(t.truncated for t in trajectories),
         "empty": fmean(t.empty for t in trajectories),
+        "identical": identical(trajectories),
+        **{part: fmean(t.reward.parts.get(part, 0.0) > 0 for t in trajectories) for part in AMISS},
     }
+
+
+def identical(trajectories: Sequence[Trajectory]) -> float:
+    """Return the share of responses whose tokens are also those of another one in their group.
+
+    Responses without a token count as different: they have a share of their own.
+    """
+    said = Counter((t.group_id, t.completion.token_ids) for t in trajectories)
+    return fmean(
+        bool(t.completion.token_ids) and said[t.group_id, t.completion.token_ids] > 1
+        for t in trajectories
+    )
 
 
 def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
@@ -164,8 +183,8 @@ def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     Means over response tokens are weighted by the tokens each step computed, so that they are
     the means over all tokens computed, and ``computed_token_share`` by all its tokens. ``loss``
-    and ``grad_norm`` are plain means over the steps, ``lr`` is the last one, and
-    ``skipped_steps`` is a count. No step gives no metric.
+    and ``grad_norm`` are plain means over the steps, ``lr`` is the last one, percentiles are the
+    largest, and ``skipped_steps`` is a count. No step gives no metric.
     """
     steps = list(steps)
     if not steps:
@@ -182,6 +201,8 @@ def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
             ]
         if name == "lr":
             joined[name] = values[-1]
+        elif name in ("ratio_p99", "ratio_inverse_p99"):
+            joined[name] = max(values)
         elif name in ("skipped_steps", "response_tokens"):
             joined[name] = sum(values)
         elif name in ("loss", "grad_norm"):

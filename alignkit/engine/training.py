@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from alignkit.engine.bookkeeping import Clock, seed_everything
 from alignkit.engine.eval_table import EvalPlan
 from alignkit.engine.evaluation import Evaluator, evaluator_for, response_row
+from alignkit.engine.inspector import Inspector
 from alignkit.engine.learner import Learner
 from alignkit.engine.rollouts import Trajectory, serving
+from alignkit.engine.watch import UNWATCHED, Watcher
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     LossType,
@@ -56,7 +58,10 @@ class Parts:
     plan: EvalPlan | None = None
     """The ``[eval]`` table."""
     trackers: Sequence[Tracker] = ()
+    watch: Watcher = UNWATCHED
+    """The ``[watch]`` table."""
     evaluator: Evaluator | None = field(init=False)
+    inspector: Inspector | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.evaluator = evaluator_for(
@@ -82,12 +87,14 @@ class Parts:
             token_budget=self.token_budget,
             total_steps=total_steps,
             temperature=temperature,
+            inspector=self.inspector,
         )
 
     @contextmanager
     def open(self, run: Run) -> Iterator[Training]:
         """Attach the trackers, seed every generator, and keep the rollout backend running."""
-        run.attach(self.trackers)
+        run.attach([*self.trackers, self.watch])
+        self.inspector = Inspector(run, self.policy.tokenizer, limit=self.watch.nonfinite)
         seed_everything(self.seed)
         with serving(self.backend, self.policy):
             yield Training(self, run)

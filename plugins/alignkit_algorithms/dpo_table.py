@@ -9,6 +9,8 @@ from pydantic import Field
 
 from alignkit import Params
 from alignkit.engine.eval_table import EvalPlan, EvalTable
+from alignkit.engine.watch import UNWATCHED, Watcher
+from alignkit.engine.watch_table import WatchTable
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -73,6 +75,7 @@ class Dpo(Params[Algorithm]):
         reward: RewardFn | None = None,
         rollout: RolloutBackend | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
         from alignkit.engine.training import Parts
@@ -87,6 +90,7 @@ class Dpo(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            watch=watch,
             trackers=trackers,
         )
         return DpoRun(

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from alignkit import Params
 from alignkit.engine.eval_table import EvalPlan, EvalTable
+from alignkit.engine.watch import UNWATCHED, Watcher
+from alignkit.engine.watch_table import WatchTable
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -69,6 +71,7 @@ class ExpertIteration(Params[Algorithm]):
         rollout: RolloutBackend,
         optimizer: Optimizer,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
         from alignkit.engine.training import Parts
@@ -83,6 +86,7 @@ class ExpertIteration(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            watch=watch,
             trackers=trackers,
         )
         return ExpertIterationRun(keys=self, parts=parts, data=data, normalizer=normalizer)

@@ -10,6 +10,8 @@ from pydantic import Field
 from alignkit import Params
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.reference_table import Reference, ReferenceTable
+from alignkit.engine.watch import UNWATCHED, Watcher
+from alignkit.engine.watch_table import WatchTable
 from alignkit.protocols import (
     Advantage,
     Algorithm,
@@ -89,6 +91,7 @@ class Grpo(Params[Algorithm]):
         optimizer: Optimizer,
         reference: Annotated[Reference, ReferenceTable] | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
         from alignkit.engine.training import Parts
@@ -103,6 +106,7 @@ class Grpo(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            watch=watch,
             trackers=trackers,
         )
         return GrpoRun(

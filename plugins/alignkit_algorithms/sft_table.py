@@ -9,6 +9,8 @@ from pydantic import Field
 
 from alignkit import Params
 from alignkit.engine.eval_table import EvalPlan, EvalTable
+from alignkit.engine.watch import UNWATCHED, Watcher
+from alignkit.engine.watch_table import WatchTable
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -72,6 +74,7 @@ class Sft(Params[Algorithm]):
         reward: RewardFn | None = None,
         rollout: RolloutBackend | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
         from alignkit.engine.training import Parts
@@ -86,6 +89,7 @@ class Sft(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            watch=watch,
             trackers=trackers,
         )
         return SftRun(keys=self, parts=parts, data=data, prompt=prompt, normalizer=normalizer)

@@ -1,5 +1,6 @@
 """What is reported of judged responses; numbers worked by hand."""
 
+from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
@@ -10,6 +11,7 @@ from alignkit.engine.statistics import (
     category,
     final_answer,
     graded,
+    identical,
     majority,
     pass_at_k,
     sampled,
@@ -55,7 +57,29 @@ def test_summary_means_over_responses():
         "response_length": 4.0,
         "truncated": pytest.approx(1 / 3),
         "empty": pytest.approx(1 / 3),
+        "identical": 0.0,  # all of different length
+        "unparsed": 0.0,
+        "timed_out": 0.0,
     }
+
+
+def test_what_is_amiss_is_a_share_of_responses_not_a_reward():
+    late = Reward(0.0, {"format": 1.0, "answer": 0.0, "timed_out": 1.0})
+    odd = Reward(0.0, {"format": 1.0, "answer": 0.0, "unparsed": 1.0})
+    plain = response(1.0)
+    got = summary([replace(plain, reward=late), replace(plain, reward=odd), plain, plain])
+    assert (got["timed_out"], got["unparsed"]) == (0.25, 0.25)
+    assert not {"timed_out_reward", "unparsed_reward"} & got.keys()
+
+
+def test_identical_responses_are_counted_within_their_group():
+    said = [
+        response(1.0, length=3), response(1.0, length=3), response(1.0, length=4),
+        response(1.0, length=3, group=1),  # the same tokens, but to another prompt
+        response(1.0, length=0, group=2), response(1.0, length=0, group=2),  # without a token
+    ]  # fmt: skip
+    # 2 of 6; counting repeats only would give 1/6, across groups 3/6, empty ones too 4/6
+    assert identical(said) == pytest.approx(2 / 6)
 
 
 def test_standard_error_counts_examples_not_responses():

@@ -127,7 +127,12 @@ def test_facts_say_how_far_off_policy():
 
 def test_tables_and_documentation():
     slots = slots_of(Grpo, KINDS)
-    assert {n for n, s in slots.items() if not s.required} == {"reference", "eval", "trackers"}
+    assert {n for n, s in slots.items() if not s.required} == {
+        "reference",
+        "eval",
+        "trackers",
+        "watch",
+    }
     assert all(field_docs(Grpo).values())
     assert all(field_docs(ReferenceTable).values())
 

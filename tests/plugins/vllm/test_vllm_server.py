@@ -15,6 +15,7 @@ from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
+from alignkit_vllm.http import Client
 from alignkit_vllm.process import Child, free_port
 from alignkit_vllm.watch import DeadlineError
 
@@ -89,6 +90,19 @@ def test_five_updates_in_a_row_each_reach_the_server(served, policy):
             assert_same(policy, prompt, greedy)
 
 
+def test_the_server_of_a_run_is_local_and_answers_nobody_without_its_key(served):
+    client = served._engine._client
+    assert client.url.startswith("http://127.0.0.1:")
+    asked = {"method": "alignkit_version", "args": [], "timeout": 5}
+    for path, body in [("/collective_rpc", asked), ("/v1/completions", {}), ("/metrics", None)]:
+        with pytest.raises(AlignkitError, match="refuses the key"):
+            Client(client.url, "guessed").post(path, body, 5)
+    command = Path(f"/proc/{served._engine._child.process.pid}/cmdline").read_text()
+    key = client._headers["Authorization"].removeprefix("Bearer ")
+    assert len(key) >= 43
+    assert key not in command
+
+
 def test_many_prompts_come_back_in_order_with_their_seeds(served):
     prompts = [PROMPTS[0][: 1 + i % 30] for i in range(150)]
     how = Sampling(n=2, max_tokens=4, seed=1, step=2)
@@ -156,8 +170,9 @@ def test_without_restarts_the_run_stops_with_the_end_of_the_log(served):
 
 
 def test_a_server_of_somebody_else_is_used_and_taken_back_after_a_restart(
-    policy, tied_folder, tmp_path
+    policy, tied_folder, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("ALIGNKIT_VLLM_KEY", "shared by server and trainer")
     url = f"http://127.0.0.1:{free_port()}"
 
     def somebody_starts_it():

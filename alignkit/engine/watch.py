@@ -1,0 +1,162 @@
+"""Rules about the metrics of a run that say what goes wrong while it still can be helped.
+
+A rule looks at the row of each step. Once its level has been passed so many steps in a row, it
+warns once or stops the run, and says what was seen, since which step, what usually causes it and
+what to turn. Rules whose metric a run does not log say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignkit.errors import AlignkitError
+
+if TYPE_CHECKING:
+    from alignkit.run import Run
+
+Action = Literal["warn", "stop", "off"]
+Side = Literal["above", "below", "below its start times"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One thing to look out for."""
+
+    name: str
+    """Key of the recipe's table [watch] that says what to do about it."""
+    metric: str
+    level: float
+    """In the metric's unit; for "below its start times" a share of the first steps' mean."""
+    side: Side
+    action: Action
+    cause: str
+    remedy: str
+    only_with: str = ""
+    """A metric that must be logged too, or the rule has no meaning."""
+
+
+def bound(rule: Rule, start: float | None) -> float | None:
+    """Return the value not to be passed; None as long as the start is unknown."""
+    if rule.side != "below its start times":
+        return rule.level
+    return None if start is None else rule.level * start
+
+
+def passed(rule: Rule, value: float, limit: float) -> bool:
+    """Whether ``value`` is on the wrong side of ``limit``; what is no number is on neither."""
+    return value > limit if rule.side == "above" else value < limit
+
+
+@dataclass
+class Streak:
+    """What one rule has seen so far."""
+
+    rule: Rule
+    steps: int
+    """Steps in a row that the level must be passed."""
+    start_steps: int
+    """Steps whose mean is the start."""
+    count: int = 0
+    since: int = 0
+    told: bool = False
+    first: list[float] = field(default_factory=list)
+
+    def see(self, step: int, metrics: Mapping[str, float]) -> str:
+        """Take one row; return the message that is due after it, else ""."""
+        rule, value = self.rule, metrics.get(self.rule.metric)
+        if value is None or math.isnan(value) or (rule.only_with and rule.only_with not in metrics):
+            return ""
+        start = sum(self.first) / len(self.first) if len(self.first) == self.start_steps else None
+        limit = bound(rule, start)
+        if start is None:
+            self.first.append(value)
+        if limit is None or not passed(rule, value, limit):
+            self.count = 0
+            return ""
+        self.count += 1
+        self.since = step if self.count == 1 else self.since
+        if self.count < self.steps or self.told:
+            return ""
+        self.told = True
+        return message(rule, value=value, limit=limit, step=step, since=self.since)
+
+
+def message(rule: Rule, *, value: float, limit: float, step: int, since: int) -> str:
+    """Say what was seen, since when, why that is usually so, and what to do."""
+    side = "above" if rule.side == "above" else "below"
+    of_start = f" ({rule.level:g} of its start)" if rule.side == "below its start times" else ""
+    return (
+        f"watch: {rule.metric} is {value:.4g} at step {step} and has been {side} {limit:.4g}"
+        f"{of_start} since step {since}.\n"
+        f"  Usual cause: {rule.cause}.\n"
+        f"  Try: {rule.remedy}.\n"
+        f'  This rule: [watch] {rule.name} = "{rule.action}" (or "warn", "stop", "off").'
+    )
+
+
+class Watcher:
+    """Applies rules to every row that a run logs; a tracker, to be attached after the others."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        *,
+        steps: int = 1,
+        start_steps: int = 1,
+        nonfinite: int = 5,
+    ) -> None:
+        """``nonfinite`` optimizer steps in a row without a finite loss stop the run; 0 = never."""
+        self.nonfinite = nonfinite
+        active = [rule for rule in rules if rule.action != "off"]
+        self._streaks = [Streak(rule, steps, start_steps) for rule in active]
+        self._run: Run | None = None
+
+    def start(self, run: Run, /) -> None:
+        """Catch up, without a word, with what a resumed run had logged."""
+        self._run = run
+        for row in _logged(run.dir / "metrics.jsonl"):
+            list(self.see(int(row.pop("step")), row))
+
+    def see(self, step: int, metrics: Mapping[str, float]) -> Iterator[tuple[Rule, str]]:
+        """Yield each rule that has something to say after this row, and what."""
+        for streak in self._streaks:
+            if said := streak.see(step, metrics):
+                yield streak.rule, said
+
+    def log(self, step: int, metrics: Mapping[str, float], /) -> None:
+        """Warn where a rule says so; AlignkitError where one says to stop."""
+        found = list(self.see(step, metrics))
+        for _, said in found:
+            if self._run is not None:
+                self._run.say(said)
+        stopping = [rule for rule, _ in found if rule.action == "stop"]
+        if stopping:
+            names = ", ".join(f"{r.metric} ({r.name})" for r in stopping)
+            raise AlignkitError(f"stopped by [watch] at step {step}: {names}; see above")
+
+    def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
+        """Look at nothing: the rules are about metrics."""
+
+    def close(self, status: Literal["done", "failed"], /) -> None:
+        """Nothing to close."""
+
+
+UNWATCHED = Watcher()
+"""For an algorithm that is put together by hand: no rule about metrics."""
+
+
+def _logged(path: Path) -> Iterator[dict[str, float]]:
+    """Yield the whole rows of a run's metrics, without those of its values that are null."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # a line cut off by a crash
+            continue
+        yield {name: value for name, value in row.items() if value is not None}
