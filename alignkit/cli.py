@@ -13,7 +13,9 @@ import click
 from alignkit import explain, plugins, recipe, scaffold
 from alignkit.errors import AlignkitError, RunFailed, shown
 from alignkit.kinds import KINDS
+from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import command_line, execute
+from alignkit.run import resume as go_on
 from alignkit.schema import recipe_schema
 
 FILE = click.Path(path_type=Path)
@@ -28,6 +30,9 @@ class Commands(click.Group):
         except AlignkitError as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_status)
+        except Interrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            ctx.exit(interrupted.exit_status)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
@@ -81,6 +86,18 @@ def run(
         click.echo(explain.plan(node, path))
         return
     click.echo(summary(execute(node, path, out, command_line())))
+
+
+@main.command()
+@click.argument("folder", metavar="RUN_DIR", type=FILE)
+@click.option("--allow-changes", is_flag=True, help="Even if code, data or machine have changed.")
+@plugin_option
+def resume(folder: Path, allow_changes: bool, disable: list[str]) -> None:
+    """Go on with the run in RUN_DIR exactly where it stopped."""
+    from alignkit.report.ending import summary
+
+    run = go_on(folder, plugins.load(disable), command_line(), allow_changes=allow_changes)
+    click.echo(summary(run) if run else f"{shown(folder)} is finished; there is nothing to do")
 
 
 @main.command()
@@ -180,14 +197,20 @@ def grade(
 @click.argument("path", metavar="RECIPE", type=FILE)
 @click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top.")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
+@click.option("--like", metavar="RUN_DIR", type=FILE, help="Estimate the time from this run's.")
 @plugin_option
 def explain_recipe(
-    path: Path, overlays: Sequence[Path], overrides: Sequence[str], disable: list[str]
+    path: Path,
+    overlays: Sequence[Path],
+    overrides: Sequence[str],
+    like: Path | None,
+    disable: list[str],
 ) -> None:
     """Say what RECIPE does: its components, formulas and values, and what follows from them."""
     from alignkit.explain.recipes import explained
 
-    click.echo(explained(recipe.load(path, plugins.load(disable), overlays, overrides)))
+    node = recipe.load(path, plugins.load(disable), overlays, overrides)
+    click.echo(explained(node, like))
 
 
 @main.command("list-plugins")

@@ -9,16 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignkit.component import field_docs
+from alignkit.explain import estimate
 from alignkit.recipe import Node, missing
+from alignkit.report.runs import find
 
 FORMULAS = ("advantage", "loss_type", "normalizer")
 """Kinds that are one formula each, written in a function with the component's name."""
 INDENT = "    "
 
 
-def explained(node: Node) -> str:
-    """Return the recipe in plain text: components, formulas, given values with file:line."""
+def explained(node: Node, like: Path | None = None) -> str:
+    """Return the recipe in plain text: components, formulas, given values with file:line.
+
+    ``like`` is the directory of a run that tells how fast this machine is.
+    """
     parts = ["\n".join(_part(part)) for part in node.walk()]
+    run = next(iter(find([like]))) if like else None
+    parts.append("\n".join(["Estimate", *_indented(*estimate.text(node.dump(), run))]))
     if lacking := missing(node):
         parts.append("\n".join(["Missing on this machine", *_indented(*map(str, lacking))]))
     return "\n\n".join(parts)
