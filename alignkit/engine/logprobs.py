@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from alignkit.engine.metering import note_pass
 from alignkit.engine.packed import Packed, attending, can_pack, shared_batches
 from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
@@ -49,10 +50,9 @@ def response_logprobs(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     how = {"temperature": temperature, "with_entropy": with_entropy}
     with policy.autocast():
-        if can_pack(policy.model) and any(row.response_ids for row in rows):
-            logprobs, entropy, mask = _packed(policy, rows, **how)
-        else:
-            logprobs, entropy, mask = _padded(policy, rows, **how)
+        packs = can_pack(policy.model) and any(row.response_ids for row in rows)
+        logprobs, entropy, mask = (_packed if packs else _padded)(policy, rows, **how)
+    note_pass(policy.model, rows, logprobs, shared=packs)
     spread = _spread(entropy, mask) if with_entropy else None
     return _spread(logprobs, mask), spread, mask
 
