@@ -39,7 +39,7 @@ class Lora(Params[LoraSpec]):
     """Train a low-rank adapter instead of the weights (arXiv:2106.09685).
 
     An adapted layer computes W x + (alpha / rank) B A x; only A and B train, in float32.
-    Rollouts use merged weights, ``final/`` holds them, and ``final_adapter/`` the adapter alone,
+    Rollouts use merged weights, ``final/`` holds them, and ``final/adapter/`` the adapter alone,
     as peft loads it. A reference without a table of its own is the model without the adapter
     and takes no memory.
     """

@@ -159,8 +159,8 @@ class CausalPolicy:
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config, generation config and tokenizer to ``folder``.
 
-        A low-rank adapter is merged into the weights, and also written by itself, beside the
-        folder: ``final_adapter/`` goes with ``final/``.
+        A low-rank adapter is merged into the weights, and also written by itself, to
+        ``adapter/`` within the folder.
         """
         with _quiet():
             model = self.adapter.merged_model() if self.adapter else self.model
@@ -168,7 +168,7 @@ class CausalPolicy:
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             if self.adapter:
-                self.adapter.save(folder.with_name(f"{folder.name}_adapter"))
+                self.adapter.save(folder / "adapter")
 
     @property
     def _source(self) -> dict[str, Any]:

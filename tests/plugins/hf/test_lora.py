@@ -121,10 +121,10 @@ def test_saved_merged_and_apart(folder, tmp_path):
     assert torch.allclose(logits(merged), want, atol=1e-5)
     assert not any("lora" in name for name in load_file(tmp_path / "final/model.safetensors"))
     base = AutoModelForCausalLM.from_pretrained(folder)
-    alone = peft.PeftModel.from_pretrained(base, tmp_path / "final_adapter")
+    alone = peft.PeftModel.from_pretrained(base, tmp_path / "final" / "adapter")
     assert torch.allclose(logits(alone), want, atol=1e-5)
     assert not torch.allclose(logits(AutoModelForCausalLM.from_pretrained(folder)), want)
-    size = (tmp_path / "final_adapter" / "adapter_model.safetensors").stat().st_size
+    size = (tmp_path / "final" / "adapter" / "adapter_model.safetensors").stat().st_size
     assert size < (tmp_path / "final" / "model.safetensors").stat().st_size
 
 
