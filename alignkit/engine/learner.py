@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.logprobs import cut, response_logprobs
+from alignkit.engine.shortage import explained
 from alignkit.engine.signal import needs_advantage
 from alignkit.engine.tokens import TrainRow, pad_values
 from alignkit.protocols import LossInputs, LossType, Normalizer, Optimizer, Policy, StepTotals
@@ -189,7 +190,8 @@ class Learner:
         scalar = self.normalizer(output.per_token, mask, totals=totals)
         grad = _gradient(scalar, leaf, mask)
         if bool(grad.any()):  # NaN counts as nonzero: it must reach the check in _apply
-            logprobs.backward(grad)  # type: ignore[no-untyped-call]
+            with explained(self.policy, rows):
+                logprobs.backward(grad)  # type: ignore[no-untyped-call]
         tally.add(scalar, {"token_entropy": entropy, **output.metrics}, mask)
 
     def _apply(self, loss: float) -> tuple[float, bool]:
