@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from alignkit.engine.metering import note_pass
 from alignkit.engine.packed import Packed, attending, can_pack, shared_batches
+from alignkit.engine.shortage import explained
 from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def response_logprobs(
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     how = {"temperature": temperature, "with_entropy": with_entropy}
-    with policy.autocast():
+    with policy.autocast(), explained(policy, rows):
         packs = can_pack(policy.model) and any(row.response_ids for row in rows)
         logprobs, entropy, mask = (_packed if packs else _padded)(policy, rows, **how)
     note_pass(policy.model, rows, logprobs, shared=packs)
