@@ -185,6 +185,26 @@ class RowCache(Cache):
         self.cursor.longest = longest
         return self
 
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store the new token of each row and attend to what the row holds by now.
+
+        Args:
+            layer: which.
+            query: (B, heads, head size), scaled.
+            key: (B, key-value heads, head size), as is ``value``.
+
+        Returns:
+            (B, heads, head size).
+        """
+        keys, values = self.held[layer].update(key[:, :, None], value[:, :, None])
+        rows, heads, size = query.shape
+        query = query.view(rows, keys.shape[1], -1, size).to(keys.dtype)
+        scores = (query @ keys.transpose(-1, -2)).float()  # (B, K, heads per K, longest)
+        if rows > 1:
+            past = ~visible(self.cursor.write, self.cursor.longest, None)
+            scores.masked_fill_(past, -torch.inf)
+        return (scores.softmax(-1).to(values.dtype) @ values).view(rows, heads, size)
+
 
 def _held_type(keys: Tensor) -> torch.dtype:
     """Return the type to hold keys and values in.

@@ -105,6 +105,7 @@ class Decoding:
 
         While the caller has the turn, the model and torch's modes are as the caller left them.
         """
+        self.forward.refresh()
         self.groups = self._groups(prompts)
         self._allocate(self.groups)
         self.complete = [i for i, group in enumerate(self.groups) if not group.limit]

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from alignkit.errors import AlignkitError
 from alignkit_hf import shared
 from alignkit_hf.cache import PromptKV, RowCache, visible
+from alignkit_hf.fused import Fused, is_usual
 from alignkit_hf.probe import working_cache
 
 if TYPE_CHECKING:
@@ -39,7 +40,20 @@ class Forward:
         self.windows = _windows(self.config, policy.name)
         with self.ready():
             self.head = _linear_head(self.model)
-        self.works_with = working_cache(self)
+        self.fused: Fused | None = None
+        self.fuses = self.device.type == "cpu" and is_usual(self.model)
+        self.fuses = self.fuses and not any(self.windows.values())
+        self.works_with, self.fuses = working_cache(self)
+
+    def refresh(self) -> None:
+        """Take over the model's present weights; needed before decoding once they have changed."""
+        with self.ready():
+            plain = not torch.is_autocast_enabled(self.device.type)
+            self.fused = Fused(self.model) if self.fuses and plain else None
+
+    def release(self) -> None:
+        """Drop what was laid out for decoding."""
+        self.fused = None
 
     def cache_type(self, responses: int, longest: int) -> type[RowCache]:
         """Return the cache for so many responses, with their prompts up to ``longest`` tokens.
@@ -126,6 +140,8 @@ class Forward:
             cache: what came before them; gains one token per row.
         """
         cache.point(positions, drawn, longest)
+        if self.fused is not None:
+            return self.fused.step(tokens, positions, cache)
         given = {"position_ids": positions[:, None], "past_key_values": cache, "use_cache": True}
         if isinstance(cache, shared.SharedCache):
             self._attend_with(shared.NAME)

@@ -25,8 +25,8 @@ _NEXT = ([1, 2, 3], [3, 1, 2])
 """The tokens fed to the rows, step by step."""
 
 
-def working_cache(forward: Forward) -> type[RowCache]:
-    """Return the better of the caches that ``forward``'s model decodes right with.
+def working_cache(forward: Forward) -> tuple[type[RowCache], bool]:
+    """Return the best way ``forward``'s model decodes right: which cache, and whether fused.
 
     Raises:
         AlignkitError: it decodes right with none.
@@ -34,13 +34,20 @@ def working_cache(forward: Forward) -> type[RowCache]:
     errors: list[float] = []
     with forward.ready():
         expected = _without_cache(forward)
+        if forward.fuses:
+            forward.refresh()
+            caches = (SharedCache, RowCache)
+            fused = [_error(_decoded(forward, cache), expected) for cache in caches]
+            forward.release()
+            if max(fused) <= _tolerance(forward):
+                return SharedCache, True
         for cache_type in (SharedCache, RowCache):
             try:
                 errors.append(_error(_decoded(forward, cache_type), expected))
             except UnsupportedAttentionError:
                 continue
             if errors[-1] <= _tolerance(forward):
-                return cache_type
+                return cache_type, False
     raise AlignkitError(
         f"the hf rollout backend cannot sample from {forward.policy.name}: with a key-value cache "
         f"its logits differ by a share of {errors[-1]:.2g} from those without; use another backend"

@@ -1,14 +1,10 @@
 """Decoding with each prompt's keys and values held once for all its responses.
 
-A new token attends to its prompt and to its own response apart, and the two are put together
-by their softmax normalisers, which is exact:
-
-    out = (e^(a - m) A + e^(b - m) B) / (e^(a - m) za + e^(b - m) zb),    m = max(a, b)
-
-with a, b the largest scores, A, B the weighted sums of values and za, zb the sums of weights of
-the two parts, each relative to its own largest score. The prompt part is one matrix product per
-prompt for all its responses, so a prompt is read from memory once per step instead of once per
-response. The decomposition is that of Hydragen (arXiv:2402.05099, section 3.1).
+A new token's scores with its prompt and with its own response are computed apart, normalised by
+one softmax, and weight the values of both: that is attention to the whole row. The prompt part is
+one matrix product per prompt for all its responses, so a prompt is read from memory once per step
+instead of once per response, as in Hydragen (arXiv:2402.05099, section 3.1). The scores of the
+two parts lie side by side here, so nothing needs to be put together by normalisers.
 """
 
 from __future__ import annotations
@@ -60,9 +56,23 @@ class Seating:
     table is 0 .. B - 1 as it stands."""
     place_of: Tensor
     """(B,) each row's place in the table."""
-    prompt_mask: Tensor | None
-    """(prompts, 1, 1, longest prompt) 0 or -inf; None if all prompts are equally long."""
+    prompt_mask: Tensor
+    """(B, longest prompt) bool, True past the end of each row's prompt."""
     longest_prompt: int
+
+    def to_table(self, rows: Tensor, prompts: int) -> Tensor:
+        """Bring (B, K, share, X) into (prompts, K, width * share, X)."""
+        _, kv_heads, share, size = rows.shape
+        placed = rows if self.row_at is None else rows[self.row_at]
+        table = placed.view(prompts, self.width, kv_heads, share, size).transpose(1, 2)
+        return table.reshape(prompts, kv_heads, self.width * share, size)
+
+    def to_rows(self, table: Tensor, share: int) -> Tensor:
+        """Undo :meth:`to_table`."""
+        prompts, kv_heads, _, size = table.shape
+        table = table.view(prompts, kv_heads, self.width, share, size).transpose(1, 2)
+        rows = table.reshape(prompts * self.width, kv_heads, share, size)
+        return rows if self.row_at is None else rows[self.place_of]
 
     @classmethod
     def of(cls, slots: Tensor, lengths: Tensor) -> Seating:
@@ -81,13 +91,12 @@ class Seating:
         straight = torch.arange(len(row_at), device=slots.device)
         in_order = len(row_at) == len(slots) and bool((row_at == straight).all())
         longest = int(lengths.max())
-        past = torch.arange(longest, device=slots.device) >= lengths[:, None]
-        mask = torch.zeros(past.shape, device=slots.device).masked_fill_(past, -torch.inf)
+        past = torch.arange(longest, device=slots.device) >= lengths[slots][:, None]
         return cls(
             width=width,
             row_at=None if in_order else row_at,
             place_of=place,
-            prompt_mask=mask[:, None, None] if bool(past.any()) else None,
+            prompt_mask=past,
             longest_prompt=longest,
         )
 
@@ -176,7 +185,8 @@ class SharedCache(RowCache):
         running = len(drawn)
         if self.seating is None or len(self.seating.place_of) != running:
             self.seating = Seating.of(self.slots[:running], self.lengths[: len(self.prompts)])
-        past = torch.arange(longest, device=drawn.device) >= drawn[:, None]
+        own = torch.arange(longest, device=drawn.device) >= drawn[:, None]
+        past = torch.cat([self.seating.prompt_mask, own], 1)
         self.mask = torch.zeros(past.shape, device=drawn.device).masked_fill_(past, -torch.inf)
         return self
 
@@ -195,6 +205,38 @@ class SharedCache(RowCache):
         """Store one new token per running row and note the layer for the attention function."""
         self.current = self.held[layer_idx]
         return self.current.update(key_states, value_states)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See :meth:`RowCache.attend`."""
+        keys, values = self.update(key[:, :, None], value[:, :, None], layer)
+        return self.attention(query, keys, values)
+
+    def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend from each row's new token to its prompt and its response.
+
+        Args:
+            query: (B, heads, head size), scaled.
+            keys: (B, key-value heads, longest response, head size), as are ``values``.
+
+        Returns:
+            (B, heads, head size).
+        """
+        assert self.seating is not None
+        assert self.mask is not None
+        rows, heads, size = query.shape
+        kv_heads, count = keys.shape[1], len(self.prompts)
+        share, longest = heads // kv_heads, self.seating.longest_prompt
+        query = query.view(rows, kv_heads, share, size).to(keys.dtype)
+        prompt_keys = self.current.prompt_keys[:count, :, :longest]
+        table = self.seating.to_table(query, count) @ prompt_keys.transpose(-1, -2)
+        prompt_scores = self.seating.to_rows(table, share)  # (B, K, share, longest prompt)
+        scores = torch.cat([prompt_scores, query @ keys.transpose(-1, -2)], -1).float()
+        weights = scores.add_(self.mask[:, None, None]).softmax(-1).to(values.dtype)
+        to_prompt, to_own = weights[..., :longest], weights[..., longest:]
+        table = self.seating.to_table(to_prompt, count)
+        of_prompt = table @ self.current.prompt_values[:count, :, :longest]
+        seen: Tensor = (to_own @ values).add_(self.seating.to_rows(of_prompt, share))
+        return seen.view(rows, heads, size)
 
 
 def attention(
@@ -226,61 +268,9 @@ def attention(
         raise UnsupportedAttentionError(
             str(sorted(k for k in _UNKNOWN if kwargs.get(k) is not None))
         )
-    cache = _ACTIVE.get()
-    rows, heads, _, size = query.shape
-    query = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
-    query = (query * (size**-0.5 if scaling is None else scaling)).to(key.dtype)
-    assert cache.mask is not None
-    own = _part(query, key, value, cache.mask[:, None, None])
-    prompt = _prompt_part(query, cache)
-    top = torch.maximum(own.top, prompt.top)
-    a, b = (own.top - top).exp_(), (prompt.top - top).exp_()
-    total = own.total * a + prompt.total * b
-    out = (own.values * (a / total)).add_(prompt.values * (b / total))
-    return out.to(value.dtype).reshape(rows, 1, heads, size), None
-
-
-@dataclass(slots=True)
-class _Part:
-    """Attention to some of the keys: not yet divided by ``total``."""
-
-    values: Tensor
-    """(..., head size) sum of e^(score - top) value."""
-    total: Tensor
-    """(..., 1) sum of e^(score - top)."""
-    top: Tensor
-    """(..., 1) largest score."""
-
-
-def _part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> _Part:
-    scores = (query @ key.transpose(-1, -2)).float()
-    if mask is not None:
-        scores += mask
-    top = scores.amax(dim=-1, keepdim=True)
-    weights = scores.sub_(top).exp_()
-    return _Part((weights.to(value.dtype) @ value).float(), weights.sum(-1, keepdim=True), top)
-
-
-def _prompt_part(query: Tensor, cache: SharedCache) -> _Part:
-    """Attend from (B, key-value heads, heads per key-value head, head size) to the prompts."""
-    seats, layer, prompts = cache.seating, cache.current, len(cache.prompts)
-    assert seats is not None
-    kv_heads, share, size = query.shape[1:]
-    placed = query if seats.row_at is None else query[seats.row_at]
-    placed = placed.view(prompts, seats.width, kv_heads, share, size).transpose(1, 2)
-    part = _part(
-        placed.reshape(prompts, kv_heads, seats.width * share, size),
-        layer.prompt_keys[:prompts, :, : seats.longest_prompt],
-        layer.prompt_values[:prompts, :, : seats.longest_prompt],
-        seats.prompt_mask,
-    )
-
-    def by_row(table: Tensor) -> Tensor:
-        table = table.view(prompts, kv_heads, seats.width, share, -1).transpose(1, 2)
-        table = table.reshape(prompts * seats.width, kv_heads, share, -1)
-        return table if seats.row_at is None else table[seats.place_of]
-
-    return _Part(by_row(part.values), by_row(part.total), by_row(part.top))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    seen = _ACTIVE.get().attention(query[:, :, 0] * scale, key, value)  # (B, heads, head size)
+    return seen[:, None], None
 
 
 AttentionInterface.register(NAME, attention)

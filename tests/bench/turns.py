@@ -57,7 +57,8 @@ class Worker:
         command = [python, str(HERE / script), json.dumps(case.dict()), folder]
         environment = os.environ | {
             "OMP_NUM_THREADS": str(options["threads"]),
-            "OMP_WAIT_POLICY": "passive",  # spinning threads collapse on a busy machine
+            "OMP_WAIT_POLICY": "passive",  # threads that spin for long collapse on a busy machine
+            "GOMP_SPINCOUNT": "10000",  # yet waking a sleeping one takes as long as a small product
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }

@@ -19,6 +19,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from alignkit import AlignkitError
@@ -45,7 +47,13 @@ MODELS = {
         Qwen2Config,
         SIZES | WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
     ),
+    "qwen3, norms on heads": (Qwen3ForCausalLM, Qwen3Config, SIZES | {"head_dim": 8}),
     "llama": (LlamaForCausalLM, LlamaConfig, SIZES),
+    "llama, stretched positions": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
     "mistral, all layers with a window": (MistralForCausalLM, MistralConfig, SIZES | WINDOW),
     "gemma2, capped scores and logits": (Gemma2ForCausalLM, Gemma2Config, SIZES | {"head_dim": 8}),
     "gpt2": (
