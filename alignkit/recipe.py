@@ -191,7 +191,7 @@ class _Resolver:
 
     def located(self, value: Any, schema: type[Params[Any]], name: str, key: Key) -> Any:
         """Make a path relative to the file it stands in absolute; it must exist."""
-        mark = next((m for m in _marks(schema, name) if isinstance(m, FromRecipe)), None)
+        mark = next((m for m in marks(schema, name) if isinstance(m, FromRecipe)), None)
         if mark is None or not isinstance(value, str) or (mark.or_name and not value):
             return value
         origin = self.document.origin((*key, name))
@@ -280,7 +280,7 @@ class _Resolver:
             )
 
 
-def _marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
+def marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
     """Yield the annotations of a field, those of ``X | None`` fields included."""
     info = schema.model_fields[name]
     yield from info.metadata

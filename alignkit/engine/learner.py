@@ -20,7 +20,7 @@ What is done the same way for every algorithm, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,8 @@ class Learner:
         self.inspector = inspector
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
+        self.pause: Callable[[], None] = lambda: None
+        """Called before each micro-batch of a step; what it raises leaves the weights alone."""
         self._flat: dict[frozenset[str], bool] = {}
 
     def logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor]:
@@ -115,6 +117,7 @@ class Learner:
         computed = self._with_effect(rows)
         tally = _Tally(sum(len(r.response_ids) for r in computed))
         for batch in self._cut(computed):
+            self.pause()
             self._accumulate(batch.rows, totals, tally)
         lr = float(self.schedule.get_last_lr()[0])
         grad_norm, skipped = self._apply(tally.loss)

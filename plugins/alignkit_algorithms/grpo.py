@@ -44,7 +44,7 @@ from alignkit.engine.rollouts import Trajectory, check_groups, shuffled, to_row
 from alignkit.engine.sampler import Sampler
 from alignkit.engine.statistics import prefixed, summary, update_means
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training
+from alignkit.engine.training import Parts, Training, stateful
 from alignkit.protocols import Advantage, Dataset, LossType, Normalizer
 
 if TYPE_CHECKING:
@@ -72,7 +72,13 @@ class GrpoRun:
     def _train(self, training: Training) -> dict[str, float]:
         sampler = Sampler(self.parts, self.data, group_size=self.keys.group_size)
         learner, frozen = self._learner(sampler.temperature), self._frozen()
-        for step in training.steps(self.keys.n_steps, learner, state={"sampler": sampler}):
+        state = stateful(
+            sampler=sampler,
+            advantage=self.advantage,
+            loss=self.loss,
+            normalizer=self.normalizer,
+        )
+        for step in training.steps(self.keys.n_steps, learner, state=state):
             sampled, rows = training.once(lambda: self._batch(training, sampler, learner, frozen))
             updates = training.updates(
                 partial(learner.step, batch) for batch in self._batches(rows, step)

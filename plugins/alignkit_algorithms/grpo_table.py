@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit import Params
+from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.reference_table import Reference, ReferenceTable
 from alignkit.engine.watch import UNWATCHED, Watcher
@@ -91,6 +92,7 @@ class Grpo(Params[Algorithm]):
         optimizer: Optimizer,
         reference: Annotated[Reference, ReferenceTable] | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        checkpoint: Annotated[CheckpointPlan, CheckpointTable] | None = None,
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
@@ -106,6 +108,7 @@ class Grpo(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            checkpoint=checkpoint,
             watch=watch,
             trackers=trackers,
         )
