@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import record_function
+
+from alignkit.engine.metering import Meter
 
 
 def seed_everything(seed: int) -> None:
@@ -44,13 +47,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.meter = Meter()
+        """Counts what is computed while "update" is timed."""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Count the block's duration under ``name``, also when it raises."""
         start = perf_counter()
+        counted = self.meter.counting() if name == "update" else nullcontext()
         try:
-            yield
+            with counted, record_function(f"alignkit/{name}"):  # seen by --profile
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.logprobs import cut, response_logprobs
+from alignkit.engine.metering import note_rows
 from alignkit.engine.shortage import explained
 from alignkit.engine.signal import needs_advantage
 from alignkit.engine.tokens import TrainRow, pad_values
@@ -111,6 +112,7 @@ class Learner:
         """
         if not rows:
             raise ValueError("an optimizer step needs at least one row")
+        note_rows(rows)
         if self.inspector:
             self.inspector.before(rows)
         totals = StepTotals(len(rows), sum(len(r.response_ids) for r in rows))

@@ -37,6 +37,7 @@ from alignkit.engine.eval_table import EvalPlan
 from alignkit.engine.evaluation import Evaluator, evaluator_for, response_row
 from alignkit.engine.inspector import Inspector
 from alignkit.engine.learner import Learner
+from alignkit.engine.metering import throughput
 from alignkit.engine.rollouts import Trajectory, serving
 from alignkit.engine.saver import Saver, Stateful
 from alignkit.engine.watch import UNWATCHED, Watcher
@@ -226,8 +227,11 @@ class Training:
 
     def end_step(self, metrics: Mapping[str, float]) -> None:
         """Evaluate if it is time to, and log the step's row, with the seconds it took."""
+        speed = throughput(
+            self.clock.meter, self.clock.seconds.get("update", 0.0), self.parts.policy
+        )
         measured = self._evaluate()
-        self._log({**metrics, **self.clock.metrics(), **measured})
+        self._log({**metrics, **speed, **self.clock.metrics(), **measured})
 
     def finish(self) -> dict[str, float]:
         """Leave the policy in ``final/``, whole or not at all; return the last row of metrics."""

@@ -125,8 +125,14 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def is_measured(metric: str) -> bool:
+    """Whether a metric depends on the machine's speed and memory, so that no two runs agree."""
+    speed = ("time", "train/tokens_per_second", "train/mfu")
+    return metric in speed or metric.startswith(("time/", "memory/"))
+
+
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k != "time" and not k.startswith("time/")}
+    return {k: v for k, v in row.items() if not is_measured(k)}
 
 
 CHECKS: tuple[Check, ...] = (

@@ -84,6 +84,10 @@ class HfPolicy(Params[Policy]):
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """What counts as all the device can do, in 10^12 floating-point operations a second, for
+    ``train/mfu``. Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Only for sources you trust."""
 
