@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -29,6 +29,8 @@ from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.plugins import Registry
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, load, missing
+from alignkit.security.code import announcement
+from alignkit.security.secrets import only_secrets, redact, redact_text
 
 Status = Literal["done", "failed"]
 
@@ -73,7 +75,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line the user should see."""
-        self.printer(text)
+        self.printer(redact_text(text))
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -137,7 +139,7 @@ def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) 
     """
     folder = _folder(out, recipe)
     algorithm = _built(node)
-    plan = node.dump()
+    plan = redact(node.dump())
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         manifest = Manifest.new(folder, node, recipe, command)
@@ -148,18 +150,25 @@ def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) 
 
 
 def resume(
-    folder: Path, registry: Registry, command: Sequence[str], *, allow_changes: bool = False
+    folder: Path,
+    registry: Registry,
+    command: Sequence[str],
+    *,
+    allow_changes: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Run | None:
     """Go on with a run that was ended before its end; None if it is done.
 
-    Raises AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
+    ``secrets`` are the ``key=value`` that the record of the recipe leaves out. Raises
+    AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
     :func:`execute`. Nothing in the directory is touched before everything is built.
     """
     folder = folder.absolute()
     manifest = past.manifest_of(folder)
     if manifest.facts.get("status") == "done":
         return None
-    node = load(folder / RECIPE, registry)
+    only_secrets(folder / RECIPE, secrets)
+    node = load(folder / RECIPE, registry, (), secrets)
     with locked(folder):
         here = machine()
         changed = past.changes(folder, node, here)
@@ -176,7 +185,7 @@ def resume(
         name = start.checkpoint.name if start.checkpoint else None
         first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
         manifest.resumed(command, first)
-        run = Run(folder, node.dump(), start)
+        run = Run(folder, redact(node.dump()), start)
         run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
         return _carry_out(algorithm, run, manifest)
 
@@ -184,6 +193,8 @@ def resume(
 def _built(node: Node) -> Algorithm:
     if lacking := missing(node):
         raise RecipeError(lacking)
+    if foreign := announcement(node):
+        print(foreign, flush=True)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve busy machines
     algorithm: Algorithm = node.build()
     return algorithm
@@ -209,10 +220,10 @@ def _carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     except AlignkitError as error:
         raise RunFailed(f"{error}\nthe run failed; its directory is {folder}") from error
     except Exception as error:
-        (run.dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunFailed(
-            f"{traceback.format_exc()}\nthe run failed; its directory is {folder}"
-        ) from error
+        said = redact_text(traceback.format_exc())
+        with suppress(OSError):  # the disk may be what failed
+            (run.dir / "error.txt").write_text(said, encoding="utf-8")
+        raise RunFailed(f"{said}\nthe run failed; its directory is {folder}") from error
     finally:
         run.close("done" if status == "done" else "failed")
         manifest.close(status, run.elapsed(), result)

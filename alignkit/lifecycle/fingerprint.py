@@ -20,6 +20,7 @@ import alignkit
 from alignkit.component import FromRecipe
 from alignkit.lifecycle.checkpoints import file_sum
 from alignkit.recipe import Node, marks
+from alignkit.security.secrets import redact
 
 NAME = "fingerprint.json"
 HARMLESS = ("trackers", "checkpoint", "watch")
@@ -63,7 +64,7 @@ def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
 def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
     if node.kind:
         recipe[".".join((*node.key, "use"))] = _sum(node.use)
-    values = node.params.model_dump(mode="json")
+    values = redact(node.params.model_dump(mode="json"))  # a sum of a short secret tells it
     for name, value in values.items():
         key = ".".join((*node.key, name))
         mark = next((m for m in marks(type(node.params), name) if isinstance(m, FromRecipe)), None)

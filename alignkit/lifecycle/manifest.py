@@ -15,6 +15,8 @@ from typing import Any
 
 from alignkit.lifecycle.files import write_json
 from alignkit.recipe import Node
+from alignkit.security.code import foreign_code
+from alignkit.security.secrets import redact, redact_command
 
 NAME = "manifest.json"
 PACKAGES = (
@@ -36,10 +38,11 @@ class Manifest:
         facts = {
             "status": "running",
             "started": now(),
-            "command": list(command),
+            "command": redact_command(command),
             "recipe": str(recipe.absolute()),
             "seed": getattr(node.params, "seed", None),
-            "components": [_component(n) for n in node.walk() if n.kind],
+            "components": redact([_component(n) for n in node.walk() if n.kind]),
+            "foreign_code": foreign_code(node),
             "git": git(recipe.absolute().parent),
             **machine(),
         }
@@ -56,7 +59,10 @@ class Manifest:
 
     def resumed(self, command: Sequence[str], start: Mapping[str, Any]) -> None:
         """Note that the run goes on, from where and with what changes."""
-        resumes = [*self.facts.get("resumes", []), {"at": now(), "command": list(command), **start}]
+        resumes = [
+            *self.facts.get("resumes", []),
+            {"at": now(), "command": redact_command(command), **start},
+        ]
         self.facts |= {"status": "running", "resumes": resumes}
         self.write()
 

@@ -33,7 +33,8 @@ class WandbTracker:
             dir=run.dir,
             config=dict(run.plan),
             mode=self._mode or default_mode(),
-            settings=wandb.Settings(console="off", silent=True),
+            # Its own record of the command line and the git remote would hold their secrets.
+            settings=wandb.Settings(console="off", silent=True, x_disable_meta=True),
             **given,
         )
         for step in ("train_step", "eval_step"):
