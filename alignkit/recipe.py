@@ -15,7 +15,7 @@ from alignkit.component import FromRecipe, Params, Slot, slots_of
 from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
 from alignkit.kinds import KINDS
 from alignkit.plugins import Plugin, Registry
-from alignkit.shipped import PREFIX, path_from
+from alignkit.shipped import PREFIX, exists, path_from
 from alignkit.toml import Document, Key, read
 
 
@@ -196,10 +196,11 @@ class _Resolver:
             return value
         origin = self.document.origin((*key, name))
         base = origin.file.parent if origin.file else Path.cwd()
-        path = path_from(value, base).resolve()
-        if mark.new or path.exists():
+        path = path_from(value, base)
+        if mark.new or exists(path):
             return str(path)
-        if not mark.or_name or value.startswith((".", "/", "~", PREFIX)):
+        no_name = value.startswith((".", "/", "~", PREFIX)) or len(value) > 255 or "\0" in value
+        if not mark.or_name or no_name:
             self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
         return value
 

@@ -172,8 +172,13 @@ def _missing_files(folder: Path) -> Iterator[str]:
         yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
     if not has(*_WEIGHTS):
         yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
-    if lost := _missing_shards(folder):
-        yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
+    try:
+        lost = _missing_shards(folder)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        yield f"{folder} has an index of weights that cannot be read: {error!r}"
+    else:
+        if lost:
+            yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
     if not has(*_TOKENIZERS):
         yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
 
