@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["online", "offline"]
 
+UPLOAD = 600.0
+"""Seconds at the end of a run to wait for what is not uploaded yet; it is on the disk too."""
+
 
 class WandbTracker:
     """Logs metrics and samples; see :class:`alignkit_trackers.Wandb`."""
@@ -26,15 +29,24 @@ class WandbTracker:
 
     def start(self, run: Run, /) -> None:
         """Open the run below the run directory and tell where it is."""
+        self._say = run.say
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
         given = {"name": run.name, **self._settings}
-        self._run = wandb.init(
+        self._run = _opened(
+            run,
+            self._mode or default_mode(),
             dir=run.dir,
             config=dict(run.plan),
             mode=self._mode or default_mode(),
             # Its own record of the command line and the git remote would hold their secrets.
-            settings=wandb.Settings(console="off", silent=True, x_disable_meta=True),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                x_disable_meta=True,
+                finish_timeout=UPLOAD,
+                finish_timeout_raises=True,
+            ),
             **given,
         )
         for step in ("train_step", "eval_step"):
@@ -61,12 +73,30 @@ class WandbTracker:
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Finish the run, marked as failed if it did."""
-        self._run.finish(exit_code=0 if status == "done" else 1)
+        folder = Path(self._run.dir).parent
+        try:
+            self._run.finish(exit_code=0 if status == "done" else 1)
+        except TimeoutError:
+            self._say(f"wandb did not take all within {UPLOAD:g} s; later: wandb sync {folder}")
 
 
 def _steps(step: int, names: Mapping[str, Any] | Sequence[str]) -> dict[str, int]:
     parts = {name.partition("/")[0] for name in names}
     return {"train_step": step} | ({"eval_step": step} if "eval" in parts else {})
+
+
+def _opened(run: Run, mode: Mode | None, **given: Any) -> Any:
+    """Start a wandb run, offline where the server cannot be reached or refuses the key."""
+    wandb: Any = import_module("wandb")
+
+    try:
+        return wandb.init(mode=mode, **given)
+    except wandb.Error as error:
+        if mode == "offline":
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        run.say(f"wandb cannot be used online: {reason}; training goes on, logged offline")
+        return wandb.init(mode="offline", **given)
 
 
 def default_mode() -> Mode | None:
