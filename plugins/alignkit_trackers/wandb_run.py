@@ -38,7 +38,6 @@ class WandbTracker:
             self._mode or default_mode(),
             dir=run.dir,
             config=dict(run.plan),
-            mode=self._mode or default_mode(),
             # Its own record of the command line and the git remote would hold their secrets.
             settings=wandb.Settings(
                 console="off",
