@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -19,7 +19,7 @@ import tomli_w
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, shown
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.files import write_json, write_whole
+from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
@@ -140,7 +140,10 @@ def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) 
     folder = _folder(out, recipe)
     algorithm = _built(node)
     plan = redact(node.dump())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AlignkitError(f"cannot make {shown(folder)}: {error.strerror}") from error
     with locked(folder):
         manifest = Manifest.new(folder, node, recipe, command)
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
@@ -219,15 +222,28 @@ def _carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         raise
     except AlignkitError as error:
         raise RunFailed(f"{error}\nthe run failed; its directory is {folder}") from error
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise _crashed(run, folder) from error
+        said = no_room(run.dir, error)
+        raise RunFailed(f"{said}\nfree some, then: alignkit resume {folder}") from error
     except Exception as error:
-        said = redact_text(traceback.format_exc())
-        with suppress(OSError):  # the disk may be what failed
-            (run.dir / "error.txt").write_text(said, encoding="utf-8")
-        raise RunFailed(f"{said}\nthe run failed; its directory is {folder}") from error
+        raise _crashed(run, folder) from error
     finally:
-        run.close("done" if status == "done" else "failed")
-        manifest.close(status, run.elapsed(), result)
+        # Where the disk failed, what it was to hold of the end cannot be written either.
+        with suppress(OSError) if status == "failed" else nullcontext():
+            run.close("done" if status == "done" else "failed")
+        with suppress(OSError) if status == "failed" else nullcontext():
+            manifest.close(status, run.elapsed(), result)
     return run
+
+
+def _crashed(run: Run, folder: str) -> RunFailed:
+    """Keep the present traceback in the run directory, and return it as the reason."""
+    said = redact_text(traceback.format_exc())
+    with suppress(OSError):
+        (run.dir / "error.txt").write_text(said, encoding="utf-8")
+    return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
 
 
 def _folder(out: Path | None, recipe: Path) -> Path:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from alignkit.errors import shown
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""Errors of a disk that is full, over its quota or read-only, and of a limit on file sizes."""
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -23,6 +29,15 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON; see :func:`write_whole`."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def no_room(folder: Path, error: OSError) -> str:
+    """Return what to say when nothing more can be written to ``folder``."""
+    free = shutil.disk_usage(folder).free
+    return (
+        f"cannot write to {shown(folder)}: {error.strerror}; {free:,} bytes are free there. "
+        f"What was saved before is whole"
+    )
 
 
 def sync_folder(folder: Path) -> None:
