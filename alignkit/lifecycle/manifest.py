@@ -17,6 +17,8 @@ from alignkit.lifecycle.files import write_json
 from alignkit.recipe import Node
 from alignkit.security.code import foreign_code
 from alignkit.security.secrets import redact, redact_command
+from alignkit.security.code import foreign_code
+from alignkit.security.secrets import redact, redact_command
 
 NAME = "manifest.json"
 PACKAGES = (
@@ -73,11 +75,11 @@ class Manifest:
         self.write()
 
 
-def machine() -> dict[str, Any]:
-    """Return versions and hardware."""
+def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return versions and hardware, as a process with that environment finds them."""
     return {
         "versions": {"python": platform.python_version()} | _versions(),
-        "hardware": _hardware(),
+        "hardware": _hardware(environment),
     }
 
 
@@ -117,7 +119,7 @@ def git(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
     gpus = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -125,7 +127,7 @@ def _hardware() -> dict[str, Any]:
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()}",
         "cpus": os.cpu_count(),
-        "threads": _threads(),
+        "threads": _threads(environment),
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus.splitlines() if gpus else [],
     }
@@ -140,9 +142,9 @@ def _cpu() -> str:
     return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
-def _threads() -> int:
+def _threads(environment: Mapping[str, str]) -> int:
     """Return the threads torch will compute with: they decide how sums are split."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    given = environment.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() else len(os.sched_getaffinity(0))
 
 

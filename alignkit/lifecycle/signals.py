@@ -28,12 +28,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(cause)
         self.cause = cause
         self.exit_status = exit_status
-        self.folder = ""
-        """The run directory, for the message."""
+        self.remedy = "nothing was saved"
+        """How it is gone on with, for the message."""
 
     def __str__(self) -> str:
         """Say why the run ended and how it is gone on with."""
-        return f"{self.state} by {self.cause}; go on with: alignkit resume {self.folder}"
+        return f"{self.state} by {self.cause}; {self.remedy}"
 
     @property
     def state(self) -> Literal["interrupted", "stopped"]:

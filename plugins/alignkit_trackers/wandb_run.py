@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import netrc
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from alignkit_trackers.delivered import Delivered
 from alignkit_trackers.values import sample_table
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ class WandbTracker:
         self._say = run.say
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
-        given = {"name": run.name, **self._settings}
+        self._delivered = Delivered(run, "wandb")
+        given = {"name": run.name, "id": _id(run), "resume": "allow", **self._settings}
         self._run = _opened(
             run,
             self._mode or default_mode(),
@@ -57,11 +60,13 @@ class WandbTracker:
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
-        self._run.log({**metrics, **_steps(step, metrics)})
+        if not self._delivered.has(step):
+            self._run.log({**metrics, **_steps(step, metrics)})
+            self._delivered.note(step)
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Log the first rows as a table, ``train/rollouts`` or ``eval/samples``."""
-        if not self._samples or not rows:
+        if not self._samples or not rows or self._delivered.has(step):
             return
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
@@ -77,6 +82,14 @@ class WandbTracker:
             self._run.finish(exit_code=0 if status == "done" else 1)
         except TimeoutError:
             self._say(f"wandb did not take all within {UPLOAD:g} s; later: wandb sync {folder}")
+
+
+def _id(run: Run) -> str:
+    """Return the run's id at Weights & Biases, the same after it is resumed."""
+    path = run.dir / ".trackers" / "wandb-id"
+    if not run.resumed or not path.is_file():
+        path.write_text(secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def _steps(step: int, names: Mapping[str, Any] | Sequence[str]) -> dict[str, int]:
