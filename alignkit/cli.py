@@ -70,6 +70,7 @@ def main() -> None:
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
 @click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
+@click.option("--profile", is_flag=True, help="Trace two steps; print where their time went.")
 @plugin_option
 def run(
     path: Path,
@@ -77,6 +78,7 @@ def run(
     overrides: Sequence[str],
     out: Path | None,
     dry_run: bool,
+    profile: bool,
     disable: list[str],
 ) -> None:
     """Run RECIPE, a TOML file."""
@@ -86,7 +88,7 @@ def run(
     if dry_run:
         click.echo(redact_text(explain.plan(node, path)))
         return
-    click.echo(summary(execute(node, path, out, command_line())))
+    click.echo(summary(execute(node, path, out, command_line(), profiled=profile)))
 
 
 @main.command()

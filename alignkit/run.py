@@ -54,6 +54,8 @@ class Run:
         """Rows of earlier steps are there already; none of them is logged again."""
         self.checkpoint = start.checkpoint if start else None
         """Folder to go on from, for ``alignkit.engine.training``."""
+        self.profiled = False
+        """Whether a few steps are profiled, by ``alignkit.engine.training``."""
         self.signals = Signals()
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
@@ -130,7 +132,9 @@ class Run:
                 stack.callback(tracker.close, status)
 
 
-def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) -> Run:
+def execute(
+    node: Node, recipe: Path, out: Path | None, command: Sequence[str], *, profiled: bool = False
+) -> Run:
     """Build and run a validated recipe; return the finished run.
 
     Nothing is written before everything is built. Raises RecipeError or AlignkitError when the
@@ -149,7 +153,9 @@ def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) 
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
         manifest.write()
         write_whole(folder / RECIPE, tomli_w.dumps(plan))
-        return _carry_out(algorithm, Run(folder, plan), manifest)
+        run = Run(folder, plan)
+        run.profiled = profiled
+        return _carry_out(algorithm, run, manifest)
 
 
 def resume(

@@ -38,6 +38,7 @@ from alignkit.engine.evaluation import Evaluator, evaluator_for, response_row
 from alignkit.engine.inspector import Inspector
 from alignkit.engine.learner import Learner
 from alignkit.engine.metering import throughput
+from alignkit.engine.profiling import Profiler
 from alignkit.engine.rollouts import Trajectory, serving
 from alignkit.engine.saver import Saver, Stateful
 from alignkit.engine.watch import UNWATCHED, Watcher
@@ -166,11 +167,18 @@ class Training:
             self._commit(0)
         else:
             self._restore(self.run.checkpoint)
+        profiler = self._profiler()
         for step in range(self.step + 1, last + 1):
             self.step = step
+            profiler.before(step)
             yield step
+            profiler.after(step, self.clock.seconds)
             self._kept, self._called, self.clock = [], 0, Clock()
             self._commit(step)
+
+    def _profiler(self) -> Profiler:
+        folder = self.run.dir / "profile" if self.run.profiled else None
+        return Profiler(folder, self.run.say, first=self.step + 1, last=self.last)
 
     def first_row(self, first: Callable[[], Mapping[str, float]] = dict) -> dict[str, float]:
         """Log and return row 0: what ``first`` returns, and the evaluation before any step."""

@@ -204,10 +204,22 @@ class HfRollout(SamplingParams):
     once. At least one runs, however long. Bytes per token: 2 x layers x key-value heads x
     head size x bytes per number."""
 
+    cuda_graphs: bool = True
+    """On a CUDA device, record each decode step of a shape once and replay it: many times faster
+    where the model is small. The cache stays allocated from batch to batch. Not with autocast,
+    windowed attention or unusual scores, which are decoded as without. No effect on CPUs."""
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether it can sample while the policy learns."""
+        return True
+
     def build(self) -> RolloutBackend:
         from alignkit_hf.rollout import HfBackend
 
-        return HfBackend(self.sampling(), kv_cache_tokens=self.kv_cache_tokens)
+        return HfBackend(
+            self.sampling(), kv_cache_tokens=self.kv_cache_tokens, cuda_graphs=self.cuda_graphs
+        )
 
 
 # Not named after its hook: importing the submodule alignkit_hf.policy would replace it.
