@@ -14,6 +14,9 @@ collect_ignore = ["fixtures"]  # distributions of their own, some broken on purp
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--kills", type=int, default=2, help="times each kind of run is killed, in tests/kills"
+    )
+    parser.addoption(
         "--fuzz",
         type=int,
         default=100,
