@@ -108,6 +108,7 @@ def _opened(run: Run, mode: Mode | None, **given: Any) -> Any:
             raise
         reason = str(error).partition("\n")[0].rstrip(".")
         run.say(f"wandb cannot be used online: {reason}; training goes on, logged offline")
+        wandb.teardown()  # its service holds on to the id of the run that could not start
         return wandb.init(mode="offline", **given)
 
 
