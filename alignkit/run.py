@@ -221,7 +221,7 @@ def _carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         status = "done"
     except Interrupted as interrupted:
         status = interrupted.state
-        interrupted.folder = folder
+        interrupted.remedy = f"go on with: alignkit resume {folder}"
         raise
     except KeyboardInterrupt:
         status = "interrupted"

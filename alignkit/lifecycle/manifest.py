@@ -17,8 +17,6 @@ from alignkit.lifecycle.files import write_json
 from alignkit.recipe import Node
 from alignkit.security.code import foreign_code
 from alignkit.security.secrets import redact, redact_command
-from alignkit.security.code import foreign_code
-from alignkit.security.secrets import redact, redact_command
 
 NAME = "manifest.json"
 PACKAGES = (

@@ -97,6 +97,13 @@ class Signals:
         self._timer.daemon = True
         self._timer.start()
 
+    def interrupt(self, cause: str) -> None:
+        """Do what SIGTERM would do, without a signal."""
+        self._at = time.monotonic()
+        self._pending = Interrupted(cause, 128 + signal.SIGTERM)
+        if not self._deferring:
+            raise self._pending
+
     def _expire(self, limit: str) -> None:
         self._limit = limit
         main = threading.main_thread().ident
