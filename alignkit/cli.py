@@ -17,6 +17,7 @@ from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import command_line, execute
 from alignkit.run import resume as go_on
 from alignkit.schema import recipe_schema
+from alignkit.security.secrets import redact_text
 
 FILE = click.Path(path_type=Path)
 
@@ -28,7 +29,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AlignkitError as error:
-            click.echo(str(error), err=True)
+            click.echo(redact_text(str(error)), err=True)
             ctx.exit(error.exit_status)
         except Interrupted as interrupted:
             click.echo(str(interrupted), err=True)
@@ -69,6 +70,7 @@ def main() -> None:
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
 @click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
+@click.option("--profile", is_flag=True, help="Trace two steps; print where their time went.")
 @plugin_option
 def run(
     path: Path,
@@ -76,6 +78,7 @@ def run(
     overrides: Sequence[str],
     out: Path | None,
     dry_run: bool,
+    profile: bool,
     disable: list[str],
 ) -> None:
     """Run RECIPE, a TOML file."""
@@ -83,20 +86,22 @@ def run(
 
     node = recipe.load(path, plugins.load(disable), overlays, overrides)
     if dry_run:
-        click.echo(explain.plan(node, path))
+        click.echo(redact_text(explain.plan(node, path)))
         return
-    click.echo(summary(execute(node, path, out, command_line())))
+    click.echo(summary(execute(node, path, out, command_line(), profiled=profile)))
 
 
 @main.command()
 @click.argument("folder", metavar="RUN_DIR", type=FILE)
 @click.option("--allow-changes", is_flag=True, help="Even if code, data or machine have changed.")
+@click.option("-s", "secrets", multiple=True, metavar="KEY=VALUE", help="A secret left out of it.")
 @plugin_option
-def resume(folder: Path, allow_changes: bool, disable: list[str]) -> None:
+def resume(folder: Path, allow_changes: bool, secrets: Sequence[str], disable: list[str]) -> None:
     """Go on with the run in RUN_DIR exactly where it stopped."""
     from alignkit.report.ending import summary
 
-    run = go_on(folder, plugins.load(disable), command_line(), allow_changes=allow_changes)
+    loaded, words = plugins.load(disable), command_line()
+    run = go_on(folder, loaded, words, allow_changes=allow_changes, secrets=secrets)
     click.echo(summary(run) if run else f"{shown(folder)} is finished; there is nothing to do")
 
 
@@ -210,7 +215,7 @@ def explain_recipe(
     from alignkit.explain.recipes import explained
 
     node = recipe.load(path, plugins.load(disable), overlays, overrides)
-    click.echo(explained(node, like))
+    click.echo(redact_text(explained(node, like)))
 
 
 @main.command("list-plugins")

@@ -15,7 +15,7 @@ from alignkit.component import FromRecipe, Params, Slot, slots_of
 from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
 from alignkit.kinds import KINDS
 from alignkit.plugins import Plugin, Registry
-from alignkit.shipped import PREFIX, path_from
+from alignkit.shipped import PREFIX, exists, path_from
 from alignkit.toml import Document, Key, read
 
 
@@ -191,15 +191,16 @@ class _Resolver:
 
     def located(self, value: Any, schema: type[Params[Any]], name: str, key: Key) -> Any:
         """Make a path relative to the file it stands in absolute; it must exist."""
-        mark = next((m for m in _marks(schema, name) if isinstance(m, FromRecipe)), None)
+        mark = next((m for m in marks(schema, name) if isinstance(m, FromRecipe)), None)
         if mark is None or not isinstance(value, str) or (mark.or_name and not value):
             return value
         origin = self.document.origin((*key, name))
         base = origin.file.parent if origin.file else Path.cwd()
-        path = path_from(value, base).resolve()
-        if mark.new or path.exists():
+        path = path_from(value, base)
+        if mark.new or exists(path):
             return str(path)
-        if not mark.or_name or value.startswith((".", "/", "~", PREFIX)):
+        no_name = value.startswith((".", "/", "~", PREFIX)) or len(value) > 255 or "\0" in value
+        if not mark.or_name or no_name:
             self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
         return value
 
@@ -280,7 +281,7 @@ class _Resolver:
             )
 
 
-def _marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
+def marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
     """Yield the annotations of a field, those of ``X | None`` fields included."""
     info = schema.model_fields[name]
     yield from info.metadata

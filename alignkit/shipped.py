@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "alignkit:"
@@ -16,7 +18,20 @@ def shipped() -> Path:
 
 
 def path_from(text: str, base: Path) -> Path:
-    """Return the path that ``text`` means in a file of the folder ``base``."""
-    if text.startswith(PREFIX):
-        return shipped() / text.removeprefix(PREFIX)
-    return base / Path(text).expanduser()
+    """Return the path that ``text`` means in a file of the folder ``base``, symlinks resolved.
+
+    What cannot be a path here (too long, a null byte, the home of nobody) comes back as it is,
+    below ``base``; there is no file of that name.
+    """
+    with suppress(OSError, ValueError, RuntimeError):
+        if text.startswith(PREFIX):
+            return (shipped() / text.removeprefix(PREFIX)).resolve()
+        return (base / Path(text).expanduser()).resolve()
+    return base / text
+
+
+def exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether there is a file or folder; not if the name is one that no file can have."""
+    with suppress(OSError, ValueError):
+        return kind(path)
+    return False

@@ -13,7 +13,7 @@ from typing import Any
 import tomli
 
 from alignkit.errors import Origin, Problem, RecipeError, shown
-from alignkit.shipped import path_from
+from alignkit.shipped import exists, path_from
 
 Key = tuple[str, ...]
 
@@ -68,7 +68,7 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
     bases = own.table.pop("extends", [])
     document = Document(path=path)
     for base in bases if isinstance(bases, list) else [bases]:
-        if not isinstance(base, str) or not path_from(base, path.parent).is_file():
+        if not isinstance(base, str) or not exists(path_from(base, path.parent), Path.is_file):
             raise _bad_base(base, own)
         merge(document, _read_file(path_from(base, path.parent), (*within, path)))
     merge(document, own)
@@ -90,6 +90,8 @@ def _parse(path: Path) -> Document:
         raise RecipeError(
             [Problem((), f"not valid TOML: {error}", origin=Origin(path, line, source))]
         ) from None
+    except RecursionError as error:
+        raise RecipeError([Problem((), f"{shown(path)}: {error}")]) from None
     except UnicodeDecodeError as error:
         raise RecipeError([Problem((), f"{shown(path)} is not UTF-8 text: {error}")]) from None
     except OSError as error:
@@ -108,7 +110,7 @@ def _override(item: str) -> Document:
         raise RecipeError([Problem((), f"cannot read override {item!r}", hint)])
     try:
         parsed = tomli.loads(f"v = {raw}")
-    except tomli.TOMLDecodeError:
+    except (tomli.TOMLDecodeError, RecursionError):
         parsed = {}
     value = parsed["v"] if parsed.keys() == {"v"} else raw.strip()  # a bare word is a string
     origin = Origin(None, 1, item)

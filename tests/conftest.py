@@ -12,6 +12,19 @@ import pytest
 collect_ignore = ["fixtures"]  # distributions of their own, some broken on purpose
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills", type=int, default=2, help="times each kind of run is killed, in tests/kills"
+    )
+    parser.addoption(
+        "--fuzz",
+        type=int,
+        default=100,
+        metavar="N",
+        help="recipes, rows and plugins each that tests/fuzz makes up; 20000 takes minutes",
+    )
+
+
 def _byte_tokenizer():
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import record_function
+
+from alignkit.engine.metering import Meter
 
 
 def seed_everything(seed: int) -> None:
@@ -18,18 +22,42 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def generators() -> dict[str, Any]:
+    """Return the state of every global generator; see :func:`seed_everything`."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_generators(state: Mapping[str, Any]) -> None:
+    """Put every global generator where :func:`generators` found it."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
 class Clock:
     """Adds up wall-clock seconds by name, for the ``time/*`` metrics of one step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.meter = Meter()
+        """Counts what is computed while "update" is timed."""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Count the block's duration under ``name``, also when it raises."""
         start = perf_counter()
+        counted = self.meter.counting() if name == "update" else nullcontext()
         try:
-            yield
+            with counted, record_function(f"alignkit/{name}"):  # seen by --profile
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 

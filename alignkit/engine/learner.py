@@ -20,7 +20,7 @@ What is done the same way for every algorithm, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.logprobs import cut, response_logprobs
+from alignkit.engine.metering import note_rows
 from alignkit.engine.shortage import explained
 from alignkit.engine.signal import needs_advantage
 from alignkit.engine.tokens import TrainRow, pad_values
@@ -84,6 +85,8 @@ class Learner:
         self.inspector = inspector
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
+        self.pause: Callable[[], None] = lambda: None
+        """Called before each micro-batch of a step; what it raises leaves the weights alone."""
         self._flat: dict[frozenset[str], bool] = {}
 
     def logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor]:
@@ -109,12 +112,14 @@ class Learner:
         """
         if not rows:
             raise ValueError("an optimizer step needs at least one row")
+        note_rows(rows)
         if self.inspector:
             self.inspector.before(rows)
         totals = StepTotals(len(rows), sum(len(r.response_ids) for r in rows))
         computed = self._with_effect(rows)
         tally = _Tally(sum(len(r.response_ids) for r in computed))
         for batch in self._cut(computed):
+            self.pause()
             self._accumulate(batch.rows, totals, tally)
         lr = float(self.schedule.get_last_lr()[0])
         grad_norm, skipped = self._apply(tally.loss)

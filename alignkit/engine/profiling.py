@@ -24,10 +24,12 @@ TOP = 15
 class Profiler:
     """Profiles steps 2 and 3 of a process, or step 1 where there is no other."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *, first: int, last: int) -> None:
-        """``folder`` takes the trace; ``first`` and ``last`` are the run's steps."""
+    def __init__(
+        self, folder: Path | None, say: Callable[[str], None], *, first: int, last: int
+    ) -> None:
+        """``folder`` takes the trace, None asks for none; ``first`` and ``last`` are the steps."""
         self.folder, self.say = folder, say
-        self.begin = min(first + 1, last)
+        self.begin = min(first + 1, last) if folder else -1
         self.end = min(self.begin + STEPS - 1, last)
         self.seconds: dict[str, float] = {}
         self._profile: Any = None
@@ -49,7 +51,7 @@ class Profiler:
 
     def close(self) -> None:
         """Write the trace and print the tables of what there is so far."""
-        if self._profile is None:
+        if self._profile is None or self.folder is None:
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()

@@ -9,7 +9,7 @@ from alignkit.engine.bookkeeping import Clock
 from alignkit.engine.rollouts import PromptStream, Trajectory, check_groups, collect, with_stops
 from alignkit.engine.training import Parts
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Dataset
+from alignkit.protocols import Dataset, Policy, RolloutBackend
 
 
 class Sampler:
@@ -27,6 +27,11 @@ class Sampler:
         self.group_size = group_size
 
     @property
+    def backend(self) -> RolloutBackend:
+        """What samples."""
+        return self._backend
+
+    @property
     def temperature(self) -> float:
         """What responses are sampled at."""
         return self._backend.sampling.temperature
@@ -37,12 +42,21 @@ class Sampler:
         return self._questions.skipped
 
     def draw(
-        self, responses: int, *, step: int, clock: Clock, first_group: int = 0
+        self,
+        responses: int,
+        *,
+        step: int,
+        clock: Clock,
+        first_group: int = 0,
+        policy: Policy | None = None,
     ) -> list[Trajectory]:
-        """Return ``responses`` judged responses, in whole groups numbered from ``first_group``."""
+        """Return ``responses`` judged responses, in whole groups numbered from ``first_group``.
+
+        They must be sampled by the version of ``policy``, the trained one unless given.
+        """
         drawn = collect(
             self._questions.take(responses // self.group_size),
-            policy=self._policy,
+            policy=policy or self._policy,
             backend=self._backend,
             reward=self._reward,
             sampling=replace(self._sampling, step=step),

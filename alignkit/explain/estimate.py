@@ -2,7 +2,8 @@
 
 Memory is a sum of parts, each by a formula; bytes, b of them per number:
 
-- weights and gradients, N b each; N parameters
+- weights and gradients, N b each; N parameters (with low-rank adapters, gradients and the
+  optimizer's state are theirs alone)
 - AdamW's two running means, 2 N b; 2 N where they are kept in 8 bits, none on the device where
   they are offloaded
 - a reference policy, N b more
@@ -78,6 +79,11 @@ class Shape:
         layer = (h + 1) * (q + 2 * k) + q * h + 3 * h * self.inner + 2 * h
         return self.vocabulary * h * (1 if self.tied else 2) + self.layers * layer + h
 
+    def adapter(self, rank: int) -> int:
+        """Return the parameters of low-rank adapters of that rank on all linear layers."""
+        h, k, q, m = self.hidden, self.kv, self.query, self.inner
+        return self.layers * rank * (2 * (h + q) + 2 * (h + k) + 3 * (h + m))
+
     def activations(self, number: float, *, checkpointing: bool) -> float:
         """Return bytes kept for the backward pass per token, ``number`` bytes each."""
         layer = 8 * self.hidden + 3 * self.kv + 4 * self.inner
@@ -129,19 +135,27 @@ def estimate(plan: Plan) -> Estimate | None:
     count = shape.parameters if shape else parameters_by_name(path)
     if not count or not number:
         return None
-    memory = dict(_weights(plan, count, number))
+    lora = policy.get("lora")
+    if lora and shape is None:
+        return None
+    adapter = shape.adapter(lora["rank"]) if lora and shape else None
+    memory = dict(_weights(plan, count, number, adapter))
     if shape:
         memory |= dict(_buffers(plan, shape, number))
     return Estimate(count, memory | {"Python and libraries": PROCESS})
 
 
-def _weights(plan: Plan, count: int, number: int) -> Iterator[tuple[str, float]]:
+def _weights(
+    plan: Plan, count: int, number: int, adapter: int | None
+) -> Iterator[tuple[str, float]]:
+    """Yield what grows with the parameters; an ``adapter`` trains in float32, the rest not."""
     yield "weights", count * number
     if "optimizer" in plan:
+        trained, wide = (count, number) if adapter is None else (adapter, 4)
         kept = plan["optimizer"].get("implementation", "")
-        yield "gradients", count * number
-        yield "optimizer state", count * STATE.get(kept, 2.0 * number)
-    if "reference" in plan:
+        yield "gradients", trained * wide
+        yield "optimizer state", trained * STATE.get(kept, 2.0 * wide)
+    if "reference" in plan and (adapter is None or "policy" in plan["reference"]):
         yield "reference policy", count * number
 
 

@@ -20,6 +20,8 @@ COLORS = (
     "#6b8e23", "#8c6d5a",
 )  # fmt: skip
 """Legible on white and on near-black."""
+MANY = 12
+"""Values that differ between the plans; more than these are folded, so that charts come soon."""
 
 
 def color(index: int) -> str:
@@ -77,7 +79,7 @@ def _summary(groups: Sequence[Group]) -> Iterator[str]:
     found = tables.lines(groups)
     metric = tables.headline(groups)
     others = list(found[0].others) if found else []
-    heads = ["setting", "seeds", "start", "final", "best", "at step", *others, "time", "state"]
+    heads = ["setting", "seeds", "start", "final", "best", "at step", "state", "time", *others]
     top = max((x.final.value for x in found if x.final), default=None)
     yield f'<p class="soft">Start, final and best: <code>{escape(plain(metric))}</code>.</p>'
     yield '<div class="scroll"><table><thead><tr>'
@@ -98,8 +100,8 @@ def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
     yield (
         f"<td>{line.best.step:g}</td>" if line.best and line.best.step is not None else "<td>–</td>"
     )
+    yield f"<td>{escape(line.group.status())}</td><td>{tables.duration(line.seconds)}</td>"
     yield from (_cell(e) for e in line.others.values())
-    yield f"<td>{tables.duration(line.seconds)}</td><td>{escape(line.group.status())}</td>"
 
 
 def _cell(found: Estimate | None, kind: str = "") -> str:
@@ -145,13 +147,16 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
     found = differences(groups)
     if not found:
         return
-    yield '<section><h2>What differs between the plans</h2><div class="scroll"><table><thead><tr>'
+    yield "<section><h2>What differs between the plans</h2>"
+    if len(found) > MANY:
+        yield f"<details><summary>{len(found)} values</summary>"
+    yield '<div class="scroll"><table><thead><tr>'
     names = "".join(f"<th>{escape(plain(g.name))}</th>" for g in groups)
     yield f"<th>key</th>{names}</tr></thead><tbody>"
     for key, values in found.items():
         cells = "".join(f'<td class="value">{escape(plain(v))}</td>' for v in values)
         yield f"<tr><td><code>{escape(plain(key))}</code></td>{cells}</tr>"
-    yield "</tbody></table></div></section>"
+    yield f"</tbody></table></div>{'</details>' if len(found) > MANY else ''}</section>"
 
 
 def _times(groups: Sequence[Group]) -> Iterator[str]:

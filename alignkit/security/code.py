@@ -22,7 +22,7 @@ def foreign_code(node: Node) -> list[str]:
         if part.kind and part.plugin.dist != BUILT_IN:
             found[f"plugin {part.plugin.name} ({part.plugin.dist} {part.plugin.version})"] = None
         for source in part.params.code():
-            found[f"[{'.'.join(part.key)}] {_with_hash(source)}"] = None
+            found[_with_hash(source, ".".join(part.key))] = None
     return list(found)
 
 
@@ -37,10 +37,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _with_hash(source: Path | str) -> str:
+def _with_hash(source: Path | str, key: str) -> str:
+    where = f"[{key}] " if key else ""
     if isinstance(source, str):
-        return source
+        return f"{where}{source}"
     try:
-        return f"{shown(source)} (sha256 {sha256(source)[:16]})"
+        note = f"sha256 {sha256(source)[:16]}"
     except OSError as error:
-        return f"{shown(source)} (cannot be read: {error.strerror})"
+        note = f"cannot be read: {error.strerror}"
+    return f"{where}{shown(source)} ({note})"

@@ -21,8 +21,8 @@ from alignkit.sweep.tables import SweepTable
 
 FINISHED = ("done", "diverged", "out of time")
 """States of a run that is not started again."""
-GRACE = 30.0
-"""Seconds a child has to end after it was told to."""
+GRACE = 300.0
+"""Seconds a child has to save its state and end after it was told to."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,21 @@ class Job:
         """Return the state of the run, ``missing`` if it was never started."""
         return read(self.folder).status if is_run(self.folder) else "missing"
 
-    def check(self) -> None:
-        """Refuse to take a finished run for one that it is not: AlignkitError."""
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """Return the values of the plan that were others, by key: before, now."""
         file = self.beside(".toml")
-        if not file.is_file() or self.status() not in FINISHED:
-            return
+        if not file.is_file():
+            return {}
         old = flatten(tomli.loads(file.read_text(encoding="utf-8")))
         new = flatten(tomli.loads(tomli_w.dumps(self.plan)))
-        changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+        return {k: (old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)}
+
+    def check(self) -> None:
+        """Refuse to take a finished run for one that it is not: AlignkitError."""
+        changed = self.changed() if self.status() in FINISHED else {}
         if changed:
-            what = ", ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed[:4])
+            shift = list(changed.items())[:4]
+            what = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in shift)
             raise AlignkitError(
                 f"{shown(self.folder)} was made with another plan ({what}); "
                 f"choose another --out, or move that directory away"
@@ -73,9 +78,9 @@ class Child:
         environment: Mapping[str, str],
         keep_open: int,
     ) -> None:
-        """Start ``command`` in a free directory; ``keep_open`` is a descriptor it inherits."""
+        """Start ``command``, which makes or resumes the run; it inherits ``keep_open``."""
         self.job, self._table = job, table
-        with job.beside(".log").open("w", encoding="utf-8") as log:
+        with job.beside(".log").open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -86,6 +91,13 @@ class Child:
             )
         self._started = time.monotonic()
         self._size = 0
+        self._told = False
+
+    def tell(self) -> None:
+        """Tell the process to save its state and end, once: a second time would end it at once."""
+        if not self._told:
+            self._told = True
+            self.process.terminate()
 
     def ended(self) -> bool:
         """Whether the process is over; stops it first where the sweep says so."""
@@ -115,7 +127,7 @@ class Child:
 
     def stop(self) -> None:
         """End the process, by force if it does not within GRACE."""
-        self.process.terminate()
+        self.tell()
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:

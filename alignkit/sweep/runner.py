@@ -5,11 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,11 @@ from typing import IO
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, shown
+from alignkit.lifecycle.files import write_whole
+from alignkit.lifecycle.manifest import machine
+from alignkit.lifecycle.past import RECIPE, begun, changes
+from alignkit.lifecycle.signals import Interrupted, Signals
+from alignkit.recipe import load
 from alignkit.report.groups import Group, final
 from alignkit.report.runs import SWEEP, read, sweep_notes
 from alignkit.sweep.child import FINISHED, Child, Job
@@ -62,7 +65,7 @@ class Runner:
             for job in self.plans.jobs(variant):
                 job.check()
         self.out.mkdir(parents=True, exist_ok=True)
-        with self._lock() as lock, _terminable():
+        with self._lock() as lock, self._interruptible():
             self._note_order()
             for wave in waves:
                 jobs = [job for variant in wave for job in self._prepared(variant)]
@@ -99,22 +102,40 @@ class Runner:
                         self.say(f"{child.job.name}: {self._progress(child.job)}")
         finally:
             for child in running:
+                child.tell()
+            for child in running:
                 child.stop()
 
     def _start(self, job: Job, lock: IO[str]) -> Child:
-        self._put_aside(job)
-        job.folder.parent.mkdir(parents=True, exist_ok=True)
-        text = (
-            f"# {job.name} of {shown(self.plans.sweep.path.absolute())}\n{tomli_w.dumps(job.plan)}"
-        )
-        job.beside(".toml").write_text(text, encoding="utf-8")
-        line = ["run", str(job.beside(".toml")), "--out", str(job.folder), *self.options]
         environment = dict(os.environ)
         if self.jobs > 1:
             share = max(1, (os.cpu_count() or 1) // self.jobs)
             environment.setdefault("OMP_NUM_THREADS", str(share))
-        command = [*self.command, *line]
+        on = self._resumable(job, environment)
+        line = ["resume", str(job.folder)] if on else self._anew(job)
+        command = [*self.command, *line, *self.options]
         return Child(job, self.plans.sweep.table, command, environment, lock.fileno())
+
+    def _resumable(self, job: Job, environment: Mapping[str, str]) -> bool:
+        """Whether a run was begun by this plan; one that cannot go on exactly begins anew."""
+        if not begun(job.folder) or job.changed():
+            return False
+        try:
+            node = load(job.folder / RECIPE, self.plans.sweep.registry)
+            changed = changes(job.folder, node, machine(environment))
+        except AlignkitError:
+            changed = ["the recipe"]
+        if changed:
+            self.say(f"{job.name}: cannot go on as it began: {'; '.join(changed)}")
+        return not changed
+
+    def _anew(self, job: Job) -> list[str]:
+        """Write the run's recipe; return the words that make the run."""
+        self._put_aside(job)
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        origin = shown(self.plans.sweep.path.absolute())
+        write_whole(job.beside(".toml"), f"# {job.name} of {origin}\n{tomli_w.dumps(job.plan)}")
+        return ["run", str(job.beside(".toml")), "--out", str(job.folder)]
 
     def _put_aside(self, job: Job) -> None:
         """Move a half-finished run out of the way; it is kept, not reported."""
@@ -146,6 +167,16 @@ class Runner:
         return f"{step}, {metric} {last.value:.3f}" if last else step
 
     @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Pass signals on to the children, which save their state; then end the sweep."""
+        with Signals().installed():
+            try:
+                yield
+            except Interrupted as interrupted:
+                interrupted.remedy = "go on with the same command"
+                raise
+
+    @contextmanager
     def _lock(self) -> Iterator[IO[str]]:
         """Hold the directory; the children hold it too, so runs a killed sweep left end first."""
         with (self.out / ".lock").open("w") as lock:
@@ -162,19 +193,6 @@ class Runner:
         names = dict.fromkeys([*(v.name for v in self.plans.sweep.variants), *old])
         notes = {"title": self.plans.sweep.title, "variants": list(names)}
         (self.out / SWEEP).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that the children are ended with the sweep."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def failed(failures: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import tomli_w
 from alignkit.component import slots_of
 from alignkit.errors import RunFailed
 from alignkit.kinds import KINDS
-from alignkit.run import execute
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.run import Run, execute, resume
 from alignkit.testing.kit import Check, Subject
 from alignkit.testing.standins import RECORDED, stand_in
 
@@ -89,13 +91,32 @@ def repeats_itself(subject: Subject) -> None:
         )
 
 
+def resumes_exactly(subject: Subject) -> None:
+    """Ended after its middle row and resumed, a run logs what it would have, no row twice.
+
+    A loop over `training.steps` (alignkit.engine.training) is resumed; any other begins anew.
+    """
+    whole = _finished(subject)["metrics"]
+    resumed = _run(subject, end_after=(len(whole) + 1) // 2)["metrics"]
+    steps = [row["step"] for row in resumed]
+    assert steps == [row["step"] for row in whole], f"the resumed run logged steps {steps}"
+    for a, b in zip(map(_timeless, whole), map(_timeless, resumed), strict=True):
+        apart = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+        assert not apart, (
+            f"step {a['step']} of a resumed run differs in {apart[:5]}: "
+            f"{[(a.get(n), b.get(n)) for n in apart[:2]]}; is all that changes from step to step "
+            "in state= of training.steps, and all that is drawn made by training.once?"
+        )
+
+
 @cache
 def _finished(subject: Subject) -> dict[str, Any]:
     """Return what a run left behind; one run serves all checks that only look."""
     return _run(subject)
 
 
-def _run(subject: Subject) -> dict[str, Any]:
+def _run(subject: Subject, end_after: int = 0) -> dict[str, Any]:
+    """Run the algorithm, ended after ``end_after`` rows and resumed unless that is 0."""
     changes: dict[str, Any] = {}
     if _has_trackers(subject):
         changes["trackers"] = [*subject.table.get("trackers", ()), stand_in("tracker")]
@@ -104,7 +125,10 @@ def _run(subject: Subject) -> dict[str, Any]:
         out = Path(folder) / "run"
         node = subject.node(**changes)
         try:
-            execute(node, Path(folder) / "recipe.toml", out, ["conformance"])
+            with _ended(end_after):
+                execute(node, Path(folder) / "recipe.toml", out, ["conformance"])
+        except Interrupted:
+            _resume(subject, out)
         except RunFailed as error:
             raise AssertionError(f"{subject.id} does not run:\n{error}") from error
         return {
@@ -116,6 +140,30 @@ def _run(subject: Subject) -> dict[str, Any]:
         }
 
 
+@contextmanager
+def _ended(after: int) -> Iterator[None]:
+    """End a run as SIGTERM would, once it has logged so many rows; 0 = never."""
+    log = Run.log
+
+    def counted(run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        log(run, step, metrics)
+        if run.rows_logged == after:
+            run.signals.interrupt("the conformance kit")
+
+    Run.log = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Run.log = log  # type: ignore[method-assign]
+
+
+def _resume(subject: Subject, out: Path) -> None:
+    try:
+        resume(out, subject.registry, ["conformance"])
+    except RunFailed as error:
+        raise AssertionError(f"{subject.id} cannot be resumed:\n{error}") from error
+
+
 def _has_trackers(subject: Subject) -> bool:
     slot = slots_of(subject.component.params, KINDS).get("trackers")
     return slot is not None and slot.kind == "tracker" and slot.arity == "list"
@@ -125,8 +173,14 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def is_measured(metric: str) -> bool:
+    """Whether a metric depends on the machine's speed and memory, so that no two runs agree."""
+    speed = ("time", "train/tokens_per_second", "train/mfu")
+    return metric in speed or metric.startswith(("time/", "memory/"))
+
+
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k != "time" and not k.startswith("time/")}
+    return {k: v for k, v in row.items() if not is_measured(k)}
 
 
 CHECKS: tuple[Check, ...] = (
@@ -136,4 +190,5 @@ CHECKS: tuple[Check, ...] = (
     keeps_recipe_and_manifest,
     attaches_its_trackers,
     repeats_itself,
+    resumes_exactly,
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit import Params
+from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.watch import UNWATCHED, Watcher
 from alignkit.engine.watch_table import WatchTable
@@ -75,6 +76,7 @@ class Dpo(Params[Algorithm]):
         reward: RewardFn | None = None,
         rollout: RolloutBackend | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        checkpoint: Annotated[CheckpointPlan, CheckpointTable] | None = None,
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
@@ -90,6 +92,7 @@ class Dpo(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            checkpoint=checkpoint,
             watch=watch,
             trackers=trackers,
         )

@@ -24,7 +24,7 @@ from alignkit.engine.rollouts import Trajectory, to_row
 from alignkit.engine.sampler import Sampler
 from alignkit.engine.statistics import prefixed, summary, update_means
 from alignkit.engine.supervised import Epochs, nll, steps_in
-from alignkit.engine.training import Parts, Training
+from alignkit.engine.training import Parts, Training, stateful
 from alignkit.protocols import Dataset, Normalizer
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class ExpertIterationRun:
         keys = self.keys
         learner = self._learner()
         sampler = Sampler(self.parts, self.data, group_size=keys.group_size)
-        for step in training.steps(keys.n_steps, learner, state={"sampler": sampler}):
+        state = stateful(sampler=sampler, normalizer=self.normalizer)
+        for step in training.steps(keys.n_steps, learner, state=state):
             sampled, entropy = training.once(lambda: self._sample(training, sampler))
             kept = [t for t in sampled if t.reward.total >= keys.min_reward]
             updates = training.updates(self._updates(learner, kept, step))

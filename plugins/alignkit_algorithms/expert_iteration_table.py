@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit import Params
+from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.watch import UNWATCHED, Watcher
 from alignkit.engine.watch_table import WatchTable
@@ -71,6 +72,7 @@ class ExpertIteration(Params[Algorithm]):
         rollout: RolloutBackend,
         optimizer: Optimizer,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        checkpoint: Annotated[CheckpointPlan, CheckpointTable] | None = None,
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
@@ -86,6 +88,7 @@ class ExpertIteration(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            checkpoint=checkpoint,
             watch=watch,
             trackers=trackers,
         )

@@ -16,6 +16,8 @@
 - ``drop_groups_without_signal`` with ``max_refills`` is dynamic sampling (DAPO,
   arXiv:2503.14476, section 3.2), except that refilling is bounded: a batch still short is
   trained on as it is, its last slice smaller, and logged as such.
+- ``pipeline_depth`` = 1 samples each rollout batch while the one before it is learned from, one
+  step off-policy; see ``alignkit.engine.ahead``.
 - Questions come in epochs without replacement. Prompts too long to be answered are passed over
   and counted.
 """
@@ -23,13 +25,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from alignkit.engine.ahead import Ahead, staleness
+from alignkit.engine.bookkeeping import Clock
 from alignkit.engine.correction import truncated_importance, with_gap
 from alignkit.engine.learner import Learner
 from alignkit.engine.reference import (
@@ -42,10 +48,11 @@ from alignkit.engine.reference import (
 from alignkit.engine.reference_table import Reference
 from alignkit.engine.rollouts import Trajectory, check_groups, shuffled, to_row
 from alignkit.engine.sampler import Sampler
+from alignkit.engine.saver import Stateful
 from alignkit.engine.statistics import prefixed, summary, update_means
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training
-from alignkit.protocols import Advantage, Dataset, LossType, Normalizer
+from alignkit.engine.training import Parts, Training, stateful
+from alignkit.protocols import Advantage, Dataset, LossType, Normalizer, Policy
 
 if TYPE_CHECKING:
     from alignkit.run import Run
@@ -72,16 +79,72 @@ class GrpoRun:
     def _train(self, training: Training) -> dict[str, float]:
         sampler = Sampler(self.parts, self.data, group_size=self.keys.group_size)
         learner, frozen = self._learner(sampler.temperature), self._frozen()
-        for step in training.steps(self.keys.n_steps, learner, state={"sampler": sampler}):
+        state = stateful(
+            sampler=sampler,
+            advantage=self.advantage,
+            loss=self.loss,
+            normalizer=self.normalizer,
+        )
+        if self.keys.pipeline_depth:
+            return self._train_ahead(training, sampler, learner, frozen, state)
+        for step in training.steps(self.keys.n_steps, learner, state=state):
             sampled, rows = training.once(lambda: self._batch(training, sampler, learner, frozen))
             updates = training.updates(
                 partial(learner.step, batch) for batch in self._batches(rows, step)
             )
             training.sync()  # π_old ← π_θ
-            training.save_rollouts(sampled, self.keys.save_rollouts_every)
-            metrics = self._metrics(sampled, rows, updates, sampler.skipped)
-            training.end_step(prefixed("train", metrics))
+            self._end_step(training, sampled, rows, updates, sampler)
         return training.finish()
+
+    def _train_ahead(
+        self,
+        training: Training,
+        sampler: Sampler,
+        learner: Learner,
+        frozen: FrozenPolicy | None,
+        state: Mapping[str, Stateful],
+    ) -> dict[str, float]:
+        """Do as ``_train`` does, sampling each batch while the one before it is learned from.
+
+        A step's updates and the batch sampled beside them are one whole: a signal waits for both.
+        """
+        sample = partial(self._sample, sampler)
+        ahead = Ahead(self.parts.policy, sampler.backend, sample)
+        for _ in training.steps(self.keys.n_steps, learner, state={**state, "ahead": ahead}):
+            learner.pause = _never
+            with training.run.signals.deferred():
+                sampled, rows, updates, stale = training.once(
+                    lambda: self._step_ahead(training, ahead, learner, frozen)
+                )
+            training.sync()
+            more = {"staleness": stale}
+            self._end_step(training, sampled, rows, updates, sampler, more)
+        return training.finish()
+
+    def _step_ahead(
+        self, training: Training, ahead: Ahead, learner: Learner, frozen: FrozenPolicy | None
+    ) -> tuple[list[Trajectory], list[TrainRow], list[dict[str, float]], float]:
+        step, clock = training.step, training.clock
+        sampled = ahead.take(step, clock)
+        stale = staleness(sampled, self.parts.policy)
+        last = step == self.keys.n_steps
+        with nullcontext() if last else ahead.sampling(step + 1, clock), clock("update"):
+            rows = self._rows(self._with_signal(sampled), learner, frozen)
+            updates = [learner.step(batch) for batch in self._batches(rows, step)]
+        return sampled, rows, updates, stale
+
+    def _end_step(
+        self,
+        training: Training,
+        sampled: Sequence[Trajectory],
+        rows: Sequence[TrainRow],
+        updates: Sequence[Mapping[str, float]],
+        sampler: Sampler,
+        more: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        training.save_rollouts(sampled, self.keys.save_rollouts_every)
+        metrics = self._metrics(sampled, rows, updates, sampler.skipped)
+        training.end_step(prefixed("train", {**metrics, **more}))
 
     def _learner(self, temperature: float) -> Learner:
         loss = with_gap(self.loss)
@@ -103,12 +166,15 @@ class GrpoRun:
         self, training: Training, sampler: Sampler, learner: Learner, frozen: FrozenPolicy | None
     ) -> tuple[list[Trajectory], list[TrainRow]]:
         """Return a rollout batch, and the rows with signal, ready to be learned from."""
-        sampled = self._sample(training, sampler)  # q ~ P(Q), o_i ~ π_old(·|q), r_i
+        clock, policy = training.clock, self.parts.policy
+        sampled = self._sample(sampler, training.step, clock, policy)  # q ~ P(Q), o_i ~ π_old, r_i
         with training.clock("update"):
             rows = self._rows(self._with_signal(sampled), learner, frozen)  # Â_i, π_old, π_ref
         return sampled, rows
 
-    def _sample(self, training: Training, sampler: Sampler) -> list[Trajectory]:
+    def _sample(
+        self, sampler: Sampler, step: int, clock: Clock, policy: Policy
+    ) -> list[Trajectory]:
         """Sample a rollout batch; refill it where it brings no signal and the recipe asks."""
         trajectories: list[Trajectory] = []
         for _ in range(1 + self.keys.max_refills):
@@ -117,9 +183,10 @@ class GrpoRun:
                 break
             trajectories += sampler.draw(
                 lacking,
-                step=training.step,
-                clock=training.clock,
+                step=step,
+                clock=clock,
                 first_group=len(trajectories) // self.keys.group_size,
+                policy=policy,
             )
         return trajectories
 
@@ -201,6 +268,10 @@ class GrpoRun:
             "updates": len(updates),
             "prompts_skipped": skipped,
         }
+
+
+def _never() -> None:
+    """Let no signal in."""
 
 
 def has_signal(group: Sequence[Trajectory]) -> bool:

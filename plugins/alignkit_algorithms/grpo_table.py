@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from alignkit import Params
+from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.reference_table import Reference, ReferenceTable
 from alignkit.engine.watch import UNWATCHED, Watcher
@@ -71,6 +72,12 @@ class Grpo(Params[Algorithm]):
     whose probabilities differ from the trainer's (truncated importance sampling; 2 is usual).
     Unset: no correction. Dimensionless."""
 
+    pipeline_depth: Literal[0, 1] = 0
+    """1 samples the next rollout batch while the policy learns from this one: steps are shorter,
+    and every batch but the first is one step off-policy (``importance_cap`` corrects for that;
+    ``train/staleness`` is the number of updates). The backend keeps weights of its own, and a
+    signal waits for the end of the step. 0 samples and learns in turns."""
+
     token_budget: Annotated[int, Field(ge=1)] = 8192
     """Padded prompt and response tokens per micro-batch. Bounds memory, changes no result."""
 
@@ -91,6 +98,7 @@ class Grpo(Params[Algorithm]):
         optimizer: Optimizer,
         reference: Annotated[Reference, ReferenceTable] | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        checkpoint: Annotated[CheckpointPlan, CheckpointTable] | None = None,
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
@@ -106,6 +114,7 @@ class Grpo(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            checkpoint=checkpoint,
             watch=watch,
             trackers=trackers,
         )
@@ -137,6 +146,12 @@ class Grpo(Params[Algorithm]):
                 "there is nothing to refill; set drop_groups_without_signal = true",
             )
         yield from sampled_not_greedy(tables)
+        if self.pipeline_depth and not getattr(tables.get("rollout"), "samples_ahead", False):
+            yield (
+                "pipeline_depth",
+                "this rollout backend cannot sample while the policy learns; take rollout hf, or "
+                'vllm with mode "device" or "server", or set pipeline_depth = 0',
+            )
         if self.importance_cap is not None:
             yield from uncut(tables)
 
@@ -148,8 +163,16 @@ class Grpo(Params[Algorithm]):
             f"{self.rollout_batch_size} responses",
             "optimizer steps per rollout batch": f"{updates} of {self.train_batch_size} responses",
             "optimizer steps in all": str(updates * self.n_steps),
-            "off-policy": "no: every update uses responses of the current weights"
-            if updates == 1
-            else f"yes: the last update of a rollout batch is {updates - 1} updates behind",
+            "off-policy": _off_policy(updates, self.pipeline_depth),
             **token_facts(tables, self.rollout_batch_size, self.n_steps),
         }
+
+
+def _off_policy(updates: int, depth: int) -> str:
+    """Say by how much updates lag behind the weights that sampled what they learn from."""
+    if depth:
+        behind = 2 * updates - 1
+        return f"yes: the last update of a rollout batch is {behind} behind, sampled one step ahead"
+    if updates == 1:
+        return "no: every update uses responses of the current weights"
+    return f"yes: the last update of a rollout batch is {updates - 1} updates behind"

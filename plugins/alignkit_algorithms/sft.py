@@ -19,7 +19,7 @@ from alignkit.engine.rollouts import shuffled
 from alignkit.engine.statistics import prefixed
 from alignkit.engine.supervised import Epochs, column, nll, steps_in, supervised_row
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training
+from alignkit.engine.training import Parts, Training, stateful
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Dataset, Example, Normalizer, PromptTemplate
 
@@ -53,7 +53,8 @@ class SftRun:
         training.run.say(f"{describe(counts)}; {n_steps} optimizer steps")
         learner = self.parts.learner(nll, self.normalizer, total_steps=n_steps)
         epochs = Epochs(len(rows), size, f"{self.keys.seed}/rows")
-        for step in training.steps(n_steps, learner, first=lambda: counts):
+        state = stateful(normalizer=self.normalizer)
+        for step in training.steps(n_steps, learner, state=state, first=lambda: counts):
             epoch, at = epochs.batch(step - 1)
             (update,) = training.updates([partial(learner.step, [rows[i] for i in at])])
             training.end_step(prefixed("train", {**update, "epoch": epoch, "rows": len(at)}))

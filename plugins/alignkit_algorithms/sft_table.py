@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit import Params
+from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.engine.eval_table import EvalPlan, EvalTable
 from alignkit.engine.watch import UNWATCHED, Watcher
 from alignkit.engine.watch_table import WatchTable
@@ -74,6 +75,7 @@ class Sft(Params[Algorithm]):
         reward: RewardFn | None = None,
         rollout: RolloutBackend | None = None,
         eval: Annotated[EvalPlan, EvalTable] | None = None,
+        checkpoint: Annotated[CheckpointPlan, CheckpointTable] | None = None,
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
@@ -89,6 +91,7 @@ class Sft(Params[Algorithm]):
             backend=rollout,
             optimizer=optimizer,
             plan=eval,
+            checkpoint=checkpoint,
             watch=watch,
             trackers=trackers,
         )

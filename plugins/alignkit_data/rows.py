@@ -64,6 +64,9 @@ def files_in(path: Path, split: str) -> tuple[Path, ...]:
 def read_rows(path: Path, root: Path | None = None) -> Iterator[Row | Fault]:
     """Yield the rows of a file in order; names are relative to the folder ``root``."""
     name = path.relative_to(root).as_posix() if root else path.name
+    if path.exists() and not path.is_file():  # a device or pipe may never end
+        yield Fault(shown(path), "is not a file of rows")
+        return
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

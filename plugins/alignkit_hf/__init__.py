@@ -84,6 +84,10 @@ class HfPolicy(Params[Policy]):
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """What counts as all the device can do, in 10^12 floating-point operations a second, for
+    ``train/mfu``. Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Only for sources you trust."""
 
@@ -168,8 +172,13 @@ def _missing_files(folder: Path) -> Iterator[str]:
         yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
     if not has(*_WEIGHTS):
         yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
-    if lost := _missing_shards(folder):
-        yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
+    try:
+        lost = _missing_shards(folder)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        yield f"{folder} has an index of weights that cannot be read: {error!r}"
+    else:
+        if lost:
+            yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
     if not has(*_TOKENIZERS):
         yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
 
@@ -195,10 +204,22 @@ class HfRollout(SamplingParams):
     once. At least one runs, however long. Bytes per token: 2 x layers x key-value heads x
     head size x bytes per number."""
 
+    cuda_graphs: bool = True
+    """On a CUDA device, record each decode step of a shape once and replay it: many times faster
+    where the model is small. The cache stays allocated from batch to batch. Not with autocast,
+    windowed attention or unusual scores, which are decoded as without. No effect on CPUs."""
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether it can sample while the policy learns."""
+        return True
+
     def build(self) -> RolloutBackend:
         from alignkit_hf.rollout import HfBackend
 
-        return HfBackend(self.sampling(), kv_cache_tokens=self.kv_cache_tokens)
+        return HfBackend(
+            self.sampling(), kv_cache_tokens=self.kv_cache_tokens, cuda_graphs=self.cuda_graphs
+        )
 
 
 # Not named after its hook: importing the submodule alignkit_hf.policy would replace it.

@@ -110,6 +110,11 @@ class CausalPolicy:
         return model
 
     @property
+    def peak_tflops(self) -> float | None:
+        """What the recipe says the device can do, 10^12 operations a second."""
+        return self.params.peak_tflops
+
+    @property
     def adapter(self) -> Adapter | None:
         """The low-rank adapter in the model, which then is all that trains."""
         return self._adapter if self.model is not None else None

@@ -54,6 +54,13 @@ def working_cache(forward: Forward) -> tuple[type[RowCache], bool]:
     )
 
 
+def agrees(forward: Forward, cache_type: type[RowCache]) -> bool:
+    """Whether ``forward``'s model decodes right with this cache."""
+    with forward.ready():
+        error = _error(_decoded(forward, cache_type), _without_cache(forward))
+        return error <= _tolerance(forward)
+
+
 def _without_cache(forward: Forward) -> Tensor:
     rows = [[*_PROMPTS[prompt], *(step[row] for step in _NEXT)] for row, prompt in enumerate(_ROWS)]
     logits = [

@@ -10,6 +10,7 @@ from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.decoding import Decoding
 from alignkit_hf.forward import Forward
 from alignkit_hf.served import Served
+from alignkit_hf.static import GraphForward
 from alignkit_hf.stops import StopStrings, Texts
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 class HfBackend:
     """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
 
-    A policy with an adapter is sampled from by merged weights, a copy made at each sync.
+    A policy with an adapter is sampled from by merged weights, a copy made at each sync; so is
+    any policy after ``hold``.
     """
 
-    def __init__(self, sampling: Sampling, *, kv_cache_tokens: int) -> None:
+    def __init__(
+        self, sampling: Sampling, *, kv_cache_tokens: int, cuda_graphs: bool = True
+    ) -> None:
         self.sampling = sampling
         self.kv_cache_tokens = kv_cache_tokens
+        self.cuda_graphs = cuda_graphs
         self._policy: Policy | None = None
         self._served: Served | None = None
         self._forward: Forward | None = None
@@ -35,10 +40,18 @@ class HfBackend:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
         self._served = Served(policy) if getattr(policy, "adapter", None) else None
-        self._forward = Forward(self._served or policy)
+        self._forward = self._make_forward(self._served or policy)
         vocab = self._forward.model.get_output_embeddings().weight.shape[0]
         self._texts = Texts(policy.tokenizer, vocab)
         self._stops = {}
+
+    def hold(self) -> None:
+        """From now on sample by a copy of the weights as of the last sync, this moment's first."""
+        if self._policy is None:
+            raise AlignkitError("the hf rollout backend was not started: call start(policy)")
+        if self._served is None:
+            self._served = Served(self._policy)
+            self._forward = self._make_forward(self._served)
 
     def sync(self, policy: Policy, /) -> None:
         """Take over the weights, if there is a copy; each call builds its own cache."""
@@ -80,6 +93,10 @@ class HfBackend:
         """Let go of the policy."""
         self._forward = self._texts = self._policy = self._served = None
         self._stops = {}
+
+    def _make_forward(self, policy: Policy) -> Forward:
+        on_cuda = next(policy.model.parameters()).device.type == "cuda"
+        return GraphForward(policy) if self.cuda_graphs and on_cuda else Forward(policy)
 
     def _stop_strings(self, stops: tuple[str, ...], device: device) -> StopStrings | None:
         if not stops or self._texts is None:

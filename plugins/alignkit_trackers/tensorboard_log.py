@@ -23,7 +23,10 @@ class TensorboardTracker:
         """Open event files in the run directory and put the recipe into them."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(log_dir=str(run.dir / "tensorboard"))
+        self._writer: Any = SummaryWriter(
+            log_dir=str(run.dir / "tensorboard"),
+            purge_step=run.first_step if run.resumed else None,  # these come again
+        )
         self._writer.add_text("recipe", _verbatim(tomli_w.dumps(dict(run.plan))))
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import netrc
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from alignkit_trackers.delivered import Delivered
 from alignkit_trackers.values import sample_table
 
 if TYPE_CHECKING:
     from alignkit.run import Run
 
 Mode = Literal["online", "offline"]
+
+UPLOAD = 600.0
+"""Seconds at the end of a run to wait for what is not uploaded yet; it is on the disk too."""
 
 
 class WandbTracker:
@@ -26,14 +31,24 @@ class WandbTracker:
 
     def start(self, run: Run, /) -> None:
         """Open the run below the run directory and tell where it is."""
+        self._say = run.say
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
-        given = {"name": run.name, **self._settings}
-        self._run = wandb.init(
+        self._delivered = Delivered(run, "wandb")
+        given = {"name": run.name, "id": _id(run), "resume": "allow", **self._settings}
+        self._run = _opened(
+            run,
+            self._mode or default_mode(),
             dir=run.dir,
             config=dict(run.plan),
-            mode=self._mode or default_mode(),
-            settings=wandb.Settings(console="off", silent=True),
+            # Its own record of the command line and the git remote would hold their secrets.
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                x_disable_meta=True,
+                finish_timeout=UPLOAD,
+                finish_timeout_raises=True,
+            ),
             **given,
         )
         for step in ("train_step", "eval_step"):
@@ -45,11 +60,13 @@ class WandbTracker:
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
-        self._run.log({**metrics, **_steps(step, metrics)})
+        if not self._delivered.has(step):
+            self._run.log({**metrics, **_steps(step, metrics)})
+            self._delivered.note(step)
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Log the first rows as a table, ``train/rollouts`` or ``eval/samples``."""
-        if not self._samples or not rows:
+        if not self._samples or not rows or self._delivered.has(step):
             return
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
@@ -60,12 +77,39 @@ class WandbTracker:
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Finish the run, marked as failed if it did."""
-        self._run.finish(exit_code=0 if status == "done" else 1)
+        folder = Path(self._run.dir).parent
+        try:
+            self._run.finish(exit_code=0 if status == "done" else 1)
+        except TimeoutError:
+            self._say(f"wandb did not take all within {UPLOAD:g} s; later: wandb sync {folder}")
+
+
+def _id(run: Run) -> str:
+    """Return the run's id at Weights & Biases, the same after it is resumed."""
+    path = run.dir / ".trackers" / "wandb-id"
+    if not run.resumed or not path.is_file():
+        path.write_text(secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def _steps(step: int, names: Mapping[str, Any] | Sequence[str]) -> dict[str, int]:
     parts = {name.partition("/")[0] for name in names}
     return {"train_step": step} | ({"eval_step": step} if "eval" in parts else {})
+
+
+def _opened(run: Run, mode: Mode | None, **given: Any) -> Any:
+    """Start a wandb run, offline where the server cannot be reached or refuses the key."""
+    wandb: Any = import_module("wandb")
+
+    try:
+        return wandb.init(mode=mode, **given)
+    except wandb.Error as error:
+        if mode == "offline":
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        run.say(f"wandb cannot be used online: {reason}; training goes on, logged offline")
+        wandb.teardown()  # its service holds on to the id of the run that could not start
+        return wandb.init(mode="offline", **given)
 
 
 def default_mode() -> Mode | None:

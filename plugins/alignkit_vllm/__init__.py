@@ -132,6 +132,11 @@ class VllmRollout(SamplingParams):
         }
         return {"vLLM engine": places[self.mode]}
 
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether it can sample while the policy learns: it shares no device's time or memory."""
+        return self.mode != "colocate"
+
     def build(self) -> RolloutBackend:
         from alignkit_vllm.backend import VllmBackend
 

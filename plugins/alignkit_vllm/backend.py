@@ -83,6 +83,13 @@ class VllmBackend:
             self._check(policy)
         self.syncs += 1
 
+    def hold(self) -> None:
+        """Do nothing: the engine has weights of its own, those of the last sync.
+
+        An engine that dies while the policy learns starts anew with newer weights; the responses
+        then carry another version than was asked for, which stops the run.
+        """
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
     ) -> list[list[Completion]]:

@@ -253,7 +253,8 @@ def test_only_what_is_missing_is_made_and_a_half_finished_run_is_kept_aside(swee
     assert again.started == ["n=4/seed_1", "n=6/seed_0", "n=6/seed_1"]
     aside = place / "out/.aside/n=4-seed_1-1"
     assert (aside / "metrics.jsonl").read_text() == '{"step": 0}\n{"st'
-    assert "begins anew" in again.said[0]
+    assert "cannot go on as it began" in again.said[0]
+    assert "begins anew" in again.said[1]
     assert json.loads((half / "manifest.json").read_text())["status"] == "done"
 
 

@@ -43,7 +43,7 @@ class Environment:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     made = Environment(tmp_path_factory.mktemp("clean") / "venv")
-    for name in ("cispo", "broken", "incompatible", "clash", "twin"):
+    for name in ("cispo", "best-of-n", "broken", "incompatible", "clash", "twin"):
         made.install(f"alignkit-{name}")
     return made
 
@@ -53,6 +53,7 @@ def test_the_five_states_are_listed(environment):
     states = {p["dist"]: p["status"] for p in listed if p["dist"] != "alignkit"}
     assert states == {
         "alignkit-cispo": "active",
+        "alignkit-best-of-n": "active",
         "alignkit-broken": "broken",
         "alignkit-incompatible": "incompatible",
         "alignkit-clash": "conflict",
@@ -69,6 +70,43 @@ def test_its_loss_is_picked_by_name_and_trains(environment, tmp_path):
     (loss,) = [c for c in manifest["components"] if c["kind"] == "loss_type"]
     assert (loss["use"], loss["dist"], loss["version"]) == ("cispo", "alignkit-cispo", "0.3.0")
     assert manifest["status"] == "done"
+
+
+def test_its_algorithm_brings_its_own_recipe_and_trains(environment, tmp_path):
+    recipe = FIXTURES / "alignkit-best-of-n" / "recipe.toml"
+    small = ["n_steps=2", "questions_per_step=8", "n=4", "eval.n=8", "rollout.max_tokens=24"]
+    sets = [part for item in small for part in ("-s", item)]
+    plan = environment.alignkit("run", recipe, *sets, "--dry-run")
+    assert "responses per round: 8 questions × 4" in plan
+    wrong = environment.alignkit("run", recipe, "-s", "question_per_step=8", status=2)
+    assert "Did you mean 'questions_per_step'?" in wrong
+    environment.alignkit("run", recipe, *sets, "--out", tmp_path / "run")
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    (algorithm,) = [c for c in manifest["components"] if c["kind"] == "algorithm"]
+    assert (algorithm["use"], algorithm["dist"]) == ("best_of_n", "alignkit-best-of-n")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    for row in rows[1:]:  # one response of each question at most, and only what was better
+        saved = (tmp_path / f"run/rollouts/step_{row['step']:06d}.jsonl").read_text()
+        kept = [json.loads(line) for line in saved.splitlines()]
+        assert row["train/responses_trained_on"] == len(kept) <= 8
+        assert len({r["question"] for r in kept}) == len(kept)
+        assert {r["reward"] for r in kept} <= {1.0}
+    assert (tmp_path / "run/final/model.safetensors").is_file()
+    tested = ["run", "recipes/evaluate.toml", "-s", f"policy.path={tmp_path / 'run/final'}"]
+    environment.alignkit(*tested, "-s", "n=4", "--out", tmp_path / "evaluated")
+
+
+def test_its_algorithm_conforms(environment, tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "from alignkit.testing import conformance\n"
+        "KEYS = {'n_steps': 2, 'questions_per_step': 4, 'n': 2}\n"
+        "test_conforms = conformance('best_of_n', params={'algorithm/best_of_n': KEYS})\n"
+    )
+    command = [environment.bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
 
 def test_a_clash_of_component_names_stops_only_the_recipe_that_does_not_say_which(environment):

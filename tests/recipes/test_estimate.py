@@ -56,6 +56,16 @@ def test_what_saves_memory_lowers_the_estimate():
     assert estimate(PLAN | {"reference": {}}).memory["reference policy"] == 451_840 * 4
 
 
+def test_adapters_alone_have_gradients_and_state():
+    policy = PLAN["policy"] | {"lora": {"rank": 2}, "dtype": "bfloat16"}
+    found = estimate(PLAN | {"policy": policy, "reference": {}}).memory
+    # A layer: q and o 96 + 96 each, k and v 96 + 32, three of the MLP 96 + 256; two numbers each.
+    trained = 4 * 2 * (2 * 192 + 2 * 128 + 3 * 352)
+    assert found["weights"] == 451_840 * 2
+    assert (found["gradients"], found["optimizer state"]) == (trained * 4, trained * 8)
+    assert "reference policy" not in found  # the weights below the adapter
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_what_autograd_keeps(checkpointing):
     import torch

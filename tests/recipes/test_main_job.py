@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from alignkit.testing.algorithm import is_measured
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ def metrics(folder):
 
 
 def without_times(rows):
-    return [{k: v for k, v in r.items() if k != "time" and not k.startswith("time/")} for r in rows]
+    return [{k: v for k, v in r.items() if not is_measured(k)} for r in rows]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

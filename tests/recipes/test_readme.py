@@ -4,7 +4,12 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
+
+from alignkit import plugins
+from alignkit.cli import main
+from alignkit.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +40,39 @@ def test_every_command_shown_is_one_of_alignkit_or_an_install():
     assert all(
         c.startswith(("alignkit ", "python3 -m venv .venv &&", "uv venv &&")) for c in COMMANDS
     )
+
+
+def rows(heading):
+    """Return the cells of the table under a heading."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_every_command_is_listed_with_its_argument_and_all_its_options():
+    shown = {
+        cells[0].strip("`"): set(re.findall(r"`(-.*?)`", cells[2])) for cells in rows("Commands")
+    }
+    real = {}
+    for name, command in main.commands.items():
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        arguments = [
+            p.make_metavar(click.Context(command)) for p in command.params if p not in options
+        ]
+        words = [name, *(a.replace("{", "").partition("|")[0] for a in arguments)]
+        if name == "describe":
+            words[1] = "KIND"  # click lists the kinds
+        real[" ".join(words)] = {p.opts[0] for p in options}
+    assert shown == real
+
+
+def test_everything_built_in_is_listed_and_nothing_else():
+    shown = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[2]) for cells in rows("Built in")}
+    real = {kind: [] for kind in KINDS.values()}
+    for plugin in plugins.load().plugins:
+        for kind, names in plugin.provides.items():
+            real[kind] += names if plugin.dist == "alignkit" else []
+    assert shown == real
 
 
 def test_the_plugin_shown_conforms(tmp_path, monkeypatch):

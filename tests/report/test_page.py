@@ -120,3 +120,26 @@ def test_the_page_is_replaced_as_a_whole(make_run, load, tmp_path):
         page.write(found, tmp_path / "deep/r.html", title)
     assert "<title>new</title>" in (tmp_path / "deep/r.html").read_text()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.html"]
+
+
+def test_many_differences_between_plans_are_folded_and_few_are_shown(make_run, load, tmp_path):
+    few = [make_run(f"few/a{i}/seed_0", [{ACC: 0.5}], lr=10.0**-i) for i in (3, 4)]
+    text = page.render(load(tmp_path / "few"), "t")
+    assert "<details><summary>1 values" not in text
+    assert "optimizer.lr" in text
+    for place, folder in enumerate(few):
+        lines = "".join(f"key_{i} = {place}\n" for i in range(12))
+        (folder / "recipe.toml").write_text(lines + (folder / "recipe.toml").read_text())
+    text = page.render(load(tmp_path / "few"), "t")
+    folded = text.split("What differs between the plans</h2>")[1]
+    assert folded.startswith("\n<details><summary>13 values</summary>")
+
+
+def test_how_a_setting_ended_stands_before_the_lesser_metrics(make_run, load, tmp_path):
+    make_run("s/a/seed_0", [{ACC: 0.5, "eval/response_length": 9.0}])
+    text = page.render(load(tmp_path / "s"), "t")
+    heads = re.findall(r"<th>([^<]*)</th>", text)
+    assert heads.index("state") < heads.index("length")
+    cells = re.findall(r"<td[^>]*>([^<]*)", text.split("</thead>")[1])
+    assert cells[heads.index("state")] == "done"
+    assert cells[heads.index("length")] == "9.0"

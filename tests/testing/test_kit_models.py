@@ -13,6 +13,7 @@ import torch
 
 from alignkit import Params
 from alignkit.engine.sampling import SamplingParams
+from alignkit.engine.training import Parts
 from alignkit.protocols import Algorithm, LossType, Policy, RolloutBackend, Sampling, Tracker
 from alignkit.testing import tiny_model
 from alignkit_hf import HfPolicy
@@ -375,6 +376,33 @@ class Unseeded(Steps):
         return random.random()
 
 
+class ForgetsItsPlace(Steps):
+    """Draws from a generator that no checkpoint holds."""
+
+    def run(self, run):
+        policy = HfPolicy(path=str(tiny_model())).build()
+        parts = Parts(policy=policy, seed=0, token_budget=64, trackers=self.trackers)
+        self.chance = random.Random(self.seed)
+        with parts.open(run) as training:
+            for _ in training.steps(3, state=self.state()):
+                training.end_step({"train/loss": self.loss(self.chance)})
+            return training.finish()
+
+    def state(self):
+        return {}
+
+
+class KnowsItsPlace(ForgetsItsPlace):
+    def state(self):
+        return {"chance": self}
+
+    def state_dict(self):
+        return {"chance": self.chance.getstate()}
+
+    def load_state_dict(self, state):
+        self.chance.setstate(state["chance"])
+
+
 ALGORITHM_BUGS = {
     "runs": ReturnsNothing,
     "logs_its_steps": LogsTwice,
@@ -382,6 +410,7 @@ ALGORITHM_BUGS = {
     "keeps_recipe_and_manifest": OverwritesTheRecipe,
     "attaches_its_trackers": ForgetsTrackers,
     "repeats_itself": Unseeded,
+    "resumes_exactly": ForgetsItsPlace,
 }
 
 
@@ -398,8 +427,9 @@ def algorithm_of(made):
     return Planted
 
 
-def test_a_sound_algorithm_passes(failing):
-    assert failing("algorithm", algorithm_of(Steps)) == {}
+@pytest.mark.parametrize("sound", [Steps, KnowsItsPlace])
+def test_a_sound_algorithm_passes(failing, sound):
+    assert failing("algorithm", algorithm_of(sound)) == {}
 
 
 @pytest.mark.parametrize(("check", "bug"), [*ALGORITHM_BUGS.items(), ("runs", Fails)])

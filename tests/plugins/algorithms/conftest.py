@@ -8,6 +8,7 @@ import pytest
 
 from alignkit.protocols import Example, Reward
 from alignkit.run import Run
+from alignkit.testing.algorithm import is_measured
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Toys:
     def timeless(self, rows):
         """Drop what differs between two runs of the same recipe."""
         return [
-            {k: v for k, v in row.items() if k != "time" and not k.startswith("time/")}
+            {k: v for k, v in row.items() if not is_measured(k)}
             for row in rows
         ]
 

@@ -130,6 +130,7 @@ def test_tables_and_documentation():
     assert {n for n, s in slots.items() if not s.required} == {
         "reference",
         "eval",
+        "checkpoint",
         "trackers",
         "watch",
     }

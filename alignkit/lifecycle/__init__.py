@@ -1,0 +1,1 @@
+"""What keeps a run whole: its directory's lock and manifest, signals, checkpoints, resuming."""

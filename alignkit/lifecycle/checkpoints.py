@@ -1,0 +1,206 @@
+"""Checkpoints as folders: written aside, checked by sum, found again newest first.
+
+What is in a checkpoint's files is its writer's business; see ``alignkit.engine.checkpoint``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.files import discard, put, sync_folder, sync_tree, write_json
+
+MANIFEST = "manifest.json"
+DAMAGED = ".damaged"
+CHUNK = 2**22
+
+Content = Callable[[BinaryIO], None]
+"""Writes one file of a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where in its run a checkpoint was taken."""
+
+    step: int
+    """Last step that was finished and logged; 0 = the evaluation before the first."""
+    part: int
+    """Things done of the step after it, such as a rollout batch or an update."""
+    metrics_bytes: int
+    """Length of ``metrics.jsonl``."""
+    seconds: float
+    """Seconds the run had taken."""
+    score: float | None = None
+    """What keep_best goes by, if the step was evaluated."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder; names sort as the marks do."""
+        return f"step_{self.step:06d}" + (f"_part_{self.part:04d}" if self.part else "")
+
+
+class _Summed:
+    """A file that sums up what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._sum, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        self._sum.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"size": self.size, "sha256": self._sum.hexdigest()}
+
+
+class Store:
+    """The checkpoints of a run: folders of ``checkpoints/``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted(p for p in self.folder.glob("step_*") if p.suffix != DAMAGED)
+
+    def write(
+        self,
+        mark: Mark,
+        files: Mapping[str, Content],
+        *,
+        need: int,
+        folder: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Write a checkpoint and return its folder; ``need`` is its size in bytes, about.
+
+        ``folder`` may add folders of files that are not needed to resume. AlignkitError, with
+        the size, where the disk does not take it: then the earlier checkpoints are as they were.
+        """
+        partial = self.folder / f".{mark.name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            sums = {name: _write(partial / name, content) for name, content in files.items()}
+            if folder is not None:
+                folder(partial)
+                sync_tree(partial)
+            write_json(partial / MANIFEST, _signed({"mark": asdict(mark), "files": sums}))
+            sync_folder(partial)
+            put(partial, self.folder / mark.name)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise AlignkitError(_no_room(self.folder, error, need)) from error
+        return self.folder / mark.name
+
+    def newest(self, warn: Callable[[str], None]) -> tuple[Path, Mark] | None:
+        """Return the newest checkpoint whose files are as they were written.
+
+        Damaged ones are reported, renamed and passed over. AlignkitError if there are none but
+        damaged ones; None if there is none.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            problem = damage(path)
+            if not problem:
+                return path, _mark(path)
+            warn(f"warning: {shown(path)} is damaged: {problem}; going back to the one before")
+            put(path, path.with_name(path.name + DAMAGED))
+        if paths:
+            raise AlignkitError(
+                f"no checkpoint in {shown(self.folder)} is whole, and going on without one means "
+                f"from step 0; to do that, delete that folder and resume again"
+            )
+        return None
+
+    def ranks(self, score: float, among: int, goal: Literal["max", "min"]) -> bool:
+        """Whether ``score`` is better than all but fewer than ``among`` of those there are."""
+        have = [s for p in self.paths() if (s := _mark(p).score) is not None]
+        better = [s for s in have if (s >= score if goal == "max" else s <= score)]
+        return len(better) < among
+
+    def prune(self, keep_last: int, keep_best: int, goal: Literal["max", "min"]) -> None:
+        """Delete all but the newest and the best by their score."""
+        paths = self.paths()
+        keep = set(paths[len(paths) - keep_last :])
+        sign = 1 if goal == "max" else -1
+        scores = {p: s for p in paths if (s := _mark(p).score) is not None}
+        keep |= set(sorted(scores, key=lambda p: -sign * scores[p])[:keep_best])
+        for path in paths:
+            if path not in keep:
+                discard(path)
+
+    def tidy(self) -> None:
+        """Delete what a killed process left half written or half deleted."""
+        for path in [*self.folder.glob(".*.partial"), *self.folder.glob(".*.trash")]:
+            shutil.rmtree(path)
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a checkpoint, ``""`` if every byte is as it was written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        body = {k: manifest[k] for k in ("mark", "files")}
+        if manifest != _signed(body):
+            return f"{MANIFEST} does not have the sum it was written with"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST} cannot be read ({type(error).__name__})"
+    for name, facts in body["files"].items():
+        try:
+            size = (path / name).stat().st_size
+            if size != facts["size"]:
+                return f"{name} has {size:,} bytes, was written with {facts['size']:,}"
+            if file_sum(path / name) != facts["sha256"]:
+                return f"{name} does not have the sum it was written with"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def file_sum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mark(path: Path) -> Mark:
+    return Mark(**json.loads((path / MANIFEST).read_text(encoding="utf-8"))["mark"])
+
+
+def _signed(body: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps(body, sort_keys=True)
+    return {**json.loads(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _write(path: Path, content: Content) -> dict[str, Any]:
+    with path.open("wb") as file:
+        summed = _Summed(file)
+        content(cast(BinaryIO, summed))
+        file.flush()
+        os.fsync(file.fileno())
+    return summed.facts
+
+
+def _no_room(folder: Path, error: OSError, need: int) -> str:
+    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    return (
+        f"cannot write a checkpoint to {shown(folder)}: {error.strerror or error}; it takes "
+        f"{_size(need)}, and {_size(free)} are free there. What was saved before is whole"
+    )
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    units: Iterable[tuple[str, int]] = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    for unit, factor in units:
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

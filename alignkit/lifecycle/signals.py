@@ -1,0 +1,124 @@
+"""Signals and time limits end a run where nothing is half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""End the run; its exit status is 128 + the signal's number."""
+REQUESTS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""What batch systems announce pre-emption and time limits with: save and stop, status 75."""
+STOPPED = 75
+"""Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h."""
+ONE = 0.1
+"""Seconds within which equal signals are one: ``timeout`` sends its signal twice."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to end. Not an Exception, so that nothing on the way takes it for one."""
+
+    def __init__(self, cause: str, exit_status: int) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.exit_status = exit_status
+        self.remedy = "nothing was saved"
+        """How it is gone on with, for the message."""
+
+    def __str__(self) -> str:
+        """Say why the run ended and how it is gone on with."""
+        return f"{self.state} by {self.cause}; {self.remedy}"
+
+    @property
+    def state(self) -> Literal["interrupted", "stopped"]:
+        """The manifest's word for it."""
+        return "stopped" if self.exit_status == STOPPED else "interrupted"
+
+
+class Signals:
+    """Turns the first signal into :class:`Interrupted`; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._pending: Interrupted | None = None
+        self._at = 0.0
+        self._taken = False
+        self._deferring = 0
+        self._timer: threading.Timer | None = None
+        self._limit = ""
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Listen while the block runs; does nothing outside the main thread.
+
+        Signals that this process was started to ignore, as under nohup, stay ignored.
+        """
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for listened in (*INTERRUPTS, *REQUESTS):
+                if signal.getsignal(listened) is not signal.SIG_IGN:
+                    before[listened] = signal.signal(listened, self._receive)
+        try:
+            yield
+        finally:
+            if self._timer:
+                self._timer.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold :class:`Interrupted` back while the block runs, up to its end or :meth:`poll`."""
+        self._deferring += 1
+        try:
+            yield
+        finally:
+            self._deferring -= 1
+        if not self._deferring:
+            self.poll()
+
+    def poll(self) -> None:
+        """Raise what came in while it was held back."""
+        if self._pending and not self._taken:
+            raise self._pending
+
+    def take(self) -> None:
+        """Note that the caller acts on the interruption: it is not raised again."""
+        self._taken = True
+
+    def stop_in(self, seconds: float, limit: str) -> None:
+        """Interrupt after so many seconds of a clock that nobody sets; ``limit`` says why."""
+        self._timer = threading.Timer(seconds, self._expire, [limit])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def interrupt(self, cause: str) -> None:
+        """Do what SIGTERM would do, without a signal."""
+        self._at = time.monotonic()
+        self._pending = Interrupted(cause, 128 + signal.SIGTERM)
+        if not self._deferring:
+            raise self._pending
+
+    def _expire(self, limit: str) -> None:
+        self._limit = limit
+        main = threading.main_thread().ident
+        if main is not None and signal.getsignal(signal.SIGUSR1) == self._receive:
+            signal.pthread_kill(main, signal.SIGUSR1)  # wakes whatever the main thread waits for
+        elif self._pending is None:
+            self._pending = Interrupted(limit, STOPPED)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._pending is not None:
+            if time.monotonic() - self._at > ONE:
+                os._exit(STOPPED if number in REQUESTS else 128 + number)
+            return
+        self._at = time.monotonic()
+        status = STOPPED if number in REQUESTS else 128 + number
+        self._pending = Interrupted(self._limit or signal.Signals(number).name, status)
+        if not self._deferring:
+            raise self._pending

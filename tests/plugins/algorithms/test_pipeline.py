@@ -1,0 +1,176 @@
+"""pipeline_depth = 1: the same numbers as its schedule carried out one thing after the other."""
+
+import contextlib
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alignkit.engine import ahead
+from alignkit.errors import AlignkitError
+from alignkit.lifecycle import past
+from alignkit.lifecycle.checkpoints import Store
+from alignkit.lifecycle.past import Start
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.run import Run
+from alignkit_algorithms.grpo import GrpoRun
+from alignkit_algorithms.grpo_table import Grpo
+from alignkit_hf import HfRollout
+
+KEYS = {
+    "n_steps": 4,
+    "rollout_batch_size": 16,
+    "group_size": 4,
+    "train_batch_size": 8,
+    "importance_cap": 2.0,
+    "pipeline_depth": 1,
+}
+
+
+@pytest.fixture
+def grpo(toys):
+    def make(**keys):
+        return toys.assemble(
+            GrpoRun,
+            keys=Grpo(**{**KEYS, **keys}),
+            policy=toys.policy(),
+            data=toys.questions(),
+            prompt=toys.Template(),
+            reward=toys.first_is_ascii,
+            advantage=toys.group_mean,
+            loss=toys.loss("reinforce"),
+            normalizer=toys.normalizer(),
+            backend=toys.backend(),
+            optimizer=toys.adamw(lr=0.02),
+        )
+
+    return make
+
+
+@contextlib.contextmanager
+def at_once(self, step, clock):
+    """Stands in for ``Ahead.sampling``: sample first, update then."""
+    self._next = self._sample(step, clock, ahead.as_of_now(self._policy))
+    yield
+
+
+def test_equal_to_the_schedule_in_sequence(grpo, toys, tmp_path, monkeypatch):
+    beside = grpo()
+    rows = toys.timeless(toys.carry_out(beside, tmp_path / "beside"))
+    weights = toys.weights(beside.parts.policy)
+    again = grpo()
+    assert toys.timeless(toys.carry_out(again, tmp_path / "again")) == rows
+    turns = grpo(pipeline_depth=0)
+    assert toys.timeless(toys.carry_out(turns, tmp_path / "turns"))[0] != rows[-1]
+    assert not torch.equal(toys.weights(turns.parts.policy), weights)
+
+    monkeypatch.setattr(ahead.Ahead, "sampling", at_once)
+    sequence = grpo()
+    assert toys.timeless(toys.carry_out(sequence, tmp_path / "sequence")) == rows
+    assert torch.equal(toys.weights(sequence.parts.policy), weights)
+
+
+def test_which_weights_sample_which_batch(grpo, toys, tmp_path):
+    subject = grpo()
+    seen = []
+    rollout, learn = subject.parts.backend.stream, threading.Event()
+
+    def stream(prompts, sampling):
+        seen.append((sampling.step, subject.parts.backend._forward.policy.version))
+        here = threading.current_thread() is threading.main_thread()
+        assert here == (sampling.step == 1)  # all but the first beside the learner
+        assert here or learn.wait(60)
+        return rollout(prompts, sampling)
+
+    subject.parts.backend.stream = stream
+    updates = GrpoRun._batches
+
+    def batches(self, rows, step):
+        yield from updates(self, rows, step)
+        learn.set()  # step 1 has learned before batch 2 is sampled: by old weights all the same
+
+    GrpoRun._batches = batches
+    try:
+        rows = toys.carry_out(subject, tmp_path)
+    finally:
+        GrpoRun._batches = updates
+    # Two updates a step. Batches 1 and 2 by the starting weights, then one step behind each:
+    # in turns it would be 0, 2, 4, 6.
+    assert seen == [(1, 0), (2, 0), (3, 2), (4, 4)]
+    assert [row["train/staleness"] for row in rows] == [0, 2, 2, 2]
+    assert all(row["time/wait"] >= 0 for row in rows[:3])
+
+
+def test_resumed_after_an_interruption_to_the_same_numbers(grpo, toys, tmp_path):
+    whole = grpo()
+    want = toys.timeless(toys.carry_out(whole, tmp_path / "whole"))
+
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    run = Run(folder, {})
+    log = run.log
+
+    def interrupted(step, metrics):
+        log(step, metrics)
+        if step == 2:
+            raise Interrupted("a test", 130)
+
+    run.log = interrupted
+    with pytest.raises(Interrupted):
+        grpo().run(run)
+    run.close("failed")
+
+    start = Start(*Store(folder / "checkpoints").newest(print))
+    past.rewind(folder, start)
+    run, subject = Run(folder, {}, start), grpo()
+    run.printer = lambda _: None
+    subject.run(run)
+    run.close("done")
+    rows = toys.timeless(past_rows(folder))
+    assert rows == want
+    assert torch.equal(toys.weights(subject.parts.policy), toys.weights(whole.parts.policy))
+
+
+def past_rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_error_in_the_sampling_ends_the_run(grpo, toys, tmp_path):
+    subject = grpo()
+
+    def reward(responses, examples):
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("no verdict")
+        return toys.first_is_ascii(responses, examples)
+
+    subject.parts.reward = reward
+    with pytest.raises(ValueError, match="no verdict"):
+        toys.carry_out(subject, tmp_path)
+    assert threading.active_count() == 1 or not any(
+        t.name.startswith("rollout batch") for t in threading.enumerate()
+    )
+
+
+def test_a_backend_that_cannot_is_refused(grpo, toys, tmp_path):
+    keys = Grpo(pipeline_depth=1)
+    assert not list(keys.check({"rollout": HfRollout()}))
+    ((key, message),) = keys.check({"rollout": None})
+    assert key == "pipeline_depth"
+    assert "cannot sample while the policy learns" in message
+    subject = grpo()
+
+    class Bare:
+        sampling = replace(subject.parts.backend.sampling)
+        start = sync = lambda *_: None
+        close = lambda *_: None  # noqa: E731
+
+    subject.parts.backend = Bare()
+    with pytest.raises(AlignkitError, match=r"Bare has no method hold\(\)"):
+        toys.carry_out(subject, tmp_path)
+
+
+def test_facts_say_how_far_off_policy_it_is():
+    facts = Grpo(**KEYS).facts({})
+    assert facts["off-policy"].startswith("yes: the last update of a rollout batch is 3 behind")
