@@ -64,7 +64,8 @@ class VllmRollout(SamplingParams):
 
     check_every: Annotated[int, Field(ge=0)] = 20
     """Syncs between checks that the engine holds the policy's weights (some columns of them, and
-    a greedy probe). The first sync is always checked; 0 checks only that one."""
+    a greedy probe). The first two, at the start and after the first update, are always checked;
+    0 checks only these."""
 
     max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
     """A check stops the run when engine and policy differ by more than this in the probe's

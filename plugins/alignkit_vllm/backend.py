@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from alignkit_vllm import VllmRollout
 
 
+CHECKED = 2
+"""Syncs that are always checked: at the start, and the first after an update."""
+
+
 class Engine(Protocol):
     """What the backend needs of an engine, wherever it runs."""
 
@@ -79,7 +83,7 @@ class VllmBackend:
         """Copy the policy's weights into the engine and drop what it cached under old ones."""
         self._hold(policy, fresh=True)
         every = self.keys.check_every
-        if self.syncs == 0 or (every and self.syncs % every == 0):
+        if self.syncs < CHECKED or (every and self.syncs % every == 0):
             self._check(policy)
         self.syncs += 1
 

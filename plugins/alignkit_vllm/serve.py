@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> None:
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
     guarded = closed(list(arguments[1:]), os.environ)
     found = installed()
-    whole = ["--no-enable-chunked-prefill"] if found and found.for_cpu else []  # see backend.py
-    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *guarded, *whole, *arguments[1:]]
+    whole = "--no-enable-chunked-prefill"  # on CPUs, see backend.py
+    more = [whole] if found and found.for_cpu and whole not in arguments else []
+    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *guarded, *more, *arguments[1:]]
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
 
 

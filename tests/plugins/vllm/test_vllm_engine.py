@@ -90,13 +90,16 @@ def test_a_cache_kept_over_a_sync_shows(served, monkeypatch):
     backend._check(policy)
 
 
-def test_weights_that_never_arrived_stop_the_run_however_small_the_update(served, monkeypatch):
+@pytest.mark.parametrize("syncs", [0, 1], ids=["at the start", "after the first update"])
+def test_weights_that_never_arrived_stop_the_run_however_small_the_update(
+    served, monkeypatch, syncs
+):
     backend, policy = served
     backend._check(policy)
     with monkeypatch.context() as patch:
         patch.setattr(backend._engine, "load", lambda *_: None)
         update(policy, by=1e-6)  # moves log-probs by about 1e-5, far below any sane bound
-        patch.setattr(backend, "syncs", 0)
+        patch.setattr(backend, "syncs", syncs)
         with pytest.raises(WeightsError, match="does not hold the policy's weights"):
             backend.sync(policy)
     backend.sync(policy)

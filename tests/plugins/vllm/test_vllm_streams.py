@@ -257,6 +257,20 @@ def test_an_engine_lost_amid_a_stream_is_asked_for_the_rest_with_the_weights(bac
     assert engine.loads == 2
 
 
+def test_the_first_syncs_are_checked_and_then_every_so_many(backend_on, monkeypatch):
+    backend = backend_on(Engine())
+    backend.keys = VllmRollout(check_every=4)
+    checked = []
+    monkeypatch.setattr(backend, "_check", lambda policy: checked.append(backend.syncs))
+    for _ in range(10):
+        backend.sync(backend._policy)
+    assert checked == [0, 1, 4, 8]
+    backend.keys, backend.syncs = VllmRollout(check_every=0), 0
+    for _ in range(10):
+        backend.sync(backend._policy)
+    assert checked == [0, 1, 4, 8, 0, 1]
+
+
 def test_what_is_wrong_is_said_at_the_call_not_at_the_first_group(backend_on):
     backend = backend_on(Engine())
     with pytest.raises(AlignkitError, match="prompt 1 has no tokens"):

@@ -1,0 +1,146 @@
+"""Disks that fill up or turn read-only, files that rot, two processes in one directory."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from alignkit.errors import AlignkitError, RunFailed
+from alignkit.lifecycle.checkpoints import damage
+from alignkit.run import Run
+
+
+def checkpoints(folder):
+    return sorted((folder / "checkpoints").glob("step_*"))
+
+
+def size(folder):
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def calm(runs):
+    """The run as it is without a fault."""
+    run = runs.start(out="calm")
+    assert [p.name for p in checkpoints(run.dir)] == [f"step_00000{i}" for i in (1, 2, 3, 4)]
+    return run
+
+
+def test_a_full_disk_stops_the_run_with_its_checkpoints_whole_and_it_goes_on(runs, calm, disk):
+    one = size(checkpoints(calm.dir)[0])
+    place = disk("small", int(2.6 * one))  # room for two
+    said = r"cannot write a checkpoint to small/run/checkpoints: No space left on device; it takes "
+    said += r"[\d.]+ [KM]iB, and [\d.]+ \w+ are free there. What was saved before is whole"
+    with pytest.raises(RunFailed, match=said) as error:
+        runs.start(out="small/run")
+    assert "Traceback" not in str(error.value)
+    kept = checkpoints(place / "run")
+    assert [p.name for p in kept] == ["step_000001", "step_000002"]
+    assert [damage(p) for p in kept] == ["", ""]
+    disk("small", 20 * one)
+    runs.resume("small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+    assert [r["step"] for r in runs.rows("small/run")] == [r["step"] for r in runs.rows("calm")]
+
+
+def test_a_disk_too_full_for_a_row_of_metrics_stops_the_run_without_a_traceback(runs, disk):
+    place = disk("small", 2**21)
+
+    def fill(path):
+        with path.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(1024)):
+                    pass
+            except OSError:
+                pass
+
+    def log(self, step, metrics, before=Run.log):
+        if step == 2:
+            fill(place / "somebody_elses")
+            metrics = {**metrics, **{f"train/x{i}": 0.0 for i in range(400)}}  # more than a page
+        before(self, step, metrics)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", log)
+        said = r"cannot write to small/run: No space left on device; [\d,]+ bytes are free there"
+        with pytest.raises(RunFailed, match=said) as error:
+            runs.start(out="small/run")
+    assert "free some, then: alignkit resume small/run" in str(error.value)
+    assert "Traceback" not in str(error.value)
+    (place / "somebody_elses").unlink()
+    disk("small", 2**24)
+    runs.resume("small/run")
+    assert [r["step"] for r in runs.rows("small/run")] == [0, 1, 2, 3, 4]
+
+
+def test_a_read_only_directory_is_named(runs, disk):
+    place = disk("locked", 2**20)
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    with pytest.raises(AlignkitError, match="cannot make locked/run: Read-only file system"):
+        runs.start(out="locked/run")
+    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+    (place / "run").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    with pytest.raises(AlignkitError, match="cannot write in locked/run: Read-only file system"):
+        runs.start(out="locked/run")
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(flip, "does not have the sum it was written with"), (cut, r"bytes, was written with")],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(runs, calm, capsys, spoil, said):
+    wanted = runs.weights("calm")
+    runs.unfinish("calm")
+    *_, before, last = checkpoints(calm.dir)
+    victim = max(last.iterdir(), key=lambda p: p.stat().st_size)
+    spoil(victim)
+    runs.resume("calm")
+    out = capsys.readouterr().out
+    assert f"warning: calm/checkpoints/{last.name} is damaged: {victim.name}" in out
+    assert said in out
+    assert f"going on from {before.name}" in out
+    assert runs.weights("calm") == wanted
+    assert (last.parent / f"{last.name}.damaged").is_dir()
+
+
+def test_without_a_whole_checkpoint_nothing_is_guessed(runs, calm):
+    runs.unfinish("calm")
+    for path in checkpoints(calm.dir):
+        flip(max(path.iterdir(), key=lambda p: p.stat().st_size))
+    with pytest.raises(AlignkitError, match="no checkpoint in calm/checkpoints is whole"):
+        runs.resume("calm")
+
+
+def test_a_second_process_is_kept_out(runs, calm):
+    runs.unfinish("calm")
+    holder = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys, pathlib\nfrom alignkit.lifecycle.lock import locked\n"
+            f"with locked(pathlib.Path({str(calm.dir)!r})):\n    print('in', flush=True)\n"
+            "    sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == b"in\n"
+        before = sorted(p.name for p in calm.dir.iterdir())
+        with pytest.raises(AlignkitError, match=rf"calm is in use by process {holder.pid} on "):
+            runs.resume("calm")
+        assert sorted(p.name for p in calm.dir.iterdir()) == before
+        assert json.loads((calm.dir / "manifest.json").read_text())["status"] == "interrupted"
+    finally:
+        holder.communicate()
+    runs.resume("calm")
