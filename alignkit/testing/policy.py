@@ -82,8 +82,11 @@ def saves_what_it_is(subject: Subject) -> None:
     want = _logits(policy)
     with tempfile.TemporaryDirectory() as folder:
         policy.save(Path(folder) / "saved")
-        model = AutoModelForCausalLM.from_pretrained(Path(folder) / "saved", dtype=want.dtype)
-        tokenizer = AutoTokenizer.from_pretrained(Path(folder) / "saved")
+        saved = Path(folder) / "saved"
+        model = AutoModelForCausalLM.from_pretrained(  # nosec B615 - a folder just written
+            saved, dtype=want.dtype
+        )
+        tokenizer = AutoTokenizer.from_pretrained(saved)  # nosec B615 - a folder just written
         ids = torch.tensor([_ids(policy)])
         with torch.no_grad():
             model.eval()  # type: ignore[no-untyped-call]

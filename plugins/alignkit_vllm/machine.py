@@ -66,7 +66,9 @@ def gpus() -> tuple[Gpu, ...]:
     """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
     try:
         command = ["nvidia-smi", "-L"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(  # nosec B603 - a list of words, no shell
+            command, capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
         return tuple(Gpu(int(n.name.removeprefix("nvidia")), "") for n in sorted(nodes))
