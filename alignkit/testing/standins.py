@@ -187,7 +187,9 @@ def tiny_model() -> Path:
     core.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
     ends = [core.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>")]
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+        tokenizer_object=core,
+        eos_token="<|endoftext|>",  # nosec B106 - no password
+        pad_token="<|endoftext|>",
     )
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
