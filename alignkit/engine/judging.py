@@ -16,7 +16,7 @@ class Judging:
     def __init__(self, reward: RewardFn, examples: Sequence[Example]) -> None:
         """``examples`` holds one per group."""
         self._reward, self._examples = reward, examples
-        self._submit = extra(reward, "submit", beside="__call__")  # nosec B610 - no SQL
+        self._submit = extra(reward, "submit", beside="__call__")  # nosec B610 # no SQL
         self._handles: dict[int, Any] = {}
 
     @property

@@ -251,7 +251,7 @@ class _Tally:
     """Response tokens that are computed."""
     loss: float = 0.0
     sums: dict[str, float] = field(
-        default_factory=lambda: {"token_entropy": 0.0}  # nosec B105 - no password
+        default_factory=lambda: {"token_entropy": 0.0}  # nosec B105 # no password
     )
     log_ratios: list[Tensor] = field(default_factory=list)
     """log π - log π_old of the tokens computed, (n,) for each micro-batch."""

@@ -211,7 +211,7 @@ def _generate(
     asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
     ids = [prompts[i].ids for i in asked]
     keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
-    stream = extra(backend, "stream", beside="generate")  # nosec B610 - no SQL
+    stream = extra(backend, "stream", beside="generate")  # nosec B610 # no SQL
     if not asked:
         groups = []
     elif stream is not None and judging.can_start:

@@ -149,7 +149,7 @@ def _threads(environment: Mapping[str, str]) -> int:
 def _output(command: Sequence[str]) -> str | None:
     """Return what a command prints, or None when it is not there or fails."""
     try:
-        done = subprocess.run(  # nosec B603 - a list of words, no shell
+        done = subprocess.run(  # nosec B603 # a list of words, no shell
             command, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):

@@ -81,7 +81,7 @@ class Child:
         """Start ``command``, which makes or resumes the run; it inherits ``keep_open``."""
         self.job, self._table = job, table
         with job.beside(".log").open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(  # nosec B603 - a list of words, no shell
+            self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

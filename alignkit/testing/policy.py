@@ -83,10 +83,10 @@ def saves_what_it_is(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         policy.save(Path(folder) / "saved")
         saved = Path(folder) / "saved"
-        model = AutoModelForCausalLM.from_pretrained(  # nosec B615 - a folder just written
+        model = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a folder just written
             saved, dtype=want.dtype
         )
-        tokenizer = AutoTokenizer.from_pretrained(saved)  # nosec B615 - a folder just written
+        tokenizer = AutoTokenizer.from_pretrained(saved)  # nosec B615 # a folder just written
         ids = torch.tensor([_ids(policy)])
         with torch.no_grad():
             model.eval()  # type: ignore[no-untyped-call]

@@ -33,7 +33,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 def is_light(plugin: str) -> None:
     """Listing and describing the plugin imports no heavy package (in a process of its own)."""
     path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(  # nosec B603 - a list of words, no shell
+    done = subprocess.run(  # nosec B603 # a list of words, no shell
         [sys.executable, "-c", _SCRIPT, plugin],
         capture_output=True,
         text=True,

@@ -188,7 +188,7 @@ def tiny_model() -> Path:
     ends = [core.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>")]
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
-        eos_token="<|endoftext|>",  # nosec B106 - no password
+        eos_token="<|endoftext|>",  # nosec B106 # no password
         pad_token="<|endoftext|>",
     )
     config = Qwen2Config(

@@ -10,7 +10,7 @@ from alignkit.testing.served import is_same, prompts_of, sampling_of, serving
 def streams_what_it_generates(subject: Subject) -> None:
     """`stream`, where there is one, gives each prompt's index once, with what `generate` gives."""
     with serving(subject) as (backend, policy):
-        stream = extra(backend, "stream", beside="generate")  # nosec B610 - no SQL
+        stream = extra(backend, "stream", beside="generate")  # nosec B610 # no SQL
         if stream is None:
             return
         prompts, sampling = prompts_of(policy), sampling_of(n=3)
@@ -28,7 +28,7 @@ def streams_what_it_generates(subject: Subject) -> None:
 def can_be_left_amid_a_stream(subject: Subject) -> None:
     """Who stops reading a stream half-way gets right answers from the next call all the same."""
     with serving(subject) as (backend, policy):
-        stream = extra(backend, "stream", beside="generate")  # nosec B610 - no SQL
+        stream = extra(backend, "stream", beside="generate")  # nosec B610 # no SQL
         if stream is None:
             return
         prompts, sampling = prompts_of(policy), sampling_of(n=3)

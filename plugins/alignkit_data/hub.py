@@ -45,7 +45,7 @@ def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row 
 
     patterns = [f"*{suffix}" for suffix in SUFFIXES]
     try:
-        found = snapshot_download(  # nosec B615 - rows of JSON: nothing of it is executed
+        found = snapshot_download(  # nosec B615 # rows of JSON: nothing of it is executed
             name, repo_type="dataset", allow_patterns=patterns
         )
     except Exception as error:

@@ -66,13 +66,13 @@ class CausalPolicy:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded without the weights."""
         with _loading(self.name, "tokenizer"):
-            return AutoTokenizer.from_pretrained(self.name, **self._source)  # nosec B615 - has revision
+            return AutoTokenizer.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
 
     @cached_property
     def config(self) -> Any:
         """The model's transformers configuration, loaded without the weights."""
         with _loading(self.name, "configuration"):
-            return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 - has revision
+            return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -86,7 +86,7 @@ class CausalPolicy:
     def model(self) -> PreTrainedModel:
         """The torch module on its device, weights in the recipe's dtype."""
         with _loading(self.name, "model"):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 - _source has revision
+            loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
                 dtype=getattr(torch, self.params.dtype),
                 attn_implementation=self.params.kernel(self.device.type == "cuda")[0],

@@ -102,7 +102,7 @@ class Worker:
 
     def __init__(self) -> None:
         here, path = str(Path(__file__).parent), "\n".join(p for p in sys.path if p)
-        self._process = subprocess.Popen(  # nosec B603 - a list of words, no shell
+        self._process = subprocess.Popen(  # nosec B603 # a list of words, no shell
             [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), here, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -33,7 +33,7 @@ def measure(unit: str, tokenizer: str) -> Measure:
         return lambda text: len(text.split())
     from transformers import AutoTokenizer
 
-    encode = AutoTokenizer.from_pretrained(tokenizer)  # nosec B615 - runs no code of it
+    encode = AutoTokenizer.from_pretrained(tokenizer)  # nosec B615 # runs no code of it
     return lambda text: len(encode(text, add_special_tokens=False)["input_ids"])
 
 

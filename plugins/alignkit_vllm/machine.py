@@ -66,7 +66,7 @@ def gpus() -> tuple[Gpu, ...]:
     """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
     try:
         command = ["nvidia-smi", "-L"]
-        done = subprocess.run(  # nosec B603 - a list of words, no shell
+        done = subprocess.run(  # nosec B603 # a list of words, no shell
             command, capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
@@ -95,7 +95,7 @@ def memory_of(name: str) -> tuple[int, int] | None:
     """
     command = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total"]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 # a list of words, no shell
             [*command, "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip

@@ -26,7 +26,7 @@ class Child:
         self.log = log
         command = [sys.executable, "-m", "alignkit_vllm.serve", *arguments]
         with log.open("ab") as file:
-            self.process = subprocess.Popen(  # nosec B603 - a list of words, no shell
+            self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

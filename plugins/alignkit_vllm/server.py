@@ -273,7 +273,7 @@ class ServerEngine:
             "prompt": list(request.prompt),
             "n": request.n,
             "logprobs": 0,
-            "return_token_ids": True,  # nosec B105 - no password
+            "return_token_ids": True,  # nosec B105 # no password
             **request.options,
         }
         for pause in (0.5, 2.0, None):  # a busy server may drop a connection; a dead one stays so
