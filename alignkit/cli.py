@@ -71,6 +71,7 @@ def main() -> None:
 @click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
 @click.option("--profile", is_flag=True, help="Trace two steps; print where their time went.")
+@click.option("--deterministic", is_flag=True, help="Kernels that repeat bit for bit; slower.")
 @plugin_option
 def run(
     path: Path,
@@ -79,6 +80,7 @@ def run(
     out: Path | None,
     dry_run: bool,
     profile: bool,
+    deterministic: bool,
     disable: list[str],
 ) -> None:
     """Run RECIPE, a TOML file."""
@@ -88,7 +90,8 @@ def run(
     if dry_run:
         click.echo(redact_text(explain.plan(node, path)))
         return
-    click.echo(summary(execute(node, path, out, command_line(), profiled=profile)))
+    how = {"profiled": profile, "deterministic": deterministic}
+    click.echo(summary(execute(node, path, out, command_line(), **how)))
 
 
 @main.command()

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, shown
-from alignkit.lifecycle import past
+from alignkit.lifecycle import determinism, past
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
@@ -133,7 +133,13 @@ class Run:
 
 
 def execute(
-    node: Node, recipe: Path, out: Path | None, command: Sequence[str], *, profiled: bool = False
+    node: Node,
+    recipe: Path,
+    out: Path | None,
+    command: Sequence[str],
+    *,
+    profiled: bool = False,
+    deterministic: bool = False,
 ) -> Run:
     """Build and run a validated recipe; return the finished run.
 
@@ -142,6 +148,8 @@ def execute(
     a time limit ended it.
     """
     folder = _folder(out, recipe)
+    if deterministic or determinism.demanded():
+        determinism.demand()
     algorithm = _built(node)
     plan = redact(node.dump())
     try:
@@ -178,6 +186,8 @@ def resume(
         return None
     only_secrets(folder / RECIPE, secrets)
     node = load(folder / RECIPE, registry, (), secrets)
+    if manifest.facts.get("deterministic"):
+        determinism.demand()
     with locked(folder):
         here = machine()
         changed = past.changes(folder, node, here)

@@ -13,13 +13,22 @@ import torch
 from torch.profiler import record_function
 
 from alignkit.engine.metering import Meter
+from alignkit.lifecycle.determinism import demanded
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator a model or plugin may draw from (Python, NumPy, torch)."""
+    """Seed every global generator a model or plugin may draw from (Python, NumPy, torch).
+
+    Where ``--deterministic`` asks for it, also keep torch to kernels that give the same bits
+    every time; an operation that has none raises RuntimeError and names itself.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    if demanded():
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
 
 
 def generators() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from alignkit.lifecycle.determinism import demanded
 from alignkit.lifecycle.files import write_json
 from alignkit.recipe import Node
 from alignkit.security.code import foreign_code
@@ -43,6 +44,7 @@ class Manifest:
             "seed": getattr(node.params, "seed", None),
             "components": redact([_component(n) for n in node.walk() if n.kind]),
             "foreign_code": foreign_code(node),
+            "deterministic": demanded(),
             "git": git(recipe.absolute().parent),
             **machine(),
         }
