@@ -182,6 +182,8 @@ def _interruptible(watcher: _Watcher) -> Iterator[None]:
     def interrupted(signum: int, frame: FrameType | None) -> None:
         if watcher.error is not None and not watcher.done.is_set():
             raise watcher.error
+        if watcher.error is None and callable(before):
+            before(signum, frame)  # somebody else's, who asks the run to stop, say
 
     before = signal.signal(signal.SIGUSR2, interrupted)
     try:

@@ -292,6 +292,20 @@ def test_a_heartbeat_tells_of_slow_stages_only(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_signal_from_elsewhere_amid_a_stage_reaches_its_handler():
+    got = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: got.append(number))
+    try:
+        with watch().stage("generation", 60):
+            signal.raise_signal(signal.SIGUSR2)
+        assert got == [signal.SIGUSR2]
+        with pytest.raises(DeadlineError), watch().stage("generation", 0.1):
+            time.sleep(20)
+        assert got == [signal.SIGUSR2], "the watch's own signal is nobody else's"
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def test_a_stage_leaves_signals_and_threads_as_they_were():
     before, threads = signal.getsignal(signal.SIGUSR2), threading.active_count()
     with watch().stage("start", 60):
