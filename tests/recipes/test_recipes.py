@@ -18,9 +18,11 @@ MODELS = {
     "qwen2.5-math-1.5b-sft": ["sft", "sft_filtered"],
     "qwen2.5-math-1.5b-evaluate": ["evaluate"],
 }
-"""Which recipes each model overlay is for; every hardware overlay is for all of them."""
+"""Which recipes each model overlay is for."""
 HARDWARE = sorted(p.stem for p in SCALE.glob("hardware-*.toml"))
 PAIRS = [(name, model) for model, names in MODELS.items() for name in names]
+FITTING = [(n, m, h) for n, m in PAIRS for h in HARDWARE if (n, h) != ("evaluate", "hardware-24gb")]
+"""Recipe, model, hardware; what sets an optimizer is not for evaluation."""
 NO_VLLM = "rollout: vLLM is not installed: pip install 'alignkit[vllm]'"
 
 
@@ -44,11 +46,12 @@ def given(overlay):
 
 @pytest.fixture
 def without_vllm(monkeypatch):
-    """A machine with neither vLLM nor a GPU, whatever this one has."""
+    """A machine with neither vLLM nor a GPU, whatever this one has, but with bitsandbytes."""
     from alignkit_vllm import machine
 
     monkeypatch.setattr(machine, "installed", lambda: None)
     monkeypatch.setattr(machine, "visible_here", lambda: [])
+    monkeypatch.setattr("alignkit_optimizers.find_spec", lambda name: name)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -80,8 +83,7 @@ def test_all_values_of_a_model_overlay_reach_the_plan(alignkit, without_vllm, na
     assert NO_VLLM in lacking
 
 
-@pytest.mark.parametrize("hardware", HARDWARE)
-@pytest.mark.parametrize(("name", "model"), PAIRS)
+@pytest.mark.parametrize(("name", "model", "hardware"), FITTING)
 def test_a_hardware_overlay_composes(alignkit, without_vllm, name, model, hardware):
     done = alignkit(*scaled(name, model, hardware), "--dry-run")
     assert done.exit_code == 0, done.output
@@ -95,18 +97,28 @@ def test_two_small_cards_are_one_small_card_and_two_cards(alignkit):
     overlays = ["qwen2.5-math-1.5b", "hardware-24gb", "hardware-2gpu"]
     plan = alignkit(*scaled("grpo", *overlays), "--dry-run").output
     assert "vLLM engine: in its own process, on the last GPUs" in plan
-    assert 'dtype = "bfloat16"' in plan
+    assert 'implementation = "8bit"' in plan
     assert "gpu_memory_utilization = 0.85" in plan  # not the 0.35 of a shared card
 
 
 @pytest.mark.parametrize(("name", "model"), PAIRS)
 def test_without_vllm_nothing_starts(alignkit, without_vllm, tmp_path, name, model):
-    done = alignkit(*scaled(name, model, "hardware-24gb"), "--out", tmp_path / "run")
+    done = alignkit(*scaled(name, model, "hardware-80gb"), "--out", tmp_path / "run")
     assert done.exit_code == 2, done.output
     said, *excerpt = done.output.splitlines()
     assert NO_VLLM in said
     assert [line.split("|")[1].split("#")[0].strip() for line in excerpt] == ['use = "vllm"']
     assert not (tmp_path / "run").exists()
+
+
+def test_one_small_card_holds_the_means_in_8_bits_and_says_what_that_needs(
+    alignkit, without_vllm, monkeypatch
+):
+    monkeypatch.setattr("alignkit_optimizers.find_spec", lambda name: None)
+    done = alignkit(*scaled("grpo", "qwen2.5-math-1.5b", "hardware-24gb"), "--dry-run")
+    assert "pip install 'alignkit[8bit]'" in done.output.split("# missing on this machine")[1]
+    said = alignkit("explain", *scaled("grpo", "qwen2.5-math-1.5b", "hardware-24gb")[1:]).output
+    assert "3.0 GB optimizer state" in said or "3.1 GB optimizer state" in said  # not 12
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,7 @@ def test_without_vllm_nothing_starts(alignkit, without_vllm, tmp_path, name, mod
         ("sft", "qwen2.5-math-1.5b", "'sft' takes no 'rollout_batch_size'"),
         ("evaluate", "qwen2.5-math-1.5b-sft", "'evaluate' takes no 'optimizer'"),
         ("grpo", "hardware-24gb", "'hf' takes no 'gpu_memory_utilization'"),
+        ("evaluate", "hardware-24gb", "'evaluate' takes no 'optimizer'"),
     ],
 )
 def test_an_overlay_for_something_else_is_refused(alignkit, name, overlay, problem):
