@@ -214,7 +214,9 @@ def _built(node: Node) -> Algorithm:
         raise RecipeError(lacking)
     if foreign := announcement(node):
         print(foreign, flush=True)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve busy machines
+    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long starve busy machines,
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # but 0.1 ms is less than waking takes
     algorithm: Algorithm = node.build()
     return algorithm
 

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from alignkit.engine.inspector import Inspector
 
 
-CPU_TOKENS = 2048
+CPU_TOKENS = 1024
 """Micro-batches on a CPU hold at most so many tokens: more gain no speed and take memory
-(measured from 800 to 6,400 on models of 0.6 and 4.5 million parameters)."""
+(measured from 512 to 6,400 on models of 0.6 and 4.5 million parameters)."""
 
 METRIC_TOKENS = 256
 """Response tokens that the metrics of a step without any advantage are taken from, at least
@@ -99,7 +99,24 @@ class Learner:
                     found[index] = values[keep].clone()
         return found
 
-    def step(self, rows: Sequence[TrainRow]) -> dict[str, float]:
+    def old_logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor | None]:
+        """Return what ``logprobs`` does, but None for rows that updates will not compute."""
+        chosen = {id(row) for row in self._with_effect(rows)}
+        found = iter(self.logprobs([row for row in rows if id(row) in chosen]))
+        return [next(found) if id(row) in chosen else None for row in rows]
+
+    def first_step(self, rows: Sequence[TrainRow]) -> tuple[dict[str, float], list[Tensor | None]]:
+        """Do as ``step`` does; also return the log-probs of each row before it, on the CPU.
+
+        They are old log-probs for later steps that cost nothing. None for rows not computed.
+        """
+        found: dict[int, Tensor] = {}
+        metrics = self.step(rows, keep=found)
+        return metrics, [found.get(id(row)) for row in rows]
+
+    def step(
+        self, rows: Sequence[TrainRow], *, keep: dict[int, Tensor] | None = None
+    ) -> dict[str, float]:
         """Do one optimizer step over ``rows`` and return its metrics, without prefix.
 
         ``loss`` is the value of the whole step; ``token_entropy`` (nats) and the loss's own
@@ -108,7 +125,8 @@ class Learner:
         ``grad_norm`` is the global L2 norm before clipping, ``lr`` the rate this step used.
         ``skipped_steps`` is 1 when a loss or gradient that is not finite made the step do nothing,
         else 0. Where rows have old log-probs, ``ratio_p99`` and ``ratio_inverse_p99`` are the 99th
-        percentiles of π/π_old and of its inverse over the tokens computed.
+        percentiles of π/π_old and of its inverse over the tokens computed. ``keep`` gets the
+        log-probs of each row computed, as they were before the step, under the row's ``id``.
         """
         if not rows:
             raise ValueError("an optimizer step needs at least one row")
@@ -120,7 +138,11 @@ class Learner:
         tally = _Tally(sum(len(r.response_ids) for r in computed))
         for batch in self._cut(computed):
             self.pause()
-            self._accumulate(batch.rows, totals, tally)
+            logprobs, mask = self._accumulate(batch.rows, totals, tally)
+            if keep is not None:
+                of_rows = zip(logprobs.cpu(), mask.cpu(), strict=True)
+                values = [row[there].clone() for row, there in of_rows]
+                keep.update(zip(map(id, batch.rows), values, strict=True))
         lr = float(self.schedule.get_last_lr()[0])
         grad_norm, skipped = self._apply(tally.loss)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -179,8 +201,10 @@ class Learner:
             self.policy, rows, temperature=self.temperature, with_entropy=with_entropy
         )
 
-    def _accumulate(self, rows: Sequence[TrainRow], totals: StepTotals, tally: _Tally) -> None:
-        """Add the gradient of one micro-batch to the parameters' ``grad``."""
+    def _accumulate(
+        self, rows: Sequence[TrainRow], totals: StepTotals, tally: _Tally
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradient of one micro-batch to ``grad``; return its log-probs and mask."""
         logprobs, entropy, mask = self._forward(rows, with_entropy=True)
         leaf = logprobs.detach().requires_grad_()  # (B, T)
         inputs = _loss_inputs(rows, leaf, mask)
@@ -198,6 +222,7 @@ class Learner:
             with explained(self.policy, rows):
                 logprobs.backward(grad)  # type: ignore[no-untyped-call]
         tally.add(scalar, {"token_entropy": entropy, **output.metrics}, mask)
+        return leaf.detach(), mask
 
     def _apply(self, loss: float) -> tuple[float, bool]:
         """Clip and step, unless loss or gradient is not finite; return its norm and if skipped."""

@@ -205,19 +205,21 @@ class Training:
         return made
 
     def updates(self, jobs: Iterable[Callable[[], Mapping[str, float]]]) -> list[dict[str, float]]:
-        """Do each of the step's updates, time them, and return what each returned.
+        """Do each of the step's updates as :meth:`update` does; return what each returned."""
+        done = [dict(self.update(job)) for job in jobs]
+        self.clock.seconds.setdefault("update", 0.0)
+        return done
+
+    def update(self, job: Callable[[], T]) -> T:
+        """Do one of the step's updates, time it, and return what it returned; see :meth:`once`.
 
         A signal waits for the end of an update, unless the learner lets it in between two
         micro-batches; the update is then dropped whole.
         """
-        done = []
-        for job in jobs:
-            with self.run.signals.deferred():
-                done.append(dict(self.once(partial(self._timed, job))))
-        self.clock.seconds.setdefault("update", 0.0)
-        return done
+        with self.run.signals.deferred():
+            return self.once(partial(self._timed, job))
 
-    def _timed(self, job: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    def _timed(self, job: Callable[[], T]) -> T:
         with self.clock("update"):
             return job()
 

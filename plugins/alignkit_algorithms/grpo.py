@@ -8,8 +8,8 @@
 - Advantage, loss and normalizer are the recipe's. The paper's own are ``group_std``,
   ``grpo_clip`` and ``masked_mean``.
 - π_old's log-probs come from the trainer, not from the rollout backend, so that the ratio
-  measures updates and not the numerics of another engine. With one update per rollout batch
-  they equal the current ones and are not computed twice.
+  measures updates and not the numerics of another engine. The first update of a rollout batch
+  sees its rows as π_old does, so theirs are not computed twice.
 - A rollout batch may be cut into several optimizer steps (``train_batch_size``): consecutive
   slices, as in the assignment this follows, or shuffled responses. Advantages are computed
   over whole groups before the cut, so a slice may split a group without changing them.
@@ -24,12 +24,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,14 @@ from alignkit.protocols import Advantage, Dataset, LossType, Normalizer, Policy
 if TYPE_CHECKING:
     from alignkit.run import Run
     from alignkit_algorithms.grpo_table import Grpo
+
+T = TypeVar("T")
+
+
+class Do(Protocol):
+    """Runs an update, or returns what it returned before the run was resumed."""
+
+    def __call__(self, job: Callable[[], T], /) -> T: ...
 
 
 @dataclass(kw_only=True)
@@ -89,9 +97,7 @@ class GrpoRun:
             return self._train_ahead(training, sampler, learner, frozen, state)
         for step in training.steps(self.keys.n_steps, learner, state=state):
             sampled, rows = training.once(lambda: self._batch(training, sampler, learner, frozen))
-            updates = training.updates(
-                partial(learner.step, batch) for batch in self._batches(rows, step)
-            )
+            rows, updates = self._learn(training.update, learner, rows, step)
             training.sync()  # π_old ← π_θ
             self._end_step(training, sampled, rows, updates, sampler)
         return training.finish()
@@ -129,9 +135,29 @@ class GrpoRun:
         stale = staleness(sampled, self.parts.policy)
         last = step == self.keys.n_steps
         with nullcontext() if last else ahead.sampling(step + 1, clock), clock("update"):
-            rows = self._rows(self._with_signal(sampled), learner, frozen)
-            updates = [learner.step(batch) for batch in self._batches(rows, step)]
+            rows = self._rows(self._with_signal(sampled), learner, frozen, step)
+            rows, updates = self._learn(_at_once, learner, rows, step)
         return sampled, rows, updates, stale
+
+    def _learn(
+        self, do: Do, learner: Learner, rows: list[TrainRow], step: int
+    ) -> tuple[list[TrainRow], list[dict[str, float]]]:
+        """Make the updates of a batch; return its rows, old log-probs filled in, and metrics.
+
+        The first update sees its rows as π_old does, so its forward pass gives their log-probs.
+        """
+        batches = list(self._batches(len(rows), step))
+        if len(batches) < 2 or all(rows[i].old_logprobs is not None for i in batches[0]):
+            return rows, [do(partial(learner.step, [rows[i] for i in at])) for at in batches]
+        first, *rest = batches
+        metrics, old = do(partial(learner.first_step, [rows[i] for i in first]))
+        filled = list(rows)
+        for i, logprobs in zip(first, old, strict=True):
+            filled[i] = replace(rows[i], old_logprobs=logprobs)
+        return filled, [
+            metrics,
+            *(do(partial(learner.step, [filled[i] for i in at])) for at in rest),
+        ]
 
     def _end_step(
         self,
@@ -169,7 +195,8 @@ class GrpoRun:
         clock, policy = training.clock, self.parts.policy
         sampled = self._sample(sampler, training.step, clock, policy)  # q ~ P(Q), o_i ~ π_old, r_i
         with training.clock("update"):
-            rows = self._rows(self._with_signal(sampled), learner, frozen)  # Â_i, π_old, π_ref
+            kept = self._with_signal(sampled)
+            rows = self._rows(kept, learner, frozen, training.step)  # Â_i, π_old, π_ref
         return sampled, rows
 
     def _sample(
@@ -201,7 +228,11 @@ class GrpoRun:
         return [t for group in self._groups(trajectories) if has_signal(group) for t in group]
 
     def _rows(
-        self, trajectories: Sequence[Trajectory], learner: Learner, frozen: FrozenPolicy | None
+        self,
+        trajectories: Sequence[Trajectory],
+        learner: Learner,
+        frozen: FrozenPolicy | None,
+        step: int,
     ) -> list[TrainRow]:
         """Turn judged responses into training rows with advantages and all log-probs."""
         if not trajectories:
@@ -213,11 +244,24 @@ class GrpoRun:
             )
             rows = [replace(row, ref_logprobs=r) for row, r in zip(rows, ref, strict=True)]
         in_reward = self.reference is not None and self.reference.estimator == "k1"
-        if self.keys.updates_per_batch > 1 or in_reward:
+        if in_reward:
             old = learner.logprobs(rows)
             rows = [replace(row, old_logprobs=o) for row, o in zip(rows, old, strict=True)]
         advantages = self._advantages(trajectories, self._penalties(rows) if in_reward else None)
-        return [replace(row, advantage=float(a)) for row, a in zip(rows, advantages, strict=True)]
+        rows = [replace(row, advantage=float(a)) for row, a in zip(rows, advantages, strict=True)]
+        return rows if in_reward else self._with_old(rows, learner, step)
+
+    def _with_old(self, rows: list[TrainRow], learner: Learner, step: int) -> list[TrainRow]:
+        """Add π_old's log-probs to the rows that are not in the first update, before that."""
+        first, *rest = self._batches(len(rows), step)
+        later = sorted({i for at in rest for i in at} - set(first))
+        if not later:
+            return rows
+        old = learner.old_logprobs([rows[i] for i in later])
+        filled = list(rows)
+        for i, logprobs in zip(later, old, strict=True):
+            filled[i] = replace(rows[i], old_logprobs=logprobs)
+        return filled
 
     def _penalties(self, rows: Sequence[TrainRow]) -> Tensor:
         """Return β · Σ_t (log π_old - log π_ref) of each response, (B,): the k1 penalty."""
@@ -241,15 +285,15 @@ class GrpoRun:
             )
         return advantages
 
-    def _batches(self, rows: Sequence[TrainRow], step: int) -> Iterator[list[TrainRow]]:
-        """Yield the rows of each optimizer step."""
+    def _batches(self, count: int, step: int) -> Iterator[list[int]]:
+        """Yield which of ``count`` rows each optimizer step takes."""
         size = self.keys.train_batch_size
         for epoch in range(self.keys.epochs_per_rollout_batch):
-            order = list(range(len(rows)))
+            order = list(range(count))
             if self.keys.shuffle:
-                order = shuffled(len(rows), f"{self.keys.seed}/batches/{step}/{epoch}")
-            for start in range(0, len(rows), size):
-                yield [rows[i] for i in order[start : start + size]]
+                order = shuffled(count, f"{self.keys.seed}/batches/{step}/{epoch}")
+            for start in range(0, count, size):
+                yield order[start : start + size]
 
     def _metrics(
         self,
@@ -268,6 +312,10 @@ class GrpoRun:
             "updates": len(updates),
             "prompts_skipped": skipped,
         }
+
+
+def _at_once(job: Callable[[], T]) -> T:
+    return job()
 
 
 def _never() -> None:

@@ -106,6 +106,12 @@ class Decoding:
         While the caller has the turn, the model and torch's modes are as the caller left them.
         """
         self.forward.refresh()
+        try:
+            yield from self._run(prompts)
+        finally:
+            self.forward.release()
+
+    def _run(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Completion]]]:
         self.groups = self._groups(prompts)
         self._allocate(self.groups)
         self.complete = [i for i, group in enumerate(self.groups) if not group.limit]

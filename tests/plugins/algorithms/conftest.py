@@ -113,10 +113,7 @@ class Toys:
 
     def timeless(self, rows):
         """Drop what differs between two runs of the same recipe."""
-        return [
-            {k: v for k, v in row.items() if not is_measured(k)}
-            for row in rows
-        ]
+        return [{k: v for k, v in row.items() if not is_measured(k)} for row in rows]
 
     def weights(self, policy):
         import torch

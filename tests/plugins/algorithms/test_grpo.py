@@ -49,9 +49,9 @@ def steps(monkeypatch):
     seen = []
     step = Learner.step
 
-    def recording(self, rows):
+    def recording(self, rows, **how):
         seen.append(list(rows))
-        return step(self, rows)
+        return step(self, rows, **how)
 
     monkeypatch.setattr(Learner, "step", recording)
     return seen
@@ -249,14 +249,45 @@ def test_old_logprobs_are_left_to_the_learner_when_there_is_one_update(
     assert all(row["train/clip_fraction"] == 0 for row in rows)
 
 
-def test_old_logprobs_are_computed_once_per_rollout_batch(grpo, toys, tmp_path, steps, scored):
+def test_old_logprobs_are_those_of_before_the_updates(grpo, toys, tmp_path, steps, monkeypatch):
+    """Rows of the first update get theirs from it, those of later ones are computed before it."""
+    found = []
+    first_step, logprobs = Learner.first_step, Learner.logprobs
+
+    def recording(self, rows):
+        found.append(dict(zip(map(id, rows), logprobs(self, rows), strict=True)))
+        return first_step(self, rows)
+
+    monkeypatch.setattr(Learner, "first_step", recording)
     rows = toys.carry_out(grpo(optimizer=toys.adamw(3e-2)), tmp_path)
-    assert [len(batch) for batch in scored] == [16] * 3
     assert [len(batch) for batch in steps] == [8] * 12
-    for start in (0, 4, 8):  # the second pass compares with the same old log-probs as the first
-        for early, late in zip(steps[start], steps[start + 2], strict=True):
-            assert torch.equal(early.old_logprobs, late.old_logprobs)
+    for start, before in zip((0, 4, 8), found, strict=True):
+        first, second, first_again, second_again = steps[start : start + 4]
+        assert all(row.old_logprobs is None for row in first)
+        computed = [row for row in first_again if row.advantage]
+        assert computed
+        for early, late in zip(first, first_again, strict=True):
+            if late.advantage:
+                torch.testing.assert_close(late.old_logprobs, before[id(early)])
+            else:
+                assert late.old_logprobs is None
+        for early, late in zip(second, second_again, strict=True):
+            assert early is late
+            assert (late.old_logprobs is None) == (late.advantage == 0)
     assert max(row["train/clip_fraction"] for row in rows) > 0.05
+
+
+def test_one_forward_pass_gives_the_old_logprobs(grpo, toys, tmp_path, steps, scored):
+    keys = {"train_batch_size": 16, "epochs_per_rollout_batch": 2}
+    toys.carry_out(grpo(keys), tmp_path)
+    assert scored == []
+    assert all(row.old_logprobs is not None for row in steps[1] if row.advantage)
+
+
+def test_a_loss_that_learns_without_advantage_gets_all_old_logprobs(grpo, toys, tmp_path, steps):
+    toys.carry_out(grpo(reference=Reference(0.1, "k3", None)), tmp_path)
+    assert any(row.advantage == 0 for batch in steps for row in batch)
+    assert all(row.old_logprobs is not None for row in steps[1] + steps[2] + steps[3])
 
 
 def test_slices_are_consecutive_unless_shuffled(grpo, toys, tmp_path, steps):
