@@ -10,6 +10,7 @@ from cases import Case, prompts, reward, rows
 from worker import Rounds, read_job
 
 from alignkit.protocols import Example, Reward, Sampling, per_response
+from alignkit.run import Run
 from alignkit_advantages import GroupStd
 from alignkit_algorithms.dpo_table import Dpo
 from alignkit_algorithms.grpo_table import Grpo
@@ -30,19 +31,14 @@ class Text:
         return question
 
 
-class Pacer:
-    """Stands in for a run: each ``per_round`` logged steps end a round."""
+class Pacer(Run):
+    """A run of which each ``per_round`` logged steps end a round."""
 
     def __init__(self, rounds: Rounds, per_round: int) -> None:
+        super().__init__(Path(tempfile.mkdtemp()), {})
         self.rounds, self.per_round = rounds, per_round
-        self.dir = Path(tempfile.mkdtemp())
+        self.printer = lambda text: None
         self.work = {}
-
-    def attach(self, trackers): ...
-
-    def say(self, text): ...
-
-    def rows(self, step, name, rows): ...
 
     def log(self, step, metrics):
         if step == 0:
