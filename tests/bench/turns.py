@@ -1,4 +1,4 @@
-"""Runs workers in turns, a round each, and prints medians, ratios and whether work was equal.
+"""Runs workers in turns and prints medians, ratios and whether work was equal.
 
 TRL lives in an environment of its own:
 
@@ -81,17 +81,23 @@ class Worker:
         self.errors.seek(0)
         raise RuntimeError(f"{self.name} stopped:\n{self.errors.read()[-3000:]}")
 
-    def round(self) -> None:
+    def turn(self) -> None:
+        """Do two rounds; the first brings back what caches and memory lost while others ran."""
+        self.round()
+        self.reports.append(self.round())
+
+    def round(self) -> dict[str, float]:
         print("go", file=self.process.stdin, flush=True)
-        self.reports.append(json.loads(self.line()))
+        report = json.loads(self.line())
         self.line()  # ready for the next
+        return report
 
     def stop(self) -> None:
         self.process.stdin.close()
         self.process.wait()
 
     def median(self, name: str) -> float:
-        return median(report[name] for report in self.reports[1:])  # the first warms up
+        return median(report[name] for report in self.reports[1:])  # the first turn warms up
 
     def peak(self, name: str) -> float:
         return max(report[name] for report in self.reports)
@@ -101,7 +107,7 @@ def compare(
     name: str, case: Case, args: argparse.Namespace, trl: Mapping[str, dict]
 ) -> dict[str, Worker]:
     """Run alignkit and TRL with each of the settings ``trl``; print and return what they did."""
-    options = {"threads": args.threads, "device": args.device, "total": args.rounds + 2}
+    options = {"threads": args.threads, "device": args.device, "total": 2 * (args.rounds + 1) + 1}
     settings = dict(list(trl.items())[:1] if args.quick else trl.items()) if args.trl_python else {}
     with tempfile.TemporaryDirectory() as folder:
         make_folder(case, Path(folder))
@@ -119,7 +125,7 @@ def compare(
                 worker.line()
             for _ in range(args.rounds + 1):
                 for worker in workers:
-                    worker.round()
+                    worker.turn()
         finally:
             for worker in workers:
                 worker.stop()
