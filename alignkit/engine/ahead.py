@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
 
 from alignkit.engine.bookkeeping import Clock
 from alignkit.engine.reference import FrozenPolicy
@@ -39,6 +41,10 @@ class Ahead:
             )
         hold()
         self._policy, self._sample = policy, sample
+        device = next(policy.model.parameters()).device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._next: list[Trajectory] | None = None
 
     def take(self, step: int, clock: Clock) -> list[Trajectory]:
@@ -54,7 +60,9 @@ class Ahead:
         those of the block; "wait" is what is waited for at its end. Whatever the sampling raises
         is raised there.
         """
-        thread = _Thread(self._sample, step, as_of_now(self._policy))
+        thread = _Thread(self._sample, step, as_of_now(self._policy), self._stream)
+        if self._stream is not None:  # the weights to sample from are there
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         thread.start()
         try:
             yield
@@ -75,19 +83,24 @@ class Ahead:
 
 
 class _Thread(threading.Thread):
-    """Samples one batch."""
+    """Samples one batch, on a CUDA stream of its own where there is one."""
 
-    def __init__(self, sample: Sample, step: int, policy: Policy) -> None:
+    def __init__(
+        self, sample: Sample, step: int, policy: Policy, stream: torch.cuda.Stream | None
+    ) -> None:
         super().__init__(name=f"rollout batch {step}", daemon=True)
         self.clock = Clock()
-        self._job = sample, step, policy
+        self._job, self._stream = (sample, step, policy), stream
         self._made: list[Trajectory] | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
         sample, step, policy = self._job
         try:
-            self._made = sample(step, self.clock, policy)
+            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                self._made = sample(step, self.clock, policy)
+            if self._stream is not None:
+                self._stream.synchronize()
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             self._error = error
 

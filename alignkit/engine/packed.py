@@ -8,7 +8,8 @@ each row, so every token sees just what it would see in a row of its own, and gr
 prompt add up over its responses by themselves.
 
 Attention runs on blocks of segments of similar length. One dense mask over the whole sequence
-would be simpler, but costs the square of its length.
+would be simpler, but costs the square of its length. On CUDA in 16 bits one variable-length kernel
+takes all segments; see ``varlen``.
 
 Shapes: N = tokens of the sequence, B = rows, b = segments of a block, T = tokens of its longest
 segment, P = tokens of its longest prompt before a segment, D = head size.
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alignkit.engine import varlen
 from alignkit.engine.tokens import TrainRow
 
 if TYPE_CHECKING:
@@ -77,6 +79,10 @@ class Block:
     """(tokens,) int64 place of each of the block's tokens in the flattened (b, T)."""
     allowed: Tensor | None
     """(b, 1, T, P + T) bool; None where the plain causal mask will do."""
+    spans: Sequence[varlen.Span]
+    """The segments, in the order of their tokens."""
+    layout: varlen.Layout | None = None
+    """In the first block: all blocks laid out for the variable-length kernel, once it is used."""
     _bias: Tensor | None = field(default=None)
 
     def bias(self, like: Tensor) -> Tensor | None:
@@ -182,6 +188,10 @@ def _block(segments: Sequence[_Segment], start: dict[int, int], device: Any) -> 
         keys.to(device),
         inside.flatten().nonzero()[:, 0].to(device),
         allowed,
+        [
+            (start[id(s)], len(s.ids), start[id(s.prefix)] if s.prefix else 0, s.offset)
+            for s in segments
+        ],
     )
 
 
@@ -272,8 +282,14 @@ def attention(
     asked = sorted(name for name in _UNKNOWN if kwargs.get(name) is not None)
     if asked:
         raise UnsupportedAttentionError(", ".join(asked))
+    blocks = _ACTIVE.get()
+    if not dropout and varlen.usable(query, key):
+        if blocks[0].layout is None:
+            spans = [span for block in blocks for span in block.spans]
+            blocks[0].layout = varlen.Layout.of(spans, query.device)
+        return varlen.attend(query, key, value, blocks[0].layout, scaling), None
     parts = []
-    for block in _ACTIVE.get():
+    for block in blocks:
         bias = block.bias(query)
         out = F.scaled_dot_product_attention(
             _gather(query, block.queries),

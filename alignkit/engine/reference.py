@@ -6,8 +6,9 @@ Shapes: B = responses, T = tokens of the longest. d = log πθ - log πref at th
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +32,42 @@ class FrozenPolicy:
     original: Policy
     model: nn.Module
     version: int
+    offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """The weights in the CPU's memory, if that is where they wait to be used."""
+    device: torch.device | None = None
+    """Where they are used; None if they are there."""
 
     @classmethod
-    def of(cls, policy: Policy, *, copied: bool) -> FrozenPolicy:
+    def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
         """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
 
-        Of a policy that trains an adapter, the model without it is such a copy.
+        Of a policy that trains an adapter, the model without it is such a copy; it takes no
+        memory, so it is not offloaded.
         """
         base = getattr(policy, "base", None) if copied else policy.model
         model = copy.deepcopy(policy.model) if base is None else base
-        return cls(policy, model.requires_grad_(False).eval(), policy.version)
+        frozen = cls(policy, model.requires_grad_(False).eval(), policy.version)
+        if offload and (base is None or not copied):
+            frozen.offload()
+        return frozen
+
+    def offload(self) -> None:
+        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
+        self.device = next(self.model.parameters()).device
+        self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
+        for parameter, values in self.offloaded.items():
+            parameter.data = values
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """Have the weights on the device they are used on while the block runs."""
+        for parameter, values in self.offloaded.items():
+            parameter.data = values.to(self.device, non_blocking=True)
+        try:
+            yield
+        finally:
+            for parameter, values in self.offloaded.items():
+                parameter.data = values  # nothing is copied back: they do not change
 
     @property
     def name(self) -> str:
@@ -73,9 +100,9 @@ class FrozenPolicy:
 def freeze(reference: Reference, policy: Policy) -> FrozenPolicy:
     """Return the reference policy; AlignkitError if it does not share the policy's tokens."""
     if reference.policy is None:
-        return FrozenPolicy.of(policy, copied=True)
+        return FrozenPolicy.of(policy, copied=True, offload=reference.offload)
     check_vocabularies(reference.policy, policy)
-    return FrozenPolicy.of(reference.policy, copied=False)
+    return FrozenPolicy.of(reference.policy, copied=False, offload=reference.offload)
 
 
 def check_vocabularies(reference: Policy, policy: Policy) -> None:
@@ -93,6 +120,12 @@ def detached_logprobs(
     policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
 ) -> list[Tensor]:
     """Return the log-probs of each row's response tokens, (T_i,) on the CPU."""
+    if isinstance(policy, FrozenPolicy) and policy.offloaded:
+        with policy.resident():
+            there = replace(policy, offloaded={})
+            return detached_logprobs(
+                there, rows, token_budget=token_budget, temperature=temperature
+            )
     found = [torch.zeros(0)] * len(rows)
     at = [i for i, row in enumerate(rows) if row.response_ids]
     for batch in cut(policy, [rows[i] for i in at], token_budget):
@@ -103,6 +136,12 @@ def detached_logprobs(
         for j, values, keep in zip(batch, logprobs.cpu(), mask.cpu(), strict=True):
             found[at[j]] = values[keep].clone()
     return found
+
+
+def _on_host(parameter: Tensor) -> Tensor:
+    """Return the values in CPU memory, pinned where that speeds up copies."""
+    values = parameter.detach().to("cpu")
+    return values.pin_memory() if parameter.device.type == "cuda" else values
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) -> Tensor:

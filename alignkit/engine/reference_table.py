@@ -27,6 +27,8 @@ class Reference:
     estimator: Estimator
     policy: Policy | None
     """None = the trained policy as it is before its first step."""
+    offload: bool = False
+    """Whether its weights wait in the CPU's memory."""
 
 
 class ReferenceTable(Params[Reference]):
@@ -51,8 +53,13 @@ class ReferenceTable(Params[Reference]):
     estimator: Estimator = "k3"
     """Which estimator; see above."""
 
+    offload: bool = False
+    """Keep the reference's weights in the CPU's memory and bring them to the device only while
+    its log-probs are computed, once a step. No effect on CPUs, nor where the reference is the
+    policy without its adapter, which takes no memory."""
+
     def build(self, *, policy: Policy | None = None) -> Reference:
-        return Reference(self.beta, self.estimator, policy)
+        return Reference(self.beta, self.estimator, policy, self.offload)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         which = "[reference.policy]" if "policy" in tables else "the policy before step 1"

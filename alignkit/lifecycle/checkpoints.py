@@ -88,7 +88,10 @@ class Store:
         partial = self.folder / f".{mark.name}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if not self.folder.exists():
+                self.folder.mkdir(parents=True)
+                sync_folder(self.folder.parent)
+            partial.mkdir()
             sums = {name: _write(partial / name, content) for name, content in files.items()}
             if folder is not None:
                 folder(partial)

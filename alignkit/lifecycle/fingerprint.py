@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from opcode import opmap
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -27,6 +28,8 @@ HARMLESS = ("trackers", "checkpoint", "watch")
 """Tables that change nothing in a run but what is said and kept of it."""
 UNRELATED = ("alignkit", "wandb", "pydantic")
 """Packages that compute nothing, or whose code is summed up by itself."""
+
+NOP = opmap["NOP"]
 
 Fingerprint = dict[str, dict[str, str]]
 
@@ -110,8 +113,9 @@ def _source(path: Path) -> str:
 
 
 def _instructions(code: CodeType) -> Iterator[str]:
-    """Yield everything of compiled code but its line numbers."""
-    yield code.co_code.hex()
+    """Yield everything of compiled code but its line numbers, and NOPs, left by docstrings."""
+    words = zip(code.co_code[::2], code.co_code[1::2], strict=True)
+    yield bytes(byte for word in words if word[0] != NOP for byte in word).hex()
     yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags))
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

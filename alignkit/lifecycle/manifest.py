@@ -145,7 +145,17 @@ def _cpu() -> str:
 def _threads(environment: Mapping[str, str]) -> int:
     """Return the threads torch will compute with: they decide how sums are split."""
     given = environment.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() else len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    return int(given) if given.isdigit() else max(1, min(cores, round(_quota() or cores)))
+
+
+def _quota() -> float:
+    """Return how many CPUs' time this container is given, 0 for all of them."""
+    try:
+        given, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return 0.0
+    return 0.0 if given == "max" else int(given) / int(period)
 
 
 def _output(command: Sequence[str]) -> str | None:

@@ -103,7 +103,8 @@ class HfPolicy(Params[Policy]):
     def missing(self) -> Iterable[str]:
         """Name flash-attn where it is asked for and absent."""
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
-            yield "flash_attention_2 needs the package flash-attn: pip install 'alignkit[flash]'"
+            command = "pip install --no-build-isolation 'alignkit[flash]'"
+            yield f"flash_attention_2 needs the package flash-attn: {command}"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say which attention kernel runs, and so when the checkpoint's own code does."""

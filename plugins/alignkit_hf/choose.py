@@ -7,8 +7,9 @@ from torch import Tensor
 
 from alignkit.protocols import Sampling
 
-_CHUNK = 2**22
-"""Rows x vocabulary handled at once, so that the passes over it stay in cache."""
+_CHUNK = {"cpu": 2**22, "cuda": 2**28}
+"""Rows x vocabulary handled at once: on a CPU so that the passes over it stay in cache, on CUDA
+so that they stay few and their memory bounded."""
 
 
 def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
@@ -24,7 +25,7 @@ def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor
         were drawn from. At temperature 0 the most probable token is taken and the
         log-probability is the model's own, that is at temperature 1.
     """
-    rows = max(1, _CHUNK // logits.shape[1])
+    rows = max(1, _CHUNK.get(logits.device.type, _CHUNK["cpu"]) // logits.shape[1])
     parts = [
         _greedy(chunk) if how.temperature == 0 else _draw(chunk, u, how)
         for chunk, u in zip(

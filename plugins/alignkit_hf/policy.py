@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from alignkit.engine.recomputing import checkpoint_layers
+from alignkit.engine.threads import fit_threads
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class CausalPolicy:
                 f"{min(report['missing_keys'])}; they would stay random"
             )
         nn.Module.to(model, self.device)
+        fit_threads(model)
         _switch_off_dropout(model)
         if self.lora is not None:
             self._adapter = _adapted(model, self.lora, self.name)

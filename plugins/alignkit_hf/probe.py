@@ -57,8 +57,8 @@ def working_cache(forward: Forward) -> tuple[type[RowCache], bool]:
 def agrees(forward: Forward, cache_type: type[RowCache]) -> bool:
     """Whether ``forward``'s model decodes right with this cache."""
     with forward.ready():
-        error = _error(_decoded(forward, cache_type), _without_cache(forward))
-        return error <= _tolerance(forward)
+        expected = _without_cache(forward)  # before the attention is another
+        return _error(_decoded(forward, cache_type), expected) <= _tolerance(forward)
 
 
 def _without_cache(forward: Forward) -> Tensor:

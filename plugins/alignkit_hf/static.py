@@ -201,7 +201,8 @@ class GraphForward(StaticForward):
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Another thread may be learning meanwhile: what it allocates is no concern of this.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step.run()
         step.run = graph.replay
 

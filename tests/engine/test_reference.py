@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from alignkit.engine.reference import FrozenPolicy, check_vocabularies, kl_estimate, penalised
+from alignkit.engine.reference import (
+    FrozenPolicy,
+    check_vocabularies,
+    detached_logprobs,
+    kl_estimate,
+    penalised,
+)
+from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossInputs, LossOutput
 
@@ -92,3 +99,22 @@ def test_other_vocabularies_are_refused(tiny_policy):
     other.tokenizer = Words("b", "a")
     with pytest.raises(AlignkitError, match="different vocabularies"):
         check_vocabularies(one, other)
+
+
+# ---------------------------------------------------------------- offloading
+
+
+def test_offloaded_weights_give_the_same_and_stay_where_they_wait(tiny_policy):
+    policy = tiny_policy(tie_word_embeddings=True)
+    rows = [TrainRow((3, 4), (5, 6, 7)), TrainRow((8,), (2,))]
+    how = {"token_budget": 64, "temperature": 1.0}
+    want = detached_logprobs(FrozenPolicy.of(policy, copied=True), rows, **how)
+    frozen = FrozenPolicy.of(policy, copied=True, offload=True)
+    kept = {p.data_ptr() for p in frozen.offloaded.values()}
+    assert len(kept) == len(list(policy.model.parameters()))  # the tied head once
+    with frozen.resident():
+        assert frozen.model.lm_head.weight is frozen.model.get_input_embeddings().weight
+    for got, expected in zip(detached_logprobs(frozen, rows, **how), want, strict=True):
+        assert torch.equal(got, expected)
+    assert {p.data_ptr() for p in frozen.model.parameters()} == kept
+    assert kept.isdisjoint({p.data_ptr() for p in policy.model.parameters()})

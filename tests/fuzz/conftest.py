@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["with_atheris.py"]  # a program, and atheris may be absent
+
 SECONDS = 10
 """Of processor time that one case may take: a busy machine does not make a case hang."""
 

@@ -1,6 +1,9 @@
 """A small policy that the CPU engine takes (its attention wants heads of 32 numbers)."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -47,3 +50,35 @@ def untied_folder(tmp_path_factory):
 def tied_folder(tmp_path_factory):
     """As ``untied_folder``, with the embedding as output head."""
     return write_policy(tmp_path_factory.mktemp("tied"), tied=True)
+
+
+@pytest.fixture
+def sharded_trainer(tmp_path):
+    """Return a function that runs both ranks of ``sharded.py`` to their end."""
+
+    def run(folder, out, *url, **environment):
+        script = Path(__file__).with_name("sharded.py")
+        ranks = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    script,
+                    folder,
+                    tmp_path / "store",
+                    rank,
+                    out,
+                    *url,
+                ],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **environment},
+            )
+            for rank in ("0", "1")
+        ]
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=600)
+            assert rank.returncode == 0, errors
+
+    return run

@@ -1,0 +1,149 @@
+"""Attention of packed rows by one variable-length kernel, on CUDA in 16 bits.
+
+Every segment is a sequence of its own: queries its tokens, keys its shared prompt and itself.
+The kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns the causal mask at
+the last key, so each token sees the prompt and its own segment up to itself. No padding, no mask
+in memory. A prompt's keys and values are copied for each response to it.
+
+Whether kernel and device do as said is tried out once, forwards and backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+Span = tuple[int, int, int, int]
+"""A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
+
+_HALF = (torch.bfloat16, torch.float16)
+_LARGEST_HEAD = 256
+_works: dict[tuple[torch.device, torch.dtype, int, int, int], bool] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where sequences begin and end, for the kernel."""
+
+    starts: Tensor
+    """(segments + 1,) int32 in the packed sequence, which is that of the queries."""
+    longest: int
+    key_starts: Tensor
+    """(segments + 1,) int32 among the keys."""
+    longest_keys: int
+    keys: Tensor | None
+    """(keys,) int64 place of each key in the packed sequence; None where they are just that."""
+
+    @classmethod
+    def of(cls, spans: Sequence[Span], device: torch.device) -> Layout:
+        """Lay out segments that follow each other without a gap."""
+        own = [length for _, length, _, _ in spans]
+        whole = [length + before for _, length, _, before in spans]
+        keys = None
+        if own != whole:
+            places = [
+                place
+                for first, length, begin, before in spans
+                for place in (*range(begin, begin + before), *range(first, first + length))
+            ]
+            keys = torch.tensor(places, device=device)
+        return cls(_sums(own, device), max(own), _sums(whole, device), max(whole), keys)
+
+
+def _sums(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def compute_dtype(query: Tensor) -> torch.dtype:
+    """Return what attention computes in: autocast's type, or that of its inputs."""
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+
+
+def usable(query: Tensor, key: Tensor) -> bool:
+    """Whether the kernel takes heads like these, each (1, heads, N, size), and gets them right."""
+    heads, size = query.shape[1], query.shape[-1]
+    dtype = compute_dtype(query)
+    if query.device.type != "cuda" or dtype not in _HALF or size % 8 or size > _LARGEST_HEAD:
+        return False
+    kind = (query.device, dtype, heads, key.shape[1], size)
+    if kind not in _works:
+        _works[kind] = _agrees(*kind)
+    return _works[kind]
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None
+) -> Tensor:
+    """Attend within each segment and its prompt: (1, heads, N, size) to (1, N, heads, size)."""
+    dtype = compute_dtype(query)
+    q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))  # (N, heads, size)
+    if layout.keys is not None:
+        k, v = k[layout.keys], v[layout.keys]
+    return kernel(q, k, v, layout, scaling)[None]
+
+
+def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """Call torch's kernel: (N, heads, size) of queries and of their keys to (N, heads, size)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    found: Tensor = cast(Any, varlen_attn)(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        layout.starts,
+        layout.key_starts,
+        layout.longest,
+        layout.longest_keys,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return found
+
+
+_PROBE: tuple[Span, ...] = ((0, 3, 0, 0), (3, 2, 0, 3), (5, 4, 0, 3), (9, 5, 0, 0))
+"""A prompt of 3, two responses to it, and a row on its own."""
+
+
+def _agrees(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> bool:
+    """Compare with attention written out, values and gradients, to the rounding of ``dtype``."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(1, n, 14, size, generator=draw).to(device, dtype).requires_grad_()
+        for n in (heads, kv_heads, kv_heads)
+    )
+    weights = torch.randn(1, 14, heads, size, generator=draw).to(device, dtype)
+    try:
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            out = attend(q, k, v, Layout.of(_PROBE, device), None)
+            got = [out, *torch.autograd.grad((out * weights).sum(), (q, k, v))]
+            out = written_out(q, k, v, _PROBE)
+            want = [out, *torch.autograd.grad((out * weights).sum(), (q, k, v))]
+    except (ImportError, RuntimeError, NotImplementedError):  # no such kernel on this device
+        return False
+    apart = [
+        float((a - b).detach().abs().max() / b.detach().abs().max())
+        for a, b in zip(got, want, strict=True)
+    ]
+    return max(apart) < 0.05
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, spans: Sequence[Span]) -> Tensor:
+    """Attend as :func:`attend` does, segment by segment, by the formula."""
+    share = query.shape[1] // key.shape[1]
+    key, value = (x[0].repeat_interleave(share, 0) for x in (key, value))
+    parts = []
+    for first, length, begin, before in spans:
+        at = [*range(begin, begin + before), *range(first, first + length)]
+        scores = query[0, :, first : first + length] @ key[:, at].transpose(1, 2)
+        scores = scores.float() * query.shape[-1] ** -0.5  # (heads, length, before + length)
+        seen = torch.ones(length, before + length, dtype=torch.bool, device=query.device)
+        scores = scores.masked_fill(~seen.tril(before), -torch.inf)
+        parts.append((scores.softmax(-1).to(value.dtype) @ value[:, at]).transpose(0, 1))
+    return torch.cat(parts)[None]

@@ -1,0 +1,204 @@
+"""Algorithms ended in the middle of a step, and gone on with: the same numbers, nothing twice."""
+
+import json
+
+import pytest
+import torch
+
+from alignkit.engine.checkpoint_table import CheckpointPlan
+from alignkit.engine.eval_table import EvalPlan, EvalSet
+from alignkit.engine.learner import Learner
+from alignkit.engine.reference_table import Reference
+from alignkit.lifecycle.checkpoints import Store
+from alignkit.lifecycle.past import BEGINNING, Start, rewind
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.protocols import Example
+from alignkit.run import Run
+from alignkit_algorithms.dpo import DpoRun
+from alignkit_algorithms.dpo_table import Dpo
+from alignkit_algorithms.grpo import GrpoRun
+from alignkit_algorithms.grpo_table import Grpo
+from alignkit_algorithms.sft import SftRun
+from alignkit_algorithms.sft_table import Sft
+
+PARTLY = {"n_steps": 3, "rollout_batch_size": 8, "group_size": 4, "train_batch_size": 4}
+
+
+@pytest.fixture
+def grpo(toys):
+    def make(**parts):
+        keys = Grpo(**PARTLY, epochs_per_rollout_batch=2, shuffle=True)
+        given = {
+            "keys": keys,
+            "policy": toys.policy(),
+            "data": toys.questions(),
+            "prompt": toys.Template(),
+            "reward": toys.first_is_ascii,
+            "advantage": toys.group_mean,
+            "loss": toys.loss(),
+            "normalizer": toys.normalizer(),
+            "backend": toys.backend(),
+            "optimizer": toys.adamw(),
+            "reference": Reference(0.1, "k3", None),
+        }
+        return toys.assemble(GrpoRun, **{**given, **parts})
+
+    return make
+
+
+@pytest.fixture
+def dpo(toys):
+    def make(**parts):
+        pairs = [Example(f"{i}", f"q{i}", f"a{i}#", {"rejected": f"b{i}#"}) for i in range(8)]
+        given = {"policy": toys.policy(), "data": pairs, "prompt": toys.Template()}
+        given |= {"optimizer": toys.adamw(), "validation": pairs[:2]}
+        keys = Dpo(train_batch_size=4, n_steps=3, validate_every=1)
+        return toys.assemble(DpoRun, keys=keys, **{**given, **parts})
+
+    return make
+
+
+@pytest.fixture
+def sft(toys):
+    def make(**parts):
+        data = [Example(f"{i}", f"q{i}", f"a{i}#") for i in range(8)]
+        given = {"policy": toys.policy(), "data": data, "prompt": toys.Template()}
+        given |= {"normalizer": toys.normalizer("token_mean"), "optimizer": toys.adamw()}
+        return toys.assemble(SftRun, keys=Sft(train_batch_size=2), **{**given, **parts})
+
+    return make
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """End a run before its n-th optimizer step changes a weight, as a signal would."""
+
+    def run(algorithm, folder, before):
+        folder.mkdir()
+        started = Run(folder, {})
+        apply, count = Learner._apply, [0]
+
+        def counted(self, *args):
+            count[0] += 1
+            if count[0] == before:
+                started.signals.interrupt("a test")
+                started.signals.poll()
+            return apply(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "_apply", counted)
+            with pytest.raises(Interrupted):
+                algorithm.run(started)
+        started.close("failed")
+
+    return run
+
+
+def go_on(algorithm, folder):
+    found = Store(folder / "checkpoints").newest(pytest.fail)
+    start = Start(*found) if found else BEGINNING
+    rewind(folder, start)
+    run = Run(folder, {}, start)
+    result = algorithm.run(run)
+    run.close("done")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return start, result, [json.loads(line) for line in lines]
+
+
+def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
+    grpo, toys, watched, ended, tmp_path
+):
+    whole = grpo()
+    rows = toys.carry_out(whole, tmp_path / "whole")
+    ended(grpo(), tmp_path / "cut", before=7)  # of 3 steps of 4 updates: the third of step 2
+    resumed = grpo(backend=watched)
+    start, _, got = go_on(resumed, tmp_path / "cut")
+    assert (start.mark.step, start.mark.part) == (1, 3)  # the batch and two updates
+    assert toys.timeless(got) == toys.timeless(rows)
+    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+    sampled = [version for what, version in watched.calls if what == "generate"]
+    assert sampled == [8]  # step 3 alone, by the weights of 8 updates
+    for file in ("rollouts/step_000003.jsonl", "final/model.safetensors"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_the_reference_of_dpo_stays_the_starting_policy(dpo, toys, ended, tmp_path, before):
+    whole = dpo()
+    rows = toys.carry_out(whole, tmp_path / "whole")
+    ended(dpo(), tmp_path / "cut", before=before)
+    resumed = dpo()
+    start, _, got = go_on(resumed, tmp_path / "cut")
+    assert start.mark.step == before - 1
+    assert toys.timeless(got) == toys.timeless(rows)
+    assert got[-1]["eval/margin"] > 0  # under a reference of the resumed weights it would be 0
+    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+
+
+def test_an_end_before_anything_is_saved_begins_anew(grpo, toys, tmp_path):
+    rows = toys.carry_out(grpo(), tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    run = Run(tmp_path / "cut", {})
+    run.log(0, {"x": 1.0})
+    run.close("failed")
+    start, _, got = go_on(grpo(), tmp_path / "cut")
+    assert start.checkpoint is None
+    assert toys.timeless(got) == toys.timeless(rows)
+
+
+def test_a_run_ended_after_its_last_step_still_returns_its_metrics(sft, toys, tmp_path):
+    toys.carry_out(sft(checkpoint=CheckpointPlan(every=4)), tmp_path / "run")
+    (final,) = Store(tmp_path / "run/checkpoints").paths()
+    assert final.name == "step_000004"
+    resumed = sft()
+    _, result, rows = go_on(resumed, tmp_path / "run")
+    assert len(rows) == 5  # row 0 and the four steps, none twice
+    assert result["train/loss"] == rows[-1]["train/loss"]
+    assert (tmp_path / "run/final/model.safetensors").is_file()
+
+
+def test_the_best_by_its_evaluation_is_kept_with_a_model_to_load(sft, toys, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    scores = iter([0.2, 0.9, 0.4, 0.1, 0.3])
+
+    def judge(responses, examples):
+        from alignkit.protocols import Reward
+
+        score = next(scores)
+        return [Reward(score, {"format": 1.0, "answer": score}) for _ in responses]
+
+    plan = CheckpointPlan(every=0, keep_last=1, keep_best=1)
+    evaluated = EvalPlan({"": EvalSet(data=toys.questions(2))}, every=1)
+    subject = sft(checkpoint=plan, plan=evaluated, reward=judge, backend=toys.backend())
+    rows = toys.carry_out(subject, tmp_path)
+    assert [row["eval/answer_reward"] for row in rows] == [0.2, 0.9, 0.4, 0.1, 0.3]
+    (best,) = Store(tmp_path / "checkpoints").paths()
+    assert best.name == "step_000001"
+    AutoModelForCausalLM.from_pretrained(best / "model")
+
+
+class Rising:
+    """An advantage with a memory: the mean reward so far is its baseline."""
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def __call__(self, rewards, *, group_size):
+        self.total, self.count = self.total + float(rewards.sum()), self.count + len(rewards)
+        return rewards - self.total / self.count
+
+    def state_dict(self):
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state):
+        self.total, self.count = state["total"], state["count"]
+
+
+def test_what_a_component_remembers_is_remembered(grpo, toys, ended, tmp_path):
+    rows = toys.carry_out(grpo(advantage=Rising()), tmp_path / "whole")
+    ended(grpo(advantage=Rising()), tmp_path / "cut", before=6)
+    advantage = Rising()
+    _, _, got = go_on(grpo(advantage=advantage), tmp_path / "cut")
+    assert toys.timeless(got) == toys.timeless(rows)
+    assert advantage.count == 24
