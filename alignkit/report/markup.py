@@ -20,6 +20,8 @@ COLORS = (
     "#6b8e23", "#8c6d5a",
 )  # fmt: skip
 """Legible on white and on near-black."""
+COUNTS = ("right", "format only", "neither", "length")
+"""Columns in responses or tokens: one decimal is enough."""
 MANY = 12
 """Values that differ between the plans; more than these are folded, so that charts come soon."""
 
@@ -101,14 +103,14 @@ def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
         f"<td>{line.best.step:g}</td>" if line.best and line.best.step is not None else "<td>–</td>"
     )
     yield f"<td>{escape(line.group.status())}</td><td>{tables.duration(line.seconds)}</td>"
-    yield from (_cell(e) for e in line.others.values())
+    for heading, found in line.others.items():
+        yield _cell(found, digits=1 if heading in COUNTS else None)
 
 
-def _cell(found: Estimate | None, kind: str = "") -> str:
+def _cell(found: Estimate | None, kind: str = "", digits: int | None = None) -> str:
     if found is None:
         return "<td>–</td>"
-    digits = 1 if abs(found.value) >= 2 else 3
-    value, _, error = found.text(digits).partition(" ± ")
+    value, _, error = found.text(digits or (1 if abs(found.value) >= 2 else 3)).partition(" ± ")
     note = f"n = {found.n} runs" if found.over == "seeds" else "error over examples"
     mark = f' class="{kind}"' if kind else ""
     return f'<td{mark} title="{note}">{value}{f" <small>± {error}</small>" if error else ""}</td>'

@@ -2,7 +2,8 @@
 
 Reads a JSON job per line, answers with a JSON line. A job runs an alignkit command in a child of
 its own process group and kills it with SIGKILL, or sends another signal, at a moment of its CPU
-time (so that a busy machine does not shift it), or at the n-th step of a write to the disk.
+time (so that a busy machine does not shift it), as soon as a path exists, or at the n-th step of a
+write to the disk.
 """
 
 import gc
@@ -141,6 +142,7 @@ def start(job):
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
         log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -166,7 +168,8 @@ def do(job):
             break
         now = seconds_of(pid)
         used = max(used, now)
-        if at is not None and used >= at and not sent:
+        due = at is not None and used >= at
+        if (due or os.path.exists(job.get("when", ""))) and not sent:
             sent = True
             number = job.get("signal", signal.SIGKILL)
             if job.get("group", True) and number == signal.SIGKILL:

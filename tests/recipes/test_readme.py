@@ -96,3 +96,12 @@ def test_the_complaints_shown_are_the_complaints_made(alignkit, tmp_path, monkey
     said = alignkit("run", tmp_path / "mine.toml").output
     for line in shown.splitlines():
         assert line.replace("recipes/mine.toml", str(tmp_path / "mine.toml")) in said
+
+
+def test_every_picture_and_link_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert any(link.endswith(".png") for link in links)
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).is_file(), link
+        if link.endswith(".png"):
+            assert (ROOT / link).stat().st_size < 150_000

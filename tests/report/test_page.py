@@ -143,3 +143,10 @@ def test_how_a_setting_ended_stands_before_the_lesser_metrics(make_run, load, tm
     cells = re.findall(r"<td[^>]*>([^<]*)", text.split("</thead>")[1])
     assert cells[heads.index("state")] == "done"
     assert cells[heads.index("length")] == "9.0"
+
+
+def test_counts_have_one_decimal_however_few(make_run, load, tmp_path):
+    make_run("s/a/seed_0", [{ACC: 0.5, "eval/n_format_only": 1.0, "eval/n_neither": 7.0}])
+    text = page.render(load(tmp_path / "s"), "t")
+    assert ">1.0<" in text  # not 1.000 in one row and 7.0 in the next
+    assert ">7.0<" in text

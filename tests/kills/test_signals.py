@@ -1,0 +1,67 @@
+"""Real signals and time limits, sent to real commands."""
+
+import json
+import signal
+
+import pytest
+
+
+def end(killer, use, name, number, when):
+    """Send a signal as soon as the run directory holds the path ``when``."""
+    whole, _, _ = killer.undisturbed(use)
+    out = killer.place / f"{use}-{name}"
+    answer = killer.go(use, out, when=str(out / when), signal=number)
+    return whole, out, answer["code"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "state"),
+    [
+        ("SIGTERM", 143, "interrupted"),
+        ("SIGINT", 130, "interrupted"),
+        ("SIGUSR1", 75, "stopped"),
+    ],
+)
+def test_a_signal_saves_and_ends_with_its_status(killer, name, status, state):
+    whole, out, code = end(killer, "sft", name, getattr(signal, name), "checkpoints/step_000002")
+    log = out.with_suffix(".log").read_text()
+    assert code == status, log
+    assert json.loads((out / "manifest.json").read_text())["status"] == state
+    assert f"{state} by {name}; go on with: alignkit resume {out.name}" in log
+    assert "saved after step" in log
+    assert killer.go("sft", out)["code"] == 0
+    assert killer.left(out) == whole
+    assert killer.go("sft", out)["code"] == 0
+    assert "is finished; there is nothing to do" in out.with_suffix(".log").read_text()
+
+
+def test_a_time_limit_stops_a_run_again_and_again_until_it_is_done(killer):
+    whole, _, _ = killer.undisturbed("sft")
+    out = killer.place / "sft-limit"
+    words = ["run", killer.recipe("sft"), "--out", out, "-s", "checkpoint.stop_after='0.3s'"]
+    codes = [killer.ask(words, out.with_suffix(".log"))["code"]]
+    for _ in range(40):
+        if codes[-1] != 75:
+            break
+        codes.append(killer.go("sft", out)["code"])
+    assert codes[0] == 75
+    assert "stopped by stop_after = 0.3s" in out.with_suffix(".log").read_text()
+    text = (out / "recipe.toml").read_text()
+    (out / "recipe.toml").write_text(text.replace('stop_after = "0.3s"\n', ""))
+    if codes[-1] == 75:
+        assert killer.go("sft", out)["code"] == 0  # [checkpoint] may change
+    found = killer.left(out)
+    assert {k: v for k, v in found.items() if whole[k] != v} == {}
+
+
+def test_a_sweep_that_is_told_to_end_saves_its_run_and_goes_on(killer):
+    when = "tuned/seed_own/checkpoints/step_000001"
+    whole, out, code = end(killer, "sweep", "SIGTERM", signal.SIGTERM, when)
+    log = out.with_suffix(".log").read_text()
+    assert code == 143, log
+    assert "interrupted by SIGTERM; go on with the same command" in log
+    assert killer.go("sweep", out)["code"] == 0
+    assert killer.left(out) == whole
+    manifests = [json.loads(p.read_text()) for p in out.glob("*/seed_*/manifest.json")]
+    assert sum("resumes" in m for m in manifests) == 1
+    assert not (out / ".aside").exists()
