@@ -254,8 +254,8 @@ def test_a_deadline_names_stage_peer_and_what_was_done_last(capfd):
         pass
     start = time.monotonic()
     with pytest.raises(DeadlineError) as raised, watched.stage("generation", 0.3, lambda: "7 left"):
-        time.sleep(20)
-    assert time.monotonic() - start < 5, "the wait itself has to end"
+        time.sleep(300)
+    assert time.monotonic() - start < 200, "the wait itself has to end"
     message = str(raised.value)
     assert "generation: the engine of the test, 7 left: not finished after 0.3 s" in message
     assert "finished last: sync of weights 3" in message
@@ -269,14 +269,14 @@ def test_a_deadline_ends_a_wait_off_the_main_thread():
     def work():
         try:
             with watch().stage("start", 0.3):
-                for _ in range(400):
+                for _ in range(6000):
                     time.sleep(0.05)
         except DeadlineError as error:
             raised.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(10)
+    thread.join(200)
     assert len(raised) == 1
 
 
@@ -300,7 +300,7 @@ def test_a_signal_from_elsewhere_amid_a_stage_reaches_its_handler():
             signal.raise_signal(signal.SIGUSR2)
         assert got == [signal.SIGUSR2]
         with pytest.raises(DeadlineError), watch().stage("generation", 0.1):
-            time.sleep(20)
+            time.sleep(300)
         assert got == [signal.SIGUSR2], "the watch's own signal is nobody else's"
     finally:
         signal.signal(signal.SIGUSR2, before)

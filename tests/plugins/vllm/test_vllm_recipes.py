@@ -62,7 +62,7 @@ def test_grpo_offpolicy_learns_with_vllm_as_it_does_with_hf(tmp_path):
 
 def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_path):
     out = tmp_path / "run"
-    sizes = ("n_steps=4", "rollout_batch_size=64", "train_batch_size=64", "eval.n=32")
+    sizes = ("n_steps=6", "rollout_batch_size=64", "train_batch_size=64", "eval.n=32")
     how = ("rollout.use=vllm", "rollout.mode=server", "importance_cap=2.0")
     run = command("grpo.toml", out, *how, *sizes)
     trainer = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -75,7 +75,7 @@ def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_p
     _, errors = trainer.communicate(timeout=600)
     assert trainer.returncode == 0, errors
     assert "died; starting another (1 restarts left)" in errors
-    assert [row["step"] for row in rows(out)] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in rows(out)] == [0, 1, 2, 3, 4, 5, 6]
     for row in rows(out)[1:]:
         assert row["train/rollout_logprob_gap"] < 1e-3
         assert row["train/importance_weight"] == pytest.approx(1, abs=1e-3)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
+from alignkit_vllm.check import compare_columns
+from alignkit_vllm.guard import KEY
 from alignkit_vllm.http import Client
 from alignkit_vllm.process import Child, free_port
+from alignkit_vllm.requests import completions, requests
 from alignkit_vllm.watch import DeadlineError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
@@ -53,8 +55,9 @@ def members(group):
     return found
 
 
-def emptied(group, within):
-    end = time.monotonic() + within
+def emptied(group):
+    """Wait up to a minute, which a loaded machine may need."""
+    end = time.monotonic() + 60
     while members(group) and time.monotonic() < end:
         time.sleep(0.1)
     return not members(group)
@@ -88,6 +91,23 @@ def test_five_updates_in_a_row_each_reach_the_server(served, policy):
             strict=True,
         ):
             assert_same(policy, prompt, greedy)
+
+
+def test_a_sharded_policy_reaches_the_server_whole(served, tied_folder, sharded_trainer, tmp_path):
+    """Two processes hold half of each weight; sharded.py scales all of them by 1.25."""
+    client = served._engine._client
+    key = client._headers["Authorization"].removeprefix("Bearer ")
+    sharded_trainer(tied_folder, tmp_path / "done", client.url, **{KEY: key})
+    assert served._engine.holds() == "sharded"
+    whole = HfPolicy(path=str(tied_folder)).build()
+    with torch.no_grad():
+        for parameter in whole.model.parameters():
+            parameter.mul_(1.25)
+    assert compare_columns(whole, served._engine.columns()) > 500
+    greedy = Sampling(temperature=0.0, max_tokens=16)
+    asked = list(requests(PROMPTS, greedy, whole, 512))
+    for place, (answer,) in served._engine.stream(asked):
+        assert_same(whole, PROMPTS[place], *completions([answer], 1, whole.tokenizer, 0))
 
 
 def test_the_server_of_a_run_is_local_and_answers_nobody_without_its_key(served):
@@ -127,19 +147,24 @@ def assert_close(found, wanted):
 def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, policy, victim):
     update(policy)
     served.sync(policy)
+    # The first ten leave room for 12 tokens; when one of their groups comes, the others have far
+    # to go, on a fast machine as on a slow one.
     how = Sampling(n=4, max_tokens=200, min_tokens=200, seed=5)
-    prompts = [PROMPTS[0][: 1 + i] for i in range(32)]
+    prompts = [(7,) * 500 for _ in range(10)] + [PROMPTS[0][: 1 + i] for i in range(22)]
     calm = served.generate(prompts, how)
     group = served._engine._child.process.pid
     left = served._engine.restarts_left
-    pid = group if victim == "server" else max(members(group))
-    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-    disturbed = served.generate(prompts, how)
-    assert served._engine.restarts_left == left - 1, "the batch was over before the kill"
+    stream = served.stream(prompts, how)
+    index, first = next(stream)
+    os.kill(group if victim == "server" else max(members(group)), signal.SIGKILL)
+    rest = dict(stream)
+    assert served._engine.restarts_left == left - 1
+    assert index not in rest
+    disturbed = [group for _, group in sorted({**rest, index: first}.items())]
     # The engine batches as it comes, so a log-prob may differ in its last digits.
     flat = [[c for g in groups for c in g] for groups in (calm, disturbed)]
     assert [c.token_ids for c in flat[0]] == [c.token_ids for c in flat[1]]
-    assert emptied(group, within=5)
+    assert emptied(group)
     for prompt, (greedy,) in zip(
         PROMPTS, served.generate(PROMPTS, Sampling(temperature=0.0, max_tokens=8)), strict=True
     ):
@@ -147,18 +172,17 @@ def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, p
 
 
 def test_a_server_that_hangs_is_named_with_the_stacks_of_its_threads(served):
-    served.keys = served.keys.model_copy(update={"generate_timeout": 2.0})
+    served.keys = served.keys.model_copy(update={"generate_timeout": 8.0})
     group = served._engine._child.process.pid
-    threading.Timer(0.1, os.killpg, (group, signal.SIGSTOP)).start()
-    start = time.monotonic()
+    prompts = [(7,) * 500, *PROMPTS]  # the first leaves room for 12 tokens
+    stream = served.stream(prompts, Sampling(max_tokens=300, min_tokens=300, n=16))
     with pytest.raises(DeadlineError) as raised:
-        served.generate(PROMPTS, Sampling(max_tokens=300, min_tokens=300, n=16))
-    assert time.monotonic() - start < 20
+        list(map(lambda _: os.killpg(group, signal.SIGSTOP), stream))
     message = str(raised.value)
     assert f"generation: the vLLM server of this run, {served._engine._client.url}" in message
-    assert "not finished after 2 s; finished last: generation" in message
+    assert "not finished after 8 s; finished last: " in message
     assert "Fatal Python error: Aborted" in served._engine._child.log.read_text()
-    assert emptied(group, within=5)
+    assert emptied(group)
 
 
 def test_without_restarts_the_run_stops_with_the_end_of_the_log(served):
@@ -225,5 +249,5 @@ def test_the_server_does_not_survive_its_trainer(end, tied_folder):
     group = int(trainer.stdout.readline())
     assert len(members(group)) >= 2  # the server and its engine
     trainer.send_signal(end)
-    trainer.wait(60)
-    assert emptied(group, within=10)
+    trainer.wait(300)
+    assert emptied(group)
