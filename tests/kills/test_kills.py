@@ -1,6 +1,7 @@
 """A run killed at any moment and gone on with ends as if nothing had happened, bit for bit.
 
-`pytest tests/kills --kills 40` kills GRPO, expert iteration, SFT and a sweep 40 times each.
+`pytest tests/kills -m "slow or not slow" --kills 40` kills GRPO, expert iteration, SFT and a sweep
+40 times each.
 """
 
 import pytest
@@ -8,7 +9,10 @@ import pytest
 USES = ("grpo", "expert_iteration", "sft", "sweep")
 
 
-@pytest.mark.parametrize("use", [*USES, "dpo", "evaluate"])
+SLOW = [pytest.param(use, marks=pytest.mark.slow) for use in (*USES[1:], "dpo", "evaluate")]
+
+
+@pytest.mark.parametrize("use", ["grpo", *SLOW])
 def test_killed_and_resumed_it_ends_the_same(killer, request, use):
     wanted = request.config.getoption("--kills")
     count = wanted if use in USES else min(wanted, 10)

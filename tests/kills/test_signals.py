@@ -18,8 +18,8 @@ def end(killer, use, name, number, when):
     ("name", "status", "state"),
     [
         ("SIGTERM", 143, "interrupted"),
-        ("SIGINT", 130, "interrupted"),
-        ("SIGUSR1", 75, "stopped"),
+        pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", 75, "stopped", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_and_ends_with_its_status(killer, name, status, state):
@@ -35,6 +35,7 @@ def test_a_signal_saves_and_ends_with_its_status(killer, name, status, state):
     assert "is finished; there is nothing to do" in out.with_suffix(".log").read_text()
 
 
+@pytest.mark.slow
 def test_a_time_limit_stops_a_run_again_and_again_until_it_is_done(killer):
     whole, _, _ = killer.undisturbed("sft")
     out = killer.place / "sft-limit"
@@ -54,6 +55,7 @@ def test_a_time_limit_stops_a_run_again_and_again_until_it_is_done(killer):
     assert {k: v for k, v in found.items() if whole[k] != v} == {}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_end_saves_its_run_and_goes_on(killer):
     when = "tuned/seed_own/checkpoints/step_000001"
     whole, out, code = end(killer, "sweep", "SIGTERM", signal.SIGTERM, when)

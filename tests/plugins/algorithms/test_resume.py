@@ -178,6 +178,43 @@ def test_the_best_by_its_evaluation_is_kept_with_a_model_to_load(sft, toys, tmp_
     AutoModelForCausalLM.from_pretrained(best / "model")
 
 
+@pytest.mark.parametrize("implementation", ["fused", "foreach", "8bit", "offload"])
+def test_every_optimizer_goes_on_exactly(sft, toys, ended, tmp_path, implementation):
+    if implementation == "8bit":
+        pytest.importorskip("bitsandbytes")
+
+    def make():
+        return sft(optimizer=toys.adamw(implementation=implementation))
+
+    whole = make()
+    rows = toys.carry_out(whole, tmp_path / "whole")
+    ended(make(), tmp_path / "cut", before=3)
+    resumed = make()
+    _, _, got = go_on(resumed, tmp_path / "cut")
+    assert toys.timeless(got) == toys.timeless(rows)
+    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+
+
+def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, ended, tmp_path):
+    pytest.importorskip("peft")
+    from alignkit_hf import HfPolicy, Lora
+
+    def make():
+        lora = Lora(rank=2, target="all-linear").build()
+        return dpo(policy=HfPolicy(path=str(toys.folder)).build(lora=lora))
+
+    whole = make()
+    rows = toys.carry_out(whole, tmp_path / "whole")
+    ended(make(), tmp_path / "cut", before=3)
+    resumed = make()
+    start, _, got = go_on(resumed, tmp_path / "cut")
+    assert toys.timeless(got) == toys.timeless(rows)
+    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+    adapters = sum(p.numel() for p in whole.parts.policy.model.parameters() if p.requires_grad)
+    size = (start.checkpoint / "tensors.safetensors").stat().st_size
+    assert size < 12 * adapters + 20_000  # float32 weights and two moments, generators, header
+
+
 class Rising:
     """An advantage with a memory: the mean reward so far is its baseline."""
 
