@@ -160,3 +160,15 @@ def test_peft_absent_is_said_with_its_remedy(monkeypatch):
     assert list(Lora().missing()) == [
         "[policy.lora] needs the package peft: pip install 'alignkit[lora]'"
     ]
+
+
+def test_vllm_is_sent_merged_weights(folder):
+    from alignkit_vllm.weights import named_weights
+
+    policy = build(folder)
+    train(policy)
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    sent = dict(named_weights(policy, torch.float32))
+    missing = plain.load_state_dict(sent, strict=False).missing_keys
+    assert set(missing) <= {"lm_head.weight"}  # tied: it comes as the embedding
+    assert torch.allclose(logits(plain), logits(policy.model), atol=1e-5)
