@@ -39,8 +39,8 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
     A reward's part NAME becomes ``NAME_reward``; one it lacks for some responses counts as 0
     there. Lengths are in tokens, the end-of-sequence token included. ``unparsed`` and
-    ``timed_out`` are the shares of verdicts that could not be given, ``identical`` that of
-    responses with the same tokens as another one to the same prompt.
+    ``timed_out`` are the shares of verdicts that could not be given; see :func:`identical` for
+    ``identical``.
     """
     names = sorted({name for t in trajectories for name in t.reward.parts} - {*AMISS})
     return {
@@ -58,15 +58,18 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def identical(trajectories: Sequence[Trajectory]) -> float:
-    """Return the share of responses whose tokens are also those of another one in their group.
+    """Return how far groups consist of one response: the mean over groups of (m - 1) / (G - 1).
 
-    Responses without a token count as different: they have a share of their own.
+    m is the number of its G responses with the same tokens as its most frequent one: 0 if all
+    differ, 1 if all are equal. Responses without a token equal none: they have a share of their
+    own. Groups of one response give 0.
     """
-    said = Counter((t.group_id, t.completion.token_ids) for t in trajectories)
-    return fmean(
-        bool(t.completion.token_ids) and said[t.group_id, t.completion.token_ids] > 1
-        for t in trajectories
-    )
+    groups: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)
+    sizes = Counter(t.group_id for t in trajectories)
+    for t in trajectories:
+        groups[t.group_id][t.completion.token_ids] += bool(t.completion.token_ids)
+    shares = (max(max(groups[g].values()) - 1, 0) / max(n - 1, 1) for g, n in sizes.items())
+    return fmean(shares)
 
 
 def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:

@@ -87,10 +87,10 @@ class WatchTable(Params[Watcher]):
     """Response tokens in all of a step's updates."""
 
     identical: Action = "warn"
-    """Too many responses that repeat, token by token, another one to the same prompt."""
+    """The responses to a prompt are the same one, token by token."""
 
-    identical_above: Share = 0.8
-    """Share of a step's responses."""
+    identical_above: Share = 0.95
+    """Mean over groups of (m - 1) / (G - 1), with m of the G responses equal: 1 = all are."""
 
     nonfinite: Annotated[int, Field(ge=0)] = 5
     """Optimizer steps in a row whose loss or gradient is not finite, after which the run stops and

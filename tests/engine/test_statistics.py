@@ -72,14 +72,18 @@ def test_what_is_amiss_is_a_share_of_responses_not_a_reward():
     assert not {"timed_out_reward", "unparsed_reward"} & got.keys()
 
 
-def test_identical_responses_are_counted_within_their_group():
-    said = [
-        response(1.0, length=3), response(1.0, length=3), response(1.0, length=4),
-        response(1.0, length=3, group=1),  # the same tokens, but to another prompt
-        response(1.0, length=0, group=2), response(1.0, length=0, group=2),  # without a token
-    ]  # fmt: skip
-    # 2 of 6; counting repeats only would give 1/6, across groups 3/6, empty ones too 4/6
-    assert identical(said) == pytest.approx(2 / 6)
+def test_identical_is_the_share_of_the_most_frequent_response_in_its_group():
+    def group(number, *lengths):
+        return [response(1.0, length=n, group=number) for n in lengths]
+
+    assert identical(group(0, 3, 3, 3, 3)) == 1.0
+    assert identical(group(0, 1, 2, 3, 4)) == 0.0
+    assert identical(group(0, 0, 0, 0, 0)) == 0.0  # without a token
+    assert identical(group(0, 5)) == 0.0
+    # 3 of 4 alike: 2/3 (a share of responses would say 3/4); 2 and 2: 1/3 (all have an equal: 1);
+    # equal ones of another group do not count
+    both = group(0, 3, 3, 3, 7) + group(1, 3, 3, 7, 7)
+    assert identical(both) == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
 def test_standard_error_counts_examples_not_responses():

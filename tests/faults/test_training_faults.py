@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from alignkit.errors import AlignkitError, RunFailed
-from alignkit.protocols import Example
+from alignkit.protocols import Example, LossOutput
 
 
 @pytest.fixture
@@ -56,6 +56,25 @@ def test_a_rule_set_to_stop_ends_the_run_as_failed(runs, grpo):
     manifest = json.loads((runs.folder / "run/manifest.json").read_text())
     assert manifest["status"] == "failed"
     assert len(runs.rows()) == 2
+
+
+def test_a_loss_that_is_never_finite_stops_the_run_with_its_batch_saved(
+    runs, grpo, monkeypatch, capsys
+):
+    import alignkit_losses
+
+    broken = lambda x: LossOutput(per_token=x.logprobs * float("nan"))  # noqa: E731
+    monkeypatch.setattr(alignkit_losses.GrpoClip, "build", lambda self: broken)
+    said = r"3 optimizer steps in a row had no finite loss and gradient \(loss nan, .*\n.*\n"
+    said += r".*optimizer.lr.*\[watch\] nonfinite = 3"
+    with pytest.raises(RunFailed, match=said):
+        runs.start(grpo, "watch.nonfinite=3")
+    assert [(r["train/skipped_steps"], r["train/loss"]) for r in runs.rows()] == [(1.0, None)] * 2
+    saved = (runs.folder / "run/nonfinite/batch.jsonl").read_text().splitlines()
+    assert len(saved) == 8
+    assert {"prompt", "response", "advantage", "rollout_logprobs"} <= json.loads(saved[0]).keys()
+    told = capsys.readouterr().out
+    assert told.count("an optimizer step was skipped, weights are as before it: loss nan") == 1
 
 
 def test_empty_responses_are_counted_and_stop_a_run_that_has_nothing_else(
