@@ -145,10 +145,10 @@ def _ended(after: int) -> Iterator[None]:
     """End a run as SIGTERM would, once it has logged so many rows; 0 = never."""
     log = Run.log
 
-    def counted(run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        log(run, step, metrics)
-        if run.rows_logged == after:
-            run.signals.interrupt("the conformance kit")
+    def counted(self: Run, step: int, metrics: Mapping[str, float]) -> None:
+        log(self, step, metrics)
+        if self.rows_logged == after:
+            self.signals.interrupt("the conformance kit")
 
     Run.log = counted  # type: ignore[method-assign]
     try:
