@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -147,7 +146,7 @@ def execute(
     recipe cannot be built here, RunFailed when the run itself fails, Interrupted when a signal or
     a time limit ended it.
     """
-    folder = _folder(out, recipe)
+    folder = past.folder_for(out, recipe)
     if deterministic or determinism.demanded():
         determinism.demand()
     algorithm = _built(node)
@@ -262,22 +261,6 @@ def _crashed(run: Run, folder: str) -> RunFailed:
     with suppress(OSError):
         (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
-
-
-def _folder(out: Path | None, recipe: Path) -> Path:
-    """Return the directory to run in: ``out``, which must be free, or a new one below runs/."""
-    if out is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
-        return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
-    if past.is_free(out):
-        return out.absolute()
-    if past.begun(out) and past.manifest_of(out).facts.get("status") != "done":
-        raise AlignkitError(
-            f"{shown(out)} holds a run that is not finished; go on with it: "
-            f"alignkit resume {shown(out)}"
-        )
-    raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
 
 
 def _rows(metrics: Path) -> list[dict[str, float]]:

@@ -89,7 +89,7 @@ class WatchTable(Params[Watcher]):
     identical: Action = "warn"
     """The responses to a prompt are the same one, token by token."""
 
-    identical_above: Share = 0.95
+    identical_above: Share = 0.99
     """Mean over groups of (m - 1) / (G - 1), with m of the G responses equal: 1 = all are."""
 
     nonfinite: Annotated[int, Field(ge=0)] = 5
@@ -123,7 +123,8 @@ class WatchTable(Params[Watcher]):
         yield Rule(
             name="identical", metric="train/identical", action=self.identical,
             level=self.identical_above, side="above",
-            cause="sampling is all but greedy, or the policy has collapsed to a few answers",
+            cause="sampling is all but greedy, the draws of a group share a seed, or the policy has "
+            "collapsed to one answer per question (or knows the data by heart)",
             remedy="a higher rollout.temperature, top_p = 1 and top_k = 0, a lower learning rate, "
             "or a [reference] to stay close to",
         )  # fmt: skip

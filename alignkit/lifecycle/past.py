@@ -1,9 +1,10 @@
-"""A run directory that is to be gone on with: what it holds, and going back to a checkpoint."""
+"""A run directory: a free one, or one to go on with from what it holds, back to a checkpoint."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,22 @@ def is_free(folder: Path) -> bool:
         return False
     left = {p.name for p in folder.iterdir()} - BEFORE_THE_RUN
     return all(name.endswith(".partial") for name in left)
+
+
+def folder_for(out: Path | None, recipe: Path) -> Path:
+    """Return the directory to run in: ``out``, which must be free, or a new one below runs/."""
+    if out is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
+        return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
+    if is_free(out):
+        return out.absolute()
+    if begun(out) and manifest_of(out).facts.get("status") != "done":
+        raise AlignkitError(
+            f"{shown(out)} holds a run that is not finished; go on with it: "
+            f"alignkit resume {shown(out)}"
+        )
+    raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
 
 
 def manifest_of(folder: Path) -> Manifest:
