@@ -123,8 +123,8 @@ class WatchTable(Params[Watcher]):
         yield Rule(
             name="identical", metric="train/identical", action=self.identical,
             level=self.identical_above, side="above",
-            cause="sampling is all but greedy, the draws of a group share a seed, or the policy has "
-            "collapsed to one answer per question (or knows the data by heart)",
+            cause="sampling is all but greedy, the draws of a group share a seed, or the policy "
+            "has collapsed to one answer per question (or knows the data by heart)",
             remedy="a higher rollout.temperature, top_p = 1 and top_k = 0, a lower learning rate, "
             "or a [reference] to stay close to",
         )  # fmt: skip
