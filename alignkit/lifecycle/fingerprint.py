@@ -101,9 +101,12 @@ def _code(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _package(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob("*.py")):
-        inner = ".".join(path.relative_to(folder).with_suffix("").parts)
-        yield f"{name}.{inner}".removesuffix(".__init__"), _source(path)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.suffix == ".py":
+            inner = ".".join(path.relative_to(folder).with_suffix("").parts)
+            yield f"{name}.{inner}".removesuffix(".__init__"), _source(path)
+        elif "__pycache__" not in path.parts:  # a template, a table of words
+            yield f"{name}/{path.relative_to(folder)}", file_sum(path)
 
 
 def _source(path: Path) -> str:

@@ -297,6 +297,21 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
     assert plain != summed("def f(x):\n    return x - 1\n")
 
 
+def test_the_files_of_a_plugin_are_its_code(tmp_path):
+    from alignkit.lifecycle.fingerprint import _package
+
+    for name, text in {"__init__.py": "x = 1", "words.txt": "a", "sub/m.py": "y = 2"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__/m.pyc").write_text("compiled")
+    before = dict(_package(tmp_path, "mine"))
+    assert list(before) == ["mine", "mine.sub.m", "mine/words.txt"]
+    (tmp_path / "words.txt").write_text("b")
+    after = dict(_package(tmp_path, "mine"))
+    assert [k for k in after if after[k] != before[k]] == ["mine/words.txt"]
+
+
 @pytest.fixture
 def broken_off(plan, tmp_path):
     """A run directory whose run failed after two rows."""
