@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -191,6 +192,8 @@ def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypa
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    command = ["alignkit", "run", "-s", "judge.api_key=planted-secret"]
+    monkeypatch.setattr(sys, "argv", command)  # wandb would keep it, if it were let
     run = runs.start(grpo, 'trackers=[{use="wandb"}]')
     said = capsys.readouterr().out
     assert said.count("wandb cannot be used online") == 1
@@ -199,6 +202,7 @@ def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypa
     assert len(list(run.dir.glob("wandb/offline-run-*/*.wandb"))) == 1
     for path in (p for p in run.dir.rglob("*") if p.is_file()):
         assert b"a" * 40 not in path.read_bytes(), path
+        assert b"planted-secret" not in path.read_bytes(), path
 
 
 def test_a_judge_that_raises_is_named_with_its_line(runs, grpo):
