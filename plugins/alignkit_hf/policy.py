@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +198,11 @@ def _device(name: str) -> torch.device:
 
 
 def _adapted(model: PreTrainedModel, spec: LoraSpec, name: str) -> Adapter:
-    """Put an adapter into ``model``; peft is imported only where one is asked for."""
+    """Put an adapter into ``model``; peft is imported only where one is asked for.
+
+    peft loads bitsandbytes where it is there, which warns of kernels that nothing here uses.
+    """
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
     from alignkit_hf.lora import Adapter
 
     return Adapter(model, spec, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import partial
+from logging import ERROR, getLogger
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,8 @@ def _adamw(p: AdamW, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         "weight_decay": p.weight_decay,
     }
     if p.implementation == "8bit":
+        # At its import it warns of kernels for 4-bit layers, which nothing here uses.
+        getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
         from alignkit_optimizers.eight_bit import AdamW8bit
 
         return AdamW8bit(weights, **how)
