@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alignkit.engine.metering import note_pass
-from alignkit.engine.packed import Packed, attending, can_pack, shared_batches
+from alignkit.engine.packable import can_pack
+from alignkit.engine.packed import Packed, attending, shared_batches
 from alignkit.engine.shortage import explained
 from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 

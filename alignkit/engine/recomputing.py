@@ -15,7 +15,8 @@ from weakref import ref
 
 from torch import nn
 
-from alignkit.engine.packed import RECOMPUTES, Block, active_blocks, attending
+from alignkit.engine.packable import RECOMPUTES
+from alignkit.engine.packed import Block, active_blocks, attending
 
 
 def checkpoint_layers(model: Any) -> None:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.engine.logprobs import cut, response_logprobs
-from alignkit.engine.packed import Packed, attending, can_pack, shared_batches
+from alignkit.engine.packable import can_pack
+from alignkit.engine.packed import Packed, attending, shared_batches
 from alignkit.engine.tokens import TrainRow
 
 ROWS = [

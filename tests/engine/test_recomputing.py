@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignkit.engine.logprobs import has_linear_head, response_logprobs
-from alignkit.engine.packed import can_pack
+from alignkit.engine.packable import can_pack
 from alignkit.engine.recomputing import checkpoint_layers
 from alignkit.engine.tokens import TrainRow
 

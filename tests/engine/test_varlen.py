@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from alignkit.engine import packed, varlen
 from alignkit.engine.logprobs import response_logprobs
-from alignkit.engine.packed import Packed, can_pack
+from alignkit.engine.packable import can_pack
+from alignkit.engine.packed import Packed
 from alignkit.engine.tokens import TrainRow
 from alignkit.engine.varlen import Layout, written_out
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from alignkit import AlignkitError
 from alignkit.engine.learner import Learner
-from alignkit.engine.packed import can_pack
+from alignkit.engine.packable import can_pack
 from alignkit.engine.reference import FrozenPolicy, detached_logprobs
 from alignkit.engine.supervised import nll
 from alignkit.engine.tokens import TrainRow
