@@ -50,19 +50,20 @@ def test_a_run_of_hostile_responses_trains_to_its_end(tmp_path, monkeypatch):
     path = ROOT / "recipes" / "grpo.toml"
     node = recipe.load(path, plugins.load(), (), [*sizes, "reward.timeout=0.5"])
     algorithm = node.build()
-    algorithm.backend = HostileBackend(algorithm.backend)
+    parts = algorithm.parts
+    parts.backend = HostileBackend(parts.backend)
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run", node.dump())
-    before = [p.detach().clone() for p in algorithm.policy.model.parameters()]
+    before = [p.detach().clone() for p in parts.policy.model.parameters()]
     algorithm.run(run)
     run.close("done")
-    algorithm.reward.close()
+    parts.reward.close()
     rows = [json.loads(r) for r in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     steps = [r for r in rows if "train/loss" in r]
     assert [r["step"] for r in steps] == [1, 2]
     assert all(r["train/answer_reward"] == 0 and r["train/format_reward"] > 0.8 for r in steps)
     assert all(r["train/groups_without_signal"] == 1 for r in steps)
     # No group has a signal, so nothing may be learned: the weights stay as they were.
-    after = algorithm.policy.model.parameters()
+    after = parts.policy.model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not (tmp_path / "hacked").exists()
