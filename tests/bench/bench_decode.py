@@ -21,7 +21,8 @@ from statistics import median
 from time import perf_counter, process_time
 from types import SimpleNamespace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads its thread pool
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # both are read when torch loads
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
