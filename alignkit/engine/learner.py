@@ -95,8 +95,8 @@ class Learner:
         with torch.no_grad():
             for batch in self._cut(rows):
                 logprobs, _, mask = self._forward(batch.rows, with_entropy=False)
-                for index, values, keep in zip(batch.at, logprobs.cpu(), mask.cpu(), strict=True):
-                    found[index] = values[keep].clone()
+                for index, values in zip(batch.at, _by_row(logprobs, mask), strict=True):
+                    found[index] = values
         return found
 
     def old_logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor | None]:
@@ -140,9 +140,7 @@ class Learner:
             self.pause()
             logprobs, mask = self._accumulate(batch.rows, totals, tally)
             if keep is not None:
-                of_rows = zip(logprobs.cpu(), mask.cpu(), strict=True)
-                values = [row[there].clone() for row, there in of_rows]
-                keep.update(zip(map(id, batch.rows), values, strict=True))
+                keep.update(zip(map(id, batch.rows), _by_row(logprobs, mask), strict=True))
         lr = float(self.schedule.get_last_lr()[0])
         grad_norm, skipped = self._apply(tally.loss)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -303,6 +301,11 @@ class _Tally:
             "ratio_p99": math.exp(min(float(ordered[rank]), 700.0)),
             "ratio_inverse_p99": math.exp(min(-float(ordered[len(ordered) - 1 - rank]), 700.0)),
         }
+
+
+def _by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
+    """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
+    return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
 
 
 def _gradient(scalar: Tensor, leaf: Tensor, mask: Tensor) -> Tensor:

@@ -258,10 +258,7 @@ class GrpoRun:
         if not later:
             return rows
         old = learner.old_logprobs([rows[i] for i in later])
-        filled = list(rows)
-        for i, logprobs in zip(later, old, strict=True):
-            filled[i] = replace(rows[i], old_logprobs=logprobs)
-        return filled
+        return with_old(rows, later, old)
 
     def _penalties(self, rows: Sequence[TrainRow]) -> Tensor:
         """Return β · Σ_t (log π_old - log π_ref) of each response, (B,): the k1 penalty."""
@@ -320,6 +317,16 @@ def _at_once(job: Callable[[], T]) -> T:
 
 def _never() -> None:
     """Let no signal in."""
+
+
+def with_old(
+    rows: Sequence[TrainRow], at: Sequence[int], old: Sequence[Tensor | None]
+) -> list[TrainRow]:
+    """Return the rows, those in the places ``at`` with their old log-probs."""
+    filled = list(rows)
+    for i, logprobs in zip(at, old, strict=True):
+        filled[i] = replace(rows[i], old_logprobs=logprobs)
+    return filled
 
 
 def has_signal(group: Sequence[Trajectory]) -> bool:
