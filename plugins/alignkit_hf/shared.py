@@ -9,7 +9,7 @@ two parts lie side by side here, so nothing needs to be put together by normalis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,6 +33,12 @@ _ACTIVE: ContextVar[SharedCache] = ContextVar("the cache of the forward pass und
 
 class UnsupportedAttentionError(Exception):
     """The model asks its attention for something that is not implemented here."""
+
+
+def refuse_unknown(asked: Mapping[str, Any]) -> None:
+    """Raise UnsupportedAttentionError if a model asks for what attention here does not do."""
+    if unknown := sorted(name for name in _UNKNOWN if asked.get(name) is not None):
+        raise UnsupportedAttentionError(", ".join(unknown))
 
 
 class SharedLayer(Layer):  # type: ignore[no-untyped-call]
@@ -264,10 +270,7 @@ def attention(
     Raises:
         UnsupportedAttentionError: the model wants capped scores, sinks or a position bias.
     """
-    if any(kwargs.get(name) is not None for name in _UNKNOWN):
-        raise UnsupportedAttentionError(
-            str(sorted(k for k in _UNKNOWN if kwargs.get(k) is not None))
-        )
+    refuse_unknown(kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     seen = _ACTIVE.get().attention(query[:, :, 0] * scale, key, value)  # (B, heads, head size)
     return seen[:, None], None

@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 from alignkit_hf.cache import Plan, PromptKV, RowCache
 from alignkit_hf.forward import Forward
 from alignkit_hf.probe import agrees
-from alignkit_hf.shared import UnsupportedAttentionError
+from alignkit_hf.shared import UnsupportedAttentionError, refuse_unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +39,6 @@ NAME = "alignkit_static_decode"
 _KEYS = 256
 """Keys are padded to a multiple of this."""
 
-_UNKNOWN = ("softcap", "s_aux", "position_bias")
 _MASK: ContextVar[Tensor] = ContextVar("the mask of the decode step under way, (B, 1, 1, keys)")
 
 
@@ -264,8 +263,7 @@ def attention(
     Raises:
         UnsupportedAttentionError: the model wants capped scores, sinks or a position bias.
     """
-    if asked := sorted(name for name in _UNKNOWN if kwargs.get(name) is not None):
-        raise UnsupportedAttentionError(", ".join(asked))
+    refuse_unknown(kwargs)
     rows, heads, _, size = query.shape
     query = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
     query = (query * (size**-0.5 if scaling is None else scaling)).to(key.dtype)
