@@ -54,6 +54,8 @@ class Cursor:
     """(B,) index within the row."""
     longest: int = 0
     """Tokens in the longest row, the next one counted."""
+    same: bool = False
+    """Whether it is known that all write at the same index, that of the longest row's last."""
 
 
 class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -65,8 +67,8 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def __init__(self, plan: Plan, like: Tensor, cursor: Cursor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         heads, _, size = like.shape
-        self.keys = like.new_empty(plan.rows, heads, plan.row_tokens, size)
-        self.values = torch.empty_like(self.keys)
+        self.both = like.new_empty(2, plan.rows, heads, plan.row_tokens, size)
+        self.keys, self.values = self.both
         self.is_initialized = True
         self.cursor = cursor
         self.clean = 0  # tokens per row that hold numbers; memory beyond may hold NaN
@@ -88,15 +90,32 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._clean(at.longest)
         self.keys[at.rows, :, at.write] = key_states[:, :, 0].to(self.keys.dtype)
         self.values[at.rows, :, at.write] = value_states[:, :, 0].to(self.values.dtype)
-        running = len(at.rows)
-        return self.keys[:running, :, : at.longest], self.values[:running, :, : at.longest]
+        return self._running()
+
+    def append(self, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one new token per running row; return what :meth:`update` does.
+
+        Args:
+            new: (B, 2 x key-value heads, head size), keys before values.
+        """
+        at = self.cursor
+        self._clean(at.longest)
+        new = new.view(len(new), 2, -1, new.shape[-1]).to(self.both.dtype)  # (B, 2, K, D)
+        if at.same:
+            self.both[:, : len(new), :, at.longest - 1] = new.transpose(0, 1)
+        else:
+            self.both[:, at.rows, :, at.write] = new
+        return self._running()
+
+    def _running(self) -> tuple[Tensor, Tensor]:
+        keys, values = self.both[:, : len(self.cursor.rows), :, : self.cursor.longest]
+        return keys, values
 
     def _clean(self, tokens: int) -> None:
         """Zero the rows up to ``tokens``: a masked NaN is still NaN, and zeroing all is waste."""
         if tokens > self.clean:
             start, self.clean = self.clean, tokens + _CLEAN_AHEAD
-            self.keys[:, :, start : self.clean] = 0
-            self.values[:, :, start : self.clean] = 0
+            self.both[:, :, :, start : self.clean] = 0
 
     def fill(self, rows: slice, keys: Tensor, values: Tensor) -> None:
         """Put the same tokens, (key-value heads, tokens, head size), at the start of ``rows``."""
@@ -107,8 +126,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy rows ``source`` onto rows ``target``."""
-        for held in (self.keys, self.values):
-            held[target, :, : self.clean] = held[source, :, : self.clean]
+        self.both[:, target, :, : self.clean] = self.both[:, source, :, : self.clean]
 
     def get_seq_length(self) -> int:
         """Return tokens of the longest row before the one being added."""
@@ -183,27 +201,33 @@ class RowCache(Cache):
         self.cursor.rows = torch.arange(len(positions), device=positions.device)
         self.cursor.write = positions
         self.cursor.longest = longest
+        self.cursor.same = _level(positions, longest)
         return self
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
         """Store the new token of each row and attend to what the row holds by now.
 
         Args:
             layer: which.
-            query: (B, heads, head size), scaled.
-            key: (B, key-value heads, head size), as is ``value``.
+            qkv: (B, heads + 2 x key-value heads, head size): scaled queries, keys, values.
+            heads: how many of these are queries.
 
         Returns:
             (B, heads, head size).
         """
-        keys, values = self.held[layer].update(key[:, :, None], value[:, :, None])
-        rows, heads, size = query.shape
-        query = query.view(rows, keys.shape[1], -1, size).to(keys.dtype)
+        keys, values = self.held[layer].append(qkv[:, heads:])
+        rows, _, size = qkv.shape
+        query = qkv[:, :heads].view(rows, keys.shape[1], -1, size).to(keys.dtype)
         scores = (query @ keys.transpose(-1, -2)).float()  # (B, K, heads per K, longest)
-        if rows > 1:
+        if not self.cursor.same:
             past = ~visible(self.cursor.write, self.cursor.longest, None)
             scores.masked_fill_(past, -torch.inf)
         return (scores.softmax(-1).to(values.dtype) @ values).view(rows, heads, size)
+
+
+def _level(write: Tensor, longest: int) -> bool:
+    """Whether all rows write at index ``longest`` - 1; not asked where asking means waiting."""
+    return write.device.type == "cpu" and int(write.min()) == longest - 1
 
 
 def _held_type(keys: Tensor) -> torch.dtype:

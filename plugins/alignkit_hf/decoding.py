@@ -54,6 +54,10 @@ class _Group:
     """(V,) for the first token, until all responses have joined."""
     prompt_held: Prompt | None = None
 
+    @property
+    def slot(self) -> int:
+        return self.prompt_held.slot if self.prompt_held else -1
+
 
 @dataclass(slots=True)
 class _Rows:
@@ -179,6 +183,7 @@ class Decoding:
             if group.joined + count == self.how.n:
                 queue.popleft()
         self._prefill([group for group, _ in seats if group.prompt_held is None])
+        seats.sort(key=lambda seat: seat[0].slot)  # rows lie as their prompts do
         logits = [self._seat(group, count) for group, count in seats]
         self._draw(torch.cat(logits), slice(start, self.running))
 

@@ -108,9 +108,10 @@ class Forward:
             ids[row, : len(prompt)] = torch.tensor(prompt)
         cache = DynamicCache()
         logits = self._last_logits(ids.to(self.device), lengths, cache)
-        layers: list[Any] = cache.layers
+        held = self.fused.keys if self.fused else lambda keys: keys
+        layers = [(held(layer.keys), layer.values) for layer in cast(Any, cache.layers)]
         return logits, [
-            [(layer.keys[row, :, :n], layer.values[row, :, :n]) for layer in layers]
+            [(keys[row, :, :n], values[row, :, :n]) for keys, values in layers]
             for row, n in enumerate(lengths)
         ]
 

@@ -6,8 +6,9 @@ model: root-mean-square norms, grouped-query attention with rotary positions, a 
 network. A model with just these parts is run here; the probe at start compares it with the
 model's own forward, and any other model, or one that answers differently, keeps its own.
 
-Layers of moderate size are laid out once per call the way the processor's matrix product reads
-them fastest, and those that share an input are joined; larger ones are read where they are.
+Queries and keys are rotated as complex numbers, one operation in place: the outputs that make a
+pair are brought side by side in the weights themselves, and so the cache holds them. The scale of
+the scores is in the weights of the queries.
 
 Shapes: B = rows, H = hidden size, N = query heads, K = key-value heads, D = head size,
 V = vocabulary.
@@ -15,22 +16,18 @@ V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from alignkit_hf.products import Join, Product, joining
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alignkit_hf.cache import RowCache
-
-_PACKED_BYTES = 2**29
-"""Layers up to this size are laid out anew, which takes as much memory once more."""
-
-Map = Callable[[Tensor], Tensor]
 
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -40,16 +37,16 @@ _NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 @dataclass(slots=True)
 class _Layer:
-    norm: Map
-    qkv: Map
-    """(B, H) to (B, N + 2 K, D) once viewed."""
-    q_norm: Map | None
-    k_norm: Map | None
-    out: Map
-    second_norm: Map
-    gate_up: Map
-    """(B, H) to (B, 2 x inner size)."""
-    down: Map
+    norm: Callable[[Tensor], Tensor]
+    qkv: Product
+    """(B, H) to (B, N + 2 K, D) once viewed: scaled queries, keys, values."""
+    head_norms: tuple[Callable[[Tensor], Tensor], ...]
+    """Those of the queries and the keys, or none."""
+    out: Product
+    second_norm: Callable[[Tensor], Tensor]
+    gate: Product
+    up: Product
+    down: Product
 
 
 class Fused:
@@ -63,12 +60,19 @@ class Fused:
         self.rotary = base.rotary_emb
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        linear = _mapping([p for layer in base.layers for p in layer.parameters()])
-        self.layers = [_layer(layer, linear) for layer in base.layers]
-        self.norm = partial(norm, base.norm)
+        first = base.layers[0].self_attn
+        self.order = _paired(first.q_proj.out_features // self.heads, first.q_proj.weight.device)
         head = model.get_output_embeddings()
-        self.head: Map = lambda x: F.linear(x, head.weight, head.bias)
-        self.scales = [float(layer.self_attn.scaling) for layer in base.layers]
+        join = joining([*base.layers.parameters(), *head.parameters()])
+        self.layers = [self._layer(layer, join) for layer in base.layers]
+        self.norm = _norm(base.norm)
+        self.head = join([head])
+        self.turns = torch.empty(0, 1, 0)
+        """(positions, 1, D / 2), complex."""
+
+    def keys(self, keys: Tensor) -> Tensor:
+        """Return the model's own keys (..., D) as they are held here."""
+        return keys[..., self.order]
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
         """Return next-token logits (B, V) for tokens (B,) at positions (B,).
@@ -77,26 +81,70 @@ class Fused:
         """
         rows = len(tokens)
         x = self.embed(tokens)  # (B, H)
-        cos, sin = self.rotary(x[:, None], positions[:, None])  # (B, 1, D) each
-        sin = _signed(sin)
-        turned = self.heads + self.kv_heads
+        turn = self._turn(positions)
         for index, layer in enumerate(self.layers):
-            qkv = layer.qkv(layer.norm(x)).view(rows, turned + self.kv_heads, -1)
-            qk = self._normed(layer, qkv[:, :turned])
-            qk = _turned(qk, cos, sin)
-            query = qk[:, : self.heads] * self.scales[index]
-            seen = cache.attend(index, query, qk[:, self.heads :], qkv[:, turned:])  # (B, N, D)
-            x = x + layer.out(seen.flatten(1))
-            gate, up = layer.gate_up(layer.second_norm(x)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate).mul_(up))
+            qkv = layer.qkv(layer.norm(x)).view(rows, self.heads + 2 * self.kv_heads, -1)
+            self._rotate(layer, qkv, turn)
+            seen = cache.attend(index, qkv, self.heads)  # (B, N, D)
+            x = layer.out.plus(seen.flatten(1), x)
+            y = layer.second_norm(x)
+            x = layer.down.plus(layer.up.times(y, layer.gate.silu(y)), x)
         return self.head(self.norm(x))
 
-    def _normed(self, layer: _Layer, qk: Tensor) -> Tensor:
-        """Norm queries and keys (B, N + K, D) head by head, where the model does."""
-        if layer.q_norm is None or layer.k_norm is None:
-            return qk
-        parts = layer.q_norm(qk[:, : self.heads]), layer.k_norm(qk[:, self.heads :])
-        return torch.cat(parts, 1)
+    def _turn(self, positions: Tensor) -> Tensor:
+        """Return the rotation at positions (B,), (B, 1, D / 2) complex; from a table that grows."""
+        last = int(positions.max())
+        if last >= len(self.turns):
+            table = torch.arange(2 * last + 64, device=positions.device)[None]
+            like = torch.empty(0, device=positions.device)
+            cos, sin = (x[0, :, None, : x.shape[-1] // 2] for x in self.rotary(like, table))
+            self.turns = torch.complex(cos, sin)
+        return self.turns[positions]
+
+    def _rotate(self, layer: _Layer, qkv: Tensor, turn: Tensor) -> None:
+        """Norm, where the model does, and rotate queries and keys of ``qkv`` in place.
+
+        Su et al. 2021, arXiv:2104.09864, eq. 12 and 13.
+        """
+        turned = self.heads + self.kv_heads
+        parts = slice(self.heads), slice(self.heads, turned)
+        for norm, part in zip(layer.head_norms, parts, strict=False):
+            qkv[:, part] = norm(qkv[:, part])
+        qk = qkv[:, :turned]
+        wide = qk.to(_wide(qk))
+        torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(turn)
+        if wide is not qk:
+            qk.copy_(wide)
+
+    def _layer(self, layer: Any, join: Join) -> _Layer:
+        attention, network = layer.self_attn, layer.mlp
+        normed = hasattr(attention, "q_norm")
+        scale = float(attention.scaling)
+        order, factor = self._places(scale=1.0 if normed else scale)
+        return _Layer(
+            norm=_norm(layer.input_layernorm),
+            qkv=join([attention.q_proj, attention.k_proj, attention.v_proj], order, factor),
+            head_norms=(
+                (_norm(attention.q_norm, self.order, scale), _norm(attention.k_norm, self.order))
+                if normed
+                else ()
+            ),
+            out=join([attention.o_proj]),
+            second_norm=_norm(layer.post_attention_layernorm),
+            gate=join([network.gate_proj]),
+            up=join([network.up_proj]),
+            down=join([network.down_proj]),
+        )
+
+    def _places(self, scale: float) -> tuple[Tensor, Tensor]:
+        """Return for each output of queries, keys and values where it comes from and its factor."""
+        heads, size = self.heads + 2 * self.kv_heads, len(self.order)
+        straight = torch.arange(heads * size, device=self.order.device).view(heads, size)
+        factor = torch.ones(heads, size, device=self.order.device)
+        factor[: self.heads] = scale
+        turned = self.heads + self.kv_heads
+        order = torch.cat([straight[:turned, self.order], straight[turned:]])
+        return order.flatten(), factor.flatten()
 
 
 def is_usual(model: Any) -> bool:
@@ -113,6 +161,7 @@ def is_usual(model: Any) -> bool:
         and len({(p.dtype, p.device) for p in parameters}) == 1
         and all(_is_usual_layer(layer) for layer in base.layers)
         and _is_norm(base.norm)
+        and _turns_by_position(base)
         and not any(map(_is_patched, model.modules()))
     )
 
@@ -138,6 +187,15 @@ def _is_usual_layer(layer: nn.Module) -> bool:
     )
 
 
+def _turns_by_position(base: Any) -> bool:
+    """Whether each pair turns by an angle of its own that depends on the position alone."""
+    rotary = base.rotary_emb
+    frequencies = getattr(rotary, "inv_freq", None)
+    size = getattr(base.layers[0].self_attn, "head_dim", 0)
+    fixed = getattr(rotary, "rope_type", "") in ("default", "linear", "llama3", "yarn")
+    return fixed and isinstance(frequencies, Tensor) and 2 * len(frequencies) == size
+
+
 def _is_patched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
@@ -146,68 +204,35 @@ def _is_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
 
 
-def norm(module: Any, x: Tensor) -> Tensor:
-    """Divide ``x`` (..., H) by its root mean square and scale it; in float32, as models do.
+def _norm(
+    module: Any, order: Tensor | None = None, scale: float = 1.0
+) -> Callable[[Tensor], Tensor]:
+    """Return a root-mean-square norm, its elements in ``order``, times ``scale``.
 
     Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
-    wide = x.float()
-    root = wide.square().mean(-1, keepdim=True).add_(module.variance_epsilon).rsqrt_()
-    scaled: Tensor = (wide * root).to(x.dtype).mul_(module.weight)
-    return scaled
+    weight = module.weight.detach()
+    weight = weight if order is None else weight[order]
+    size = len(weight)
+    weight = weight * (scale * size**0.5)
+    least = torch.tensor((size * module.variance_epsilon) ** 0.5, device=weight.device)
+
+    def norm(x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_wide(x))
+        return (x / torch.hypot(length, least)).mul_(weight).to(x.dtype)
+
+    return norm
 
 
-def _signed(sin: Tensor) -> Tensor:
-    """Negate the first half of the last dimension."""
-    first, second = sin.chunk(2, -1)
-    return torch.cat((-first, second), -1)
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the type norms and rotations are computed in: float32 at least, as models do."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate ``x`` (B, heads, D) by angles with cosines and signed sines (B, 1, D).
+def _paired(size: int, device: torch.device) -> Tensor:
+    """Return the order that brings the pairs of a head, half of it apart, side by side.
 
-    Su et al. 2021, arXiv:2104.09864, eq. 34, with pairs half a head apart.
+    >>> _paired(6, torch.device("cpu")).tolist()
+    [0, 3, 1, 4, 2, 5]
     """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
-
-
-def _layer(layer: Any, linear: Callable[[Sequence[nn.Linear]], Map]) -> _Layer:
-    attention, network = layer.self_attn, layer.mlp
-    normed = hasattr(attention, "q_norm")
-    return _Layer(
-        norm=partial(norm, layer.input_layernorm),
-        qkv=linear([attention.q_proj, attention.k_proj, attention.v_proj]),
-        q_norm=partial(norm, attention.q_norm) if normed else None,
-        k_norm=partial(norm, attention.k_norm) if normed else None,
-        out=linear([attention.o_proj]),
-        second_norm=partial(norm, layer.post_attention_layernorm),
-        gate_up=linear([network.gate_proj, network.up_proj]),
-        down=linear([network.down_proj]),
-    )
-
-
-def _mapping(parameters: Sequence[Tensor]) -> Callable[[Sequence[nn.Linear]], Map]:
-    """Choose how products with the weights are computed: see the module's head."""
-    first = parameters[0]
-    small = sum(p.numel() for p in parameters) * first.element_size() <= _PACKED_BYTES
-    packs = first.device.type == "cpu" and first.dtype == torch.float32
-    return _packed if small and packs and torch._C._has_mkldnn else _apart
-
-
-def _apart(parts: Sequence[nn.Linear]) -> Map:
-    if len(parts) == 1:
-        part = parts[0]
-        return lambda x: F.linear(x, part.weight, part.bias)
-    return lambda x: torch.cat([F.linear(x, p.weight, p.bias) for p in parts], -1)
-
-
-def _packed(parts: Sequence[nn.Linear]) -> Map:
-    weight = torch.cat([p.weight.detach() for p in parts])  # (out, in)
-    biases = [
-        p.weight.new_zeros(p.out_features) if p.bias is None else p.bias.detach() for p in parts
-    ]
-    bias = torch.cat(biases) if any(p.bias is not None for p in parts) else None
-    operations = cast(Any, torch.ops.mkldnn)
-    packed = operations._reorder_linear_weight(weight)
-    product = operations._linear_pointwise
-    return lambda x: product(x, packed, bias, "none", [], "")
+    return torch.arange(size, device=device).view(2, -1).T.flatten()

@@ -64,6 +64,8 @@ class Seating:
     """(B,) each row's place in the table."""
     prompt_mask: Tensor
     """(B, longest prompt) bool, True past the end of each row's prompt."""
+    prompt_bias: Tensor | None
+    """(B, 1, 1, longest prompt), -inf where the mask is True; None if it is nowhere."""
     longest_prompt: int
 
     def to_table(self, rows: Tensor, prompts: int) -> Tensor:
@@ -74,11 +76,12 @@ class Seating:
         return table.reshape(prompts, kv_heads, self.width * share, size)
 
     def to_rows(self, table: Tensor, share: int) -> Tensor:
-        """Undo :meth:`to_table`."""
+        """Undo :meth:`to_table`; rows that are in order come as a view, (prompts, width, ...)."""
         prompts, kv_heads, _, size = table.shape
         table = table.view(prompts, kv_heads, self.width, share, size).transpose(1, 2)
-        rows = table.reshape(prompts * self.width, kv_heads, share, size)
-        return rows if self.row_at is None else rows[self.place_of]
+        if self.row_at is None:
+            return table
+        return table.reshape(prompts * self.width, kv_heads, share, size)[self.place_of]
 
     @classmethod
     def of(cls, slots: Tensor, lengths: Tensor) -> Seating:
@@ -98,11 +101,13 @@ class Seating:
         in_order = len(row_at) == len(slots) and bool((row_at == straight).all())
         longest = int(lengths.max())
         past = torch.arange(longest, device=slots.device) >= lengths[slots][:, None]
+        bias = _bias(past) if bool(past.any()) else None
         return cls(
             width=width,
             row_at=None if in_order else row_at,
             place_of=place,
             prompt_mask=past,
+            prompt_bias=bias,
             longest_prompt=longest,
         )
 
@@ -122,7 +127,8 @@ class SharedCache(RowCache):
         self.capacity = plan.prompts
         self.current = self.held[0]
         self.seating: Seating | None = None
-        self.mask: Tensor | None = None
+        self.bias: Tensor | None = None
+        """(B, 1, 1, X), added to the first X of a row's scores, its prompt's before its own."""
 
     @classmethod
     def plan(cls, *, n: int, sizes: Sequence[tuple[int, int]], budget: int) -> Plan:
@@ -191,9 +197,11 @@ class SharedCache(RowCache):
         running = len(drawn)
         if self.seating is None or len(self.seating.place_of) != running:
             self.seating = Seating.of(self.slots[:running], self.lengths[: len(self.prompts)])
+        if self.cursor.same:
+            self.bias = self.seating.prompt_bias
+            return self
         own = torch.arange(longest, device=drawn.device) >= drawn[:, None]
-        past = torch.cat([self.seating.prompt_mask, own], 1)
-        self.mask = torch.zeros(past.shape, device=drawn.device).masked_fill_(past, -torch.inf)
+        self.bias = _bias(torch.cat([self.seating.prompt_mask, own], 1))
         return self
 
     @contextmanager
@@ -212,10 +220,10 @@ class SharedCache(RowCache):
         self.current = self.held[layer_idx]
         return self.current.update(key_states, value_states)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
         """See :meth:`RowCache.attend`."""
-        keys, values = self.update(key[:, :, None], value[:, :, None], layer)
-        return self.attention(query, keys, values)
+        self.current = self.held[layer]
+        return self.attention(qkv[:, :heads], *self.current.append(qkv[:, heads:]))
 
     def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from each row's new token to its prompt and its response.
@@ -228,21 +236,33 @@ class SharedCache(RowCache):
             (B, heads, head size).
         """
         assert self.seating is not None
-        assert self.mask is not None
         rows, heads, size = query.shape
         kv_heads, count = keys.shape[1], len(self.prompts)
         share, longest = heads // kv_heads, self.seating.longest_prompt
         query = query.view(rows, kv_heads, share, size).to(keys.dtype)
         prompt_keys = self.current.prompt_keys[:count, :, :longest]
         table = self.seating.to_table(query, count) @ prompt_keys.transpose(-1, -2)
-        prompt_scores = self.seating.to_rows(table, share)  # (B, K, share, longest prompt)
-        scores = torch.cat([prompt_scores, query @ keys.transpose(-1, -2)], -1).float()
-        weights = scores.add_(self.mask[:, None, None]).softmax(-1).to(values.dtype)
-        to_prompt, to_own = weights[..., :longest], weights[..., longest:]
-        table = self.seating.to_table(to_prompt, count)
-        of_prompt = table @ self.current.prompt_values[:count, :, :longest]
-        seen: Tensor = (to_own @ values).add_(self.seating.to_rows(of_prompt, share))
-        return seen.view(rows, heads, size)
+        weights = self._weights(
+            self.seating.to_rows(table, share), query @ keys.transpose(-1, -2)
+        ).to(values.dtype)
+        table = self.seating.to_table(weights[..., :longest], count)
+        table = table @ self.current.prompt_values[:count, :, :longest]
+        of_prompt = self.seating.to_rows(table, share)
+        of_own = (weights[..., longest:] @ values).view(of_prompt.shape)
+        return of_own.add_(of_prompt).view(rows, heads, size)
+
+    def _weights(self, of_prompt: Tensor, of_own: Tensor) -> Tensor:
+        """Return the weights for both parts' scores, (B, K, share, longest prompt + longest)."""
+        parts = [of_prompt, of_own.view(*of_prompt.shape[:-1], -1)]
+        scores = torch.cat(parts, -1).view(*of_own.shape[:-1], -1).float()
+        if self.bias is not None:
+            scores[..., : self.bias.shape[-1]].add_(self.bias)
+        return scores.softmax(-1)
+
+
+def _bias(past: Tensor) -> Tensor:
+    """Return what hides, when added to scores, where ``past`` (B, X) is True: (B, 1, 1, X)."""
+    return torch.zeros(past.shape, device=past.device).masked_fill_(past, -torch.inf)[:, None, None]
 
 
 def attention(

@@ -97,6 +97,7 @@ class StaticForward(Forward):
                 self.usable = not windows and not cast_once and agrees(self, StaticCache)
         except UnsupportedAttentionError:
             self.usable = False
+        self.fuses = self.fuses and not self.usable
         self._forget()
 
     def cache_type(self, responses: int, longest: int) -> type[RowCache]:

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alignkit_hf import HfRollout, fused
+from alignkit_hf import HfRollout, fused, products
 from alignkit_hf.forward import Forward
 
 SIZES = {
@@ -36,6 +36,7 @@ SIZES = {
     "head_dim": 8,
     "max_position_embeddings": 256,
 }
+ROPE = {"rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 USUAL = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, SIZES),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, SIZES),
@@ -44,6 +45,11 @@ USUAL = {
         LlamaForCausalLM,
         LlamaConfig,
         SIZES | {"attention_bias": True, "mlp_bias": True},
+    ),
+    "llama with angles that yarn stretches": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        SIZES | {"rope_parameters": {**ROPE, "rope_type": "yarn"}},
     ),
 }
 OTHER = {
@@ -57,6 +63,11 @@ OTHER = {
         GraniteForCausalLM,
         GraniteConfig,
         SIZES | {"residual_multiplier": 0.5},
+    ),
+    "llama, whose angles depend on the length so far": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        SIZES | {"rope_parameters": {**ROPE, "rope_type": "dynamic"}},
     ),
     "gelu": (LlamaForCausalLM, LlamaConfig, SIZES | {"hidden_act": "gelu"}),
 }
@@ -93,7 +104,7 @@ def sampled(policy, prompts, *, written_out, **how):
 @pytest.mark.parametrize("name", USUAL)
 def test_responses_are_those_of_the_models_own_forward(name, packed, prompts, monkeypatch):
     if not packed:
-        monkeypatch.setattr(fused, "_PACKED_BYTES", 0)
+        monkeypatch.setattr(products, "_PACKED_BYTES", 0)
     policy = make(*USUAL[name])
     assert Forward(policy).fuses
     how = {"n": 3, "max_tokens": 20, "seed": 1}
@@ -101,6 +112,15 @@ def test_responses_are_those_of_the_models_own_forward(name, packed, prompts, mo
     for a, b in zip(chain(*got), chain(*want), strict=True):
         assert a.token_ids == b.token_ids
         assert torch.tensor(a.logprobs) == pytest.approx(torch.tensor(b.logprobs), abs=1e-4)
+
+
+def test_float64_weights_lose_no_digits(prompts):
+    policy = make(*USUAL["qwen3"], dtype=torch.float64)
+    how = {"n": 2, "max_tokens": 6, "seed": 1}
+    got, want = (sampled(policy, prompts, written_out=w, **how) for w in (True, False))
+    for a, b in zip(chain(*got), chain(*want), strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
 
 
 def test_bfloat16_weights_are_rounded_as_the_model_rounds(prompts):
