@@ -17,7 +17,7 @@
   arXiv:2503.14476, section 3.2), except that refilling is bounded: a batch still short is
   trained on as it is, its last slice smaller, and logged as such.
 - ``pipeline_depth`` = 1 samples each rollout batch while the one before it is learned from, one
-  step off-policy; see ``alignkit.engine.ahead``.
+  step off-policy; see ``alignkit.engine.sampling.ahead``.
 - Questions come in epochs without replacement. Prompts too long to be answered are passed over
   and counted.
 """
@@ -34,24 +34,20 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from alignkit.engine.ahead import Ahead, staleness
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.correction import truncated_importance, with_gap
-from alignkit.engine.learner import Learner
-from alignkit.engine.reference import (
-    FrozenPolicy,
-    detached_logprobs,
-    freeze,
-    kl_estimate,
-    penalised,
-)
-from alignkit.engine.reference_table import Reference
-from alignkit.engine.rollouts import Trajectory, check_groups, shuffled, to_row
-from alignkit.engine.sampler import Sampler
-from alignkit.engine.saver import Stateful
-from alignkit.engine.statistics import prefixed, summary, update_means
+from alignkit.engine.evaluation.statistics import prefixed, summary, update_means
+from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
+from alignkit.engine.learning.correction import truncated_importance, with_gap
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.reference import freeze, kl_estimate, penalised
+from alignkit.engine.learning.reference_table import Reference
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.ahead import Ahead, staleness
+from alignkit.engine.sampling.rollouts import Trajectory, check_groups, to_row
+from alignkit.engine.sampling.sampler import Sampler
+from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training, stateful
+from alignkit.engine.training.loop import Parts, Training, stateful
+from alignkit.engine.training.saver import Stateful
 from alignkit.protocols import Advantage, Dataset, LossType, Normalizer, Policy
 
 if TYPE_CHECKING:

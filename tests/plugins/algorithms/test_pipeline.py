@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignkit.engine import ahead
+from alignkit.engine.sampling import ahead
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store

@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alignkit.engine.logprobs import cut, response_logprobs
-from alignkit.engine.metering import note_rows
-from alignkit.engine.shortage import explained
-from alignkit.engine.signal import needs_advantage
+from alignkit.engine.forward.logprobs import cut, response_logprobs
+from alignkit.engine.forward.shortage import explained
+from alignkit.engine.learning.signal import needs_advantage
+from alignkit.engine.observing.metering import note_rows
 from alignkit.engine.tokens import TrainRow, pad_values
 from alignkit.protocols import LossInputs, LossType, Normalizer, Optimizer, Policy, StepTotals
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from alignkit.engine.inspector import Inspector
+    from alignkit.engine.observing.inspector import Inspector
 
 
 CPU_TOKENS = 2048
