@@ -52,9 +52,9 @@ class Run:
         self.first_step = start.first_step if start else 0
         """Rows of earlier steps are there already; none of them is logged again."""
         self.checkpoint = start.checkpoint if start else None
-        """Folder to go on from, for ``alignkit.engine.training``."""
+        """Folder to go on from, for ``alignkit.engine.training.loop``."""
         self.profiled = False
-        """Whether a few steps are profiled, by ``alignkit.engine.training``."""
+        """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
         self.signals = Signals()
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}

@@ -1,1 +1,16 @@
-"""The torch-level building blocks that algorithms share; the kernel never imports it."""
+"""The torch-level building blocks that algorithms share; the kernel never imports it.
+
+Six rooms and two modules that all of them use. A room imports only from those below it::
+
+    training     the frame of a loop: its parts, its steps, checkpoints
+    evaluation   how good a policy is: questions put to it on the side
+    sampling     from questions to judged responses
+    learning     from rows to updates of the weights (knows nothing of sampling)
+    forward      from rows to log-probs, whatever is padded, packed, shared or recomputed
+    observing    what is measured and watched of a run
+    tokens       the rows of token ids that all of them pass on
+    seeds        the orders and generators that all of them draw from
+
+Modules named ``*_table`` hold what a recipe says and import no torch. Nothing is imported here
+or in a room's own ``__init__``: what is needed is imported from its module.
+"""

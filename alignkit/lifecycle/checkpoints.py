@@ -1,6 +1,7 @@
 """Checkpoints as folders: written aside, checked by sum, found again newest first.
 
-What is in a checkpoint's files is its writer's business; see ``alignkit.engine.checkpoint``.
+What is in a checkpoint's files is its writer's business; see
+``alignkit.engine.training.checkpoint``.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def repeats_itself(subject: Subject) -> None:
 def resumes_exactly(subject: Subject) -> None:
     """Ended after its middle row and resumed, a run logs what it would have, no row twice.
 
-    A loop over `training.steps` (alignkit.engine.training) is resumed; any other begins anew.
+    A loop over `training.steps` (alignkit.engine.training.loop) is resumed; any other begins anew.
     """
     whole = _finished(subject)["metrics"]
     resumed = _run(subject, end_after=(len(whole) + 1) // 2)["metrics"]

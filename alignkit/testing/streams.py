@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignkit.engine.judging import extra
+from alignkit.engine.sampling.judging import extra
 from alignkit.testing.kit import Subject
 from alignkit.testing.served import is_same, prompts_of, sampling_of, serving
 

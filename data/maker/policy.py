@@ -41,7 +41,7 @@ REPORT_EVERY = 100
 
 def make(folder: Path, *, held_out: Container[str], steps: int, seed: int) -> None:
     """Write a trained policy to ``folder``; it never sees a question in ``held_out``."""
-    from alignkit.engine.learner import Learner
+    from alignkit.engine.learning.learner import Learner
 
     _write_random(folder, seed)
     policy = HfPolicy(path=str(folder), device="cpu").build()

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alignkit.engine.learner import Learner
-from alignkit.engine.reference import check_vocabularies, detached_logprobs
-from alignkit.engine.statistics import prefixed
-from alignkit.engine.supervised import Epochs, column, steps_in, supervised_row
+from alignkit.engine.evaluation.statistics import prefixed
+from alignkit.engine.forward.frozen import detached_logprobs
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.reference import check_vocabularies
+from alignkit.engine.learning.supervised import Epochs, column, steps_in, supervised_row
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training
+from alignkit.engine.training.loop import Parts, Training
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Dataset,

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit import Params
-from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable
-from alignkit.engine.eval_table import EvalPlan, EvalTable
-from alignkit.engine.watch import UNWATCHED, Watcher
-from alignkit.engine.watch_table import WatchTable
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalTable
+from alignkit.engine.observing.watch import UNWATCHED, Watcher
+from alignkit.engine.observing.watch_table import WatchTable
+from alignkit.engine.training.checkpoint_table import CheckpointPlan, CheckpointTable
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -80,7 +80,7 @@ class Dpo(Params[Algorithm]):
         watch: Annotated[Watcher, WatchTable] = UNWATCHED,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
-        from alignkit.engine.training import Parts
+        from alignkit.engine.training.loop import Parts
         from alignkit_algorithms.dpo import DpoRun
 
         parts = Parts(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignkit.engine.training import Parts
+from alignkit.engine.training.loop import Parts
 
 if TYPE_CHECKING:
     from alignkit.run import Run

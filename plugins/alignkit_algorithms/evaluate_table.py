@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from alignkit.engine.eval_table import EvalFields, EvalPlan, EvalSet, EvalSetTable, needs_data
+from alignkit.engine.evaluation.eval_table import (
+    EvalFields,
+    EvalPlan,
+    EvalSet,
+    EvalSetTable,
+    needs_data,
+)
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -43,7 +49,7 @@ class Evaluate(EvalFields[Algorithm]):
         sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
-        from alignkit.engine.training import Parts
+        from alignkit.engine.training.loop import Parts
         from alignkit_algorithms.evaluate import EvaluateRun
 
         unnamed = {} if data is None else {"": self.eval_set(data, None, None)}

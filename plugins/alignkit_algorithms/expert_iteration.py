@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from alignkit.engine.evaluation import mean_entropy, token_entropies
-from alignkit.engine.learner import Learner
-from alignkit.engine.rollouts import Trajectory, to_row
-from alignkit.engine.sampler import Sampler
-from alignkit.engine.statistics import prefixed, summary, update_means
-from alignkit.engine.supervised import Epochs, nll, steps_in
-from alignkit.engine.training import Parts, Training, stateful
+from alignkit.engine.evaluation.evaluator import mean_entropy, token_entropies
+from alignkit.engine.evaluation.statistics import prefixed, summary, update_means
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.supervised import Epochs, nll, steps_in
+from alignkit.engine.sampling.rollouts import Trajectory, to_row
+from alignkit.engine.sampling.sampler import Sampler
+from alignkit.engine.training.loop import Parts, Training, stateful
 from alignkit.protocols import Dataset, Normalizer
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from alignkit.engine.rollouts import shuffled
-from alignkit.engine.statistics import prefixed
-from alignkit.engine.supervised import Epochs, column, nll, steps_in, supervised_row
+from alignkit.engine.evaluation.statistics import prefixed
+from alignkit.engine.learning.supervised import Epochs, column, nll, steps_in, supervised_row
+from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training import Parts, Training, stateful
+from alignkit.engine.training.loop import Parts, Training, stateful
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Dataset, Example, Normalizer, PromptTemplate
 

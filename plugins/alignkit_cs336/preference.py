@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.logprobs import token_logprobs
+from alignkit.engine.forward.logprobs import token_logprobs
 from alignkit_cs336.batches import alpaca_document, with_eos
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from alignkit import AlignkitError
-from alignkit.engine.evaluation import mean_entropy, response_row
-from alignkit.engine.logprobs import token_logprobs
-from alignkit.engine.rollouts import Trajectory
-from alignkit.engine.statistics import category, graded, summary
+from alignkit.engine.evaluation.evaluator import mean_entropy, response_row
+from alignkit.engine.evaluation.statistics import category, graded, summary
+from alignkit.engine.forward.logprobs import token_logprobs
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.protocols import Completion, Example, Reward
 
 if TYPE_CHECKING:

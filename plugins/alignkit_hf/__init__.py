@@ -14,7 +14,7 @@ from pydantic import Field
 
 from alignkit import Component, Params, hookimpl
 from alignkit.component import PathOrName
-from alignkit.engine.sampling import SamplingParams
+from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.protocols import Policy, RolloutBackend
 
 _WEIGHTS = (

@@ -23,8 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from alignkit.engine.recomputing import checkpoint_layers
-from alignkit.engine.threads import fit_threads
+from alignkit.engine.forward.recomputing import checkpoint_layers
+from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from alignkit import Component, hookimpl
-from alignkit.engine.sampling import SamplingParams
+from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.protocols import RolloutBackend
 
 Seconds = Annotated[float, Field(gt=0)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alignkit.engine.logprobs import response_logprobs
+from alignkit.engine.forward.logprobs import response_logprobs
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit_vllm.requests import Request

@@ -6,7 +6,7 @@
 Weights are random: what is measured does not depend on them. Prints a table ready for RESULTS.md:
 
 - learner: optimizer steps on rows of one length, 8,192 tokens a micro-batch; tokens a second,
-  model FLOPs over the card's dense bf16 peak (``alignkit.engine.metering``), peak memory;
+  model FLOPs over the card's dense bf16 peak (``alignkit.engine.observing.metering``), peak memory;
 - batch: one optimizer step on 256 rows of 1,024 tokens, peak memory, also with layers recomputed;
 - decode: 256 responses at once, against ``model.generate`` on the same prompts; fixed lengths, so
   that both draw equally many tokens;
@@ -35,9 +35,9 @@ import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
-from alignkit.engine.learner import Learner
-from alignkit.engine.metering import Meter, peak_flops, tabled
-from alignkit.engine.recomputing import checkpoint_layers
+from alignkit.engine.forward.recomputing import checkpoint_layers
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.observing.metering import Meter, peak_flops, tabled
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Sampling
 from alignkit_hf.rollout import HfBackend

@@ -105,7 +105,7 @@ def test_its_arithmetic_is_right_when_the_form_is(policy, template, rows):
     """The mean probability of the whole right response, once it is to be a tagged one."""
     import torch
 
-    from alignkit.engine.logprobs import response_logprobs
+    from alignkit.engine.forward.logprobs import response_logprobs
     from alignkit.engine.tokens import TrainRow
 
     (tag,) = ids(policy, " </think>")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from alignkit.engine.bookkeeping import generators, seed_everything, set_generators
-from alignkit.engine.checkpoint import LONG, SMALL, Packed, Unpacked, load_weights, weights
-from alignkit.engine.checkpoint_table import CheckpointPlan, CheckpointTable, seconds
-from alignkit.engine.rollouts import Trajectory
-from alignkit.engine.supervised import Epochs, epoch_batches
+from alignkit.engine.learning.supervised import Epochs, epoch_batches
+from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.seeds import generators, seed_everything, set_generators
 from alignkit.engine.tokens import TrainRow
+from alignkit.engine.training.checkpoint import LONG, SMALL, Packed, Unpacked, load_weights, weights
+from alignkit.engine.training.checkpoint_table import CheckpointPlan, CheckpointTable, seconds
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Reward
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alignkit.engine.correction import truncated_importance, with_gap
+from alignkit.engine.learning.correction import truncated_importance, with_gap
 from alignkit.protocols import LossInputs, LossOutput
 
 

@@ -7,9 +7,20 @@ import pytest
 import torch
 
 from alignkit.component import field_docs, slots_of
-from alignkit.engine.eval_table import EvalPlan, EvalSet, EvalSetTable, EvalTable, complete
-from alignkit.engine.evaluation import Evaluator, eval_sampling, fixed_subset, token_entropies
-from alignkit.engine.rollouts import Trajectory
+from alignkit.engine.evaluation.eval_table import (
+    EvalPlan,
+    EvalSet,
+    EvalSetTable,
+    EvalTable,
+    complete,
+)
+from alignkit.engine.evaluation.evaluator import (
+    Evaluator,
+    eval_sampling,
+    fixed_subset,
+    token_entropies,
+)
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.errors import AlignkitError
 from alignkit.kinds import KINDS
 from alignkit.protocols import Completion, Example, Reward, Sampling
@@ -272,8 +283,8 @@ def test_tables_need_no_ml_stack():
     import sys
 
     code = (
-        "import sys, alignkit.engine.eval_table, alignkit.engine.reference_table, "
-        "alignkit_algorithms; "
+        "import sys, alignkit_algorithms, alignkit.engine.evaluation.eval_table, "
+        "alignkit.engine.learning.reference_table; "
         "bad = {'torch', 'transformers', 'numpy'} & set(sys.modules); sys.exit(str(bad or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

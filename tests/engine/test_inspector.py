@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignkit.engine.inspector import Inspector, first_batch
-from alignkit.engine.learner import Learner
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.observing.inspector import Inspector, first_batch
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossOutput

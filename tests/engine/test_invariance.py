@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignkit.engine.learner import Learner
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.tokens import TrainRow
 from alignkit_losses import GrpoClip, NoClip, Reinforce
 from alignkit_normalizers import MaskedMean, MaskedNormalize, TokenMean

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignkit.engine.learner import Learner
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import LossOutput, StepTotals
 

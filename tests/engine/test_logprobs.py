@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alignkit.engine import logprobs as lp
+from alignkit.engine.forward import logprobs as lp
 from alignkit.engine.tokens import TrainRow
 
 ROWS = [

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from alignkit.engine.logprobs import response_logprobs
-from alignkit.engine.metering import (
+from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.engine.observing.metering import (
     Meter,
     Shape,
     Work,

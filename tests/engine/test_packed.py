@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.engine.logprobs import cut, response_logprobs
-from alignkit.engine.packable import can_pack
-from alignkit.engine.packed import Packed, attending, shared_batches
+from alignkit.engine.forward.logprobs import cut, response_logprobs
+from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.forward.packed import Packed, attending, shared_batches
 from alignkit.engine.tokens import TrainRow
 
 ROWS = [

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.profiling import Profiler, phases
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.observing.profiling import Profiler, phases
 
 
 def run(folder, last, *, first=1):

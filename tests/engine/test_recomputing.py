@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from alignkit.engine.logprobs import has_linear_head, response_logprobs
-from alignkit.engine.packable import can_pack
-from alignkit.engine.recomputing import checkpoint_layers
+from alignkit.engine.forward.logprobs import has_linear_head, response_logprobs
+from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.tokens import TrainRow
 
 ROWS = [

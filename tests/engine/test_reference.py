@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from alignkit.engine.reference import (
-    FrozenPolicy,
-    check_vocabularies,
-    detached_logprobs,
-    kl_estimate,
-    penalised,
-)
+from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
+from alignkit.engine.learning.reference import check_vocabularies, kl_estimate, penalised
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossInputs, LossOutput

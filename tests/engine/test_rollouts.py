@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.rollouts import (
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.rollouts import (
     PromptStream,
     check_groups,
     collect,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alignkit import AlignkitError
-from alignkit.engine import logprobs, shortage
-from alignkit.engine.learner import Learner
+from alignkit.engine.forward import logprobs, shortage
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.tokens import TrainRow
 from alignkit_hf import HfPolicy
 from alignkit_losses import Reinforce

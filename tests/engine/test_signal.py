@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignkit.engine.reference import penalised
-from alignkit.engine.signal import needs_advantage
+from alignkit.engine.learning.reference import penalised
+from alignkit.engine.learning.signal import needs_advantage
 from alignkit.protocols import LossOutput
 from alignkit_losses import GrpoClip, Gspo, NoClip, Reinforce
 

@@ -6,8 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from alignkit.engine.rollouts import Trajectory
-from alignkit.engine.statistics import (
+from alignkit.engine.evaluation.statistics import (
     category,
     final_answer,
     graded,
@@ -18,6 +17,7 @@ from alignkit.engine.statistics import (
     summary,
     update_means,
 )
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.protocols import Completion, Example, Reward
 
 

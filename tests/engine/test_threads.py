@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignkit.engine import threads
-from alignkit.engine.threads import fit_threads, quota, threads_for
+from alignkit.engine.forward import threads
+from alignkit.engine.forward.threads import fit_threads, quota, threads_for
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alignkit.engine import packed, varlen
-from alignkit.engine.logprobs import response_logprobs
-from alignkit.engine.packable import can_pack
-from alignkit.engine.packed import Packed
+from alignkit.engine.forward import packed, varlen
+from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.forward.packed import Packed
+from alignkit.engine.forward.varlen import Layout, written_out
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.varlen import Layout, written_out
 
 ROWS = [
     TrainRow((3, 4, 5), (6, 7, 8, 9)),

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from alignkit.engine.watch import Rule, Streak, Watcher, bound, passed
-from alignkit.engine.watch_table import WatchTable
+from alignkit.engine.observing.watch import Rule, Streak, Watcher, bound, passed
+from alignkit.engine.observing.watch_table import WatchTable
 from alignkit.errors import AlignkitError
 from alignkit.run import Run
 

@@ -26,7 +26,7 @@ def policy(folder, device, **how):
 
 def learned(policy, steps=1, **optimizer):
     """Return the metrics of each step and the change of every weight."""
-    from alignkit.engine.learner import Learner
+    from alignkit.engine.learning.learner import Learner
     from alignkit_losses import Reinforce
     from alignkit_normalizers import TokenMean
     from alignkit_optimizers import AdamW
@@ -49,7 +49,7 @@ def gradients(policy):
     """Return log-probs and gradients of their weighted sum, on the CPU in float32."""
     import torch
 
-    from alignkit.engine.logprobs import response_logprobs
+    from alignkit.engine.forward.logprobs import response_logprobs
 
     logprobs, _, mask = response_logprobs(policy, ROWS)
     kept = logprobs[mask]
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_the_cpu_in_float32(cuda, wide_folder, how, apart
 
 
 def test_the_variable_length_kernel_is_used_in_16_bits_and_agrees(cuda, wide_folder, monkeypatch):
-    from alignkit.engine import varlen
+    from alignkit.engine.forward import varlen
 
     subject = policy(wide_folder, "cuda", dtype="bfloat16")
     calls = []
@@ -127,7 +127,7 @@ def test_memory_of_the_state_on_the_device(cuda, wide_folder, implementation, sh
 
 
 def test_an_offloaded_reference_comes_and_goes(cuda, wide_folder):
-    from alignkit.engine.reference import FrozenPolicy, detached_logprobs
+    from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
 
     subject = policy(wide_folder, "cuda")
     kept = FrozenPolicy.of(subject, copied=True)
@@ -143,8 +143,8 @@ def test_an_offloaded_reference_comes_and_goes(cuda, wide_folder):
 
 
 def test_speed_and_peak_memory_are_metered(cuda, wide_folder):
-    from alignkit.engine.bookkeeping import Clock
-    from alignkit.engine.metering import tabled, throughput
+    from alignkit.engine.observing.clock import Clock
+    from alignkit.engine.observing.metering import tabled, throughput
 
     subject, clock = policy(wide_folder, "cuda", dtype="bfloat16"), Clock()
     with clock("update"):

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from alignkit import Params
-from alignkit.engine.sampling import SamplingParams
-from alignkit.engine.training import Parts
+from alignkit.engine.sampling.rollout_table import SamplingParams
+from alignkit.engine.training.loop import Parts
 from alignkit.protocols import Algorithm, LossType, Policy, RolloutBackend, Sampling, Tracker
 from alignkit.testing import tiny_model
 from alignkit_hf import HfPolicy

@@ -92,7 +92,7 @@ class Toys:
         """Put an algorithm together: what all have in common goes into its ``Parts``."""
         from dataclasses import fields
 
-        from alignkit.engine.training import Parts
+        from alignkit.engine.training.loop import Parts
 
         own = {f.name for f in fields(algorithm)}
         shared = {f.name for f in fields(Parts)}

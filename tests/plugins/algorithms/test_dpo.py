@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alignkit.engine.learner import Learner
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignkit.engine.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learner import Learner
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
+from alignkit.engine.learning.learner import Learner
 from alignkit.protocols import Completion, Example, Reward, Sampling
 from alignkit_algorithms.expert_iteration import ExpertIterationRun
 from alignkit_algorithms.expert_iteration_table import ExpertIteration

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from alignkit.component import field_docs, slots_of
-from alignkit.engine.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learner import Learner
-from alignkit.engine.reference_table import Reference, ReferenceTable
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.reference_table import Reference, ReferenceTable
 from alignkit.kinds import KINDS
 from alignkit.protocols import Reward
 from alignkit_algorithms.grpo import GrpoRun, has_signal

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignkit.engine.sampling import SamplingParams
+from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit_algorithms.grpo_table import Grpo
 
 

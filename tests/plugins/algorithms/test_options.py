@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignkit.engine.reference_table import Reference
+from alignkit.engine.learning.reference_table import Reference
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import Start

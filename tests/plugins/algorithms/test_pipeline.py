@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignkit.engine import ahead
+from alignkit.engine.sampling import ahead
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store
@@ -17,6 +17,7 @@ from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
 from alignkit_algorithms.grpo import GrpoRun
 from alignkit_algorithms.grpo_table import Grpo
+from alignkit_algorithms.grpo_updates import Updates
 from alignkit_hf import HfRollout
 
 KEYS = {
@@ -85,17 +86,17 @@ def test_which_weights_sample_which_batch(grpo, toys, tmp_path):
         return rollout(prompts, sampling)
 
     subject.parts.backend.stream = stream
-    updates = GrpoRun._batches
+    batches_of = Updates.batches
 
     def batches(self, rows, step):
-        yield from updates(self, rows, step)
+        yield from batches_of(self, rows, step)
         learn.set()  # step 1 has learned before batch 2 is sampled: by old weights all the same
 
-    GrpoRun._batches = batches
+    Updates.batches = batches
     try:
         rows = toys.carry_out(subject, tmp_path)
     finally:
-        GrpoRun._batches = updates
+        Updates.batches = batches_of
     # Two updates a step. Batches 1 and 2 by the starting weights, then one step behind each:
     # in turns it would be 0, 2, 4, 6.
     assert seen == [(1, 0), (2, 0), (3, 2), (4, 4)]

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from alignkit.engine.checkpoint_table import CheckpointPlan
-from alignkit.engine.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learner import Learner
-from alignkit.engine.reference_table import Reference
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.reference_table import Reference
+from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import BEGINNING, Start, rewind
 from alignkit.lifecycle.signals import Interrupted

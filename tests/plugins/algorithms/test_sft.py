@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignkit.engine.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learner import Learner
-from alignkit.engine.supervised import eos_id, epoch_batches, steps_in, supervised_row
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.supervised import eos_id, epoch_batches, steps_in, supervised_row
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_algorithms.sft import SftRun

@@ -2,8 +2,8 @@
 
 import pytest
 
-from alignkit.engine.metering import shape_of, work_of
-from alignkit.engine.supervised import supervised_row
+from alignkit.engine.learning.supervised import supervised_row
+from alignkit.engine.observing.metering import shape_of, work_of
 from alignkit.protocols import Example
 from alignkit_algorithms.dpo import DpoRun
 from alignkit_algorithms.dpo_table import Dpo

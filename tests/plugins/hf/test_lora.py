@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from alignkit import AlignkitError
-from alignkit.engine.learner import Learner
-from alignkit.engine.packable import can_pack
-from alignkit.engine.reference import FrozenPolicy, detached_logprobs
-from alignkit.engine.supervised import nll
+from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
+from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.supervised import nll
 from alignkit.engine.tokens import TrainRow
 from alignkit_hf import HfPolicy, HfRollout, Lora
 from alignkit_normalizers import TokenMean

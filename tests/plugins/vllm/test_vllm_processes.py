@@ -15,7 +15,7 @@ FAKE = Path(__file__).with_name("fake_server.py")
 TRAINER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-from alignkit.engine.rollouts import serving
+from alignkit.engine.sampling.rollouts import serving
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from alignkit import AlignkitError
-from alignkit.engine.judging import extra
+from alignkit.engine.sampling.judging import extra
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Literal
 
-from alignkit.engine.rollouts import shuffled
+from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, encode
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate

@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from alignkit.engine.rollouts import Trajectory
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Policy, Reward

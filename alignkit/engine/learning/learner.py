@@ -7,7 +7,8 @@ What is done the same way for every algorithm, and why:
   ``signal``): they count in the totals and add nothing. ``token_entropy`` and the loss's own
   metrics are means over the response tokens that are computed, and
   ``computed_token_share`` says how many of the step's that is. Where no row has an advantage, the
-  first of them, of ``METRIC_TOKENS`` tokens, go forward all the same, so that the metrics exist.
+  first of them, of ``signal.METRIC_TOKENS`` tokens, go forward all the same, so that the metrics
+  exist.
 - The loss is differentiated with respect to the log-probs first. A micro-batch whose log-prob
   gradient is exactly zero is not sent through the model backwards.
 - Rows without a response token reach no weight; they count in the totals and nowhere else.
@@ -21,33 +22,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from alignkit.engine.logprobs import cut, response_logprobs
-from alignkit.engine.metering import note_rows
-from alignkit.engine.shortage import explained
-from alignkit.engine.signal import needs_advantage
-from alignkit.engine.tokens import TrainRow, pad_values
-from alignkit.protocols import LossInputs, LossType, Normalizer, Optimizer, Policy, StepTotals
+from alignkit.engine.forward.logprobs import cut, response_logprobs
+from alignkit.engine.forward.shortage import explained
+from alignkit.engine.learning.inputs import by_row, loss_inputs
+from alignkit.engine.learning.signal import Signal
+from alignkit.engine.learning.tally import Tally
+from alignkit.engine.observing.metering import note_rows
+from alignkit.engine.tokens import TrainRow
+from alignkit.protocols import LossType, Normalizer, Optimizer, Policy, StepTotals
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from alignkit.engine.inspector import Inspector
+    from alignkit.engine.observing.inspector import Inspector
 
 
 CPU_TOKENS = 2048
 """Micro-batches on a CPU hold at most so many tokens: more gain no speed and take memory
 (measured from 512 to 6,400 on models of 0.6 and 4.5 million parameters)."""
-
-METRIC_TOKENS = 256
-"""Response tokens that the metrics of a step without any advantage are taken from, at least
-as far as there are so many. Fixed, so that metrics do not depend on the token budget."""
 
 
 class Learner:
@@ -87,7 +85,7 @@ class Learner:
         self.skipped_in_a_row = 0
         self.pause: Callable[[], None] = lambda: None
         """Called before each micro-batch of a step; what it raises leaves the weights alone."""
-        self._flat: dict[frozenset[str], bool] = {}
+        self._signal = Signal(loss)
 
     def logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor]:
         """Return the log-probs of each row's response tokens, (T_i,) on the CPU, no gradient."""
@@ -95,13 +93,13 @@ class Learner:
         with torch.no_grad():
             for batch in self._cut(rows):
                 logprobs, _, mask = self._forward(batch.rows, with_entropy=False)
-                for index, values in zip(batch.at, _by_row(logprobs, mask), strict=True):
+                for index, values in zip(batch.at, by_row(logprobs, mask), strict=True):
                     found[index] = values
         return found
 
     def old_logprobs(self, rows: Sequence[TrainRow]) -> list[Tensor | None]:
         """Return what ``logprobs`` does, but None for rows that updates will not compute."""
-        chosen = {id(row) for row in self._with_effect(rows)}
+        chosen = {id(row) for row in self._signal.rows(rows)}
         found = iter(self.logprobs([row for row in rows if id(row) in chosen]))
         return [next(found) if id(row) in chosen else None for row in rows]
 
@@ -134,13 +132,13 @@ class Learner:
         if self.inspector:
             self.inspector.before(rows)
         totals = StepTotals(len(rows), sum(len(r.response_ids) for r in rows))
-        computed = self._with_effect(rows)
-        tally = _Tally(sum(len(r.response_ids) for r in computed))
+        computed = self._signal.rows(rows)
+        tally = Tally(sum(len(r.response_ids) for r in computed))
         for batch in self._cut(computed):
             self.pause()
             logprobs, mask = self._accumulate(batch.rows, totals, tally)
             if keep is not None:
-                keep.update(zip(map(id, batch.rows), _by_row(logprobs, mask), strict=True))
+                keep.update(zip(map(id, batch.rows), by_row(logprobs, mask), strict=True))
         lr = float(self.schedule.get_last_lr()[0])
         grad_norm, skipped = self._apply(tally.loss)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -157,27 +155,6 @@ class Learner:
             **tally.means(),
             **tally.ratios(),
         }
-
-    def _with_effect(self, rows: Sequence[TrainRow]) -> Sequence[TrainRow]:
-        """Leave out rows that add exactly zero; keep some for the metrics if all of them do."""
-        chosen = [row for row in rows if row.advantage != 0]
-        if len(chosen) == len(rows) or not self._needs_advantage(rows):
-            return rows
-        if any(row.response_ids for row in chosen):
-            return chosen
-        with_tokens = [row for row in rows if row.response_ids]
-        before = accumulate((len(row.response_ids) for row in with_tokens), initial=0)
-        return [row for row, n in zip(with_tokens, before, strict=False) if n < METRIC_TOKENS]
-
-    def _needs_advantage(self, rows: Sequence[TrainRow]) -> bool:
-        given = frozenset(
-            name
-            for name in ("ref_logprobs", "rollout_logprobs")
-            if any(getattr(row, name) is not None for row in rows)
-        )
-        if given not in self._flat:
-            self._flat[given] = needs_advantage(self.loss, given)
-        return self._flat[given]
 
     def _cut(self, rows: Sequence[TrainRow]) -> list[_MicroBatch]:
         """Cut rows that have tokens into micro-batches, those without advantage apart."""
@@ -200,14 +177,14 @@ class Learner:
         )
 
     def _accumulate(
-        self, rows: Sequence[TrainRow], totals: StepTotals, tally: _Tally
+        self, rows: Sequence[TrainRow], totals: StepTotals, tally: Tally
     ) -> tuple[Tensor, Tensor]:
         """Add the gradient of one micro-batch to ``grad``; return its log-probs and mask."""
         logprobs, entropy, mask = self._forward(rows, with_entropy=True)
         leaf = logprobs.detach().requires_grad_()  # (B, T)
-        inputs = _loss_inputs(rows, leaf, mask)
+        inputs = loss_inputs(rows, leaf, mask)
         if any(row.old_logprobs is not None for row in rows) and inputs.old_logprobs is not None:
-            tally.log_ratios.append((leaf.detach() - inputs.old_logprobs)[mask].float().cpu())
+            tally.compare(leaf.detach(), inputs.old_logprobs, mask)
         output = self.loss(inputs)
         if output.per_token.shape != mask.shape:
             raise ValueError(
@@ -266,87 +243,9 @@ class _MicroBatch:
     rows: list[TrainRow]
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Sums over the micro-batches of one step."""
-
-    tokens: int
-    """Response tokens that are computed."""
-    loss: float = 0.0
-    sums: dict[str, float] = field(
-        default_factory=lambda: {"token_entropy": 0.0}  # nosec B105 # no password
-    )
-    log_ratios: list[Tensor] = field(default_factory=list)
-    """log π - log π_old of the tokens computed, (n,) for each micro-batch."""
-
-    def add(self, scalar: Tensor, metrics: Mapping[str, Tensor | None], mask: Tensor) -> None:
-        self.loss += float(scalar.detach())
-        for name, values in metrics.items():
-            if values is not None:
-                kept = torch.where(mask, values.detach(), 0)  # (B, 1) broadcasts to (B, T)
-                total = float(kept.sum(dtype=torch.float64))
-                self.sums[name] = self.sums.get(name, 0.0) + total
-
-    def means(self) -> dict[str, float]:
-        """Return means over the computed response tokens; 0 where there is no token."""
-        return {name: total / max(self.tokens, 1) for name, total in self.sums.items()}
-
-    def ratios(self) -> dict[str, float]:
-        """Return the 99th percentiles (nearest rank) of π/π_old and its inverse, if known."""
-        if not self.log_ratios:
-            return {}
-        ordered = torch.cat(self.log_ratios).sort().values  # (n,)
-        rank = math.ceil(0.99 * len(ordered)) - 1
-        return {
-            "ratio_p99": math.exp(min(float(ordered[rank]), 700.0)),
-            "ratio_inverse_p99": math.exp(min(-float(ordered[len(ordered) - 1 - rank]), 700.0)),
-        }
-
-
-def _by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
-    """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
-    return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
-
-
 def _gradient(scalar: Tensor, leaf: Tensor, mask: Tensor) -> Tensor:
     """Return d scalar / d log-probs, (B, T), with nothing at padding."""
     if not scalar.requires_grad:
         return torch.zeros_like(leaf)
     (grad,) = torch.autograd.grad(scalar, leaf, allow_unused=True, materialize_grads=True)
     return torch.where(mask, grad, 0)
-
-
-def _loss_inputs(rows: Sequence[TrainRow], logprobs: Tensor, mask: Tensor) -> LossInputs:
-    """Gather what the rows carry into (B, T) tensors beside their log-probs."""
-    current = logprobs.detach()
-    return LossInputs(
-        logprobs=logprobs,
-        mask=mask,
-        advantages=current.new_tensor([r.advantage for r in rows])[:, None],  # (B, 1)
-        old_logprobs=_stack([r.old_logprobs for r in rows], current, mask),
-        ref_logprobs=_all_or_none([r.ref_logprobs for r in rows], current, "ref_logprobs"),
-        rollout_logprobs=_all_or_none(
-            [r.rollout_logprobs for r in rows], current, "rollout_logprobs"
-        ),
-    )
-
-
-def _stack(values: Sequence[Tensor | None], current: Tensor, mask: Tensor) -> Tensor:
-    """Pad (T_i,) tensors to (B, T); a row without one gets the current log-probs."""
-    if all(value is None for value in values):
-        return current
-    filled = [
-        row[keep].cpu() if value is None else value
-        for value, row, keep in zip(values, current, mask, strict=True)
-    ]
-    return pad_values(filled, current)
-
-
-def _all_or_none(values: Sequence[Tensor | None], like: Tensor, name: str) -> Tensor | None:
-    """Pad (T_i,) tensors to (B, T), or return None if no row has one."""
-    given = [value for value in values if value is not None]
-    if not given:
-        return None
-    if len(given) < len(values):
-        raise ValueError(f"{name}: {len(given)} of {len(values)} rows have them; all or none must")
-    return pad_values(given, like)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from alignkit.engine.metering import note_pass
-from alignkit.engine.packable import can_pack
-from alignkit.engine.packed import Packed, attending, shared_batches
-from alignkit.engine.shortage import explained
+from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.forward.packed import Packed, attending, shared_batches
+from alignkit.engine.forward.shortage import explained
+from alignkit.engine.observing.metering import note_pass
 from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
 if TYPE_CHECKING:

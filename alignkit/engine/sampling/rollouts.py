@@ -7,15 +7,15 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.judging import Judging, extra
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.judging import Judging, extra
+from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, encode
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
@@ -151,13 +151,6 @@ class PromptStream:
         index = self._order[1][offset]
         key = epoch * len(self._data) + index  # a question's second epoch draws anew
         return make_prompt(key, index, self._data[index], self._template, self._policy)
-
-
-def shuffled(size: int, key: str) -> list[int]:
-    """Return 0 … size-1 in an order that depends on ``key`` alone."""
-    order = list(range(size))
-    random.Random(key).shuffle(order)
-    return order
 
 
 def with_stops(sampling: Sampling, template: PromptTemplate) -> Sampling:

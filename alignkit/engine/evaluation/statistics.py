@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
-from alignkit.engine.rollouts import Trajectory
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.protocols import Reward
 
 Category = Literal["correct", "format_only", "neither"]

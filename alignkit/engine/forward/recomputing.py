@@ -15,8 +15,8 @@ from weakref import ref
 
 from torch import nn
 
-from alignkit.engine.packable import RECOMPUTES
-from alignkit.engine.packed import Block, active_blocks, attending
+from alignkit.engine.forward.packable import RECOMPUTES
+from alignkit.engine.forward.packed import Block, active_blocks, attending
 
 
 def checkpoint_layers(model: Any) -> None:

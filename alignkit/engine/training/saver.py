@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from alignkit.engine.bookkeeping import generators, set_generators
-from alignkit.engine.checkpoint import Packed, Unpacked, load_weights, weights
-from alignkit.engine.checkpoint_table import CheckpointPlan
+from alignkit.engine.seeds import generators, set_generators
+from alignkit.engine.training.checkpoint import Packed, Unpacked, load_weights, weights
+from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.checkpoints import Mark, Store
 from alignkit.protocols import Policy
 
 if TYPE_CHECKING:
-    from alignkit.engine.learner import Learner
+    from alignkit.engine.learning.learner import Learner
     from alignkit.run import Run
 
 

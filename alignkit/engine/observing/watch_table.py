@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alignkit.component import Params
-from alignkit.engine.watch import Action, Rule, Watcher
+from alignkit.engine.observing.watch import Action, Rule, Watcher
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.eval_table import EvalPlan, EvalSet, complete
-from alignkit.engine.logprobs import response_logprobs
-from alignkit.engine.rollouts import (
+from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
+from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
+from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.rollouts import (
     Prompt,
     Trajectory,
     check_groups,
     collect,
     fits,
     make_prompt,
-    shuffled,
     with_stops,
 )
-from alignkit.engine.statistics import category, graded, prefixed, sampled, summary
+from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, micro_batches
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend, Sampling

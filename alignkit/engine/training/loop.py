@@ -31,17 +31,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from alignkit.engine.bookkeeping import Clock, seed_everything
-from alignkit.engine.checkpoint_table import CheckpointPlan, seconds
-from alignkit.engine.eval_table import EvalPlan
-from alignkit.engine.evaluation import Evaluator, evaluator_for, response_row
-from alignkit.engine.inspector import Inspector
-from alignkit.engine.learner import Learner
-from alignkit.engine.metering import throughput
-from alignkit.engine.profiling import Profiler
-from alignkit.engine.rollouts import Trajectory, serving
-from alignkit.engine.saver import Saver, Stateful
-from alignkit.engine.watch import UNWATCHED, Watcher
+from alignkit.engine.evaluation.eval_table import EvalPlan
+from alignkit.engine.evaluation.evaluator import Evaluator, evaluator_for, response_row
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.observing.inspector import Inspector
+from alignkit.engine.observing.metering import throughput
+from alignkit.engine.observing.profiling import Profiler
+from alignkit.engine.observing.watch import UNWATCHED, Watcher
+from alignkit.engine.sampling.rollouts import Trajectory, serving
+from alignkit.engine.seeds import seed_everything
+from alignkit.engine.training.checkpoint_table import CheckpointPlan, seconds
+from alignkit.engine.training.saver import Saver, Stateful
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.files import put, sync_tree
 from alignkit.lifecycle.signals import Interrupted

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.reference import FrozenPolicy
-from alignkit.engine.rollouts import Trajectory
+from alignkit.engine.forward.frozen import FrozenPolicy
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Policy, RolloutBackend
 

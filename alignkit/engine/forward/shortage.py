@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alignkit.engine.packable import can_pack
+from alignkit.engine.forward.packable import can_pack
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:

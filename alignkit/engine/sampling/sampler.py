@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from alignkit.engine.bookkeeping import Clock
-from alignkit.engine.rollouts import PromptStream, Trajectory, check_groups, collect, with_stops
-from alignkit.engine.training import Parts
+from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.rollouts import (
+    PromptStream,
+    Trajectory,
+    check_groups,
+    collect,
+    with_stops,
+)
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Dataset, Policy, RolloutBackend
+from alignkit.protocols import Dataset, Policy, PromptTemplate, RewardFn, RolloutBackend
+
+
+class Parts(Protocol):
+    """What of a training's parts sampling needs; see ``alignkit.engine.training.loop``."""
+
+    policy: Policy
+    seed: int
+    prompt: PromptTemplate | None
+    reward: RewardFn | None
+    backend: RolloutBackend | None
 
 
 class Sampler:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignkit.engine import varlen
+from alignkit.engine.forward import varlen
 from alignkit.engine.tokens import TrainRow
 
 if TYPE_CHECKING:

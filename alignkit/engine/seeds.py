@@ -1,19 +1,22 @@
-"""Seeds and stopwatches."""
+"""Where randomness comes from: orders keyed by a text, and the global generators."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from time import perf_counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.profiler import record_function
 
-from alignkit.engine.metering import Meter
 from alignkit.lifecycle.determinism import demanded
+
+
+def shuffled(size: int, key: str) -> list[int]:
+    """Return 0 … size-1 in an order that depends on ``key`` alone."""
+    order = list(range(size))
+    random.Random(key).shuffle(order)
+    return order
 
 
 def seed_everything(seed: int) -> None:
@@ -49,27 +52,3 @@ def set_generators(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-class Clock:
-    """Adds up wall-clock seconds by name, for the ``time/*`` metrics of one step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.meter = Meter()
-        """Counts what is computed while "update" is timed."""
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Count the block's duration under ``name``, also when it raises."""
-        start = perf_counter()
-        counted = self.meter.counting() if name == "update" else nullcontext()
-        try:
-            with counted, record_function(f"alignkit/{name}"):  # seen by --profile
-                yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
-
-    def metrics(self) -> dict[str, float]:
-        """Return the seconds so far as ``time/NAME``."""
-        return {f"time/{name}": seconds for name, seconds in self.seconds.items()}
