@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.forward.logprobs import entropy_from_logits, token_logprobs
+from alignkit.engine.forward.head import entropy_from_logits
+from alignkit.engine.forward.logprobs import token_logprobs
 from alignkit.engine.tokens import encode
 
 if TYPE_CHECKING:

@@ -1,10 +1,9 @@
 """Log-probs and entropies against full logits and log_softmax, in float64."""
 
-import math
-
 import pytest
 import torch
 
+from alignkit.engine.forward import head
 from alignkit.engine.forward import logprobs as lp
 from alignkit.engine.tokens import TrainRow
 
@@ -17,10 +16,10 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    """Three rows of logits a chunk, so that even these rows take several."""
-    monkeypatch.setitem(lp._CHUNK_BYTES, "cpu", 0)
-    monkeypatch.setattr(lp, "_CHUNK_ROWS", 3)
+def small_tiles(monkeypatch):
+    """Three rows by 11 of the vocabulary, so that even these rows take several."""
+    monkeypatch.setitem(head._KEPT_BYTES, "cpu", 0)
+    monkeypatch.setattr(head, "_TILE", (3, 11))
 
 
 def one_by_one(model, rows, temperature):
@@ -41,13 +40,11 @@ def gradients(model, scalar):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("chunk_rows", [3, 100], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("kept", [0, 2**20], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("tied", [False, True])
-def test_equal_to_full_logits_with_gradients(
-    tiny_policy, temperature, tied, chunk_rows, monkeypatch
-):
-    monkeypatch.setattr(lp, "_CHUNK_ROWS", chunk_rows)
+def test_equal_to_full_logits_with_gradients(tiny_policy, temperature, tied, kept, monkeypatch):
+    monkeypatch.setitem(head._KEPT_BYTES, "cpu", kept)
     policy = tiny_policy(tie_word_embeddings=tied)
     values, entropy, mask = lp.response_logprobs(policy, ROWS, temperature=temperature)
     expected, expected_entropy = one_by_one(policy.model, ROWS, temperature)
@@ -89,84 +86,6 @@ def test_rows_without_any_response_token(tiny_policy):
 def test_temperature_must_be_positive(tiny_policy):
     with pytest.raises(ValueError, match="above 0"):
         lp.response_logprobs(tiny_policy(), ROWS, temperature=0.0)
-
-
-# ---------------------------------------------------------------- the head
-
-
-def test_linear_logprobs_passes_gradcheck_with_bias():
-    torch.manual_seed(0)
-    hidden, weight, bias = (
-        torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        for shape in [(7, 5), (29, 5), (29,)]
-    )
-    targets = torch.randint(29, (7,))
-
-    def values(hidden, weight, bias):
-        return lp.linear_logprobs(hidden, weight, targets, bias=bias, temperature=0.5)[0]
-
-    assert torch.autograd.gradcheck(values, (hidden, weight, bias))
-
-
-def test_a_frozen_head_gets_no_gradient():
-    hidden = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(29, 5, dtype=torch.float64)
-    lp.linear_logprobs(hidden, weight, torch.arange(4))[0].sum().backward()
-    assert weight.grad is None
-    assert hidden.grad.abs().sum() > 0
-
-
-def test_memory_is_a_chunk_not_the_batch(monkeypatch):
-    """No tensor of the head is larger than a chunk of logits: N x V is never there."""
-    rows, vocabulary, hidden_size = 64, 50, 4
-    monkeypatch.setattr(lp, "_CHUNK_ROWS", 8)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves(result):
-                if isinstance(tensor, torch.Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
-    hidden = torch.randn(rows, hidden_size, requires_grad=True)
-    weight = torch.randn(vocabulary, hidden_size, requires_grad=True)
-    with Watch():
-        values, _ = lp.linear_logprobs(hidden, weight, torch.arange(rows) % vocabulary)
-        values.sum().backward()
-    assert largest == 8 * vocabulary  # a naive head: 64 * 50 = 3200
-
-
-def test_bfloat16_autocast_keeps_wide_results():
-    torch.manual_seed(0)
-    hidden = torch.randn(6, 32, requires_grad=True)
-    weight = torch.randn(29, 32, requires_grad=True)
-    targets = torch.arange(6)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        values, entropy = lp.linear_logprobs(hidden, weight, targets)
-    values.sum().backward()
-    assert values.dtype == entropy.dtype == torch.float32
-    assert hidden.grad.dtype == weight.grad.dtype == torch.float32
-    exact = torch.log_softmax(hidden @ weight.T, -1).gather(1, targets[:, None])[:, 0]
-    (want,) = torch.autograd.grad(exact.sum(), weight)
-    torch.testing.assert_close(values, exact, rtol=0.02, atol=0.1)
-    torch.testing.assert_close(weight.grad, want, rtol=0.05, atol=0.05)
-
-
-def test_entropy_by_hand():
-    # softmax(0, ln 3) = (1/4, 3/4): H = ln 4 - 3/4 ln 3 = 0.562335 nats (0.811278 bits).
-    logits = torch.tensor([0.0, math.log(3)])
-    assert lp.entropy_from_logits(logits).item() == pytest.approx(0.5623351446, abs=1e-6)
-
-
-def test_entropy_survives_impossible_tokens_and_large_logits():
-    logits = torch.tensor([[0.0, 0.0, -math.inf], [1e4, 0.0, 0.0]], requires_grad=True)
-    entropy = lp.entropy_from_logits(logits)
-    torch.testing.assert_close(entropy, torch.tensor([math.log(2), 0.0]))
-    entropy.sum().backward()
-    assert logits.grad.isfinite().all()
 
 
 # ---------------------------------------------------------------- models with more than a head

@@ -1,9 +1,7 @@
 """Log-probabilities and entropies of response tokens, without the (B, T, V) logits.
 
-The output head is a (V, H) matrix. It is applied to the hidden states of response tokens
-only, some hundred at a time, and each chunk of logits is reduced at once to two numbers a
-token. The backward pass computes the chunks again instead of keeping them (a single chunk
-is kept), so the memory of the head does not grow with the batch.
+The output head is applied to the hidden states of response tokens only, and never all at once:
+see ``head``.
 
 Shapes: B = rows, T = response tokens of the longest row, N = response tokens of all rows,
 H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
@@ -11,14 +9,14 @@ H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from alignkit.engine.forward.head import linear_logprobs, logits_logprobs
 from alignkit.engine.forward.packable import can_pack
 from alignkit.engine.forward.packed import Packed, attending, shared_batches
 from alignkit.engine.forward.shortage import explained
@@ -27,12 +25,6 @@ from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
-
-_CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
-_CHUNK_ROWS = 128
-"""A chunk of logits fills so many bytes, but takes at least so many rows: each chunk also
-passes over the whole (V, H) matrix, and with a large vocabulary few rows make that the cost
-(measured at V = 151,936 on CPU: 27 rows a chunk took 2.4 times as long backwards as 441)."""
 
 
 def response_logprobs(
@@ -141,138 +133,6 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """Put (N,) values where the (B, T) mask is True, zeros elsewhere; differentiable."""
     zeros = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
     return zeros.masked_scatter(mask, values)
-
-
-# ---------------------------------------------------------------- the head
-
-
-def linear_logprobs(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    *,
-    bias: Tensor | None = None,
-    temperature: float = 1.0,
-    with_entropy: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Return log softmax(hidden @ weight.T / temperature) at ``targets``, and the entropy.
-
-    ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V,), ``targets`` (N,) int64; both results
-    are (N,), float32 or float64. The entropy carries no gradient (zeros if not asked for).
-    """
-    device = hidden.device.type
-    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    compute = compute or hidden.dtype
-    apply = cast(Callable[..., tuple[Tensor, Tensor]], _LinearLogprobs.apply)
-    return apply(hidden, weight, bias, targets, temperature, with_entropy, compute)
-
-
-class _LinearLogprobs(torch.autograd.Function):
-    """Chunked log-softmax of a linear map at one index per row; see linear_logprobs."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        temperature: float,
-        with_entropy: bool,
-        compute: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(compute, torch.float32)
-        logprobs, entropy, log_z = hidden.new_zeros((3, len(hidden)), dtype=wide)
-        w = weight.to(compute)
-        chunks = _chunks(hidden, weight)
-        keep = len(chunks) == 1 and any(ctx.needs_input_grad)
-        p = None
-        for part in chunks:
-            logits = _logits(hidden[part], w, bias, temperature)  # (n, V)
-            log_z[part] = torch.logsumexp(logits, -1)
-            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
-            if with_entropy or keep:
-                p = logits.sub_(log_z[part, None]).exp_()  # (n, V)
-            if p is not None and with_entropy:
-                entropy[part] = torch.special.entr(p).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, log_z, p if keep else None)
-        ctx.temperature, ctx.compute = temperature, compute
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-        hidden, weight, bias, targets, log_z, kept = ctx.saved_tensors
-        want_h, want_w, want_b = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if want_h else None
-        grad_weight = torch.zeros_like(weight) if want_w else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and want_b else None
-        w = weight.to(ctx.compute)
-        for part in _chunks(hidden, weight):
-            if kept is None:
-                p = _logits(hidden[part], w, bias, ctx.temperature)  # (n, V)
-                p = p.sub_(log_z[part, None]).exp_()
-            else:
-                p = kept
-            # d logp / d logits = (onehot(target) - softmax) / temperature.
-            scale = grad[part, None] / ctx.temperature  # (n, 1)
-            delta = (p * -scale).scatter_add_(-1, targets[part, None], scale)  # (n, V)
-            if grad_bias is not None:
-                grad_bias += delta.sum(0)
-            delta = delta.to(ctx.compute)
-            if grad_hidden is not None:
-                grad_hidden[part] = delta @ w
-            if grad_weight is not None:
-                _add_product(grad_weight, delta, hidden[part].to(ctx.compute))
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
-    """Cut N rows into chunks whose logits fill about the device's share of memory."""
-    limit = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
-    size = max(_CHUNK_ROWS, limit // (4 * len(weight)))
-    return [slice(i, i + size) for i in range(0, len(hidden), size)]
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """Return (n, V) logits over the temperature, in at least float32; safe to overwrite."""
-    logits = hidden.to(weight.dtype) @ weight.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if bias is not None:
-        logits += bias
-    return logits.div_(temperature) if temperature != 1.0 else logits
-
-
-def _add_product(total: Tensor, delta: Tensor, hidden: Tensor) -> None:
-    """Add delta.T @ hidden, (n, V) and (n, H), to the (V, H) total, without a copy if it can."""
-    if total.dtype == delta.dtype:
-        total.addmm_(delta.T, hidden)
-    else:
-        total += delta.T @ hidden
-
-
-def logits_logprobs(
-    logits: Tensor, targets: Tensor, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Return log softmax(logits / temperature) at ``targets`` and the detached entropy.
-
-    ``logits`` (..., V) and ``targets`` (...) int64; both results are shaped as ``targets``.
-    """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    logprobs = wide.gather(-1, targets[..., None])[..., 0] - torch.logsumexp(wide, -1)
-    with torch.no_grad():
-        entropy = entropy_from_logits(wide)
-    return logprobs, entropy
-
-
-def entropy_from_logits(logits: Tensor) -> Tensor:
-    """Return the entropy in nats of softmax(logits): (..., V) to (...). Differentiable.
-
-    Logits of -inf count as impossible and contribute nothing.
-    """
-    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
-    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(-1)
 
 
 # ---------------------------------------------------------------- which models qualify

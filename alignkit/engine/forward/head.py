@@ -1,0 +1,241 @@
+"""From hidden states through a (V, H) output head to log-probabilities and entropies.
+
+Logits are computed a tile at a time, some rows by part of the vocabulary, and each tile is reduced
+at once to a few sums a row, as in cut cross-entropy (Wijmans et al. 2024, arXiv:2411.09009,
+section 4). The backward pass computes the tiles again instead of keeping them (a single one is
+kept), so the memory of the head does not grow with the batch. On a CPU a tile is small enough to
+stay in the processor's cache while sums are taken; on CUDA it spans the vocabulary.
+
+Shapes: N = rows, n = rows of a tile, H = hidden size, V = vocabulary, v = vocabulary of a tile.
+Natural logarithms; entropies in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_KEPT_BYTES = {"cpu": 2**24, "cuda": 2**29}
+"""Logits up to this size are one tile; on CUDA also the size of the others."""
+
+_TILE = 512, 2048
+"""Rows and vocabulary of a tile on a CPU."""
+
+_LEAST_ROWS = 128
+"""Fewest rows of a tile on CUDA: each passes over the whole matrix."""
+
+
+def linear_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return log softmax(hidden @ weight.T / temperature) at ``targets``, and the entropy.
+
+    ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V,), ``targets`` (N,) int64; both results
+    are (N,), float32 or float64. The entropy carries no gradient (zeros if not asked for).
+    """
+    device = hidden.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    compute = compute or hidden.dtype
+    apply = cast(Callable[..., tuple[Tensor, Tensor]], _LinearLogprobs.apply)
+    return apply(hidden, weight, bias, targets, temperature, with_entropy, compute)
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """Tiled log-softmax of a linear map at one index per row; see linear_logprobs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        with_entropy: bool,
+        compute: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(compute, torch.float32)
+        sums = _Sums.of(hidden.new_empty(0, dtype=wide), len(hidden))
+        blocks, parts = _tiles(hidden, weight)
+        keep = len(blocks) == len(parts) == 1 and any(ctx.needs_input_grad)
+        powers = None
+        for block in blocks:
+            layer = _Block(weight[block].to(compute), None if bias is None else bias[block])
+            for part in parts:
+                logits = layer.logits(hidden[part], temperature)
+                powers = sums.add(part, logits, targets[part] - block.start, with_entropy)
+        log_z = sums.log_z()
+        kept = powers.div_(sums.total[:, None]) if keep and powers is not None else None
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z, kept)
+        ctx.temperature, ctx.compute = temperature, compute
+        entropy = sums.entropy() if with_entropy else torch.zeros_like(log_z)
+        ctx.mark_non_differentiable(entropy)
+        return sums.chosen - log_z, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+        hidden, weight, bias, targets, log_z, kept = ctx.saved_tensors
+        want_h, want_w, want_b = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden, dtype=log_z.dtype) if want_h else None
+        grad_weight = torch.zeros_like(weight) if want_w else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and want_b else None
+        blocks, parts = _tiles(hidden, weight)
+        scale = grad / ctx.temperature  # (N,)
+        for block in blocks:
+            layer = _Block(weight[block].to(ctx.compute), None if bias is None else bias[block])
+            for part in parts:
+                if kept is None:
+                    logits = layer.logits(hidden[part], ctx.temperature)
+                    p = logits.sub_(log_z[part, None]).exp_()  # (n, v)
+                else:
+                    p = kept.clone()
+                delta = _delta(p, targets[part] - block.start, scale[part])
+                if grad_bias is not None:
+                    grad_bias[block] += delta.sum(0)
+                delta = delta.to(ctx.compute)
+                if grad_hidden is not None:
+                    _add_product(grad_hidden[part], delta, layer.weight)
+                if grad_weight is not None:
+                    _add_product(grad_weight[block], delta.T, hidden[part].to(ctx.compute))
+        grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Part of the vocabulary."""
+
+    weight: Tensor
+    """(v, H)."""
+    bias: Tensor | None
+    """(v,)."""
+
+    def logits(self, hidden: Tensor, temperature: float) -> Tensor:
+        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite."""
+        logits = hidden.to(self.weight.dtype) @ self.weight.T
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.bias is not None:  # finite: see _Sums.add
+            logits.add_(self.bias).clamp_(min=torch.finfo(logits.dtype).min)
+        return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What a row's logits l amount to, as far as they have been seen; each (N,)."""
+
+    chosen: Tensor
+    """The target's l."""
+    most: Tensor
+    """m, the largest l."""
+    total: Tensor
+    """The sum of exp(l - m)."""
+    weighted: Tensor
+    """The sum of exp(l - m) (l - m)."""
+
+    @classmethod
+    def of(cls, like: Tensor, rows: int) -> Self:
+        """Start ``rows`` of ``like``'s type and device."""
+        zeros = [like.new_zeros(rows) for _ in range(3)]
+        lowest = torch.finfo(like.dtype).min / 4  # not -inf, whose product with 0 is NaN
+        return cls(zeros[0], like.new_full((rows,), lowest), zeros[1], zeros[2])
+
+    def add(self, part: slice, logits: Tensor, places: Tensor, with_entropy: bool) -> Tensor:
+        """Take in a tile; return its exp(l - m). ``logits`` (n, v) are overwritten.
+
+        ``places`` (n,) are the targets, counted from the tile's first; others' lie outside.
+        """
+        inside = (places >= 0) & (places < logits.shape[1])
+        at = places.clamp(0, logits.shape[1] - 1)[:, None]
+        found = logits.gather(-1, at)[:, 0]
+        self.chosen[part] = torch.where(inside, found, self.chosen[part])
+        most = torch.maximum(self.most[part], logits.amax(-1))
+        sunk = self.most[part] - most
+        shrink = sunk.exp()
+        logits.sub_(most[:, None])
+        powers = logits.exp() if with_entropy else logits.exp_()
+        if with_entropy:
+            before = (self.weighted[part] + sunk * self.total[part]) * shrink
+            self.weighted[part] = before + torch.linalg.vecdot(powers, logits)
+        self.total[part] = self.total[part] * shrink + powers.sum(-1)
+        self.most[part] = most
+        return powers
+
+    def log_z(self) -> Tensor:
+        """Return the logarithm of the sum of exp(l)."""
+        return self.most + self.total.log()
+
+    def entropy(self) -> Tensor:
+        """Return log Z - E[l]."""
+        return self.total.log() - self.weighted / self.total
+
+
+def _tiles(hidden: Tensor, weight: Tensor) -> tuple[list[slice], list[slice]]:
+    """Cut the vocabulary and the rows: the logits of a tile are one of the first by one of the
+    second."""
+    rows, size, device = len(hidden), len(weight), hidden.device.type
+    limit = _KEPT_BYTES.get(device, _KEPT_BYTES["cpu"]) // 4
+    n, v = max(_LEAST_ROWS, limit // size), size
+    if rows * size <= limit:
+        n = rows
+    elif device == "cpu":
+        n, v = _TILE
+    return _slices(size, v), _slices(rows, n)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, length)) for i in range(0, length, max(size, 1))]
+
+
+def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
+    """Return d loss / d logits (n, v) for probabilities ``p`` and d loss / d log-prob, (n,).
+
+    d logp / d logits = onehot(target) - softmax; ``scale`` is over the temperature already.
+    Overwrites ``p``.
+    """
+    delta = p.mul_(-scale[:, None])
+    rows = ((places >= 0) & (places < p.shape[1])).nonzero()[:, 0]
+    delta[rows, places[rows]] += scale[rows]
+    return delta
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to ``total``, without a copy if it can."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def logits_logprobs(
+    logits: Tensor, targets: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return log softmax(logits / temperature) at ``targets`` and the detached entropy.
+
+    ``logits`` (..., V) and ``targets`` (...) int64; both results are shaped as ``targets``.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logprobs = wide.gather(-1, targets[..., None])[..., 0] - torch.logsumexp(wide, -1)
+    with torch.no_grad():
+        entropy = entropy_from_logits(wide)
+    return logprobs, entropy
+
+
+def entropy_from_logits(logits: Tensor) -> Tensor:
+    """Return the entropy in nats of softmax(logits): (..., V) to (...). Differentiable.
+
+    Logits of -inf count as impossible and contribute nothing.
+    """
+    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(-1)
