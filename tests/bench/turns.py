@@ -59,6 +59,7 @@ class Worker:
             "OMP_NUM_THREADS": str(options["threads"]),
             "OMP_WAIT_POLICY": "passive",  # threads that spin for long collapse on a busy machine
             "GOMP_SPINCOUNT": "10000",  # yet waking a sleeping one takes as long as a small product
+            "OMP_PROC_BIND": "true",  # or a thread wakes on the other's core, and stays for a while
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
