@@ -71,6 +71,39 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_policy(tmp_path_factory):
+    """Return a function that writes a random Qwen2 with the tokenizer and ends of `tiny_model`."""
+
+    def write(name, **changes):
+        import torch
+        from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+        from alignkit.testing import tiny_model
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model())
+        ends = GenerationConfig.from_pretrained(tiny_model())
+        settings = {
+            "vocab_size": len(tokenizer),
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "bos_token_id": None,
+            "eos_token_id": ends.eos_token_id[0],
+            "pad_token_id": ends.eos_token_id[0],
+            "initializer_range": 0.2,
+        }
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(Qwen2Config(**settings, **changes))
+        model.generation_config = ends
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data sets beside the checkout; the test is skipped where it is absent."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -101,6 +101,24 @@ class Toys:
         given = {k: v for k, v in given.items() if k in own}
         return algorithm(keys=keys, parts=parts, **given)
 
+    def grpo(self, keys, **parts):
+        """Put a small GRPO run together; ``parts`` stand in for some of its parts."""
+        from alignkit_algorithms.grpo import GrpoRun
+        from alignkit_algorithms.grpo_table import Grpo
+
+        given = {
+            "policy": self.policy(),
+            "data": self.questions(),
+            "prompt": self.Template(),
+            "reward": self.first_is_ascii,
+            "advantage": self.group_mean,
+            "loss": self.loss(),
+            "normalizer": self.normalizer(),
+            "backend": self.backend(),
+            "optimizer": self.adamw(),
+        }
+        return self.assemble(GrpoRun, Grpo(**keys), **{**given, **parts})
+
     def carry_out(self, algorithm, folder):
         """Run an algorithm as the kernel does; return the rows of its metrics."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,3 +175,32 @@ def watched(toys):
 @pytest.fixture
 def toys(tiny_folder):
     return Toys(tiny_folder)
+
+
+@pytest.fixture
+def grpo(toys):
+    """Return a function that puts a GRPO run of three steps with four updates each together."""
+    small = {
+        "n_steps": 3,
+        "rollout_batch_size": 16,
+        "group_size": 4,
+        "train_batch_size": 8,
+        "epochs_per_rollout_batch": 2,
+    }
+    return lambda keys=None, **parts: toys.grpo({**small, **(keys or {})}, **parts)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Record the rows of every optimizer step."""
+    from alignkit.engine.learning.learner import Learner
+
+    seen = []
+    step = Learner.step
+
+    def recording(self, rows, **how):
+        seen.append(list(rows))
+        return step(self, rows, **how)
+
+    monkeypatch.setattr(Learner, "step", recording)
+    return seen

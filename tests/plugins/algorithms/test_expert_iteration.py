@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learning.learner import Learner
 from alignkit.protocols import Completion, Example, Reward, Sampling
 from alignkit_algorithms.expert_iteration import ExpertIterationRun
 from alignkit_algorithms.expert_iteration_table import ExpertIteration
@@ -30,19 +29,6 @@ def expert(toys):
         return toys.assemble(ExpertIterationRun, **{**given, **parts})
 
     return make
-
-
-@pytest.fixture
-def steps(monkeypatch):
-    seen = []
-    step = Learner.step
-
-    def recording(self, rows):
-        seen.append(list(rows))
-        return step(self, rows)
-
-    monkeypatch.setattr(Learner, "step", recording)
-    return seen
 
 
 class Scripted:

@@ -13,8 +13,6 @@ from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import Start
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
-from alignkit_algorithms.grpo import GrpoRun
-from alignkit_algorithms.grpo_table import Grpo
 from alignkit_hf import HfPolicy, Lora
 from alignkit_optimizers import AdamW
 
@@ -26,17 +24,10 @@ KEYS = {"n_steps": 3, "rollout_batch_size": 8, "group_size": 4, "train_batch_siz
 def grpo(toys, tiny_folder):
     def make(implementation="fused", **keys):
         params = HfPolicy(path=str(tiny_folder), device="cpu", gradient_checkpointing=True)
-        return toys.assemble(
-            GrpoRun,
-            keys=Grpo(**{**KEYS, **keys}),
+        return toys.grpo(
+            {**KEYS, **keys},
             policy=params.build(lora=Lora(rank=16).build()),
-            data=toys.questions(),
-            prompt=toys.Template(),
-            reward=toys.first_is_ascii,
-            advantage=toys.group_mean,
             loss=toys.loss("reinforce"),
-            normalizer=toys.normalizer(),
-            backend=toys.backend(),
             optimizer=AdamW(lr=0.02, implementation=implementation).build(),
             reference=Reference(0.1, "k3", None),
         )

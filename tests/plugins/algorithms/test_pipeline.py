@@ -15,7 +15,6 @@ from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import Start
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
-from alignkit_algorithms.grpo import GrpoRun
 from alignkit_algorithms.grpo_table import Grpo
 from alignkit_algorithms.grpo_updates import Updates
 from alignkit_hf import HfRollout
@@ -33,19 +32,8 @@ KEYS = {
 @pytest.fixture
 def grpo(toys):
     def make(**keys):
-        return toys.assemble(
-            GrpoRun,
-            keys=Grpo(**{**KEYS, **keys}),
-            policy=toys.policy(),
-            data=toys.questions(),
-            prompt=toys.Template(),
-            reward=toys.first_is_ascii,
-            advantage=toys.group_mean,
-            loss=toys.loss("reinforce"),
-            normalizer=toys.normalizer(),
-            backend=toys.backend(),
-            optimizer=toys.adamw(lr=0.02),
-        )
+        loss, optimizer = toys.loss("reinforce"), toys.adamw(lr=0.02)
+        return toys.grpo({**KEYS, **keys}, loss=loss, optimizer=optimizer)
 
     return make
 

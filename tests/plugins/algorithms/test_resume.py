@@ -16,8 +16,6 @@ from alignkit.protocols import Example
 from alignkit.run import Run
 from alignkit_algorithms.dpo import DpoRun
 from alignkit_algorithms.dpo_table import Dpo
-from alignkit_algorithms.grpo import GrpoRun
-from alignkit_algorithms.grpo_table import Grpo
 from alignkit_algorithms.sft import SftRun
 from alignkit_algorithms.sft_table import Sft
 
@@ -26,24 +24,8 @@ PARTLY = {"n_steps": 3, "rollout_batch_size": 8, "group_size": 4, "train_batch_s
 
 @pytest.fixture
 def grpo(toys):
-    def make(**parts):
-        keys = Grpo(**PARTLY, epochs_per_rollout_batch=2, shuffle=True)
-        given = {
-            "keys": keys,
-            "policy": toys.policy(),
-            "data": toys.questions(),
-            "prompt": toys.Template(),
-            "reward": toys.first_is_ascii,
-            "advantage": toys.group_mean,
-            "loss": toys.loss(),
-            "normalizer": toys.normalizer(),
-            "backend": toys.backend(),
-            "optimizer": toys.adamw(),
-            "reference": Reference(0.1, "k3", None),
-        }
-        return toys.assemble(GrpoRun, **{**given, **parts})
-
-    return make
+    keys = {**PARTLY, "epochs_per_rollout_batch": 2, "shuffle": True}
+    return lambda **parts: toys.grpo(keys, **{"reference": Reference(0.1, "k3", None), **parts})
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.supervised import eos_id, epoch_batches, steps_in, supervised_row
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
@@ -41,19 +40,6 @@ def sft(toys):
         return toys.assemble(SftRun, **{**given, **parts})
 
     return make
-
-
-@pytest.fixture
-def steps(monkeypatch):
-    seen = []
-    step = Learner.step
-
-    def recording(self, rows):
-        seen.append(list(rows))
-        return step(self, rows)
-
-    monkeypatch.setattr(Learner, "step", recording)
-    return seen
 
 
 def test_the_loss_is_the_cross_entropy_of_the_response(sft, toys, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-SWEEPS = Path(__file__).resolve().parents[2] / "recipes" / "sweeps"
+SWEEPS = Path(__file__).resolve().parents[3] / "recipes" / "sweeps"
 
 SMALL = """
 n_steps = 2

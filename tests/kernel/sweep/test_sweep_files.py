@@ -8,7 +8,7 @@ import pytest
 from alignkit import plugins
 from alignkit.sweep.variants import Sweep
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "sweeps"
+FOLDER = Path(__file__).resolve().parents[3] / "recipes" / "sweeps"
 EXPERIMENTS = {
     "math_baseline", "sft_sizes", "sft_filtered", "expert_iteration", "lr", "baselines",
     "length_norm", "std_norm", "off_policy", "clip_ablation", "prompt_ablation", "from_sft",
