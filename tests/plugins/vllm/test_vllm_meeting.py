@@ -184,6 +184,7 @@ def stand_in(tmp_path, monkeypatch):
     return place
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_come_up_is_named_with_its_log(stand_in, policy):
     stand_in("import time; print('reading the model', flush=True); time.sleep(600)")
     backend = VllmRollout(mode="server", start_timeout=6.0).build()
@@ -201,6 +202,7 @@ def test_a_server_that_does_not_come_up_is_named_with_its_log(stand_in, policy):
     backend.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_at_once_is_not_waited_for(stand_in, policy):
     stand_in("raise SystemExit('the model is made of cheese')")
     backend = VllmRollout(mode="server").build()
@@ -210,6 +212,7 @@ def test_a_server_that_ends_at_once_is_not_waited_for(stand_in, policy):
     backend.close()
 
 
+@pytest.mark.slow
 def test_a_port_that_somebody_else_took_is_left_to_them(
     stand_in, answering, policy, monkeypatch, capsys
 ):
