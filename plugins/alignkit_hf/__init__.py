@@ -103,7 +103,7 @@ class HfPolicy(Params[Policy]):
     def missing(self) -> Iterable[str]:
         """Name flash-attn where it is asked for and absent."""
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
-            command = "pip install --no-build-isolation 'alignkit[flash]'"
+            command = "pip install wheel setuptools && pip install --no-build-isolation flash-attn"
             yield f"flash_attention_2 needs the package flash-attn: {command}"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:

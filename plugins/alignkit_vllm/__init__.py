@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -84,7 +85,8 @@ class VllmRollout(SamplingParams):
     """A stage that takes longer says so every so many seconds, and how far it is."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 2
-    """With an engine in a process of its own: times it is started anew in one run after it died."""
+    """With an engine in a process of its own: times it is started anew in one run after it died.
+    A server at ``url`` that fails is waited for as often, and then given the weights again."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Refuse fields that do not go together."""
@@ -93,6 +95,7 @@ class VllmRollout(SamplingParams):
             yield "temperature", f"vLLM takes 0 or 0.01 to 2, not {self.temperature:g}"
         if self.url is not None and self.mode != "server":
             yield "url", f'has no meaning with mode = "{self.mode}"; set mode = "server"'
+        yield from self._port_problems()
         if self.mode == "colocate" and self.tensor_parallel_size > 1:
             yield (
                 "tensor_parallel_size",
@@ -105,6 +108,12 @@ class VllmRollout(SamplingParams):
                 f"{self.max_model_len} leaves no room for a prompt beside max_tokens = "
                 f"{self.max_tokens}; set it to at least {2 * self.max_tokens}",
             )
+
+    def _port_problems(self) -> Iterator[tuple[str, str]]:
+        try:
+            _ = urlsplit(self.url or "").port
+        except ValueError as error:
+            yield "url", f"{error}"
 
     def _device_problems(self) -> Iterator[tuple[str, str]]:
         if self.devices and self.mode != "device":

@@ -13,7 +13,7 @@ import torch
 
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
-from alignkit_vllm import check
+from alignkit_vllm import check, machine
 from alignkit_vllm.devices import own_devices, policy_devices
 from alignkit_vllm.http import UnreachableError
 from alignkit_vllm.local import LocalEngine
@@ -68,6 +68,8 @@ class VllmBackend:
     def start(self, policy: Policy, /) -> None:
         """Start the engine on the policy's architecture and give it the policy's weights."""
         self.close()
+        if self.keys.url is None:
+            machine.require()
         self._folder = tempfile.TemporaryDirectory(prefix="alignkit-vllm-")
         self._dtype = compute_dtype(policy, self.keys.dtype)
         folder = Path(self._folder.name)
@@ -75,7 +77,7 @@ class VllmBackend:
         self._engine = engine = self._make_engine(policy)
         self._watch = Watch(lambda: engine.peer, self.keys.heartbeat)
         self._watch.on_expiry, self._watch.on_exit = engine.log_end, engine.kill
-        with self._watch.stage("start of the engine", self.keys.start_timeout):
+        with self._watch.stage("start of the engine", self.keys.start_timeout, engine.progress):
             engine.start(folder, policy)
         self.sync(policy)
 
@@ -215,8 +217,9 @@ class VllmBackend:
                 self._revive(lost)
 
     def _revive(self, lost: AlignkitError) -> None:
-        with self._watch.stage("restart of the engine", self.keys.start_timeout):
-            self._running().recover(lost)
+        engine, limit = self._running(), self.keys.start_timeout
+        with self._watch.stage("restart of the engine", limit, engine.progress):
+            engine.recover(lost)
 
     def _load(self, policy: Policy) -> None:
         version = policy.version

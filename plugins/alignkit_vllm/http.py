@@ -19,6 +19,10 @@ class UnreachableError(AlignkitError):
     """The server does not answer, or says that its engine is dead."""
 
 
+class StrangerError(AlignkitError):
+    """Something answers, but not as a vLLM server that ``alignkit_vllm.serve`` started."""
+
+
 class Client:
     """Talks to one server. Calls may come from many threads."""
 
@@ -70,13 +74,17 @@ class Client:
             with self._lock:
                 self._open.discard(connection)
             connection.close()
-        if response.status >= 500:
+        if response.status >= 500 and response.status != 501:  # 501: it knows no such request
             raise UnreachableError(f"{method} {self.url}{path}: {response.status} {text[:2000]}")
         if response.status == 401:
-            raise AlignkitError(
+            raise StrangerError(
                 f"{method} {self.url}{path}: the server refuses the key; set {KEY} to the one it "
                 f"was started with (it shows a random one on its stderr)"
             )
         if response.status >= 400:
-            raise AlignkitError(f"{method} {self.url}{path}: {response.status} {text[:2000]}")
-        return json.loads(text) if text.strip() else None
+            raise StrangerError(f"{method} {self.url}{path}: {response.status} {text[:2000]}")
+        try:
+            return json.loads(text) if text.strip() else None
+        except ValueError as error:
+            what = f"{method} {self.url}{path}: the answer is no JSON: {text[:200]!r}"
+            raise StrangerError(what) from error

@@ -112,15 +112,14 @@ class LocalEngine:
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         """Take over the policy's weights; drop what was cached under other ones."""
-        if self._asleep:
-            torch.cuda.empty_cache()  # what the learner no longer uses
-            self._llm.wake_up(tags=["weights"])
-        with torch.no_grad():
+        with torch.no_grad(), self._explained():
+            if self._asleep:
+                torch.cuda.empty_cache()  # what the learner no longer uses
+                self._llm.wake_up(tags=["weights"])
             self._rpc("alignkit_load", (named_weights(policy, dtype), version))
-        if self._asleep:
-            with self._explained():
+            if self._asleep:
                 self._llm.wake_up(tags=["kv_cache"])
-            self._asleep = False
+        self._asleep = False
         self.reset()
 
     def reset(self) -> None:

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.version import Version
+
+from alignkit.errors import AlignkitError
 
 TESTED = "0.32"
 """Releases of vLLM, down to the minor version, that this plugin was written and tested for."""
@@ -173,6 +176,12 @@ def lacking(gpus_needed: int) -> Iterator[str]:
             f"{len(have) or 'none'} visible (CUDA_VISIBLE_DEVICES="
             f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}); {_without_gpus(have)}"
         )
+
+
+def require() -> None:
+    """Raise AlignkitError where there is no vLLM to start an engine with."""
+    if find_spec("vllm") is None:
+        raise AlignkitError("; ".join(lacking(1)) or f"vLLM cannot be imported: {GPU_COMMAND}")
 
 
 def _without_gpus(have: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ otherwise, and answers nobody without its key: see :mod:`alignkit_vllm.guard`.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import runpy
 import signal
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("usage: python -m alignkit_vllm.serve MODEL [options of vllm's server]")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    faulthandler.enable()  # of this process, which has read its environment already
     if trainer := os.environ.get(TRAINER):
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
     guarded = closed(list(arguments[1:]), os.environ)

@@ -16,7 +16,8 @@ import torch
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine, memory
 from alignkit_vllm.guard import KEY, new_key
-from alignkit_vllm.http import Client, UnreachableError
+from alignkit_vllm.http import Client, StrangerError, UnreachableError
+from alignkit_vllm.meeting import QUICK, START, hopeless, meet
 from alignkit_vllm.process import Child, free_port
 from alignkit_vllm.requests import Answer, Request
 from alignkit_vllm.watch import say
@@ -25,9 +26,6 @@ from alignkit_vllm.weights import Sender, named_weights
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
     from alignkit_vllm.devices import Devices
-
-QUICK = 30.0
-"""Seconds that a request may take which needs no work of the engine."""
 
 
 class LostError(AlignkitError):
@@ -59,6 +57,8 @@ class ServerEngine:
         self.workers = int(self.options.get("tensor_parallel_size", 1))
         self.concurrent = int(self.options.get("max_num_seqs", 256))
         self._unfinished = 0
+        self._unhealthy = ""
+        self._launches = 0
         self._child: Child | None = None
         self._client = Client(url or "", os.environ.get(KEY, ""))
         self._name = ""
@@ -89,7 +89,8 @@ class ServerEngine:
         if self._visible is not None:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self._visible)
         arguments = [str(self._folder), "--host=127.0.0.1", f"--port={port}", *self._arguments()]
-        self._child = Child(arguments, self._folder / "server.log", env)
+        self._launches += 1  # each log is its own: what ended one server explains no other
+        self._child = Child(arguments, self._folder / f"server-{self._launches}.log", env)
 
     def _arguments(self) -> list[str]:
         flags = {name.replace("_", "-"): value for name, value in self.options.items()}
@@ -101,30 +102,34 @@ class ServerEngine:
         ] + ["--uvicorn-log-level=warning"]
 
     def _await(self) -> None:
-        """Wait until the server is healthy; learn its model's name and length."""
-        end, pause = time.monotonic() + self.start_timeout, 0.2
+        """Wait until the server is healthy; how long, the stage's deadline says."""
+        pause = 0.2
         while True:
             try:
                 self._client.get("/health", QUICK)
+                self._name, self._max_len = meet(self._client, self.peer)
                 break
-            except UnreachableError as error:
-                if self._child is not None and not self._child.alive:
-                    raise self._died("ended while starting") from error
-                if time.monotonic() + pause > end:
-                    raise AlignkitError(f"{self.peer} does not get healthy: {error}") from error
+            except (UnreachableError, StrangerError) as error:
+                self._see_why(error)
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
-        self._require_tested()
-        model = self._client.get("/v1/models", QUICK)["data"][0]
-        self._name, self._max_len = model["id"], int(model["max_model_len"])
+        self._unhealthy = ""
 
-    def _require_tested(self) -> None:
-        found = str(self._client.get("/version", QUICK)["version"])
-        if not machine.Installed("vllm", found).tested:
-            raise AlignkitError(
-                f"{self.peer} runs vLLM {found}; versions {machine.TESTED}.x are tested: install "
-                f"one of these where the server runs"
-            )
+    def _see_why(self, error: AlignkitError) -> None:
+        """Raise AlignkitError if the server will never answer; else note why it does not yet."""
+        if self._child is None:
+            if not self._name and (why := hopeless(error)):
+                raise AlignkitError(f"{self.peer} cannot be reached: {why}") from error
+            if isinstance(error, StrangerError):
+                raise error
+            if not self._unhealthy:
+                say(f"{self.peer} does not answer: {error}; waiting for it")
+        elif not self._child.alive:
+            if "address already in use" not in self._child.log_text().lower():
+                raise self._died("ended while starting") from error
+            say(f"{self.peer}: somebody else took the port; trying another")
+            self._launch()
+        self._unhealthy = f"not healthy: {error}"
 
     def _died(self, when: str) -> AlignkitError:
         assert self._child is not None
@@ -137,13 +142,15 @@ class ServerEngine:
 
     def recover(self, lost: Exception) -> None:
         """Bring a lost server back: start one anew, or wait for the one at the URL to return."""
-        if self._child is None:
-            say(f"{self.peer} is gone ({lost}); waiting for it")
-            self._await()
-            return
         if self.restarts_left == 0:
+            if self._child is None:
+                raise AlignkitError(f"{self.peer} failed, and max_restarts is used up: {lost}")
             raise self._died("died, and max_restarts is used up") from lost
         self.restarts_left -= 1
+        if self._child is None:
+            say(f"{self.peer} failed ({lost}); waiting for it ({self.restarts_left} times more)")
+            self._await()
+            return
         say(f"{self.peer} died; starting another ({self.restarts_left} restarts left)")
         self._child.kill()
         self._launch()
@@ -233,12 +240,8 @@ class ServerEngine:
         body = {"method": method, "args": list(args), "timeout": timeout}
         try:
             results: list[Any] = self._client.post("/collective_rpc", body, timeout)["results"]
-        except UnreachableError:
-            raise
-        except AlignkitError as error:
-            raise AlignkitError(
-                f"{error}\n  Start the server with: python -m alignkit_vllm.serve MODEL"
-            ) from error
+        except StrangerError as error:
+            raise StrangerError(f"{error}\n  {START}") from error
         return results
 
     # ------------------------------------------------------------ responses
@@ -288,8 +291,9 @@ class ServerEngine:
         return [_answer(choice) for choice in choices]
 
     def progress(self) -> str:
-        """Return how much of a batch is left."""
-        return f"{self._unfinished} prompts unfinished" if self._unfinished else ""
+        """Return what is waited for: a healthy server, or how much of a batch."""
+        left = f"{self._unfinished} prompts unfinished" if self._unfinished else ""
+        return self._unhealthy or left
 
 
 def _answer(choice: Mapping[str, Any]) -> Answer:

@@ -11,7 +11,7 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BufferedReader
 from socket import SocketIO
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,9 @@ class Sender:
             stream.close()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; a wait for workers, in whatever thread, ends in OSError."""
+        with suppress(OSError):  # closing alone would leave the waiting thread asleep
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 

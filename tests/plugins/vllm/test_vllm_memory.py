@@ -174,6 +174,28 @@ def test_a_batch_that_runs_out_of_memory_says_what_to_turn(monkeypatch):
         list(engine.stream([SimpleNamespace(prompt=(1,))]))
 
 
+@pytest.mark.parametrize("part", ["weights", "kv_cache"])
+def test_an_engine_that_cannot_wake_for_lack_of_memory_says_what_to_turn(monkeypatch, part):
+    on_a_gpu(1, 24, monkeypatch)
+    engine = LocalEngine(OPTIONS, sleep=True)
+    engine._needs, engine._asleep = QWEN, True
+    calls = []
+
+    def wake_up(tags):
+        calls.append(*tags)
+        if tags == [part]:  # as vLLM's allocator for sleeping says it
+            raise RuntimeError("CUDA Error: out of memory at csrc/cumem_allocator.cpp:62")
+
+    engine._llm = SimpleNamespace(
+        wake_up=wake_up, collective_rpc=lambda method, args: calls.append(method)
+    )
+    model = SimpleNamespace(state_dict=dict)
+    with pytest.raises(AlignkitError, match=r"set gpu_memory_utilization = 0\.35 in \[rollout\]"):
+        engine.load(SimpleNamespace(model=model), torch.bfloat16, "a/1")
+    assert calls == ["weights", "alignkit_load", "kv_cache"][: 1 if part == "weights" else 3]
+    assert engine.holds() == "", "half awake is not awake"
+
+
 TABLE = "0, GPU-aa, 20480, 24576\n1, GPU-bb, 4096, 24576\n"
 
 
