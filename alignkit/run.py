@@ -21,7 +21,7 @@ from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
-from alignkit.lifecycle.lock import locked
+from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import Manifest, machine
 from alignkit.lifecycle.past import RECIPE, Start
 from alignkit.lifecycle.signals import Interrupted, Signals
@@ -146,6 +146,7 @@ def execute(
     recipe cannot be built here, RunFailed when the run itself fails, Interrupted when a signal or
     a time limit ended it.
     """
+    refuse_ranks()
     folder = past.folder_for(out, recipe)
     if deterministic or determinism.demanded():
         determinism.demand()
@@ -179,6 +180,7 @@ def resume(
     AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
     :func:`execute`. Nothing in the directory is touched before everything is built.
     """
+    refuse_ranks()
     folder = folder.absolute()
     manifest = past.manifest_of(folder)
     if manifest.facts.get("status") == "done":

@@ -8,6 +8,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, however slow the machine is at the moment.
+settings.register_profile("alignkit", derandomize=True, database=None, deadline=None)
+settings.load_profile("alignkit")
 
 collect_ignore = ["fixtures"]  # distributions of their own, some broken on purpose
 

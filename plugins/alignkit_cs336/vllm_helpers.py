@@ -67,7 +67,10 @@ def init_vllm(model_id: str, device: str, seed: int, gpu_memory_utilization: flo
 
 
 def load_policy_into_vllm_instance(policy: PreTrainedModel, llm: Any) -> None:
-    """Copy the policy's present weights into ``llm`` and drop what it cached under old ones."""
+    """Copy the policy's present weights into ``llm`` and drop what it cached under old ones.
+
+    The policy may have been through ``torch.compile``, which renames its weights.
+    """
     _require_vllm("load_policy_into_vllm_instance")
     try:
         runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
@@ -76,7 +79,8 @@ def load_policy_into_vllm_instance(policy: PreTrainedModel, llm: Any) -> None:
             "load_policy_into_vllm_instance reaches only an engine in this process: start it "
             "with init_vllm, or set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
         ) from error
-    weights = policy.state_dict().items()
+    state = policy.state_dict().items()
+    weights = [(name.replace("_orig_mod.", ""), tensor) for name, tensor in state]
     if next(runner.model.parameters()).device.type == "cpu":
         _reload_on_cpu(runner, weights)
     else:

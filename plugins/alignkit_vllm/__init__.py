@@ -131,7 +131,8 @@ class VllmRollout(SamplingParams):
 
         if self.url is None:
             own = self.mode == "device" and not self.devices
-            yield from lacking(self.tensor_parallel_size + own)
+            several = bool(self.devices) or self.tensor_parallel_size > 1
+            yield from lacking(self.tensor_parallel_size + own, chosen=several)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say where the engine will run."""

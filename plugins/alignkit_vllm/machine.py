@@ -159,8 +159,11 @@ def _in_full(listed: Sequence[Gpu], word: str) -> str | None:
     return next((name for name in ids if name.startswith(word)), None)
 
 
-def lacking(gpus_needed: int) -> Iterator[str]:
-    """Yield, in one line each, why an engine cannot be started here, and the remedy."""
+def lacking(gpus_needed: int, *, chosen: bool = False) -> Iterator[str]:
+    """Yield, in one line each, why an engine cannot be started here, and the remedy.
+
+    ``chosen``: the recipe names devices or asks for several, which mean nothing on a CPU.
+    """
     found = installed()
     have = visible_here()
     if found is None:
@@ -170,6 +173,11 @@ def lacking(gpus_needed: int) -> Iterator[str]:
     elif not found.tested:
         command = f"pip install '{found.distribution}>={TESTED},<0.{int(TESTED[2:]) + 1}'"
         yield f"{found.distribution} {found.version} is not a tested version: {command}"
+    elif found.for_cpu and chosen:
+        yield (
+            f"devices and tensor_parallel_size choose GPUs, and {found.distribution} runs on the "
+            f"CPU: leave them out, or use {GPU_COMMAND} in an environment without it"
+        )
     elif not found.for_cpu and len(have) < gpus_needed:
         yield (
             f"{gpus_needed} CUDA GPU{'s are' if gpus_needed > 1 else ' is'} needed and "

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit.engine.tokens import Padded, TrainRow, encode, micro_batches, pad_values
@@ -54,7 +54,6 @@ def test_pad_values_takes_the_dtype_of_the_other():
     assert padded.tolist() == [[1, 2, 0], [0, 0, 0]]
 
 
-@settings(derandomize=True, database=None)
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))
 def test_micro_batches_partition_the_rows_within_the_budget(lengths, budget):
     batches = micro_batches(lengths, budget)

@@ -1,6 +1,7 @@
 """What the assignment does with a vLLM engine, on one that is made up."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,3 +105,25 @@ def test_without_vllm_the_remedy_is_named(call, monkeypatch):
     monkeypatch.setattr("alignkit_cs336.vllm_helpers.find_spec", lambda name: None)
     with pytest.raises(AlignkitError, match=r"needs vLLM.*pip install 'alignkit\[vllm\]'"):
         call()
+
+
+def test_a_compiled_policys_weights_keep_their_names(model, monkeypatch):
+    """torch.compile puts ``_orig_mod.`` before them, which vLLM would not find."""
+    taken = {}
+
+    def reload_weights(weights_iterator):
+        taken.update(weights_iterator)
+
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), reload_weights=reload_weights)
+    runner.model.config = None
+    worker = SimpleNamespace(driver_worker=SimpleNamespace(worker=SimpleNamespace()))
+    worker.driver_worker.worker.model_runner = runner
+    llm = SimpleNamespace(
+        llm_engine=SimpleNamespace(model_executor=worker), reset_prefix_cache=lambda: True
+    )
+    monkeypatch.setattr("alignkit_cs336.vllm_helpers.find_spec", lambda name: "there")
+    compiled = torch.nn.Module()
+    compiled._orig_mod = model  # what torch.compile makes of it
+    assert all(name.startswith("_orig_mod.") for name in compiled.state_dict())
+    cs336.load_policy_into_vllm_instance(compiled, llm)
+    assert taken.keys() == model.state_dict().keys()

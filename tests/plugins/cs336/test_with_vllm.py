@@ -79,3 +79,24 @@ def test_evaluate_and_log_with_real_outputs(tiny_folder, tmp_path):
     assert found["metrics"]["truncated"] == 1
     # A random model is nearly uniform over its vocabulary of 262.
     assert 5.3 < found["metrics"]["token_entropy"] < 5.57
+
+
+def test_evaluate_vllm_judges_what_the_engine_says(tiny_folder, tmp_path):
+    from vllm import SamplingParams
+
+    saved_model(tiny_folder, tmp_path, initializer_range=0.3)
+    llm = cs336.init_vllm(str(tmp_path), device="cpu", seed=0)
+    prompts, greedy = ["one", "two", "three"], SamplingParams(temperature=0, max_tokens=8)
+    said = [request.outputs[0] for request in llm.generate(prompts, greedy, use_tqdm=False)]
+
+    def judge(response, truth):
+        right = float(response == truth)
+        return {"reward": right, "format_reward": 1.0, "answer_reward": right}
+
+    truths = [said[0].text, "something else", said[2].text]
+    found = cs336.evaluate_vllm(llm, judge, prompts, greedy, truths)
+    assert [row["response"] for row in found["rows"]] == [output.text for output in said]
+    assert found["metrics"]["answer_reward"] == pytest.approx(2 / 3)
+    assert found["metrics"]["response_length"] == pytest.approx(
+        sum(len(output.token_ids) for output in said) / 3
+    )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit.protocols import StepTotals
@@ -99,7 +99,6 @@ def test_rows_without_tokens_count_as_responses(name):
     assert got == pytest.approx({"masked_mean": 3.0, "masked_normalize": 3 / 7}.get(name, 6.0))
 
 
-@settings(derandomize=True, database=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.data())
 def test_micro_batches_add_up(lengths, data):
     values = torch.arange(len(lengths) * 5, dtype=torch.float64).view(-1, 5).sin()

