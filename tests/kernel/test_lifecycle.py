@@ -157,6 +157,16 @@ def test_a_second_process_is_told_who_holds_the_directory(tmp_path):
 # ---------------------------------------------------------------- signals
 
 
+@pytest.fixture
+def heard():
+    """Signals as a terminal's processes have them; nohup and background jobs ignore some."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_a_signal_interrupts_at_once_or_after_what_must_be_whole():
     done, signals = [], Signals()
 
@@ -175,6 +185,7 @@ def test_a_signal_interrupts_at_once_or_after_what_must_be_whole():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     ("name", "status", "state"),
     [
@@ -236,6 +247,7 @@ with signals.installed():
 """
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_signal_ends_the_process_at_once():
     began = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE) as process:
