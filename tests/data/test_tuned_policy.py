@@ -15,8 +15,10 @@ def test_the_tuned_policy_can_be_remade(tmp_path, data, maker):
     folders = (tmp_path / "tiny_policy_sft", data / "tiny_policy_sft", data / "tiny_policy")
     made, shipped, base = (load_file(folder / "model.safetensors") for folder in folders)
     assert made.keys() == shipped.keys()
-    moved = max(float((shipped[k] - base[k]).abs().max()) for k in base)
-    apart = max(float((shipped[k] - made[k]).abs().max()) for k in made)
-    # 8 steps of Adam at 5e-4 move a weight by up to 4e-3; another machine rounds differently.
-    assert moved > 1e-3
-    assert apart < moved / 5
+    for name, weight in shipped.items():
+        apart = (weight - made[name]).square().mean().sqrt()
+        moved = (weight - base[name]).square().mean().sqrt()
+        # 8 steps of Adam at 5e-4 move a weight by up to 4e-3. Another machine rounds differently,
+        # which Adam makes large for the few weights whose gradients are next to nothing.
+        assert moved > 3e-4, name
+        assert apart < moved / 50, name
