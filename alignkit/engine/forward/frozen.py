@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.forward.logprobs import cut, response_logprobs
+from alignkit.engine.forward.logprobs import by_row, cut, response_logprobs
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Policy
 
@@ -110,8 +110,8 @@ def detached_logprobs(
         logprobs, _, mask = response_logprobs(
             policy, chosen, temperature=temperature, with_entropy=False
         )
-        for j, values, keep in zip(batch, logprobs.cpu(), mask.cpu(), strict=True):
-            found[at[j]] = values[keep].clone()
+        for j, values in zip(batch, by_row(logprobs, mask), strict=True):
+            found[at[j]] = values
     return found
 
 

@@ -71,7 +71,7 @@ class _LinearLogprobs(torch.autograd.Function):
         keep = len(blocks) == len(parts) == 1 and any(ctx.needs_input_grad)
         powers = None
         for block in blocks:
-            layer = _Block(weight[block].to(compute), None if bias is None else bias[block])
+            layer = _Block.of(weight, bias, block, compute)
             for part in parts:
                 logits = layer.logits(hidden[part], temperature)
                 powers = sums.add(part, logits, targets[part] - block.start, with_entropy)
@@ -94,7 +94,7 @@ class _LinearLogprobs(torch.autograd.Function):
         blocks, parts = _tiles(hidden, weight)
         scale = grad / ctx.temperature  # (N,)
         for block in blocks:
-            layer = _Block(weight[block].to(ctx.compute), None if bias is None else bias[block])
+            layer = _Block.of(weight, bias, block, ctx.compute)
             for part in parts:
                 if kept is None:
                     logits = layer.logits(hidden[part], ctx.temperature)
@@ -121,6 +121,11 @@ class _Block:
     """(v, H)."""
     bias: Tensor | None
     """(v,)."""
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, part: slice, compute: torch.dtype) -> Self:
+        """Take ``part`` of the whole head's weight (V, H) and bias (V,)."""
+        return cls(weight[part].to(compute), None if bias is None else bias[part])
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
         """Return (n, v) logits over the temperature, in at least float32; safe to overwrite."""
@@ -156,7 +161,7 @@ class _Sums:
 
         ``places`` (n,) are the targets, counted from the tile's first; others' lie outside.
         """
-        inside = (places >= 0) & (places < logits.shape[1])
+        inside = _inside(places, logits)
         at = places.clamp(0, logits.shape[1] - 1)[:, None]
         found = logits.gather(-1, at)[:, 0]
         self.chosen[part] = torch.where(inside, found, self.chosen[part])
@@ -205,9 +210,14 @@ def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
     Overwrites ``p``.
     """
     delta = p.mul_(-scale[:, None])
-    rows = ((places >= 0) & (places < p.shape[1])).nonzero()[:, 0]
+    rows = _inside(places, p).nonzero()[:, 0]
     delta[rows, places[rows]] += scale[rows]
     return delta
+
+
+def _inside(places: Tensor, tile: Tensor) -> Tensor:
+    """Whether each of ``places`` (n,) is one of the columns of ``tile`` (n, v)."""
+    return (places >= 0) & (places < tile.shape[1])
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -51,6 +51,11 @@ def response_logprobs(
     return _spread(logprobs, mask), spread, mask
 
 
+def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
+    """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
+    return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
+
+
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
     """Cut ``rows`` into the micro-batches that response_logprobs computes at least cost.
 

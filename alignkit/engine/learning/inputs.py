@@ -47,8 +47,3 @@ def _all_or_none(values: Sequence[Tensor | None], like: Tensor, name: str) -> Te
     if len(given) < len(values):
         raise ValueError(f"{name}: {len(given)} of {len(values)} rows have them; all or none must")
     return pad_values(given, like)
-
-
-def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
-    """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
-    return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alignkit.engine.forward.logprobs import cut, response_logprobs
+from alignkit.engine.forward.logprobs import by_row, cut, response_logprobs
 from alignkit.engine.forward.shortage import explained
-from alignkit.engine.learning.inputs import by_row, loss_inputs
+from alignkit.engine.learning.inputs import loss_inputs
 from alignkit.engine.learning.signal import Signal
 from alignkit.engine.learning.tally import Tally
 from alignkit.engine.observing.metering import note_rows
