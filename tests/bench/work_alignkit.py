@@ -12,9 +12,9 @@ from worker import Rounds, read_job
 from alignkit.protocols import Example, Reward, Sampling, per_response
 from alignkit.run import Run
 from alignkit_advantages import GroupStd
-from alignkit_algorithms.dpo_table import Dpo
-from alignkit_algorithms.grpo_table import Grpo
-from alignkit_algorithms.sft_table import Sft
+from alignkit_algorithms.dpo import Dpo
+from alignkit_algorithms.grpo import Grpo
+from alignkit_algorithms.sft import Sft
 from alignkit_hf import HfPolicy
 from alignkit_hf.rollout import HfBackend
 from alignkit_losses import GrpoClip

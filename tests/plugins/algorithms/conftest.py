@@ -88,23 +88,14 @@ class Toys:
 
         return {c.name: c.params for c in normalizers.normalizer()}[name](**keys).build()
 
-    def assemble(self, algorithm, keys, **given):
-        """Put an algorithm together: what all have in common goes into its ``Parts``."""
-        from dataclasses import fields
-
-        from alignkit.engine.training.loop import Parts
-
-        own = {f.name for f in fields(algorithm)}
-        shared = {f.name for f in fields(Parts)}
-        common = {k: v for k, v in given.items() if k in shared}
-        parts = Parts(seed=keys.seed, token_budget=keys.token_budget, **common)
-        given = {k: v for k, v in given.items() if k in own}
-        return algorithm(keys=keys, parts=parts, **given)
+    def assemble(self, keys, **given):
+        """Build an algorithm of these keys; two tables go by the name they have in the engine."""
+        names = {"backend": "rollout", "plan": "eval"}
+        return keys.build(**{names.get(k, k): v for k, v in given.items()})
 
     def grpo(self, keys, **parts):
         """Put a small GRPO run together; ``parts`` stand in for some of its parts."""
-        from alignkit_algorithms.grpo import GrpoRun
-        from alignkit_algorithms.grpo_table import Grpo
+        from alignkit_algorithms.grpo import Grpo
 
         given = {
             "policy": self.policy(),
@@ -117,7 +108,7 @@ class Toys:
             "backend": self.backend(),
             "optimizer": self.adamw(),
         }
-        return self.assemble(GrpoRun, Grpo(**keys), **{**given, **parts})
+        return self.assemble(Grpo(**keys), **{**given, **parts})
 
     def carry_out(self, algorithm, folder):
         """Run an algorithm as the kernel does; return the rows of its metrics."""

@@ -9,8 +9,7 @@ from alignkit.engine.learning.learner import Learner
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example
-from alignkit_algorithms.dpo import DpoRun, Pair, preference_metrics
-from alignkit_algorithms.dpo_table import Dpo
+from alignkit_algorithms.dpo import Dpo, preference_metrics
 
 
 def preferences(count, first=0):
@@ -31,7 +30,7 @@ def dpo(toys):
             "prompt": toys.Template(),
             "optimizer": toys.adamw(3e-3),
         }
-        return toys.assemble(DpoRun, **{**given, **parts})
+        return toys.assemble(**{**given, **parts})
 
     return make
 

@@ -5,10 +5,8 @@ import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.protocols import Completion, Example, Reward, Sampling
-from alignkit_algorithms.expert_iteration import ExpertIterationRun
-from alignkit_algorithms.expert_iteration_table import ExpertIteration
-from alignkit_algorithms.sft import SftRun
-from alignkit_algorithms.sft_table import Sft
+from alignkit_algorithms.expert_iteration import ExpertIteration
+from alignkit_algorithms.sft import Sft
 
 SMALL = {"n_steps": 2, "rollout_batch_size": 16, "group_size": 4, "train_batch_size": 8}
 
@@ -26,7 +24,7 @@ def expert(toys):
             "backend": toys.backend(),
             "optimizer": toys.adamw(1e-2),
         }
-        return toys.assemble(ExpertIterationRun, **{**given, **parts})
+        return toys.assemble(**{**given, **parts})
 
     return make
 
@@ -85,7 +83,6 @@ def test_a_step_is_the_fine_tuning_step_on_the_same_rows(expert, toys, tmp_path)
     tuned = toys.policy()
     tuned.model.double()
     sft = toys.assemble(
-        SftRun,
         keys=Sft(train_batch_size=16),
         policy=tuned,
         data=data,

@@ -3,7 +3,7 @@
 from alignkit.component import field_docs, slots_of
 from alignkit.engine.learning.reference_table import ReferenceTable
 from alignkit.kinds import KINDS
-from alignkit_algorithms.grpo_table import Grpo
+from alignkit_algorithms.grpo import Grpo
 
 
 def test_batch_sizes_that_do_not_divide_are_named_with_a_remedy():

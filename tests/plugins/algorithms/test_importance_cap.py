@@ -3,7 +3,7 @@
 import pytest
 
 from alignkit.engine.sampling.rollout_table import SamplingParams
-from alignkit_algorithms.grpo_table import Grpo
+from alignkit_algorithms.grpo import Grpo
 
 
 @pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 50}, {"min_p": 0.1}], ids=str)

@@ -1,6 +1,5 @@
 """pipeline_depth = 1: the same numbers as its schedule carried out one thing after the other."""
 
-import contextlib
 import json
 import threading
 from dataclasses import replace
@@ -8,15 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling import ahead
+from alignkit.engine.training.rows import Rows
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import Start
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
-from alignkit_algorithms.grpo_table import Grpo
-from alignkit_algorithms.grpo_updates import Updates
+from alignkit_algorithms.grpo import Grpo
 from alignkit_hf import HfRollout
 
 KEYS = {
@@ -38,11 +38,9 @@ def grpo(toys):
     return make
 
 
-@contextlib.contextmanager
-def at_once(self, step, clock):
-    """Stands in for ``Ahead.sampling``: sample first, update then."""
-    self._next = self._sample(step, clock, ahead.as_of_now(self._policy))
-    yield
+def at_once(self, sample, step):
+    """Stands in for ``Ahead.begin``: sample first, update then."""
+    self._next = sample(step, Clock(), ahead.as_of_now(self._policy))
 
 
 def test_equal_to_the_schedule_in_sequence(grpo, toys, tmp_path, monkeypatch):
@@ -55,7 +53,7 @@ def test_equal_to_the_schedule_in_sequence(grpo, toys, tmp_path, monkeypatch):
     assert toys.timeless(toys.carry_out(turns, tmp_path / "turns"))[0] != rows[-1]
     assert not torch.equal(toys.weights(turns.parts.policy), weights)
 
-    monkeypatch.setattr(ahead.Ahead, "sampling", at_once)
+    monkeypatch.setattr(ahead.Ahead, "begin", at_once)
     sequence = grpo()
     assert toys.timeless(toys.carry_out(sequence, tmp_path / "sequence")) == rows
     assert torch.equal(toys.weights(sequence.parts.policy), weights)
@@ -74,17 +72,17 @@ def test_which_weights_sample_which_batch(grpo, toys, tmp_path):
         return rollout(prompts, sampling)
 
     subject.parts.backend.stream = stream
-    batches_of = Updates.batches
+    batches_of = Rows.batches
 
-    def batches(self, rows, step):
-        yield from batches_of(self, rows, step)
+    def batches(self, *args, **keys):
+        yield from batches_of(self, *args, **keys)
         learn.set()  # step 1 has learned before batch 2 is sampled: by old weights all the same
 
-    Updates.batches = batches
+    Rows.batches = batches
     try:
         rows = toys.carry_out(subject, tmp_path)
     finally:
-        Updates.batches = batches_of
+        Rows.batches = batches_of
     # Two updates a step. Batches 1 and 2 by the starting weights, then one step behind each:
     # in turns it would be 0, 2, 4, 6.
     assert seen == [(1, 0), (2, 0), (3, 2), (4, 4)]
@@ -163,3 +161,32 @@ def test_a_backend_that_cannot_is_refused(grpo, toys, tmp_path):
 def test_facts_say_how_far_off_policy_it_is():
     facts = Grpo(**KEYS).facts({})
     assert facts["off-policy"].startswith("yes: the last update of a rollout batch is 3 behind")
+
+
+def test_resumed_between_a_batch_and_the_one_sampled_beside_it(grpo, toys, tmp_path, monkeypatch):
+    whole = grpo()
+    want = toys.timeless(toys.carry_out(whole, tmp_path / "whole"))
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    run, begin = Run(folder, {}), ahead.Ahead.begin
+
+    def ended(self, sample, step):
+        if step == 3:
+            run.signals._deferring = 0
+            run.signals.interrupt("a test")
+        begin(self, sample, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ahead.Ahead, "begin", ended)
+        with pytest.raises(Interrupted):
+            grpo().run(run)
+    run.close("failed")
+    start = Start(*Store(folder / "checkpoints").newest(print))
+    assert (start.mark.step, start.mark.part) == (1, 1)
+    past.rewind(folder, start)
+    run, subject = Run(folder, {}, start), grpo()
+    run.printer = lambda _: None
+    subject.run(run)
+    run.close("done")
+    assert toys.timeless(past_rows(folder)) == want
+    assert torch.equal(toys.weights(subject.parts.policy), toys.weights(whole.parts.policy))

@@ -14,10 +14,8 @@ from alignkit.lifecycle.past import BEGINNING, Start, rewind
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.protocols import Example
 from alignkit.run import Run
-from alignkit_algorithms.dpo import DpoRun
-from alignkit_algorithms.dpo_table import Dpo
-from alignkit_algorithms.sft import SftRun
-from alignkit_algorithms.sft_table import Sft
+from alignkit_algorithms.dpo import Dpo
+from alignkit_algorithms.sft import Sft
 
 PARTLY = {"n_steps": 3, "rollout_batch_size": 8, "group_size": 4, "train_batch_size": 4}
 
@@ -35,7 +33,7 @@ def dpo(toys):
         given = {"policy": toys.policy(), "data": pairs, "prompt": toys.Template()}
         given |= {"optimizer": toys.adamw(), "validation": pairs[:2]}
         keys = Dpo(train_batch_size=4, n_steps=3, validate_every=1)
-        return toys.assemble(DpoRun, keys=keys, **{**given, **parts})
+        return toys.assemble(keys=keys, **{**given, **parts})
 
     return make
 
@@ -46,7 +44,7 @@ def sft(toys):
         data = [Example(f"{i}", f"q{i}", f"a{i}#") for i in range(8)]
         given = {"policy": toys.policy(), "data": data, "prompt": toys.Template()}
         given |= {"normalizer": toys.normalizer("token_mean"), "optimizer": toys.adamw()}
-        return toys.assemble(SftRun, keys=Sft(train_batch_size=2), **{**given, **parts})
+        return toys.assemble(keys=Sft(train_batch_size=2), **{**given, **parts})
 
     return make
 
@@ -95,7 +93,7 @@ def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
     ended(grpo(), tmp_path / "cut", before=7)  # of 3 steps of 4 updates: the third of step 2
     resumed = grpo(backend=watched)
     start, _, got = go_on(resumed, tmp_path / "cut")
-    assert (start.mark.step, start.mark.part) == (1, 3)  # the batch and two updates
+    assert (start.mark.step, start.mark.part) == (1, 4)  # batch, its log πref, and two updates
     assert toys.timeless(got) == toys.timeless(rows)
     assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
     sampled = [version for what, version in watched.calls if what == "generate"]

@@ -9,8 +9,7 @@ from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learning.supervised import eos_id, epoch_batches, steps_in, supervised_row
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
-from alignkit_algorithms.sft import SftRun
-from alignkit_algorithms.sft_table import Sft
+from alignkit_algorithms.sft import Sft
 
 
 def rows_of(*responses, gold="7"):
@@ -37,7 +36,7 @@ def sft(toys):
             "normalizer": toys.normalizer("token_mean"),
             "optimizer": toys.adamw(1e-2),
         }
-        return toys.assemble(SftRun, **{**given, **parts})
+        return toys.assemble(**{**given, **parts})
 
     return make
 
