@@ -18,13 +18,13 @@ Work is counted in floating-point operations: 2 N to compute a token forwards, 4
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.cpus import usable_cpus
 from alignkit.model_shape import ModelShape, parameters_by_name, shape_at
 from alignkit.report.runs import RunData
 from alignkit.report.tables import duration
@@ -155,8 +155,8 @@ def _time(plan: Plan, count: int, like: RunData | None) -> str:
         return f"{duration(amount / speed)} {where}, without evaluations"
     if plan["policy"].get("device", "auto").startswith("cuda") or not _samples_here(plan):
         return f"{amount:.2g} floating-point operations at most; give a run on this GPU with --like"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    guess = duration(amount / (CORE * (cores or 1)))
+    cores = usable_cpus()
+    guess = duration(amount / (CORE * cores))
     return f"{guess} at most, a rough guess for {cores} CPU cores; --like RUN_DIR knows better"
 
 
