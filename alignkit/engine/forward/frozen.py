@@ -21,48 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class FrozenPolicy:
-    """A policy whose weights no longer change; everything but the model is the original's."""
+class PolicyView:
+    """A policy with a model and version of its own; everything else is the original's."""
 
     original: Policy
     model: nn.Module
     version: int
-    offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
-    """The weights in the CPU's memory, if that is where they wait to be used."""
-    device: torch.device | None = None
-    """Where they are used; None if they are there."""
-
-    @classmethod
-    def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
-        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
-
-        Of a policy that trains an adapter, the model without it is such a copy; it takes no
-        memory, so it is not offloaded.
-        """
-        base = getattr(policy, "base", None) if copied else policy.model
-        model = copy.deepcopy(policy.model) if base is None else base
-        frozen = cls(policy, model.requires_grad_(False).eval(), policy.version)
-        if offload and (base is None or not copied):
-            frozen.offload()
-        return frozen
-
-    def offload(self) -> None:
-        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
-        self.device = next(self.model.parameters()).device
-        self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
-        for parameter, values in self.offloaded.items():
-            parameter.data = values
-
-    @contextmanager
-    def resident(self) -> Iterator[None]:
-        """Have the weights on the device they are used on while the block runs."""
-        for parameter, values in self.offloaded.items():
-            parameter.data = values.to(self.device, non_blocking=True)
-        try:
-            yield
-        finally:
-            for parameter, values in self.offloaded.items():
-                parameter.data = values  # nothing is copied back: they do not change
 
     @property
     def name(self) -> str:
@@ -88,8 +52,59 @@ class FrozenPolicy:
         return self.original.autocast()
 
     def save(self, folder: Path) -> None:
+        """Save the original."""
+        self.original.save(folder)
+
+
+@dataclass(slots=True)
+class FrozenPolicy(PolicyView):
+    """A policy whose weights no longer change."""
+
+    offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """The weights in the CPU's memory, if that is where they wait to be used."""
+    device: torch.device | None = None
+    """Where they are used; None if they are there."""
+
+    @classmethod
+    def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
+        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
+
+        Of a policy that trains an adapter, the model without it is such a copy; it takes no
+        memory, so it is not offloaded.
+        """
+        base = getattr(policy, "base", None) if copied else policy.model
+        model = frozen_copy(policy.model) if base is None else base.requires_grad_(False).eval()
+        frozen = cls(policy, model, policy.version)
+        if offload and (base is None or not copied):
+            frozen.offload()
+        return frozen
+
+    def offload(self) -> None:
+        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
+        self.device = next(self.model.parameters()).device
+        self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
+        for parameter, values in self.offloaded.items():
+            parameter.data = values
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """Have the weights on the device they are used on while the block runs."""
+        for parameter, values in self.offloaded.items():
+            parameter.data = values.to(self.device, non_blocking=True)
+        try:
+            yield
+        finally:
+            for parameter, values in self.offloaded.items():
+                parameter.data = values  # nothing is copied back: they do not change
+
+    def save(self, folder: Path) -> None:
         """Refuse: what a run saves is what it trained."""
         raise NotImplementedError("a frozen reference policy is not saved")
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with weights of its own, which nothing is learned through."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
 
 
 @torch.no_grad()
