@@ -6,10 +6,10 @@ Nothing here imports torch; tensors appear in annotations only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -141,7 +141,7 @@ class Algorithm(Protocol):
 
 
 class Policy(Protocol):
-    """The model being trained, with its tokenizer."""
+    """The model being trained, with its tokenizer. Optional: :class:`Adapted`, :class:`Rated`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -203,14 +203,7 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time.
-
-    Optional extra: ``submit(responses, examples) -> handle`` starts judging and returns without
-    waiting; ``handle.result()`` waits, and returns what the call itself would have returned. With
-    it, groups are judged while others are still being generated. It is called from the thread
-    that generates, so what takes long belongs in other processes or in ``result``. A class that
-    overrides ``__call__`` alone is called, whatever ``submit`` it inherits.
-    """
+    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`."""
 
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
@@ -246,13 +239,7 @@ class Normalizer(Protocol):
 
 
 class RolloutBackend(Protocol):
-    """Samples responses from the current policy.
-
-    Optional extra: ``stream(prompts, sampling) -> Iterator[tuple[int, list[Completion]]]`` yields
-    the index of each prompt, once and in any order, with the completions that ``generate`` would
-    have returned for it, as soon as the last of them is finished. The caller judges groups between
-    two items. A class that overrides ``generate`` alone is not streamed, whatever it inherits.
-    """
+    """Samples responses from the current policy. Optional: :class:`Streams`, :class:`Holds`."""
 
     @property
     def sampling(self) -> Sampling:
@@ -307,6 +294,157 @@ class Tracker(Protocol):
         ...
 
     def close(self, status: Literal["done", "failed"], /) -> None: ...
+
+
+# ---------------------------------------------------------------- optional abilities
+#
+# A component may offer any of these besides its kind's protocol; what uses them asks with
+# `isinstance`, or with `judges` and `streams`, as a subclass may change the plain method alone.
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Changes from step to step, so a checkpoint holds its state (any component)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what resuming needs: numbers, texts, tensors, in lists, tuples and dicts."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Go on from what :meth:`state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """Holds processes or files until it is closed (a reward)."""
+
+    def close(self) -> None:
+        """Release them; calling it twice is fine."""
+        ...
+
+
+class Pending(Protocol):
+    """Verdicts that are on their way."""
+
+    def result(self) -> Sequence[Reward]:
+        """Wait for them; return what calling the reward itself would have returned."""
+        ...
+
+
+class Verdict(Protocol):
+    """What was decided about one response."""
+
+    @property
+    def why(self) -> str:
+        """The reason in a few words, "" where there is none to give."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A :class:`Pending` that also gives its reasons."""
+
+    def judged(self) -> Sequence[Verdict]:
+        """Wait for the verdicts; return one per response, in order."""
+        ...
+
+
+class Judges(RewardFn, Protocol):
+    """A reward that judges beside other work, so that groups are judged during generation."""
+
+    def submit(self, responses: Sequence[str], examples: Sequence[Example], /) -> Pending:
+        """Start judging and return without waiting.
+
+        It is called from the thread that generates: what takes long belongs in other processes
+        or in ``result``.
+        """
+        ...
+
+
+class Streams(RolloutBackend, Protocol):
+    """A rollout backend that hands over each prompt's completions as soon as they are finished."""
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield each prompt's index, once and in any order, with what ``generate`` returns for it.
+
+        The caller judges groups between two items.
+        """
+        ...
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A rollout backend that can sample from weights of its own while the policy learns."""
+
+    def hold(self) -> None:
+        """From now on sample from a copy of the weights, those of the last ``sync``."""
+        ...
+
+
+@runtime_checkable
+class Prefetches(Protocol):
+    """Parameters of a rollout backend that say, before it is built, whether it :class:`Holds`."""
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether the backend they build can sample while the policy learns."""
+        ...
+
+
+@runtime_checkable
+class Adapted(Protocol):
+    """A policy that may train an adapter beside weights that stay as they are."""
+
+    @property
+    def adapter(self) -> object | None:
+        """The adapter; None where all weights are trained."""
+        ...
+
+    @property
+    def base(self) -> nn.Module | None:
+        """The model without its adapter, on the same weights; None where there is no adapter."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every weight by its checkpoint name, with the adapter merged in."""
+        ...
+
+
+@runtime_checkable
+class Rated(Protocol):
+    """A policy that knows the peak of its hardware, for the share that a step makes of it."""
+
+    @property
+    def peak_tflops(self) -> float | None:
+        """10¹² floating-point operations a second in its compute type; None = not said."""
+        ...
+
+
+def judges(reward: object) -> TypeGuard[Judges]:
+    """Whether ``submit`` may stand in for the call of ``reward``."""
+    return _stands_in(reward, "submit", "__call__")
+
+
+def streams(backend: object) -> TypeGuard[Streams]:
+    """Whether ``stream`` may stand in for ``generate`` of ``backend``."""
+    return _stands_in(backend, "stream", "generate")
+
+
+def _stands_in(component: object, offered: str, plain: str) -> bool:
+    """Whether no class below the one that offers a method overrides the plain one alone.
+
+    A subclass or a delegating wrapper that changes the plain method must have it called, whatever
+    it inherits beside that.
+    """
+    for kind in type(component).__mro__:
+        if offered in vars(kind):
+            return True
+        if plain in vars(kind):
+            return False
+    return False
 
 
 # ---------------------------------------------------------------- helpers

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from alignkit.component import FromRecipe, Params, Slot, slots_of
+from alignkit.component import FromRecipe, Params, Slot, make, slots_of
 from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
 from alignkit.kinds import KINDS
 from alignkit.plugins import Plugin, Registry
@@ -37,7 +37,7 @@ class Node:
         """Build what the slots hold, in the order of the signature, then this component."""
         slots = {name: _build(child) for name, child in self.children.items()}
         try:
-            return self.params.build(**slots)
+            return make(self.params, **slots)
         except ImportError as error:
             raise AlignkitError(
                 f"{self.kind} {self.use!r} (plugin {self.plugin.name} of {self.plugin.dist}) needs "

@@ -45,6 +45,18 @@ def generators() -> dict[str, Any]:
     }
 
 
+def same_generators(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether every global generator stands where it did: nothing was drawn in between."""
+    pairs = zip(a["numpy"], b["numpy"], strict=True)
+    return (
+        a["python"] == b["python"]
+        and all(np.array_equal(x, y) for x, y in pairs)
+        and torch.equal(a["torch"], b["torch"])
+        and len(a["cuda"]) == len(b["cuda"])
+        and all(torch.equal(x, y) for x, y in zip(a["cuda"], b["cuda"], strict=True))
+    )
+
+
 def set_generators(state: Mapping[str, Any]) -> None:
     """Put every global generator where :func:`generators` found it."""
     random.setstate(state["python"])

@@ -31,6 +31,10 @@ class TrainRow:
     """The sampled ids as they came from the backend; may be empty."""
     advantage: float = 1.0
     """Weight of the response, the same for all its tokens. 1 for supervised rows."""
+    reward: float = 0.0
+    """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
+    weight_version: int | None = None
+    """``Policy.version`` of the weights that sampled the response; None if it was given."""
     old_logprobs: Tensor | None = None
     """(T_i,) under the policy that opened the rollout batch; None = equal to the current ones."""
     ref_logprobs: Tensor | None = None

@@ -15,7 +15,7 @@ from alignkit.grading import rows as saved
 from alignkit.grading.rows import Row
 from alignkit.grading.summary import Summary
 from alignkit.plugins import Registry
-from alignkit.protocols import Example, Reward, RewardFn
+from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn, judges
 
 BATCH = 1024
 """Responses handed to the reward at a time."""
@@ -75,8 +75,8 @@ def grade_file(
                     sink.write(json.dumps(verdict, ensure_ascii=False) + "\n")
                 first = list(islice(rows, BATCH))
     finally:
-        if close := getattr(reward, "close", None):
-            close()
+        if isinstance(reward, Closes):
+            reward.close()
     return summary
 
 
@@ -107,13 +107,13 @@ def _judge(
     responses: Sequence[str], examples: Sequence[Example], reward: RewardFn
 ) -> tuple[Sequence[Reward], Sequence[str]]:
     """Return rewards and reasons; rewards that keep no reasons give empty ones."""
-    submit = getattr(reward, "submit", None)
-    if submit is None:
+    if not judges(reward):
         return reward(responses, examples), [""] * len(responses)
-    pending = submit(responses, examples)
+    pending = reward.submit(responses, examples)
     rewards = pending.result()
-    judged = getattr(pending, "judged", None)
-    return rewards, [v.why for v in judged()] if judged else [""] * len(responses)
+    if not isinstance(pending, Explains):
+        return rewards, [""] * len(responses)
+    return rewards, [verdict.why for verdict in pending.judged()]
 
 
 def _category(reward: Reward) -> str:

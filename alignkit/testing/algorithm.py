@@ -105,7 +105,7 @@ def resumes_exactly(subject: Subject) -> None:
         assert not apart, (
             f"step {a['step']} of a resumed run differs in {apart[:5]}: "
             f"{[(a.get(n), b.get(n)) for n in apart[:2]]}; is all that changes from step to step "
-            "in state= of training.steps, and all that is drawn made by training.once?"
+            "in remember= of training(), and all that is drawn made by t.sample and t.update?"
         )
 
 

@@ -130,6 +130,38 @@ def leaves_its_inputs_alone(subject: Subject) -> None:
     assert torch.equal(first, loss(x).per_token), "two calls with the same inputs differ"
 
 
+def is_zero_without_advantage_if_it_says_so(subject: Subject) -> None:
+    """With `zero_without_advantage`, loss and gradient are exactly 0 where the advantage is."""
+    params = subject.component.params
+    if not params.zero_without_advantage:
+        return
+    generator = torch.Generator().manual_seed(0)
+    for size in (0.1, 3.0):  # nats: near the old policy, and far outside any clipping range
+        for names in ((), ("ref_logprobs",), ("rollout_logprobs",)):
+            x = _inputs(subject)
+            level = x.logprobs.detach()
+            drawn = {
+                name: (level - size * torch.rand(level.shape, generator=generator)).where(x.mask, 0)
+                for name in sorted({"logprobs", "old_logprobs", *params.needs, *names})
+            }
+            drawn["logprobs"].requires_grad_()
+            flat = replace(x, advantages=torch.zeros_like(x.advantages), **drawn)
+            per_token = subject.build()(flat).per_token.where(x.mask, 0.0)
+            assert bool((per_token == 0).all()), (
+                f"zero_without_advantage = True, but the loss of responses with advantage 0 is up "
+                f"to {per_token.detach().abs().max().item():.3g}; take the declaration out"
+            )
+            if not per_token.requires_grad:
+                continue
+            (grad,) = torch.autograd.grad(
+                per_token.sum(), flat.logprobs, allow_unused=True, materialize_grads=True
+            )
+            assert not bool(grad.any()), (
+                "zero_without_advantage = True, but responses with advantage 0 push the policy: "
+                f"their gradient is up to {grad.abs().max().item():.3g}; take the declaration out"
+            )
+
+
 def _inputs(subject: Subject, dtype: torch.dtype | None = None) -> LossInputs:
     """Return a batch with just the optional records the loss declares."""
     absent: dict[str, Any] = dict.fromkeys(OPTIONAL - subject.component.params.needs)
@@ -182,4 +214,5 @@ CHECKS: tuple[Check, ...] = (
     keeps_responses_independent,
     ignores_padding,
     leaves_its_inputs_alone,
+    is_zero_without_advantage_if_it_says_so,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignkit.engine.sampling.judging import extra
+from alignkit.protocols import streams
 from alignkit.testing.kit import Subject
 from alignkit.testing.served import is_same, prompts_of, sampling_of, serving
 
@@ -10,30 +10,28 @@ from alignkit.testing.served import is_same, prompts_of, sampling_of, serving
 def streams_what_it_generates(subject: Subject) -> None:
     """`stream`, where there is one, gives each prompt's index once, with what `generate` gives."""
     with serving(subject) as (backend, policy):
-        stream = extra(backend, "stream", beside="generate")  # nosec B610 # no SQL
-        if stream is None:
+        if not streams(backend):
             return
         prompts, sampling = prompts_of(policy), sampling_of(n=3)
         want = backend.generate(prompts, sampling)
-        found = list(stream(prompts, sampling))
+        found = list(backend.stream(prompts, sampling))
         indices = [index for index, _ in found]
         assert sorted(indices) == list(range(len(prompts))), (
             f"stream gives the indices {indices} for {len(prompts)} prompts; each belongs once"
         )
         for index, group in found:
             is_same(index, group, want[index])
-        assert list(stream([], sampling)) == [], "no prompts must stream nothing"
+        assert list(backend.stream([], sampling)) == [], "no prompts must stream nothing"
 
 
 def can_be_left_amid_a_stream(subject: Subject) -> None:
     """Who stops reading a stream half-way gets right answers from the next call all the same."""
     with serving(subject) as (backend, policy):
-        stream = extra(backend, "stream", beside="generate")  # nosec B610 # no SQL
-        if stream is None:
+        if not streams(backend):
             return
         prompts, sampling = prompts_of(policy), sampling_of(n=3)
         want = backend.generate(prompts, sampling)
-        left = iter(stream(prompts, sampling))
+        left = iter(backend.stream(prompts, sampling))
         next(left)
         del left
         for index, group in enumerate(backend.generate(prompts, sampling)):

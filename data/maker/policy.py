@@ -42,22 +42,23 @@ REPORT_EVERY = 100
 def make(folder: Path, *, held_out: Container[str], steps: int, seed: int) -> None:
     """Write a trained policy to ``folder``; it never sees a question in ``held_out``."""
     from alignkit.engine.learning.learner import Learner
+    from alignkit.engine.learning.objective import Objective
 
     _write_random(folder, seed)
     policy = HfPolicy(path=str(folder), device="cpu").build()
     adamw = AdamW(lr=3e-3, weight_decay=0.01, schedule="cosine", warmup_steps=steps // 20)
     learner = Learner(
         policy,
-        Reinforce().build(),  # with advantage 1 this is cross-entropy
-        TokenMean().build(),
         adamw.build(),
         token_budget=TOKEN_BUDGET,
         total_steps=steps,
     )
+    # With advantage 1 this is cross-entropy.
+    objective = Objective.of(Reinforce().build(), TokenMean().build())
     rows = _rows(policy.tokenizer, held_out, Random(f"{seed} rows"))
     start = time.perf_counter()
     for step in range(1, steps + 1):
-        metrics = learner.step([next(rows) for _ in range(ROWS_PER_STEP)])
+        metrics = learner.step([next(rows) for _ in range(ROWS_PER_STEP)], objective)
         if step % REPORT_EVERY == 0:
             took = time.perf_counter() - start
             print(f"step {step}/{steps}  loss {metrics['loss']:.4f}  {took:.0f} s", flush=True)

@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
-from alignkit.engine.training.loop import Parts
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from alignkit.run import Run
+from alignkit.engine.evaluation.eval_table import (
+    EvalFields,
+    EvalPlan,
+    EvalSet,
+    EvalSetTable,
+    needs_data,
+)
+from alignkit.protocols import (
+    Algorithm,
+    Dataset,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+    Tracker,
+)
 
 
-@dataclass(kw_only=True)
-class EvaluateRun:
-    """The parts of an evaluation."""
+class Evaluate(EvalFields[Algorithm]):
+    """Put problems to a policy and report how well it does; nothing is trained.
 
-    parts: Parts
+    ``[data]`` logs as ``eval/…``; each ``[sets.NAME]``, which may bring its own prompt, reward
+    and sampling, as ``eval/NAME/…``.
+    """
 
-    def run(self, run: Run) -> Mapping[str, float]:
-        """Evaluate every set once."""
-        with self.parts.open(run) as training:
-            return training.first_row()
+    n: Annotated[int, Field(ge=0)] = 0
+    """Examples of [data]: a subset fixed by ``seed``. 0 = all."""
+
+    token_budget: Annotated[int, Field(ge=1)] = 8192
+    """Padded tokens per forward pass when entropies are computed. Bounds memory only."""
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        rollout: RolloutBackend,
+        data: Dataset | None = None,
+        prompt: PromptTemplate | None = None,
+        reward: RewardFn | None = None,
+        sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
+        trackers: Sequence[Tracker] = (),
+    ) -> Algorithm:
+        from alignkit.engine.training.facade import EvaluationRun
+        from alignkit.engine.training.parts import Parts
+
+        unnamed = {} if data is None else {"": self.eval_set(data, None, None)}
+        parts = Parts(
+            policy=policy,
+            seed=self.seed,
+            token_budget=self.token_budget,
+            prompt=prompt,
+            reward=reward,
+            backend=rollout,
+            plan=EvalPlan({**unnamed, **(sets or {})}),
+            trackers=trackers,
+        )
+        return EvaluationRun(parts)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        yield from super().check(tables)
+        yield from needs_data(tables, "[data], or [sets.NAME] with a data table each")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from alignkit import Params
+from alignkit.protocols import Prefetches
 
 Eos = Literal["auto", "always", "never"]
 
@@ -23,6 +24,12 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
         f"{key} = {size}{what} must divide rollout_batch_size = {whole}; for instance "
         f"{key} = {below}, or rollout_batch_size = {above}",
     )
+
+
+def samples_ahead(tables: Mapping[str, Any]) -> bool:
+    """Whether the rollout backend can sample while the policy learns."""
+    rollout = tables.get("rollout")
+    return isinstance(rollout, Prefetches) and rollout.samples_ahead
 
 
 def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

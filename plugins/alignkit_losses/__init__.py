@@ -19,6 +19,7 @@ class GrpoClip(Params[LossType]):
     bound can bind. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.ops import grpo_clip, require
@@ -34,6 +35,7 @@ class NoClip(Params[LossType]):
     """Importance ratio times the advantage, never clipped (GRPO's eq. 3 without the minimum)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.ops import no_clip, require
@@ -55,6 +57,7 @@ class Gspo(Params[LossType]):
     bound can bind. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.gspo import gspo
@@ -69,6 +72,8 @@ class Gspo(Params[LossType]):
 
 class Reinforce(Params[LossType]):
     """Advantage times log-probability, on-policy (REINFORCE; Williams 1992)."""
+
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.ops import reinforce
@@ -93,6 +98,7 @@ class DapoClip(Params[LossType]):
     """The ratio earns nothing above 1 + eps_high. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.dapo_clip import dapo_clip
@@ -117,6 +123,7 @@ class DualClip(Params[LossType]):
     Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.dual_clip import dual_clip
@@ -142,6 +149,7 @@ class CispoClip(Params[LossType]):
     """The weight is at most 1 + eps_high. Dimensionless."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.cispo_clip import cispo_clip

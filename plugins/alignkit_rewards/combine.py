@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignkit import AlignkitError
-from alignkit.protocols import Example, Reward, RewardFn
+from alignkit.protocols import Closes, Example, Reward, RewardFn
 
 SHARED = frozenset({"format", "answer", "timed_out", "unparsed"})
 """Parts that keep their bare name in the sum, so that their curves stay comparable."""
@@ -31,8 +31,8 @@ class WeightedSum:
     def close(self) -> None:
         """Close the terms that can be closed."""
         for term in self._terms.values():
-            if close := getattr(term, "close", None):
-                close()
+            if isinstance(term, Closes):
+                term.close()
 
     def add(self, columns: Mapping[str, Sequence[Reward]]) -> list[Reward]:
         """Add up the terms' rewards, row by row."""

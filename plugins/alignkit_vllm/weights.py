@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from alignkit.errors import AlignkitError
+from alignkit.protocols import Adapted
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -35,8 +36,8 @@ def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Ten
     take too). Sharded weights are gathered one at a time, so all ranks have to iterate.
     """
     sent: set[tuple[int, torch.Size]] = set()
-    merged = getattr(policy, "weights", None)  # of a policy with an adapter
-    for name, value in merged() if merged else policy.model.state_dict().items():
+    merged = policy.weights() if isinstance(policy, Adapted) else None
+    for name, value in merged or policy.model.state_dict().items():
         full = value.full_tensor() if hasattr(value, "full_tensor") else value
         place = (full.data_ptr(), full.shape)
         if full is value and full.numel():

@@ -35,8 +35,10 @@ import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
+from alignkit.component import make
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
 from alignkit.engine.observing.metering import Meter, peak_flops, tabled
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Sampling
@@ -129,11 +131,12 @@ def make_policy(size: Size, device: str, peak_tflops: float | None) -> SimpleNam
     )
 
 
+OBJECTIVE = Objective.of(make(GrpoClip()), MaskedMean().build())
+
+
 def make_learner(policy, size: Size) -> Learner:
     return Learner(
         policy,
-        GrpoClip().build(),
-        MaskedMean().build(),
         AdamW(lr=1e-6).build(),
         token_budget=size.budget,
         total_steps=10_000,
@@ -195,7 +198,7 @@ class Bench:
         count = max(1, 8 * size.budget // (size.prompt + size.response))
         rows = made_rows(size, count, self.draw)
         with Meter().counting() as meter:
-            seconds, peak = self.timed(lambda: learner.step(rows))
+            seconds, peak = self.timed(lambda: learner.step(rows, OBJECTIVE))
         tokens = sum(row.length for row in rows)
         row("learner", f"{tokens / seconds:,.0f} tok/s", self.mfu(meter, seconds), peak)
 
@@ -208,7 +211,7 @@ class Bench:
             learner = make_learner(self.policy, size)
             rows = made_rows(size, size.rows, self.draw)
             with Meter().counting() as meter:
-                seconds, peak = self.timed(lambda: learner.step(rows))  # noqa: B023
+                seconds, peak = self.timed(lambda: learner.step(rows, OBJECTIVE))  # noqa: B023
             what = f"{size.rows} x {size.prompt + size.response} tokens"
             name = f"batch, {what}{', recomputed' if recompute else ''}"
             row(name, f"{seconds:.2f} s", self.mfu(meter, seconds), peak)
@@ -257,7 +260,7 @@ class Bench:
                 for prompt, group in zip(prompts, groups, strict=True)
                 for i, c in enumerate(group)
             ]
-            learner.step(rows)
+            learner.step(rows, OBJECTIVE)
             backend.sync(self.policy)
             shares["rollout"].append(middle - start)
             shares["update"].append(self.clock() - middle)

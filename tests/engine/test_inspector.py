@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
 from alignkit.engine.observing.inspector import Inspector, first_batch
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
@@ -26,6 +27,9 @@ class Sgd:
 
 def token_mean(per_token, mask, /, *, totals):
     return torch.where(mask, per_token, 0).sum() / totals.tokens
+
+
+LIKELIHOOD = Objective.of(lambda x: LossOutput(per_token=-x.logprobs), token_mean)
 
 
 @pytest.fixture
@@ -90,21 +94,22 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(
 
     loss = Loss()
     learner = Learner(
-        policy, loss, token_mean, Sgd(), token_budget=512, total_steps=9,
+        policy, Sgd(), token_budget=512, total_steps=9,
         inspector=Inspector(run, policy.tokenizer, limit=3),
     )  # fmt: skip
+    how = Objective.of(loss, token_mean)
     rows = [TrainRow(text("1+1?"), text("2"), advantage=1.0)]
     before = [p.detach().clone() for p in learner.parameters]
-    assert [learner.step(rows)["skipped_steps"] for _ in range(2)] == [1.0, 1.0]
+    assert [learner.step(rows, how)["skipped_steps"] for _ in range(2)] == [1.0, 1.0]
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters, strict=True))
     loss.on = False
-    assert learner.step(rows)["skipped_steps"] == 0.0  # the row of failures is broken
+    assert learner.step(rows, how)["skipped_steps"] == 0.0  # the row of failures is broken
     loss.on = True
     moved = [p.detach().clone() for p in learner.parameters]
     assert not all(torch.equal(a, b) for a, b in zip(before, moved, strict=True))
-    assert [learner.step(rows)["skipped_steps"] for _ in range(2)] == [1.0, 1.0]
+    assert [learner.step(rows, how)["skipped_steps"] for _ in range(2)] == [1.0, 1.0]
     with pytest.raises(AlignkitError, match="3 optimizer steps in a row had no finite loss"):
-        learner.step(rows)
+        learner.step(rows, how)
     assert all(torch.equal(a, b) for a, b in zip(moved, learner.parameters, strict=True))
     assert learner.skipped_steps == 5
     told = [line for line in run.lines if line.startswith("an optimizer step was skipped")]
@@ -117,11 +122,12 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(
 
 def test_zero_puts_up_with_any_number_of_them(policy, run, text):
     learner = Learner(
-        policy, lambda x: LossOutput(per_token=x.logprobs * math.nan), token_mean, Sgd(),
+        policy, Sgd(),
         token_budget=512, total_steps=9, inspector=Inspector(run, policy.tokenizer, limit=0),
     )  # fmt: skip
+    how = Objective.of(lambda x: LossOutput(per_token=x.logprobs * math.nan), token_mean)
     for _ in range(7):
-        learner.step([TrainRow(text("1+1?"), text("2"))])
+        learner.step([TrainRow(text("1+1?"), text("2"))], how)
     assert learner.skipped_in_a_row == 7
 
 
@@ -129,10 +135,7 @@ def test_ratio_percentiles_do_not_depend_on_the_cut(policy, text):
     rows = [TrainRow(text("a"), text("b" * n)) for n in (3, 50, 47)]
 
     def measured(budget):
-        learner = Learner(
-            policy, lambda x: LossOutput(per_token=-x.logprobs), token_mean, Sgd(),
-            token_budget=budget, total_steps=1,
-        )  # fmt: skip
+        learner = Learner(policy, Sgd(), token_budget=budget, total_steps=1)
         old = learner.logprobs(rows)
         # Of 100 tokens the ratio of one is e^3, of two e^-2, else 1: nearest rank 99 of 100 is the
         # second largest, so p99 = 1 (a maximum would be e^3), and p99 of the inverse e^2.
@@ -140,7 +143,7 @@ def test_ratio_percentiles_do_not_depend_on_the_cut(policy, text):
         old[0][0] += 2.0
         old[2][5] += 2.0
         given = [replace(r, old_logprobs=o) for r, o in zip(rows, old, strict=True)]
-        found = learner.step(given)
+        found = learner.step(given, LIKELIHOOD)
         for p in learner.parameters:  # put the step back
             p.grad = None
         return found["ratio_p99"], found["ratio_inverse_p99"]
@@ -153,8 +156,5 @@ def test_ratio_percentiles_do_not_depend_on_the_cut(policy, text):
 
 
 def test_without_old_logprobs_there_is_no_ratio(policy, text):
-    learner = Learner(
-        policy, lambda x: LossOutput(per_token=-x.logprobs), token_mean, Sgd(),
-        token_budget=512, total_steps=1,
-    )  # fmt: skip
-    assert "ratio_p99" not in learner.step([TrainRow(text("a"), text("b"))])
+    learner = Learner(policy, Sgd(), token_budget=512, total_steps=1)
+    assert "ratio_p99" not in learner.step([TrainRow(text("a"), text("b"))], LIKELIHOOD)

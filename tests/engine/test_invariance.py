@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
+from alignkit.component import make
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
 from alignkit.engine.tokens import TrainRow
 from alignkit_losses import GrpoClip, NoClip, Reinforce
 from alignkit_normalizers import MaskedMean, MaskedNormalize, TokenMean
@@ -111,13 +113,13 @@ def update(policy, start, rows, loss, normalizer, token_budget):
             parameter.copy_(value)
     learner = Learner(
         policy,
-        LOSSES[loss].build(),
-        NORMALIZERS[normalizer].build(),
         Sgd(),
         token_budget=token_budget,
         total_steps=1,
     )
-    metrics = learner.step([train_row(*row) for row in rows])
+    objective = Objective.of(make(LOSSES[loss]), NORMALIZERS[normalizer].build())
+    assert objective.surrogate.zero_without_advantage
+    metrics = learner.step([train_row(*row) for row in rows], objective)
     moved = [a - b.detach() for a, b in zip(start, policy.model.parameters(), strict=True)]
     return metrics["loss"], moved
 

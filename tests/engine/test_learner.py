@@ -7,6 +7,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective, Surrogate
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import LossOutput, StepTotals
 
@@ -38,9 +39,24 @@ def token_mean(per_token, mask, /, *, totals):
     return torch.where(mask, per_token, 0).sum() / max(totals.tokens, 1)
 
 
-def learner(policy, **changes):
-    settings = {"loss": reinforce, "normalizer": token_mean, "optimizer": Sgd()}
-    return Learner(policy, **{**settings, "token_budget": 12, "total_steps": 4, **changes})
+class Teacher(Learner):
+    """A learner of one objective."""
+
+    def __init__(self, policy, objective, optimizer, **settings):
+        super().__init__(policy, optimizer, **settings)
+        self.objective = objective
+
+    def step(self, rows):
+        return super().step(rows, self.objective)
+
+
+def learner(policy, *, loss=reinforce, normalizer=token_mean, optimizer=None, temperature=1.0,
+            zero=None, **changes):  # fmt: skip
+    """Of the losses here, ``reinforce`` is zero without advantage."""
+    surrogate = Surrogate(loss, loss is reinforce if zero is None else zero)
+    objective = Objective(surrogate, normalizer, temperature)
+    settings = {"token_budget": 12, "total_steps": 4, **changes}
+    return Teacher(policy, objective, optimizer or Sgd(), **settings)
 
 
 def weights(policy):

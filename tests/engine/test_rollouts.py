@@ -8,14 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.rollouts import (
-    PromptStream,
-    check_groups,
-    collect,
-    make_prompt,
-    serving,
-    with_stops,
-)
+from alignkit.engine.sampling.questions import PromptStream, make_prompt
+from alignkit.engine.sampling.rollouts import check_groups, collect, serving, with_stops
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Reward, Sampling
 

@@ -6,6 +6,7 @@ import torch
 from alignkit import AlignkitError
 from alignkit.engine.forward import logprobs, shortage
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
 from alignkit.engine.tokens import TrainRow
 from alignkit_hf import HfPolicy
 from alignkit_losses import Reinforce
@@ -47,13 +48,11 @@ def test_a_forward_pass_names_a_smaller_token_budget(monkeypatch, policy, packs,
 
 
 def test_a_backward_pass_does_so_too(monkeypatch, policy):
-    learner = Learner(
-        policy, Reinforce().build(), MaskedMean().build(), AdamW(lr=1e-3).build(),
-        token_budget=1000, total_steps=1,
-    )  # fmt: skip
+    learner = Learner(policy, AdamW(lr=1e-3).build(), token_budget=1000, total_steps=1)
+    objective = Objective.of(Reinforce().build(), MaskedMean().build())
     monkeypatch.setattr(torch.Tensor, "backward", fail)
     with pytest.raises(AlignkitError, match="set token_budget = 12, which changes no result"):
-        learner.step(ROWS)
+        learner.step(ROWS, objective)
 
 
 def test_one_response_too_long_has_other_remedies(monkeypatch, policy):

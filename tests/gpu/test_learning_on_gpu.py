@@ -27,6 +27,7 @@ def policy(folder, device, **how):
 def learned(policy, steps=1, **optimizer):
     """Return the metrics of each step and the change of every weight."""
     from alignkit.engine.learning.learner import Learner
+    from alignkit.engine.learning.objective import Objective
     from alignkit_losses import Reinforce
     from alignkit_normalizers import TokenMean
     from alignkit_optimizers import AdamW
@@ -34,13 +35,12 @@ def learned(policy, steps=1, **optimizer):
     before = {k: v.detach().clone().cpu().float() for k, v in policy.model.named_parameters()}
     learner = Learner(
         policy,
-        Reinforce().build(),
-        TokenMean().build(),
         AdamW(**{"lr": 1e-3, "max_grad_norm": 1e9, **optimizer}).build(),
         token_budget=256,
         total_steps=steps,
     )
-    metrics = [learner.step(ROWS) for _ in range(steps)]
+    objective = Objective.of(Reinforce().build(), TokenMean().build())
+    metrics = [learner.step(ROWS, objective) for _ in range(steps)]
     after = {k: v.detach().cpu().float() for k, v in policy.model.named_parameters()}
     return metrics, {k: after[k] - before[k] for k in before}
 

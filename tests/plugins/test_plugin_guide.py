@@ -16,7 +16,7 @@ from alignkit.toml import read
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL))
-PARAMS = {"algorithm": {"n_steps": 2, "questions": 2}}
+PARAMS = {"algorithm": {"n_steps": 2, "batch_size": 4}}
 
 
 def blocks(text, language):

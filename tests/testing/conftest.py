@@ -9,8 +9,8 @@ from alignkit.testing import checks, registry_of
 from alignkit.testing.kit import checks_of
 
 
-def _planted(factory, needs=()):
-    """Parameters whose ``build`` calls ``factory``."""
+def _planted(factory, needs=(), declared=()):
+    """Parameters whose ``build`` calls ``factory``; ``declared`` names what they say is so."""
 
     class Planted(Params[Any]):
         """Made up by a test."""
@@ -21,6 +21,8 @@ def _planted(factory, needs=()):
             return factory()
 
     Planted.needs = frozenset(needs)
+    for name in declared:
+        setattr(Planted, name, True)
     return Planted
 
 

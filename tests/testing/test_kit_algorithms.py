@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from alignkit import Params
-from alignkit.engine.training.loop import Parts
+from alignkit.engine.training.loop import opened
+from alignkit.engine.training.parts import Parts
 from alignkit.protocols import Algorithm, LossType, Tracker
 from alignkit.testing import tiny_model
 from alignkit_hf import HfPolicy
@@ -80,7 +81,7 @@ class ForgetsItsPlace(Steps):
         policy = HfPolicy(path=str(tiny_model())).build()
         parts = Parts(policy=policy, seed=0, token_budget=64, trackers=self.trackers)
         self.chance = random.Random(self.seed)
-        with parts.open(run) as training:
+        with opened(parts, run) as training:
             for _ in training.steps(3, state=self.state()):
                 training.end_step({"train/loss": self.loss(self.chance)})
             return training.finish()

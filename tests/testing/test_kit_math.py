@@ -8,13 +8,26 @@ from alignkit.protocols import LossOutput
 # ---------------------------------------------------------------- losses
 
 
-def loss(formula, needs=(), metrics=None):
+def loss(formula, needs=(), metrics=None, declared=()):
     """Return what `planted` takes for a loss of (x) -> per_token."""
 
     def build():
         return lambda x: LossOutput(per_token=formula(x), metrics=metrics(x) if metrics else {})
 
-    return build, needs
+    return build, needs, declared
+
+
+ZERO = {"zero_without_advantage"}
+PUSHES_WITHOUT_ADVANTAGE = {
+    "a value": lambda x: -x.advantages * x.logprobs + 0.1 * (x.logprobs - x.old_logprobs) ** 2,
+    "a slope whose value is 0": lambda x: (
+        -x.advantages * x.logprobs + x.logprobs - x.logprobs.detach()
+    ),
+    "a term that shows far from the old policy": lambda x: (
+        -x.advantages * x.logprobs + ((x.logprobs - x.old_logprobs).abs() > 1).to(x.logprobs.dtype)
+    ),
+    "NaN": lambda x: x.advantages * x.logprobs * (torch.nan if (x.advantages == 0).all() else -1),
+}
 
 
 def sequence_ratio(x, length):
@@ -35,6 +48,7 @@ def own_weight(x):
 GOOD_LOSS = loss(
     lambda x: sequence_ratio(x, lambda x: x.mask.sum(1, keepdim=True).clamp(min=1)),
     needs={"old_logprobs"},
+    declared=ZERO,
 )
 LOSS_BUGS = {
     "declares_what_it_reads": loss(lambda x: -(x.logprobs - x.old_logprobs).exp() * x.advantages),
@@ -54,7 +68,18 @@ LOSS_BUGS = {
         lambda x: sequence_ratio(x, lambda x: x.mask.shape[1]), {"old_logprobs"}
     ),
     "leaves_its_inputs_alone": loss(in_place),
+    "is_zero_without_advantage_if_it_says_so": loss(
+        PUSHES_WITHOUT_ADVANTAGE["a value"], {"old_logprobs"}, declared=ZERO
+    ),
 }
+
+
+@pytest.mark.parametrize("formula", PUSHES_WITHOUT_ADVANTAGE.values(), ids=PUSHES_WITHOUT_ADVANTAGE)
+def test_a_loss_that_pushes_without_advantage_may_not_say_otherwise(planted, failing, formula):
+    check = "is_zero_without_advantage_if_it_says_so"
+    assert check in failing("loss_type", planted(*loss(formula, {"old_logprobs"}, declared=ZERO)))
+    silent = planted(*loss(formula, {"old_logprobs"}))
+    assert check not in failing("loss_type", silent, only=check)
 
 
 def test_a_sound_loss_passes(planted, failing):

@@ -17,15 +17,8 @@ from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
 from alignkit.engine.forward.logprobs import response_logprobs
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.rollouts import (
-    Prompt,
-    Trajectory,
-    check_groups,
-    collect,
-    fits,
-    make_prompt,
-    with_stops,
-)
+from alignkit.engine.sampling.questions import Prompt, fits, make_prompt
+from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, micro_batches
 from alignkit.errors import AlignkitError

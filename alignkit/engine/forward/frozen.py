@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from alignkit.engine.forward.logprobs import by_row, cut, response_logprobs
 from alignkit.engine.tokens import TrainRow
-from alignkit.protocols import Policy
+from alignkit.protocols import Adapted, Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ class FrozenPolicy(PolicyView):
         Of a policy that trains an adapter, the model without it is such a copy; it takes no
         memory, so it is not offloaded.
         """
-        base = getattr(policy, "base", None) if copied else policy.model
+        base = _adapterless(policy) if copied else policy.model
         model = frozen_copy(policy.model) if base is None else base.requires_grad_(False).eval()
         frozen = cls(policy, model, policy.version)
         if offload and (base is None or not copied):
@@ -128,6 +128,10 @@ def detached_logprobs(
         for j, values in zip(batch, by_row(logprobs, mask), strict=True):
             found[at[j]] = values
     return found
+
+
+def _adapterless(policy: Policy) -> nn.Module | None:
+    return policy.base if isinstance(policy, Adapted) else None
 
 
 def _on_host(parameter: Tensor) -> Tensor:

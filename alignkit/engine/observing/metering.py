@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from alignkit.engine.tokens import TrainRow
 from alignkit.model_shape import ModelShape
+from alignkit.protocols import Rated
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -207,7 +208,7 @@ def throughput(meter: Meter, seconds: float, policy: Policy) -> dict[str, float]
 
 def peak_flops(policy: Policy, device: torch.device) -> float | None:
     """Return the FLOP/s that count as all the device can do: the policy's word, or the table's."""
-    said = getattr(policy, "peak_tflops", None)
+    said = policy.peak_tflops if isinstance(policy, Rated) else None
     if said is None and device.type == "cuda":
         said = tabled(torch.cuda.get_device_name(device))
     return None if said is None else float(said) * 1e12

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.rollouts import (
-    PromptStream,
-    Trajectory,
-    check_groups,
-    collect,
-    with_stops,
-)
+from alignkit.engine.sampling.prefetch import Prefetcher
+from alignkit.engine.sampling.questions import PromptStream
+from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Dataset, Policy, PromptTemplate, RewardFn, RolloutBackend
 
+Keep = Callable[[list[Trajectory]], Sequence[Trajectory]]
+"""Chooses the responses that count towards the size of a batch."""
+
 
 class Parts(Protocol):
-    """What of a training's parts sampling needs; see ``alignkit.engine.training.loop``."""
+    """The parts of a training that sampling uses; see ``alignkit.engine.training.loop``."""
 
     policy: Policy
     seed: int
@@ -39,12 +39,9 @@ class Sampler:
         self._sampling = replace(
             with_stops(parts.backend.sampling, parts.prompt), n=group_size, seed=parts.seed
         )
+        self._prefetcher: Prefetcher | None = None
+        self._restored: dict[str, Any] | None = None
         self.group_size = group_size
-
-    @property
-    def backend(self) -> RolloutBackend:
-        """What samples."""
-        return self._backend
 
     @property
     def temperature(self) -> float:
@@ -62,29 +59,91 @@ class Sampler:
         *,
         step: int,
         clock: Clock,
-        first_group: int = 0,
         policy: Policy | None = None,
+        keep: Keep | None = None,
+        refills: int = 0,
     ) -> list[Trajectory]:
-        """Return ``responses`` judged responses, in whole groups numbered from ``first_group``.
+        """Return ``responses`` judged responses, in whole groups, to the next questions.
 
-        They must be sampled by the version of ``policy``, the trained one unless given.
+        As long as ``keep`` leaves fewer than ``responses``, more are sampled, in at most
+        ``refills`` rounds. All must be sampled by the version of ``policy``, the trained one
+        unless given.
         """
-        drawn = collect(
-            self._questions.take(responses // self.group_size),
-            policy=policy or self._policy,
-            backend=self._backend,
-            reward=self._reward,
-            sampling=replace(self._sampling, step=step),
-            clock=clock,
-            first_group=first_group,
-        )
+        drawn: list[Trajectory] = []
+        for _ in range(1 + refills):
+            lacking = responses - len(keep(drawn) if keep else drawn)
+            if lacking <= 0:
+                break
+            drawn += collect(
+                self._questions.take(lacking // self.group_size),
+                policy=policy or self._policy,
+                backend=self._backend,
+                reward=self._reward,
+                sampling=replace(self._sampling, step=step),
+                clock=clock,
+                first_group=len(drawn) // self.group_size,
+            )
         check_groups(drawn, self.group_size)
         return drawn
 
+    @property
+    def prefetcher(self) -> Prefetcher:
+        """Keeps one batch ahead; AlignkitError if the backend cannot sample while others learn."""
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._policy, self._backend)
+            if self._restored:
+                self._prefetcher.load_state_dict(self._restored)
+        return self._prefetcher
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the data."""
-        return self._questions.state_dict()
+        """Return the place in the data, and the batch that is sampled already, if any."""
+        ahead = self._prefetcher.state_dict() if self._prefetcher else self._restored
+        return {"questions": self._questions.state_dict(), "prefetched": ahead}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
-        self._questions.load_state_dict(state)
+        self._questions.load_state_dict(state["questions"])
+        self._restored = state["prefetched"]
+        if self._prefetcher and self._restored:
+            self._prefetcher.load_state_dict(self._restored)
+
+
+@dataclass
+class Samplers:
+    """The samplers of a training, in the order in which its loop first asks for them."""
+
+    parts: Parts
+    found: list[tuple[Dataset, Sampler]] = field(default_factory=list)
+    _restored: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, data: Dataset, group_size: int) -> Sampler:
+        """Return the sampler of these data and this group size, a new one the first time."""
+        for known, sampler in self.found:
+            if known is data and sampler.group_size == group_size:
+                return sampler
+        made = Sampler(self.parts, data, group_size=group_size)
+        if len(self.found) < len(self._restored):
+            made.load_state_dict(self._restored[len(self.found)])
+        self.found.append((data, made))
+        return made
+
+    @property
+    def temperature(self) -> float:
+        """What responses are sampled at; 1 where none are."""
+        return self.found[0][1].temperature if self.found else 1.0
+
+    @property
+    def skipped(self) -> int:
+        """Prompts passed over so far because they leave the policy no room to answer."""
+        return sum(sampler.skipped for _, sampler in self.found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each sampler, those not asked for since a resume included."""
+        made = [sampler.state_dict() for _, sampler in self.found]
+        return {"samplers": made + self._restored[len(made) :]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._restored = state["samplers"]
+        for (_, sampler), restored in zip(self.found, self._restored, strict=False):
+            sampler.load_state_dict(restored)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from alignkit.component import make
 from alignkit.protocols import Example, Reward
 from alignkit.run import Run
 from alignkit.testing.algorithm import is_measured
@@ -81,7 +82,7 @@ class Toys:
     def loss(self, name="grpo_clip"):
         import alignkit_losses as losses
 
-        return {c.name: c.params for c in losses.loss_type()}[name]().build()
+        return make({c.name: c.params for c in losses.loss_type()}[name]())
 
     def normalizer(self, name="masked_mean", **keys):
         import alignkit_normalizers as normalizers
@@ -189,9 +190,9 @@ def steps(monkeypatch):
     seen = []
     step = Learner.step
 
-    def recording(self, rows, **how):
+    def recording(self, rows, *args, **how):
         seen.append(list(rows))
-        return step(self, rows, **how)
+        return step(self, rows, *args, **how)
 
     monkeypatch.setattr(Learner, "step", recording)
     return seen

@@ -6,10 +6,19 @@ import pytest
 import torch
 
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
+from alignkit.engine.learning.rows import Rows
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example
-from alignkit_algorithms.dpo import Dpo, preference_metrics
+from alignkit_algorithms.dpo import (
+    Dpo,
+    margins,
+    pair_advantages,
+    pair_mean,
+    preference_metrics,
+    weighted_likelihood,
+)
 
 
 def preferences(count, first=0):
@@ -42,24 +51,28 @@ def whole(model, row):
     return sum(log_p[first + i, token] for i, token in enumerate(row.response_ids))
 
 
-def test_a_step_is_the_gradient_of_the_published_loss(dpo, toys):
+def test_a_step_is_the_gradient_of_the_published_loss(toys):
     """The two-pass step against autograd through -log σ(β (Δchosen - Δrejected)), float64."""
-    subject = dpo({"beta": 0.7, "token_budget": 1}, optimizer=toys.Sgd(1.0))
-    policy, other = subject.parts.policy, toys.policy()
+    policy, other = toys.policy(), toys.policy()
     policy.model.double()
     other.model.double()
-    pairs = [
-        Pair(TrainRow((3, 4), (5, 6, 7)), TrainRow((3, 4), (8,)), reference=1.5),
-        Pair(TrainRow((9,), (10, 11)), TrainRow((9,), (12, 13, 14, 15)), reference=-2.0),
-        Pair(TrainRow((9, 2), (10,)), TrainRow((9, 2), (13,)), reference=0.0),
-    ]
+    rows = [
+        TrainRow((3, 4), (5, 6, 7)), TrainRow((3, 4), (8,)),
+        TrainRow((9,), (10, 11)), TrainRow((9,), (12, 13, 14, 15)),
+        TrainRow((9, 2), (10,)), TrainRow((9, 2), (13,)),
+    ]  # fmt: skip
+    ref = [1.0, -0.5, -3.0, -1.0, 4.0, 4.0]  # chosen, rejected and so on: gaps 1.5, -2, 0
     before = toys.weights(policy)
-    metrics = subject.update(subject._learner(1), pairs)
+    learner = Learner(policy, toys.Sgd(1.0), token_budget=1, total_steps=1)
+    m = margins([float(whole(policy.model, row).detach()) for row in rows], ref, beta=0.7)
+    batch = Rows(rows=rows).weighted(pair_advantages(m, beta=0.7)).whole
+    learner.step(batch.rows, Objective.of(weighted_likelihood, pair_mean))
+    metrics = preference_metrics(m)
 
     losses = []
-    for pair in pairs:
-        gap = whole(other.model, pair.chosen) - whole(other.model, pair.rejected)
-        losses.append(-torch.nn.functional.logsigmoid(0.7 * (gap - pair.reference)))
+    for chosen, rejected, gap in zip(rows[::2], rows[1::2], (1.5, -2.0, 0.0), strict=True):
+        found = whole(other.model, chosen) - whole(other.model, rejected)
+        losses.append(-torch.nn.functional.logsigmoid(0.7 * (found - gap)))
     loss = torch.stack(losses).mean()
     grads = torch.autograd.grad(loss, list(other.model.parameters()))
     expected = before - torch.cat([g.flatten() for g in grads])
@@ -97,13 +110,22 @@ def test_the_reference_is_the_starting_policy_unless_named(dpo, toys, tmp_path):
     assert rows[1]["train/preference_accuracy"] not in (0.5,)
 
 
-def test_reference_logprobs_are_sums_over_whole_responses(dpo, toys):
-    subject = dpo()
-    (pair,) = subject._pairs(preferences(1))
+def test_margins_are_sums_over_whole_responses(dpo, toys, tmp_path):
+    policy, other = toys.policy(), toys.policy()
     with torch.no_grad():
-        model = subject.parts.policy.model
-        expected = float(whole(model, pair.chosen) - whole(model, pair.rejected))
-    assert pair.reference == pytest.approx(expected, abs=1e-5)
+        for parameter in other.model.parameters():
+            parameter.mul_(1.5)
+    pair = Example("id", "q", "abc#", {"rejected": "b#"})
+    encode = policy.tokenizer.encode
+    rows = [TrainRow(tuple(encode("q:")), tuple(encode(text))) for text in ("abc#", "b#")]
+    with torch.no_grad():
+        ours, theirs = (
+            float(whole(p.model, rows[0]) - whole(p.model, rows[1])) for p in (policy, other)
+        )
+    subject = dpo({"beta": 0.3}, policy=policy, reference=other, data=[pair])
+    found = toys.carry_out(subject, tmp_path)[1]["train/margin"]
+    assert found == pytest.approx(0.3 * (ours - theirs), abs=1e-5)
+    assert abs(found) > 1e-3
 
 
 def test_metrics_by_hand():
@@ -118,7 +140,7 @@ def test_steps_passes_and_counts(dpo, toys, tmp_path, monkeypatch):
     sizes = []
     step = Learner.step
     monkeypatch.setattr(
-        Learner, "step", lambda self, rows: sizes.append(len(rows)) or step(self, rows)
+        Learner, "step", lambda self, rows, how: sizes.append(len(rows)) or step(self, rows, how)
     )
     long = Example("long", "q", "a" * 2000, {"rejected": "b"})
     rows = toys.carry_out(dpo({"epochs": 2}, data=[*preferences(6), long]), tmp_path)

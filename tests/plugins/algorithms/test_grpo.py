@@ -16,9 +16,9 @@ def scored(monkeypatch):
     seen = []
     logprobs = Learner.logprobs
 
-    def recording(self, rows):
+    def recording(self, rows, **how):
         seen.append(list(rows))
-        return logprobs(self, rows)
+        return logprobs(self, rows, **how)
 
     monkeypatch.setattr(Learner, "logprobs", recording)
     return seen
@@ -137,9 +137,9 @@ def test_old_logprobs_are_those_of_before_the_updates(grpo, toys, tmp_path, step
     found = []
     first_step, logprobs = Learner.first_step, Learner.logprobs
 
-    def recording(self, rows):
+    def recording(self, rows, objective):
         found.append(dict(zip(map(id, rows), logprobs(self, rows), strict=True)))
-        return first_step(self, rows)
+        return first_step(self, rows, objective)
 
     monkeypatch.setattr(Learner, "first_step", recording)
     rows = toys.carry_out(grpo(optimizer=toys.adamw(3e-2)), tmp_path)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alignkit.engine.learning.rows import Rows
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling import ahead
-from alignkit.engine.training.rows import Rows
+from alignkit.engine.sampling import prefetch
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle import past
 from alignkit.lifecycle.checkpoints import Store
@@ -39,8 +39,8 @@ def grpo(toys):
 
 
 def at_once(self, sample, step):
-    """Stands in for ``Ahead.begin``: sample first, update then."""
-    self._next = sample(step, Clock(), ahead.as_of_now(self._policy))
+    """Stands in for ``Prefetcher.begin``: sample first, update then."""
+    self._next = sample(step, Clock(), prefetch.as_of_now(self._policy))
 
 
 def test_equal_to_the_schedule_in_sequence(grpo, toys, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_equal_to_the_schedule_in_sequence(grpo, toys, tmp_path, monkeypatch):
     assert toys.timeless(toys.carry_out(turns, tmp_path / "turns"))[0] != rows[-1]
     assert not torch.equal(toys.weights(turns.parts.policy), weights)
 
-    monkeypatch.setattr(ahead.Ahead, "begin", at_once)
+    monkeypatch.setattr(prefetch.Prefetcher, "begin", at_once)
     sequence = grpo()
     assert toys.timeless(toys.carry_out(sequence, tmp_path / "sequence")) == rows
     assert torch.equal(toys.weights(sequence.parts.policy), weights)
@@ -168,7 +168,7 @@ def test_resumed_between_a_batch_and_the_one_sampled_beside_it(grpo, toys, tmp_p
     want = toys.timeless(toys.carry_out(whole, tmp_path / "whole"))
     folder = tmp_path / "cut"
     folder.mkdir()
-    run, begin = Run(folder, {}), ahead.Ahead.begin
+    run, begin = Run(folder, {}), prefetch.Prefetcher.begin
 
     def ended(self, sample, step):
         if step == 3:
@@ -177,7 +177,7 @@ def test_resumed_between_a_batch_and_the_one_sampled_beside_it(grpo, toys, tmp_p
         begin(self, sample, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ahead.Ahead, "begin", ended)
+        patch.setattr(prefetch.Prefetcher, "begin", ended)
         with pytest.raises(Interrupted):
             grpo().run(run)
     run.close("failed")

@@ -42,10 +42,11 @@ def sft(toys):
 
 
 def test_the_loss_is_the_cross_entropy_of_the_response(sft, toys, tmp_path):
-    subject = sft(rows_of("ab#", "cdef#"), optimizer=toys.Sgd(0.0))
+    data = rows_of("ab#", "cdef#")
+    subject = sft(data, optimizer=toys.Sgd(0.0))
     metrics = toys.carry_out(subject, tmp_path)[1]
     total, tokens = 0.0, 0
-    for example in subject.data:
+    for example in data:
         prompt = subject.parts.policy.tokenizer.encode(f"{example.question}:")
         response = subject.parts.policy.tokenizer.encode(example.extra["trace"])
         ids = torch.tensor([prompt + response])

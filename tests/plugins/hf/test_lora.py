@@ -11,6 +11,7 @@ from alignkit import AlignkitError
 from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
 from alignkit.engine.forward.packable import can_pack
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.objective import Objective
 from alignkit.engine.learning.supervised import nll
 from alignkit.engine.tokens import TrainRow
 from alignkit_hf import HfPolicy, HfRollout, Lora
@@ -43,10 +44,9 @@ def build(folder, dtype="float32", checkpointing=False, **lora):
 
 
 def train(policy, steps=3):
-    learner = Learner(
-        policy, nll, TokenMean().build(), AdamW(lr=0.02).build(), token_budget=64, total_steps=9
-    )
-    return [learner.step(ROWS)["loss"] for _ in range(steps)]
+    learner = Learner(policy, AdamW(lr=0.02).build(), token_budget=64, total_steps=9)
+    objective = Objective.of(nll, TokenMean().build())
+    return [learner.step(ROWS, objective)["loss"] for _ in range(steps)]
 
 
 def logits(model):

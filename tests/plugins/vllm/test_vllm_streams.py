@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from alignkit import AlignkitError
-from alignkit.engine.sampling.judging import extra
-from alignkit.protocols import Sampling
+from alignkit.protocols import Sampling, streams
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.backend import VllmBackend
@@ -244,7 +243,7 @@ def test_groups_carry_their_prompt_s_index_whatever_the_order(backend_on):
     assert {i: group[0].token_ids for i, group in found} == {0: (5, 6), 1: (), 2: (8,)}
     assert backend.generate(prompts, HOW) == [group for _, group in sorted(found)]
     assert engine.rests == 2
-    assert extra(backend, "stream", beside="generate") is not None
+    assert streams(backend)
 
 
 def test_an_engine_lost_amid_a_stream_is_asked_for_the_rest_with_the_weights(backend_on):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(slots=True)
-class Tally:
+class StepMetrics:
     """Sums over the micro-batches of one step."""
 
     tokens: int

@@ -1,0 +1,76 @@
+"""The components and keys that every training has, as its recipe gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from alignkit.engine.evaluation.eval_table import EvalPlan
+from alignkit.engine.evaluation.evaluator import Evaluator, evaluator_for
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.observing.inspector import Inspector
+from alignkit.engine.observing.watch import UNWATCHED, Watcher
+from alignkit.engine.training.checkpoint_table import CheckpointPlan
+from alignkit.errors import AlignkitError
+from alignkit.protocols import (
+    Optimizer,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+    Stateful,
+    Tracker,
+)
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """The slots and keys that training algorithms share."""
+
+    policy: Policy
+    seed: int
+    token_budget: int
+    prompt: PromptTemplate | None = None
+    reward: RewardFn | None = None
+    backend: RolloutBackend | None = None
+    optimizer: Optimizer | None = None
+    plan: EvalPlan | None = None
+    """The ``[eval]`` table."""
+    checkpoint: CheckpointPlan | None = None
+    """The ``[checkpoint]`` table; without it the run is saved by the defaults."""
+    trackers: Sequence[Tracker] = ()
+    watch: Watcher = UNWATCHED
+    """The ``[watch]`` table."""
+    evaluator: Evaluator | None = field(init=False)
+    inspector: Inspector | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.evaluator = evaluator_for(
+            self.plan,
+            policy=self.policy,
+            backend=self.backend,
+            prompt=self.prompt,
+            reward=self.reward,
+            token_budget=self.token_budget,
+        )
+
+    def learner(self, *, total_steps: int) -> Learner:
+        """Return the learner of these parts; see :class:`Learner`."""
+        if self.optimizer is None:
+            raise AlignkitError("training needs a table [optimizer]")
+        return Learner(
+            self.policy,
+            self.optimizer,
+            token_budget=self.token_budget,
+            total_steps=total_steps,
+            inspector=self.inspector,
+        )
+
+    def stateful(self) -> dict[str, Stateful]:
+        """Return those that have a state of their own to remember."""
+        return stateful(prompt=self.prompt, reward=self.reward, rollout=self.backend)
+
+
+def stateful(**parts: object) -> dict[str, Stateful]:
+    """Return those of ``parts`` that have a state of their own to remember."""
+    return {name: part for name, part in parts.items() if isinstance(part, Stateful)}

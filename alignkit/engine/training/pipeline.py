@@ -1,0 +1,47 @@
+"""A rollout batch sampled beside a step; the step is then one whole, and a signal waits for it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from alignkit.engine.learning.learner import Learner
+from alignkit.engine.sampling.prefetch import Prefetcher, Sample
+from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.training.loop import Frame
+
+
+class Pipeline:
+    """What is being sampled beside the present step, if anything is."""
+
+    def __init__(self, frame: Frame, stack: ExitStack) -> None:
+        """``stack`` ends with the training, and then abandons what is under way."""
+        self._frame, self._stack = frame, stack
+        self._running: Prefetcher | None = None
+        self._learner: Learner | None = None
+
+    def take(
+        self, prefetcher: Prefetcher, sample: Sample, learner: Learner
+    ) -> tuple[list[Trajectory], float]:
+        """Return the batch of this step and its staleness, and start sampling the next step's."""
+        frame = self._frame
+        found, stale = frame.once(lambda: prefetcher.take(sample, frame.step, frame.clock))
+        self._running, self._learner = prefetcher, learner
+        if not frame.replaying and frame.step < frame.last:
+            learner.pause = _never
+            self._stack.enter_context(frame.undivided())
+            self._stack.callback(prefetcher.abandon)
+            prefetcher.begin(sample, frame.step + 1)
+        return found, stale
+
+    def end(self) -> None:
+        """Wait for the batch that is on its way; signals are let in again."""
+        if self._running is None or self._learner is None:
+            return
+        running, self._running = self._running, None
+        self._frame.once(lambda: running.end(self._frame.clock))
+        self._stack.close()
+        self._learner.pause = self._frame.run.signals.poll
+
+
+def _never() -> None:
+    """Let no signal in."""
