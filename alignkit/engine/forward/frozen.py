@@ -6,13 +6,14 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.forward.logprobs import by_row, cut, response_logprobs
+from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Adapted, Policy
 
@@ -107,7 +108,6 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-@torch.no_grad()
 def detached_logprobs(
     policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
 ) -> list[Tensor]:
@@ -118,16 +118,9 @@ def detached_logprobs(
             return detached_logprobs(
                 there, rows, token_budget=token_budget, temperature=temperature
             )
-    found = [torch.zeros(0)] * len(rows)
-    at = [i for i, row in enumerate(rows) if row.response_ids]
-    for batch in cut(policy, [rows[i] for i in at], token_budget):
-        chosen = [rows[at[j]] for j in batch]
-        logprobs, _, mask = response_logprobs(
-            policy, chosen, temperature=temperature, with_entropy=False
-        )
-        for j, values in zip(batch, by_row(logprobs, mask), strict=True):
-            found[at[j]] = values
-    return found
+    return detached(
+        policy, rows, partial(cut, policy, token_budget=token_budget), temperature=temperature
+    )
 
 
 def _adapterless(policy: Policy) -> nn.Module | None:

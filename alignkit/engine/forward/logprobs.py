@@ -9,7 +9,7 @@ H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +54,32 @@ def response_logprobs(
 def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
     """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
     return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
+
+
+@torch.no_grad()
+def detached(
+    policy: Policy,
+    rows: Sequence[TrainRow],
+    cut: Callable[[Sequence[TrainRow]], list[list[int]]],
+    *,
+    temperature: float = 1.0,
+    entropies: bool = False,
+) -> list[Tensor]:
+    """Return the log-probs of each row's response tokens, or the entropies, (T_i,) on the CPU.
+
+    ``cut`` parts the rows that have such tokens into the batches that are computed together.
+    """
+    found = [torch.zeros(0)] * len(rows)
+    at = [i for i, row in enumerate(rows) if row.response_ids]
+    for batch in cut([rows[i] for i in at]):
+        chosen = [rows[at[j]] for j in batch]
+        logprobs, entropy, mask = response_logprobs(
+            policy, chosen, temperature=temperature, with_entropy=entropies
+        )
+        wanted = logprobs if entropy is None else entropy
+        for j, values in zip(batch, by_row(wanted, mask), strict=True):
+            found[at[j]] = values
+    return found
 
 
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
