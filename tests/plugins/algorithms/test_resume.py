@@ -1,17 +1,12 @@
 """Algorithms ended in the middle of a step, and gone on with: the same numbers, nothing twice."""
 
-import json
-
 import pytest
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.past import BEGINNING, Start, rewind
-from alignkit.lifecycle.signals import Interrupted
 from alignkit.protocols import Example
 from alignkit.run import Run
 from alignkit_algorithms.dpo import Dpo
@@ -49,42 +44,6 @@ def sft(toys):
     return make
 
 
-@pytest.fixture
-def ended(monkeypatch):
-    """End a run before its n-th optimizer step changes a weight, as a signal would."""
-
-    def run(algorithm, folder, before):
-        folder.mkdir()
-        started = Run(folder, {})
-        apply, count = Learner._apply, [0]
-
-        def counted(self, *args):
-            count[0] += 1
-            if count[0] == before:
-                started.signals.interrupt("a test")
-                started.signals.poll()
-            return apply(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Learner, "_apply", counted)
-            with pytest.raises(Interrupted):
-                algorithm.run(started)
-        started.close("failed")
-
-    return run
-
-
-def go_on(algorithm, folder):
-    found = Store(folder / "checkpoints").newest(pytest.fail)
-    start = Start(*found) if found else BEGINNING
-    rewind(folder, start)
-    run = Run(folder, {}, start)
-    result = algorithm.run(run)
-    run.close("done")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return start, result, [json.loads(line) for line in lines]
-
-
 def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
     grpo, toys, watched, ended, tmp_path
 ):
@@ -92,7 +51,7 @@ def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
     rows = toys.carry_out(whole, tmp_path / "whole")
     ended(grpo(), tmp_path / "cut", before=7)  # of 3 steps of 4 updates: the third of step 2
     resumed = grpo(backend=watched)
-    start, _, got = go_on(resumed, tmp_path / "cut")
+    start, _, got = toys.go_on(resumed, tmp_path / "cut")
     assert (start.mark.step, start.mark.part) == (1, 4)  # batch, its log πref, and two updates
     assert toys.timeless(got) == toys.timeless(rows)
     assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
@@ -108,7 +67,7 @@ def test_the_reference_of_dpo_stays_the_starting_policy(dpo, toys, ended, tmp_pa
     rows = toys.carry_out(whole, tmp_path / "whole")
     ended(dpo(), tmp_path / "cut", before=before)
     resumed = dpo()
-    start, _, got = go_on(resumed, tmp_path / "cut")
+    start, _, got = toys.go_on(resumed, tmp_path / "cut")
     assert start.mark.step == before - 1
     assert toys.timeless(got) == toys.timeless(rows)
     assert got[-1]["eval/margin"] > 0  # under a reference of the resumed weights it would be 0
@@ -121,7 +80,7 @@ def test_an_end_before_anything_is_saved_begins_anew(grpo, toys, tmp_path):
     run = Run(tmp_path / "cut", {})
     run.log(0, {"x": 1.0})
     run.close("failed")
-    start, _, got = go_on(grpo(), tmp_path / "cut")
+    start, _, got = toys.go_on(grpo(), tmp_path / "cut")
     assert start.checkpoint is None
     assert toys.timeless(got) == toys.timeless(rows)
 
@@ -131,7 +90,7 @@ def test_a_run_ended_after_its_last_step_still_returns_its_metrics(sft, toys, tm
     (final,) = Store(tmp_path / "run/checkpoints").paths()
     assert final.name == "step_000004"
     resumed = sft()
-    _, result, rows = go_on(resumed, tmp_path / "run")
+    _, result, rows = toys.go_on(resumed, tmp_path / "run")
     assert len(rows) == 5  # row 0 and the four steps, none twice
     assert result["train/loss"] == rows[-1]["train/loss"]
     assert (tmp_path / "run/final/model.safetensors").is_file()
@@ -170,7 +129,7 @@ def test_every_optimizer_goes_on_exactly(sft, toys, ended, tmp_path, implementat
     rows = toys.carry_out(whole, tmp_path / "whole")
     ended(make(), tmp_path / "cut", before=3)
     resumed = make()
-    _, _, got = go_on(resumed, tmp_path / "cut")
+    _, _, got = toys.go_on(resumed, tmp_path / "cut")
     assert toys.timeless(got) == toys.timeless(rows)
     assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
 
@@ -187,7 +146,7 @@ def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, ended, tmp_
     rows = toys.carry_out(whole, tmp_path / "whole")
     ended(make(), tmp_path / "cut", before=3)
     resumed = make()
-    start, _, got = go_on(resumed, tmp_path / "cut")
+    start, _, got = toys.go_on(resumed, tmp_path / "cut")
     assert toys.timeless(got) == toys.timeless(rows)
     assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
     adapters = sum(p.numel() for p in whole.parts.policy.model.parameters() if p.requires_grad)
@@ -216,6 +175,6 @@ def test_what_a_component_remembers_is_remembered(grpo, toys, ended, tmp_path):
     rows = toys.carry_out(grpo(advantage=Rising()), tmp_path / "whole")
     ended(grpo(advantage=Rising()), tmp_path / "cut", before=6)
     advantage = Rising()
-    _, _, got = go_on(grpo(advantage=advantage), tmp_path / "cut")
+    _, _, got = toys.go_on(grpo(advantage=advantage), tmp_path / "cut")
     assert toys.timeless(got) == toys.timeless(rows)
     assert advantage.count == 24
