@@ -49,6 +49,7 @@ def _table(params: type[Params[Any]], names: list[str], definitions: Json) -> Js
     schema.pop("required", None)
     properties = schema.setdefault("properties", {})
     for name, doc in field_docs(params).items():
+        properties[name].pop("description", None)  # last, wherever it was written
         properties[name] |= {"description": doc} if doc else {}
     for slot in slots_of(params, KINDS).values():
         properties[slot.name] = _slot(slot, definitions)

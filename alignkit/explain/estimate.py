@@ -18,16 +18,14 @@ Work is counted in floating-point operations: 2 N to compute a token forwards, 4
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.cpus import usable_cpus
+from alignkit.model_shape import ModelShape, parameters_by_name, shape_at
 from alignkit.report.runs import RunData
 from alignkit.report.tables import duration
 
@@ -41,76 +39,6 @@ PROCESS = 0.4e9
 BYTES = {"float32": 4, "bfloat16": 2}
 STATE = {"8bit": 2.0, "offload": 0.0}
 """Bytes of optimizer state per parameter on the device, where not two numbers of the weights'."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder with a gated MLP (Llama, Qwen, Mistral and their like)."""
-
-    hidden: int
-    inner: int
-    layers: int
-    kv: int
-    """Key-value heads times head size."""
-    query: int
-    """Query heads times head size."""
-    vocabulary: int
-    tied: bool
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Shape:
-        """Take the sizes from a Hugging Face ``config.json``; KeyError where one is missing."""
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        head = config.get("head_dim") or hidden // heads
-        return cls(
-            hidden=hidden,
-            inner=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            kv=(config.get("num_key_value_heads") or heads) * head,
-            query=heads * head,
-            vocabulary=config["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def parameters(self) -> int:
-        """Parameters, biases of the attention's inputs included and others left out."""
-        h, k, q = self.hidden, self.kv, self.query
-        layer = (h + 1) * (q + 2 * k) + q * h + 3 * h * self.inner + 2 * h
-        return self.vocabulary * h * (1 if self.tied else 2) + self.layers * layer + h
-
-    def adapter(self, rank: int) -> int:
-        """Return the parameters of low-rank adapters of that rank on all linear layers."""
-        h, k, q, m = self.hidden, self.kv, self.query, self.inner
-        return self.layers * rank * (2 * (h + q) + 2 * (h + k) + 3 * (h + m))
-
-    def activations(self, number: float, *, checkpointing: bool) -> float:
-        """Return bytes kept for the backward pass per token, ``number`` bytes each."""
-        layer = 8 * self.hidden + 3 * self.kv + 4 * self.inner
-        kept = self.layers * self.hidden + layer if checkpointing else self.layers * layer
-        return kept * number
-
-
-def shape_of(path: str) -> Shape | None:
-    """Return the sizes of a model in a folder or in the Hub's cache; None if it is not there."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    cached = (cache / f"models--{path.replace('/', '--')}" / "snapshots").glob("*/config.json")
-    found = [f for f in (Path(path) / "config.json", *sorted(cached)) if f.is_file()]
-    try:
-        return Shape.read(json.loads(found[0].read_text(encoding="utf-8"))) if found else None
-    except KeyError:
-        return None
-
-
-def parameters_by_name(path: str) -> int | None:
-    """Return how many parameters a model's name says it has.
-
-    >>> parameters_by_name("Qwen/Qwen2.5-Math-1.5B"), parameters_by_name("data/tiny_policy")
-    (1500000000, None)
-    """
-    said = re.search(r"(\d+(?:\.\d+)?)([BbMm])(?![a-z])", Path(path).name)
-    return said and round(float(said[1]) * (1e9 if said[2] in "Bb" else 1e6))
 
 
 @dataclass(frozen=True)
@@ -131,7 +59,7 @@ def estimate(plan: Plan) -> Estimate | None:
     """Return the estimate of a resolved recipe; None where its policy's sizes are not known."""
     policy = plan.get("policy", {})
     path, number = str(policy.get("path", "")), BYTES.get(policy.get("dtype", ""))
-    shape = shape_of(path)
+    shape = shape_at(path)
     count = shape.parameters if shape else parameters_by_name(path)
     if not count or not number:
         return None
@@ -159,7 +87,7 @@ def _weights(
         yield "reference policy", count * number
 
 
-def _buffers(plan: Plan, shape: Shape, number: int) -> Iterator[tuple[str, float]]:
+def _buffers(plan: Plan, shape: ModelShape, number: int) -> Iterator[tuple[str, float]]:
     policy, rollout = plan["policy"], plan.get("rollout", {})
     if "optimizer" in plan and "token_budget" in plan:
         half = number == 2 or policy.get("autocast", "none") != "none"
@@ -171,7 +99,7 @@ def _buffers(plan: Plan, shape: Shape, number: int) -> Iterator[tuple[str, float
         batches = (plan.get("rollout_batch_size", 0), plan.get("eval", {}).get("n", 0))
         sampled = max(*batches, plan.get("n", 0)) * rollout.get("max_tokens", 0)
         tokens = min(rollout["kv_cache_tokens"], sampled or float("inf"))
-        yield "key-value cache", 2 * shape.kv * shape.layers * number * tokens
+        yield "key-value cache", shape.cache(number) * tokens
 
 
 def work(plan: Plan, count: int, length: float) -> float | None:
@@ -227,8 +155,8 @@ def _time(plan: Plan, count: int, like: RunData | None) -> str:
         return f"{duration(amount / speed)} {where}, without evaluations"
     if plan["policy"].get("device", "auto").startswith("cuda") or not _samples_here(plan):
         return f"{amount:.2g} floating-point operations at most; give a run on this GPU with --like"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    guess = duration(amount / (CORE * (cores or 1)))
+    cores = usable_cpus()
+    guess = duration(amount / (CORE * cores))
     return f"{guess} at most, a rough guess for {cores} CPU cores; --like RUN_DIR knows better"
 
 

@@ -115,7 +115,7 @@ class Store:
         for path in reversed(paths):
             problem = damage(path)
             if not problem:
-                return path, _mark(path)
+                return path, mark_of(path)
             warn(f"warning: {shown(path)} is damaged: {problem}; going back to the one before")
             put(path, path.with_name(path.name + DAMAGED))
         if paths:
@@ -127,7 +127,7 @@ class Store:
 
     def ranks(self, score: float, among: int, goal: Literal["max", "min"]) -> bool:
         """Whether ``score`` is better than all but fewer than ``among`` of those there are."""
-        have = [s for p in self.paths() if (s := _mark(p).score) is not None]
+        have = [s for p in self.paths() if (s := mark_of(p).score) is not None]
         better = [s for s in have if (s >= score if goal == "max" else s <= score)]
         return len(better) < among
 
@@ -136,7 +136,7 @@ class Store:
         paths = self.paths()
         keep = set(paths[len(paths) - keep_last :])
         sign = 1 if goal == "max" else -1
-        scores = {p: s for p in paths if (s := _mark(p).score) is not None}
+        scores = {p: s for p in paths if (s := mark_of(p).score) is not None}
         keep |= set(sorted(scores, key=lambda p: -sign * scores[p])[:keep_best])
         for path in paths:
             if path not in keep:
@@ -175,7 +175,8 @@ def file_sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mark(path: Path) -> Mark:
+def mark_of(path: Path) -> Mark:
+    """Return where in its run the checkpoint at ``path`` was taken."""
     return Mark(**json.loads((path / MANIFEST).read_text(encoding="utf-8"))["mark"])
 
 

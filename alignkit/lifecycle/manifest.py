@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from alignkit.lifecycle.cpus import threads_at_most, threads_used
 from alignkit.lifecycle.determinism import demanded
 from alignkit.lifecycle.files import write_json
 from alignkit.recipe import Node
@@ -69,8 +70,10 @@ class Manifest:
         self.write()
 
     def close(self, status: str, seconds: float, result: Mapping[str, float]) -> None:
-        """Note how the run ended."""
+        """Note how the run ended, and with how many threads it computed."""
         finite = {k: v if math.isfinite(v) else None for k, v in result.items()}
+        if used := threads_used():
+            self.facts["hardware"]["threads"] = used
         self.facts |= {"status": status, "seconds": round(seconds, 3), "result": finite}
         self.write()
 
@@ -127,7 +130,7 @@ def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()}",
         "cpus": os.cpu_count(),
-        "threads": _threads(environment),
+        "threads": threads_at_most(environment),
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus.splitlines() if gpus else [],
     }
@@ -140,22 +143,6 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
-
-
-def _threads(environment: Mapping[str, str]) -> int:
-    """Return the threads torch will compute with: they decide how sums are split."""
-    given = environment.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0))
-    return int(given) if given.isdigit() else max(1, min(cores, round(_quota() or cores)))
-
-
-def _quota() -> float:
-    """Return how many CPUs' time this container is given, 0 for all of them."""
-    try:
-        given, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return 0.0
-    return 0.0 if given == "max" else int(given) / int(period)
 
 
 def _output(command: Sequence[str]) -> str | None:

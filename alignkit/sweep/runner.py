@@ -16,6 +16,7 @@ from typing import IO
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, shown
+from alignkit.lifecycle.cpus import usable_cpus
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.manifest import machine
 from alignkit.lifecycle.past import RECIPE, begun, changes
@@ -109,8 +110,7 @@ class Runner:
     def _start(self, job: Job, lock: IO[str]) -> Child:
         environment = dict(os.environ)
         if self.jobs > 1:
-            share = max(1, (os.cpu_count() or 1) // self.jobs)
-            environment.setdefault("OMP_NUM_THREADS", str(share))
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // self.jobs)))
         on = self._resumable(job, environment)
         line = ["resume", str(job.folder)] if on else self._anew(job)
         command = [*self.command, *line, *self.options]

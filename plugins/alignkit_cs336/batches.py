@@ -53,9 +53,8 @@ def get_packed_sft_dataset(
     beginning-of-sequence id if the tokenizer adds one, and the end-of-sequence id. ``shuffle``
     permutes the documents, by torch's global generator.
     """
-    documents = [
-        _document(tokenizer, row["prompt"], row["response"]) for row in _rows(Path(dataset_path))
-    ]
+    texts = [alpaca_document(row["prompt"], row["response"]) for row in _rows(Path(dataset_path))]
+    documents = [with_eos(tokenizer, text) for text in texts]
     order = torch.randperm(len(documents)).tolist() if shuffle else range(len(documents))
     ids = [token for i in order for token in documents[i]]
     return PackedDataset(torch.tensor(ids, dtype=torch.int64), seq_length)
@@ -65,10 +64,6 @@ def alpaca_document(prompt: str, response: str) -> str:
     """Return prompt and response in the Alpaca template."""
     template = make("prompt_template", "prompts/alpaca_sft")
     return f"{template.render(prompt)}\n{response}"
-
-
-def _document(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> list[int]:
-    return with_eos(tokenizer, alpaca_document(prompt, response))
 
 
 def with_eos(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

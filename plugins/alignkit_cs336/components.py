@@ -6,12 +6,9 @@ from functools import cache
 from typing import Any
 
 from alignkit import Params
-from alignkit.plugins import Registry, load
+from alignkit.plugins import load
 
-
-@cache
-def _registry() -> Registry:
-    return load()
+_registry = cache(load)
 
 
 def schema(kind: str, name: str) -> type[Params[Any]]:

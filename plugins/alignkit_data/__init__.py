@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -54,7 +55,27 @@ class Jsonl(Params[Dataset]):
         return load_file(self.path, convert, self.limit)
 
 
-class Gsm8k(Params[Dataset]):
+class _Split(Params[Dataset]):
+    """A data set of which one part is read, from local files or the Hub."""
+
+    def build(self) -> Dataset:
+        return self._source().load().checked()
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        return self._source().problems()
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        return self._source().facts()
+
+    @abstractmethod
+    def _source(self) -> Source:
+        """Return where the rows come from and what is made of them."""
+
+
+class Gsm8k(_Split):
     """Grade-school word problems whose worked solution ends in ``#### 72``.
 
     Cobbe et al. 2021, arXiv:2110.14168. The gold answer is the number after ``####`` without
@@ -79,24 +100,12 @@ class Gsm8k(Params[Dataset]):
     limit: Limit | None = None
     """Take only the first so many rows; without it all."""
 
-    def build(self) -> Dataset:
-        return self._source().load().checked()
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return self._source().problems()
-
-    def missing(self) -> Iterable[str]:
-        return self._source().missing()
-
-    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        return self._source().facts()
-
     def _source(self) -> Source:
         convert = columns.Gsm8k(self.question, self.answer)
         return Source(self.path, self.config, self.split, self.limit, convert)
 
 
-class Math(Params[Dataset]):
+class Math(_Split):
     r"""Competition problems with the gold answer in a column or in the last ``\boxed{}``.
 
     Hendrycks et al. 2021, arXiv:2103.03874; MATH-500 is the subset of Lightman et al. 2023,
@@ -123,18 +132,6 @@ class Math(Params[Dataset]):
 
     limit: Limit | None = None
     """Take only the first so many rows; without it all."""
-
-    def build(self) -> Dataset:
-        return self._source().load().checked()
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return self._source().problems()
-
-    def missing(self) -> Iterable[str]:
-        return self._source().missing()
-
-    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        return self._source().facts()
 
     def _source(self) -> Source:
         convert = columns.Boxed(self.question, self.answer, self.solution)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from alignkit.engine.forward.logprobs import has_linear_head
 from alignkit.errors import AlignkitError
 from alignkit_hf import shared
 from alignkit_hf.cache import PromptKV, RowCache, visible
@@ -39,7 +40,8 @@ class Forward:
         self.attending = self.attention
         self.windows = _windows(self.config, policy.name)
         with self.ready():
-            self.head = _linear_head(self.model)
+            linear = has_linear_head(self.model)
+        self.head: nn.Module | None = self.model.get_output_embeddings() if linear else None
         self.fused: Fused | None = None
         self.fuses = self.device.type == "cpu" and is_usual(self.model)
         self.fuses = self.fuses and not any(self.windows.values())
@@ -121,7 +123,7 @@ class Forward:
         if self.head is None:
             logits: Tensor = self.model(ids, logits_to_keep=1, **given).logits[:, -1]
             return logits
-        hidden = self.model.base_model(ids, **given).last_hidden_state
+        hidden = self.model.get_decoder()(ids, **given).last_hidden_state
         rows = torch.arange(len(lengths), device=self.device)
         logits = self.head(hidden[rows, torch.tensor(lengths, device=self.device) - 1])
         return logits
@@ -185,17 +187,3 @@ def _windows(config: Any, name: str) -> dict[str, int | None]:
         return {"full_attention": window}
     windows = {"full_attention": None, "sliding_attention": window}
     return {kind: windows[kind] for kind in sorted(layers)}
-
-
-def _linear_head(model: Any) -> nn.Module | None:
-    """Return the output layer if the logits are that layer of the last hidden state, else None.
-
-    Some models scale or cap what the layer gives; two tokens tell.
-    """
-    head: nn.Module | None = model.get_output_embeddings()
-    if head is None or model.base_model is model:
-        return None
-    ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
-    hidden = model.base_model(ids, use_cache=False).last_hidden_state
-    same = torch.equal(head(hidden), model(ids, use_cache=False).logits)
-    return head if same else None

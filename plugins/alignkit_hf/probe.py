@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from alignkit.engine.forward.trial import apart, compute_dtype
 from alignkit.errors import AlignkitError
 from alignkit_hf.cache import RowCache
 from alignkit_hf.shared import SharedCache, UnsupportedAttentionError
@@ -37,13 +38,13 @@ def working_cache(forward: Forward) -> tuple[type[RowCache], bool]:
         if forward.fuses:
             forward.refresh()
             caches = (SharedCache, RowCache)
-            fused = [_error(_decoded(forward, cache), expected) for cache in caches]
+            fused = [apart(_decoded(forward, cache), expected) for cache in caches]
             forward.release()
             if max(fused) <= _tolerance(forward):
                 return SharedCache, True
         for cache_type in (SharedCache, RowCache):
             try:
-                errors.append(_error(_decoded(forward, cache_type), expected))
+                errors.append(apart(_decoded(forward, cache_type), expected))
             except UnsupportedAttentionError:
                 continue
             if errors[-1] <= _tolerance(forward):
@@ -58,7 +59,7 @@ def agrees(forward: Forward, cache_type: type[RowCache]) -> bool:
     """Whether ``forward``'s model decodes right with this cache."""
     with forward.ready():
         expected = _without_cache(forward)  # before the attention is another
-        return _error(_decoded(forward, cache_type), expected) <= _tolerance(forward)
+        return apart(_decoded(forward, cache_type), expected) <= _tolerance(forward)
 
 
 def _without_cache(forward: Forward) -> Tensor:
@@ -87,12 +88,7 @@ def _decoded(forward: Forward, cache_type: type[RowCache]) -> Tensor:
     return logits
 
 
-def _error(got: Tensor, expected: Tensor) -> float:
-    """Return the largest difference as a share of the largest logit, both counted from the mean."""
-    scale = (expected - expected.mean(-1, keepdim=True)).abs().max()
-    return float((got - expected).abs().max() / scale)
-
-
 def _tolerance(forward: Forward) -> float:
-    half = forward.model.dtype != torch.float32 or torch.is_autocast_enabled(forward.device.type)
-    return 0.1 if half else 1e-2 if forward.device.type == "cuda" else 1e-3
+    if compute_dtype(next(forward.model.parameters())) != torch.float32:
+        return 0.1
+    return 1e-2 if forward.device.type == "cuda" else 1e-3

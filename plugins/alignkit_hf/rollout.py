@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.decoding import Decoding
@@ -84,7 +85,7 @@ class HfBackend:
         """
         if self._forward is None or self._texts is None:
             raise AlignkitError("the hf rollout backend was not started: call start(policy)")
-        _check(prompts, sampling)
+        check_request(prompts, sampling)
         stops = self._stop_strings(sampling.stop, self._forward.device)
         run = Decoding(self._forward, self._texts, stops, sampling, self.kv_cache_tokens)
         return run.run(prompts)
@@ -104,17 +105,3 @@ class HfBackend:
         if stops not in self._stops:
             self._stops[stops] = StopStrings(self._texts, stops, device)
         return self._stops[stops]
-
-
-def _check(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-    for i, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
-    if sampling.n < 1:
-        raise AlignkitError(f"asked for {sampling.n} responses per prompt; the least is 1")
-    if "" in sampling.stop:
-        raise AlignkitError("a stop string is empty; it would end every response at once")
-    if sampling.prompt_keys is not None and len(sampling.prompt_keys) != len(prompts):
-        raise AlignkitError(
-            f"{len(sampling.prompt_keys)} prompt keys for {len(prompts)} prompts; give one each"
-        )

@@ -59,7 +59,7 @@ class AdamW(Params[Optimizer]):
     def build(self) -> Optimizer:
         from alignkit_optimizers.adamw import ScheduledAdamW
 
-        return ScheduledAdamW(self)
+        return ScheduledAdamW(**self.model_dump())
 
 
 @hookimpl

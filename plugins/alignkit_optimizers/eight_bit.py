@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from bitsandbytes.optim import AdamW8bit as BitsAndBytesAdamW
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _MAPS = {"qmap1": "dynamic", "qmap2": "udynamic"}
 """State entries that are the same table for every weight: the 256 numbers a byte stands for."""
@@ -17,9 +14,6 @@ _MAPS = {"qmap1": "dynamic", "qmap2": "udynamic"}
 
 class AdamW8bit(BitsAndBytesAdamW):  # type: ignore[misc]
     """bitsandbytes' AdamW, its state a plain mapping from names to tensors of their own."""
-
-    def __init__(self, weights: Iterable[nn.Parameter], **how: Any) -> None:
-        super().__init__(weights, **how)
 
     def state_dict(self) -> dict[str, Any]:
         """Return state and groups as torch's optimizers do, without the shared tables."""

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle.cpus import usable_cpus
 from alignkit_rewards.verdict import Conventions, Verdict
 
 logger = logging.getLogger("alignkit_rewards")
@@ -285,9 +286,8 @@ def close_pool() -> None:
 
 def _size() -> int:
     """Return the number of workers: the cores this process may use, shared among local ranks."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, (cores or 1) // ranks))
+    return max(1, min(8, usable_cpus() // ranks))
 
 
 def _forget() -> None:

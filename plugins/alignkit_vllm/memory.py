@@ -10,12 +10,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from alignkit.errors import AlignkitError
+from alignkit.model_shape import ModelShape
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -52,18 +53,15 @@ class Needs:
 
 def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
     """Reckon from the policy's configuration; its cache is 0 for an architecture not known."""
-    config: Any = policy.model.config
     dtype: torch.dtype = getattr(torch, options["dtype"])
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
     cut = options.get("tensor_parallel_size") or 1
-    queries = getattr(config, "num_attention_heads", 0)
-    heads = getattr(config, "num_key_value_heads", None) or queries
-    size = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(queries, 1)
-    layers = getattr(config, "num_hidden_layers", 0)
+    shape = ModelShape.read(policy.model.config)
+    if shape:  # a GPU holds its share of the heads, at least one
+        shape = replace(shape, kv_heads=max(shape.kv_heads // cut, 1))
     numbers = sum(p.numel() for p in policy.model.parameters())
     return Needs(
         weights=numbers * dtype.itemsize // cut,
-        per_token=2 * layers * max(heads // cut, min(heads, 1)) * size * dtype.itemsize,
+        per_token=shape.cache(dtype.itemsize) if shape else 0,
         length=options.get("max_model_len") or 0,
     )
 

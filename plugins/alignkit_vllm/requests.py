@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 
@@ -42,7 +43,8 @@ def requests(
     prompts: Sequence[Sequence[int]], how: Sampling, policy: Policy, max_len: int
 ) -> Iterator[Request | None]:
     """Yield a request per prompt, None where no room is left below ``max_len`` tokens."""
-    _check(prompts, how)
+    check_request(prompts, how)
+    _check_temperature(how)
     keys = how.prompt_keys or range(len(prompts))
     shared = _options(how, policy)
     for prompt, key in zip(prompts, keys, strict=True):
@@ -117,19 +119,10 @@ def _completion(answer: Answer, tokenizer: PreTrainedTokenizerBase, version: int
     )
 
 
-def _check(prompts: Sequence[Sequence[int]], how: Sampling) -> None:
-    for i, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+def _check_temperature(how: Sampling) -> None:
     if how.temperature > 2 or 0 < how.temperature < 0.01:
         side = "above 2" if how.temperature > 2 else "between 0 and 0.01"
         raise AlignkitError(
             f"temperature {how.temperature:g} is {side}, which vLLM does not take; use 0, a value "
             "from 0.01 to 2, or the hf backend"
-        )
-    if "" in how.stop:
-        raise AlignkitError("a stop string is empty; it would end every response at once")
-    if how.prompt_keys is not None and len(how.prompt_keys) != len(prompts):
-        raise AlignkitError(
-            f"{len(how.prompt_keys)} prompt keys for {len(prompts)} prompts; give one each"
         )

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from alignkit.component import field_docs
 from alignkit.engine.observing.watch import Rule, Streak, Watcher, bound, passed
-from alignkit.engine.observing.watch_table import WatchTable
+from alignkit.engine.observing.watch_table import RULES, WatchTable
 from alignkit.errors import AlignkitError
 from alignkit.run import Run
 
@@ -152,3 +153,14 @@ def test_every_rule_of_the_table_can_be_switched_and_set():
         value = 11.0 if name == "ratio" else 7 if name == "no_tokens" else 0.05
         moved = [r.level for r in WatchTable(**{key: value}).rules() if r.name == name]
         assert set(moved) == {value}
+
+
+def test_every_key_is_explained_and_in_the_order_of_the_rules():
+    docs = field_docs(WatchTable)
+    assert all(docs.values())
+    assert (docs["no_tokens"], docs["no_tokens_below"]) == (
+        "The updates of a step held no response token to learn from.",
+        "Response tokens in all of a step's updates.",
+    )
+    keys = [key for rule in RULES for key in (rule.name, rule.level_key)]
+    assert [*docs] == ["steps", "start_steps", *dict.fromkeys(keys), "nonfinite"]

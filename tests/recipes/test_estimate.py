@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from alignkit.explain.estimate import Shape, estimate, shape_of, work
+from alignkit.explain.estimate import estimate, work
+from alignkit.model_shape import ModelShape, shape_at
 from alignkit.report.runs import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +27,11 @@ PLAN = {
 
 
 def test_parameters_are_counted_as_they_are():
-    assert shape_of(TINY).parameters == 451_840  # data/README.md
-    qwen = Shape(1536, 8960, 28, kv=256, query=1536, vocabulary=151_936, tied=True)
+    assert shape_at(TINY).parameters == 451_840  # data/README.md
+    qwen = ModelShape(
+        hidden=1536, inner=8960, layers=28, heads=12, kv_heads=2, head_size=128,
+        vocabulary=151_936, tied=True,
+    )  # fmt: skip
     assert qwen.parameters == 1_543_714_304  # Qwen2.5-Math-1.5B's model card: 1.54 B
 
 
@@ -85,7 +89,7 @@ def test_activations_are_what_autograd_keeps(checkpointing):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = model.model(input_ids=torch.arange(512).view(4, 128), use_cache=False)
     assert out.last_hidden_state.requires_grad
-    shape = shape_of(TINY)
+    shape = shape_at(TINY)
     expected = shape.activations(4, checkpointing=checkpointing)
     if checkpointing:  # what the last norm keeps, but no layer that is being computed again
         expected += (2 * 96 - 1888) * 4

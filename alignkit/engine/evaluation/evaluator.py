@@ -15,7 +15,7 @@ import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
-from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.engine.forward.logprobs import detached
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.questions import Prompt, fits, make_prompt
 from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
@@ -148,7 +148,6 @@ def mean_entropy(entropies: Sequence[torch.Tensor]) -> float:
     return sum(float(e.sum(dtype=torch.float64)) for e in entropies) / max(tokens, 1)
 
 
-@torch.no_grad()
 def token_entropies(
     policy: Policy, trajectories: Sequence[Trajectory], token_budget: int
 ) -> list[torch.Tensor]:
@@ -157,16 +156,12 @@ def token_entropies(
     One (T_i,) tensor per trajectory, on the CPU. The distribution is the policy's own, at
     temperature 1 and before any truncation, whatever the responses were sampled at.
     """
-    found = [torch.zeros(0)] * len(trajectories)
-    at = [i for i, t in enumerate(trajectories) if t.completion.token_ids]
-    rows = [TrainRow(trajectories[i].prompt_ids, trajectories[i].completion.token_ids) for i in at]
-    for batch in micro_batches([row.length for row in rows], token_budget):
-        _, entropy, mask = response_logprobs(policy, [rows[j] for j in batch], with_entropy=True)
-        if entropy is None:
-            raise RuntimeError("response_logprobs returned no entropy although it was asked to")
-        for j, values, keep in zip(batch, entropy.cpu(), mask.cpu(), strict=True):
-            found[at[j]] = values[keep].clone()
-    return found
+
+    def cut(some: Sequence[TrainRow]) -> list[list[int]]:
+        return micro_batches([row.length for row in some], token_budget)
+
+    rows = [TrainRow(t.prompt_ids, t.completion.token_ids) for t in trajectories]
+    return detached(policy, rows, cut, entropies=True)
 
 
 def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:

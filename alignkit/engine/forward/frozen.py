@@ -6,13 +6,14 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from alignkit.engine.forward.logprobs import by_row, cut, response_logprobs
+from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Adapted, Policy
 
@@ -21,48 +22,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class FrozenPolicy:
-    """A policy whose weights no longer change; everything but the model is the original's."""
+class PolicyView:
+    """A policy with a model and version of its own; everything else is the original's."""
 
     original: Policy
     model: nn.Module
     version: int
-    offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
-    """The weights in the CPU's memory, if that is where they wait to be used."""
-    device: torch.device | None = None
-    """Where they are used; None if they are there."""
-
-    @classmethod
-    def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
-        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
-
-        Of a policy that trains an adapter, the model without it is such a copy; it takes no
-        memory, so it is not offloaded.
-        """
-        base = _adapterless(policy) if copied else policy.model
-        model = copy.deepcopy(policy.model) if base is None else base
-        frozen = cls(policy, model.requires_grad_(False).eval(), policy.version)
-        if offload and (base is None or not copied):
-            frozen.offload()
-        return frozen
-
-    def offload(self) -> None:
-        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
-        self.device = next(self.model.parameters()).device
-        self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
-        for parameter, values in self.offloaded.items():
-            parameter.data = values
-
-    @contextmanager
-    def resident(self) -> Iterator[None]:
-        """Have the weights on the device they are used on while the block runs."""
-        for parameter, values in self.offloaded.items():
-            parameter.data = values.to(self.device, non_blocking=True)
-        try:
-            yield
-        finally:
-            for parameter, values in self.offloaded.items():
-                parameter.data = values  # nothing is copied back: they do not change
 
     @property
     def name(self) -> str:
@@ -88,11 +53,61 @@ class FrozenPolicy:
         return self.original.autocast()
 
     def save(self, folder: Path) -> None:
+        """Save the original."""
+        self.original.save(folder)
+
+
+@dataclass(slots=True)
+class FrozenPolicy(PolicyView):
+    """A policy whose weights no longer change."""
+
+    offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """The weights in the CPU's memory, if that is where they wait to be used."""
+    device: torch.device | None = None
+    """Where they are used; None if they are there."""
+
+    @classmethod
+    def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
+        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
+
+        Of a policy that trains an adapter, the model without it is such a copy; it takes no
+        memory, so it is not offloaded.
+        """
+        base = _adapterless(policy) if copied else policy.model
+        model = frozen_copy(policy.model) if base is None else base.requires_grad_(False).eval()
+        frozen = cls(policy, model, policy.version)
+        if offload and (base is None or not copied):
+            frozen.offload()
+        return frozen
+
+    def offload(self) -> None:
+        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
+        self.device = next(self.model.parameters()).device
+        self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
+        for parameter, values in self.offloaded.items():
+            parameter.data = values
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """Have the weights on the device they are used on while the block runs."""
+        for parameter, values in self.offloaded.items():
+            parameter.data = values.to(self.device, non_blocking=True)
+        try:
+            yield
+        finally:
+            for parameter, values in self.offloaded.items():
+                parameter.data = values  # nothing is copied back: they do not change
+
+    def save(self, folder: Path) -> None:
         """Refuse: what a run saves is what it trained."""
         raise NotImplementedError("a frozen reference policy is not saved")
 
 
-@torch.no_grad()
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with weights of its own, which nothing is learned through."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
 def detached_logprobs(
     policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
 ) -> list[Tensor]:
@@ -103,16 +118,9 @@ def detached_logprobs(
             return detached_logprobs(
                 there, rows, token_budget=token_budget, temperature=temperature
             )
-    found = [torch.zeros(0)] * len(rows)
-    at = [i for i, row in enumerate(rows) if row.response_ids]
-    for batch in cut(policy, [rows[i] for i in at], token_budget):
-        chosen = [rows[at[j]] for j in batch]
-        logprobs, _, mask = response_logprobs(
-            policy, chosen, temperature=temperature, with_entropy=False
-        )
-        for j, values in zip(batch, by_row(logprobs, mask), strict=True):
-            found[at[j]] = values
-    return found
+    return detached(
+        policy, rows, partial(cut, policy, token_budget=token_budget), temperature=temperature
+    )
 
 
 def _adapterless(policy: Policy) -> nn.Module | None:

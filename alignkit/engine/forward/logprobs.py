@@ -9,9 +9,8 @@ H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from alignkit.engine.forward.head import linear_logprobs, logits_logprobs
 from alignkit.engine.forward.packable import can_pack
 from alignkit.engine.forward.packed import Packed, attending, shared_batches
 from alignkit.engine.forward.shortage import explained
+from alignkit.engine.forward.trial import once_per_model
 from alignkit.engine.observing.metering import note_pass
 from alignkit.engine.tokens import Padded, TrainRow, micro_batches
 
@@ -56,13 +56,41 @@ def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
     return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
 
 
+@torch.no_grad()
+def detached(
+    policy: Policy,
+    rows: Sequence[TrainRow],
+    cut: Callable[[Sequence[TrainRow]], list[list[int]]],
+    *,
+    temperature: float = 1.0,
+    entropies: bool = False,
+) -> list[Tensor]:
+    """Return the log-probs of each row's response tokens, or the entropies, (T_i,) on the CPU.
+
+    ``cut`` parts the rows that have such tokens into the batches that are computed together.
+    """
+    found = [torch.zeros(0)] * len(rows)
+    at = [i for i, row in enumerate(rows) if row.response_ids]
+    for batch in cut([rows[i] for i in at]):
+        chosen = [rows[at[j]] for j in batch]
+        logprobs, entropy, mask = response_logprobs(
+            policy, chosen, temperature=temperature, with_entropy=entropies
+        )
+        wanted = logprobs if entropy is None else entropy
+        for j, values in zip(batch, by_row(wanted, mask), strict=True):
+            found[at[j]] = values
+    return found
+
+
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
     """Cut ``rows`` into the micro-batches that response_logprobs computes at least cost.
 
     Every index is in exactly one. ``token_budget`` caps the tokens that are computed: shared
     prompts once and no padding if the model's rows can be packed, else padding included.
     """
-    if can_pack(policy.model):
+    with policy.autocast():  # asked for the type that it computes in
+        packs = can_pack(policy.model)
+    if packs:
         return shared_batches(rows, token_budget)
     return micro_batches([row.length for row in rows], token_budget)
 
@@ -142,26 +170,16 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------- which models qualify
 
-_linear: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
-
+@once_per_model
+@torch.no_grad()
 def has_linear_head(model: nn.Module) -> bool:
     """Tell whether the model's logits are a linear map of its decoder's last hidden state.
 
-    Asked of the model itself, once: soft-capped, scaled or otherwise unusual heads show, and
-    such a model computes its logits in full.
-    """
-    if model not in _linear:
-        _linear[model] = _probe(model)
-    return _linear[model]
-
-
-@torch.no_grad()
-def _probe(model: nn.Module) -> bool:
-    """Run four tokens with large made-up logits in the head's place: do both ends come through?
-
-    The head must be given the decoder's last hidden state, and the model must return what the
-    head gave. Large, because soft-capping hardly shows on a fresh model's small logits.
+    Four tokens run with large made-up logits in the head's place, and both ends must come
+    through: the head is given the decoder's last hidden state, and the model returns what the
+    head gave. Large, because soft-capping hardly shows on a fresh model's small logits. A model
+    whose logits are soft-capped, scaled or otherwise unusual computes them in full.
     """
     head, decoder = _head(model), _decoder(model)
     if not isinstance(head, nn.Linear) or decoder is None:
@@ -173,16 +191,12 @@ def _probe(model: nn.Module) -> bool:
         return torch.linspace(-100, 100, output.numel()).view_as(output).to(output)
 
     ids = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
-    training = [m for m in model.modules() if m.training]
-    model.eval()  # dropout would make two passes differ
     hook = head.register_forward_hook(replace)
     try:
         hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
         logits = model(input_ids=ids, use_cache=False).logits
     finally:
         hook.remove()
-        for module in training:
-            module.training = True
     given = torch.linspace(-100, 100, logits.numel()).view_as(logits).to(head.weight)
     return len(seen) == 1 and torch.allclose(seen[0], hidden) and _same(logits, given)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from alignkit.engine.forward.packed import Packed, UnsupportedAttentionError, attending
+from alignkit.engine.forward.trial import apart, compute_dtype, once_per_model
 from alignkit.engine.tokens import TrainRow
 
 if TYPE_CHECKING:
     from torch import nn
-
-_packs: WeakKeyDictionary[nn.Module, dict[torch.dtype, bool]] = WeakKeyDictionary()
 
 RECOMPUTES: WeakSet[nn.Module] = WeakSet()
 """Checkpointed models whose layers find their blocks in the backward pass; see ``recomputing``."""
@@ -29,12 +28,7 @@ def can_pack(model: nn.Module) -> bool:
     """
     if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
         return False
-    if not _qualifies(model):
-        return False
-    known, dtype = _packs.setdefault(model, {}), next(model.parameters()).dtype
-    if dtype not in known:
-        known[dtype] = _agrees(model)
-    return known[dtype]
+    return _qualifies(model) and _agrees(model)
 
 
 def _qualifies(model: nn.Module) -> bool:
@@ -47,8 +41,9 @@ def _qualifies(model: nn.Module) -> bool:
     return usual and kinds == {"full_attention"}
 
 
+@once_per_model
 def _agrees(model: Any) -> bool:
-    """Compare packed rows with the rows one by one, to the rounding of the model's dtype.
+    """Compare packed rows with the rows one by one, to the rounding of what it computes in.
 
     In float64 gradients too: norms that round to float32 inside (Qwen's, Llama's) round the
     gradient of a shared prompt elsewhere than those of its copies. That is no less exact, but
@@ -58,9 +53,8 @@ def _agrees(model: Any) -> bool:
     shapes = (((1, 2, 3), (4, 5, 6, 7)), ((1, 2, 3), (6, 4)), ((5, 3), (2, 1, 4)))
     rows = [TrainRow(_within(p, vocabulary), _within(r, vocabulary)) for p, r in shapes]
     packed = Packed.of(rows, next(model.parameters()).device)
-    precise = model.dtype == torch.float64
-    training = [m for m in model.modules() if m.training]
-    model.eval()  # dropout would make two passes differ
+    dtype = compute_dtype(next(model.parameters()))
+    precise = dtype == torch.float64
     try:
         with torch.set_grad_enabled(precise):
             with attending(model, packed.blocks):
@@ -72,10 +66,7 @@ def _agrees(model: Any) -> bool:
                 got, want = (torch.cat([x.flatten(), _slope(model, x)]) for x in (got, want))
     except UnsupportedAttentionError:
         return False
-    finally:
-        for module in training:
-            module.training = True
-    return _same(got, want, 1e-10 if precise else 1e-3 if model.dtype == torch.float32 else 0.1)
+    return apart(got, want) <= (1e-10 if precise else 1e-3 if dtype == torch.float32 else 0.1)
 
 
 def _slope(model: Any, logits: Tensor) -> Tensor:
@@ -86,13 +77,6 @@ def _slope(model: Any, logits: Tensor) -> Tensor:
         logits.flatten() @ weights, trainable, allow_unused=True, materialize_grads=True
     )
     return torch.cat([grad.flatten() for grad in grads])
-
-
-def _same(got: Tensor, want: Tensor, share: float) -> bool:
-    """Whether no value is off by more than a share of how far values lie from their mean."""
-    got, want = got.detach().double(), want.detach().double()
-    scale = (want - want.mean(-1, keepdim=True)).abs().max()
-    return bool((got - want).abs().max() <= share * scale)
 
 
 def _alone(model: Any, row: TrainRow) -> Tensor:

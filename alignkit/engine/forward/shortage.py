@@ -43,7 +43,9 @@ def advice(policy: Policy, rows: Sequence[TrainRow]) -> str:
 
 def _computed(policy: Policy, rows: Sequence[TrainRow]) -> int:
     """Return the tokens that ``token_budget`` counts: padding, or shared prompts once."""
-    if not can_pack(policy.model):
+    with policy.autocast():
+        packs = can_pack(policy.model)
+    if not packs:
         return len(rows) * max(row.length for row in rows)
     prompts = {tuple(row.prompt_ids) for row in rows}
     return sum(map(len, prompts)) + sum(len(row.response_ids) for row in rows)

@@ -18,6 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from alignkit.engine.forward.trial import compute_dtype
+
 Span = tuple[int, int, int, int]
 """A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
 
@@ -57,12 +59,6 @@ class Layout:
 
 def _sums(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-
-
-def compute_dtype(query: Tensor) -> torch.dtype:
-    """Return what attention computes in: autocast's type, or that of its inputs."""
-    device = query.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
 def usable(query: Tensor, key: Tensor) -> bool:

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.engine.tokens import TrainRow
+from alignkit.model_shape import ModelShape
 from alignkit.protocols import Rated
 
 if TYPE_CHECKING:
@@ -157,34 +158,30 @@ def shape_of(model: nn.Module) -> Shape | None:
 
 
 def _shape(model: Any) -> Shape | None:
-    find = getattr(getattr(model, "config", None), "get_text_config", None)
-    config: Any = find() if find else None
-    layers = getattr(config, "num_hidden_layers", None)
-    heads = getattr(config, "num_attention_heads", None)
-    if not layers or not heads:
+    sizes = ModelShape.read(getattr(model, "config", None))
+    if sizes is None:
         return None
     head = model.get_output_embeddings()
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
     weights = trained = 0
     for module in model.modules():
         if module is head or isinstance(module, nn.Embedding):
             continue
         for parameter in module.parameters(recurse=False):
-            count = _used(parameter, config)
+            count = _used(parameter, sizes)
             weights += count
             trained += count if parameter.requires_grad else 0
     matrix = getattr(head, "weight", None)
     top = 0 if matrix is None else matrix.numel()
     learns = matrix is not None and matrix.requires_grad
-    return Shape(weights, trained, top, top if learns else 0, layers * heads * size)
+    return Shape(weights, trained, top, top if learns else 0, sizes.layers * sizes.query)
 
 
-def _used(parameter: Tensor, config: Any) -> int:
+def _used(parameter: Tensor, sizes: ModelShape) -> int:
     """Return how many of a parameter's numbers multiply each token."""
     if parameter.ndim == 2:
         return parameter.numel()
     if parameter.ndim == 3:  # (experts, ., .)
-        chosen = getattr(config, "num_experts_per_tok", None) or len(parameter)
+        chosen = sizes.experts_per_token or len(parameter)
         return parameter.numel() * chosen // len(parameter)
     return 0
 

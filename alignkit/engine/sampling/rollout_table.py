@@ -1,13 +1,14 @@
-"""The recipe fields that every rollout backend shares. Imports no torch."""
+"""What rollout backends share: their recipe fields, and what they refuse. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from alignkit.component import Params
+from alignkit.errors import AlignkitError
 from alignkit.protocols import RolloutBackend, Sampling
 
 
@@ -46,4 +47,19 @@ class SamplingParams(Params[RolloutBackend]):
             min_p=self.min_p,
             max_tokens=self.max_tokens,
             min_tokens=self.min_tokens,
+        )
+
+
+def check_request(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    """Raise AlignkitError for what no backend can sample from or by."""
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")
+    if sampling.n < 1:
+        raise AlignkitError(f"asked for {sampling.n} responses per prompt; the least is 1")
+    if "" in sampling.stop:
+        raise AlignkitError("a stop string is empty; it would end every response at once")
+    if sampling.prompt_keys is not None and len(sampling.prompt_keys) != len(prompts):
+        raise AlignkitError(
+            f"{len(sampling.prompt_keys)} prompt keys for {len(prompts)} prompts; give one each"
         )

@@ -7,7 +7,6 @@ import torch
 
 from alignkit import AlignkitError
 from alignkit_optimizers import AdamW
-from alignkit_optimizers.adamw import lr_factor
 
 
 def test_defaults_are_those_of_the_assignment():
@@ -79,7 +78,7 @@ def test_bad_values_are_refused(bad):
 )
 def test_schedules_by_hand(schedule, expected):
     params = AdamW(lr=1.0, schedule=schedule, warmup_steps=2, min_lr_ratio=0.1)
-    assert [lr_factor(params, 6, i) for i in range(6)] == pytest.approx(expected, abs=1e-9)
+    assert [params.build().lr_factor(6, i) for i in range(6)] == pytest.approx(expected, abs=1e-9)
     # What the torch schedule says is the same, a step at a time.
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer, steps = params.build().start([weight], total_steps=6)
@@ -93,7 +92,7 @@ def test_schedules_by_hand(schedule, expected):
 
 def test_past_the_end_the_rate_stays_at_its_floor():
     params = AdamW(schedule="linear", min_lr_ratio=0.1)
-    assert lr_factor(params, 4, 9) == pytest.approx(0.1)
+    assert params.build().lr_factor(4, 9) == pytest.approx(0.1)
 
 
 def test_warm_up_longer_than_the_run_is_an_error():

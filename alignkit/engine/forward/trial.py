@@ -1,0 +1,67 @@
+"""Trying models out: does a faster way through a model give what its plain way gives?
+
+Models differ in what they ask of heads, masks, positions and attention code. Rather than a list
+of architectures, a few tokens through the model itself decide, by the very functions that will be
+used. A model that gives something else keeps the plain way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def once_per_model(ask: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
+    """Remember what ``ask`` finds out about a model, for each type it computes in.
+
+    The model is in evaluation mode meanwhile: dropout would make two passes differ.
+    """
+    known: WeakKeyDictionary[nn.Module, dict[torch.dtype, T]] = WeakKeyDictionary()
+
+    @wraps(ask)
+    def remembered(model: nn.Module) -> T:
+        found, dtype = known.setdefault(model, {}), compute_dtype(next(model.parameters()))
+        if dtype not in found:
+            with evaluating(model):
+                found[dtype] = ask(model)
+        return found[dtype]
+
+    return remembered
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch off what is for training only while the block runs, in every part of ``model``."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return what products with ``tensor`` are computed in: autocast's type, or its own."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
+def apart(got: Tensor, want: Tensor) -> float:
+    """Return the largest difference as a share of how far values lie from their mean.
+
+    The mean is over the last dimension, such as a token's logits.
+    """
+    got, want = got.detach().double(), want.detach().double()
+    scale = (want - want.mean(-1, keepdim=True)).abs().max()
+    return float((got - want).abs().max() / scale)
