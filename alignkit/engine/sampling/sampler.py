@@ -124,10 +124,7 @@ class Samplers:
             if known is data and sampler.group_size == group_size:
                 return sampler
         made = Sampler(self.parts, data, group_size=group_size)
-        known = [state for state in self._restored if state["of"] == made.of]
-        if known:
-            made.load_state_dict(known[0])
-            self._restored.remove(known[0])
+        self._restore(made)
         self.found.append((data, made))
         return made
 
@@ -150,6 +147,11 @@ class Samplers:
         """Go on from what :meth:`state_dict` returned."""
         self._restored = list(state["samplers"])
         for _, sampler in self.found:
-            known = [state for state in self._restored if state["of"] == sampler.of]
-            sampler.load_state_dict(known[0])
-            self._restored.remove(known[0])
+            self._restore(sampler)
+
+    def _restore(self, sampler: Sampler) -> None:
+        """Have a sampler go on from the first state that was kept of one like it, if any was."""
+        kept = [state for state in self._restored if state["of"] == sampler.of]
+        if kept:
+            sampler.load_state_dict(kept[0])
+            self._restored.remove(kept[0])
