@@ -1,19 +1,25 @@
 """Token ids of a prompt and its response, kept apart from sampling to the update.
 
-Shapes: B = rows, L = input tokens of the longest row, T = response tokens of the longest.
+Shapes: B = rows, L = input tokens of the longest row, T_i = trained tokens of row i, T = those of
+the row that has most. All tokens of a response are trained unless its row says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import compress
+from operator import not_
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+T = TypeVar("T")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
@@ -28,13 +34,16 @@ class TrainRow:
     prompt_ids: tuple[int, ...]
     """At least one id: the first response token is predicted from the last of these."""
     response_ids: tuple[int, ...]
-    """The sampled ids as they came from the backend; may be empty."""
+    """The ids that follow the prompt, sampled ones as they came from the backend; may be empty."""
     advantage: float = 1.0
     """Weight of the response, the same for all its tokens. 1 for supervised rows."""
     reward: float = 0.0
     """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
     weight_version: int | None = None
     """``Policy.version`` of the weights that sampled the response; None if it was given."""
+    given: tuple[bool, ...] | None = None
+    """For each response id, whether it was given (by a tool, say) and not sampled: it is read by
+    the model and trained on in no way. None = all were sampled."""
     old_logprobs: Tensor | None = None
     """(T_i,) under the policy that opened the rollout batch; None = equal to the current ones."""
     ref_logprobs: Tensor | None = None
@@ -45,13 +54,27 @@ class TrainRow:
     def __post_init__(self) -> None:
         if not self.prompt_ids:
             raise ValueError("a training row needs at least one prompt id to predict from")
+        if self.given is not None and len(self.given) != len(self.response_ids):
+            raise ValueError(
+                f"given must name {len(self.response_ids)} tokens, those of the response, "
+                f"not {len(self.given)}"
+            )
         for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs"):
-            given: Tensor | None = getattr(self, name)
-            if given is not None and given.shape != (len(self.response_ids),):
+            values: Tensor | None = getattr(self, name)
+            if values is not None and values.shape != (len(self.trained_ids),):
                 raise ValueError(
-                    f"{name} must have shape ({len(self.response_ids)},), one value per response "
-                    f"token, not {tuple(given.shape)}"
+                    f"{name} must have shape ({len(self.trained_ids)},), one value per trained "
+                    f"token of the response, not {tuple(values.shape)}"
                 )
+
+    @property
+    def trained_ids(self) -> tuple[int, ...]:
+        """The response ids that are trained, (T_i,)."""
+        return self.response_ids if self.given is None else self.trained_of(self.response_ids)
+
+    def trained_of(self, values: Sequence[T]) -> tuple[T, ...]:
+        """Return those of a response's values, one per id, that belong to trained tokens."""
+        return tuple(values if self.given is None else compress(values, map(not_, self.given)))
 
     @property
     def length(self) -> int:
@@ -70,11 +93,11 @@ class Padded:
     input_ids: Tensor
     """(B, L) int64; each row is the prompt and all but the last response token, then padding."""
     targets: Tensor
-    """(B, T) int64 response ids, zeros at padding."""
+    """(B, T) int64 trained ids, zeros at padding."""
     positions: Tensor
     """(B, T) int64 place in ``input_ids`` whose hidden state predicts the target."""
     mask: Tensor
-    """(B, T) bool, True at response tokens."""
+    """(B, T) bool, True at trained tokens."""
 
     @classmethod
     def of(
@@ -82,16 +105,17 @@ class Padded:
     ) -> Padded:
         """Pad ``rows`` with ``pad_id`` and move them to ``device``."""
         inputs = [(*r.prompt_ids, *r.response_ids[:-1]) for r in rows]
-        size = torch.tensor([len(r.response_ids) for r in rows])  # (B,)
-        start = torch.tensor([len(r.prompt_ids) - 1 for r in rows])  # (B,)
-        token = torch.arange(max(int(size.max()), 0))  # (T,)
-        mask = token < size[:, None]  # (B, T)
-        positions = torch.where(mask, start[:, None] + token, 0)  # (B, T)
+        first = [len(r.prompt_ids) - 1 for r in rows]
+        places = [
+            r.trained_of(range(at, at + len(r.response_ids)))
+            for r, at in zip(rows, first, strict=True)
+        ]
+        size = torch.tensor([len(p) for p in places])  # (B,)
         parts = (
             _pad(inputs, pad_id),
-            _pad([r.response_ids for r in rows], 0),
-            positions,
-            mask,
+            _pad([r.trained_ids for r in rows], 0),
+            _pad(places, 0),
+            torch.arange(int(size.max())) < size[:, None],  # (B, T)
         )
         return cls(*(part.to(device, non_blocking=True) for part in parts))
 

@@ -34,7 +34,7 @@ def response_logprobs(
     temperature: float = 1.0,
     with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return log πθ(o_t | q, o_<t) of every response token, entropies, and the mask.
+    """Return log πθ(o_t | q, o_<t) of every trained token, entropies, and the mask.
 
     ``temperature`` divides the logits, as it did when the response was sampled. All three are
     (B, T); the log-probs carry the gradient, the entropies do not and are None unless asked
@@ -44,7 +44,7 @@ def response_logprobs(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     how = {"temperature": temperature, "with_entropy": with_entropy}
     with policy.autocast(), explained(policy, rows):
-        packs = can_pack(policy.model) and any(row.response_ids for row in rows)
+        packs = can_pack(policy.model) and any(row.trained_ids for row in rows)
         logprobs, entropy, mask = (_packed if packs else _padded)(policy, rows, **how)
     note_pass(policy.model, rows, logprobs, shared=packs)
     spread = _spread(entropy, mask) if with_entropy else None
@@ -70,7 +70,7 @@ def detached(
     ``cut`` parts the rows that have such tokens into the batches that are computed together.
     """
     found = [torch.zeros(0)] * len(rows)
-    at = [i for i, row in enumerate(rows) if row.response_ids]
+    at = [i for i, row in enumerate(rows) if row.trained_ids]
     for batch in cut([rows[i] for i in at]):
         chosen = [rows[at[j]] for j in batch]
         logprobs, entropy, mask = response_logprobs(
@@ -110,8 +110,8 @@ def _packed(policy: Policy, rows: Sequence[TrainRow], **how: Any) -> tuple[Tenso
     device = next(policy.model.parameters()).device
     batch = Packed.of(rows, device)
     at = (torch.zeros_like(batch.positions), batch.positions)
-    targets = torch.tensor([i for row in rows for i in row.response_ids], device=device)
-    size = torch.tensor([len(row.response_ids) for row in rows], device=device)  # (B,)
+    targets = torch.tensor([i for row in rows for i in row.trained_ids], device=device)
+    size = torch.tensor([len(row.trained_ids) for row in rows], device=device)  # (B,)
     mask = torch.arange(int(size.max()), device=device) < size[:, None]  # (B, T)
     has_linear_head(policy.model)  # it tries the model out, which must not happen below
     with attending(policy.model, batch.blocks):

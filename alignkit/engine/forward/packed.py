@@ -102,12 +102,12 @@ class Packed:
     """(1, N) int64, restarting with each row."""
     blocks: Sequence[Block]
     positions: Tensor
-    """(response tokens,) int64 place in ``input_ids`` that predicts each, row by row."""
+    """(trained tokens,) int64 place in ``input_ids`` that predicts each, row by row."""
 
     @classmethod
     def of(cls, rows: Sequence[TrainRow], device: torch.device | str = "cpu") -> Packed:
-        """Lay out ``rows``; those without a response token are left out."""
-        rows = [row for row in rows if row.response_ids]
+        """Lay out ``rows``; those without a trained token are left out."""
+        rows = [row for row in rows if row.trained_ids]
         prompts, own = _segments(rows)
         blocks: list[list[_Segment]] = []
         for kind in ([s for s in own if s.prefix is None] + prompts, [s for s in own if s.prefix]):
@@ -123,11 +123,12 @@ class Packed:
         for row, segment in zip(rows, own, strict=True):
             first = start[id(segment)] if segment.ids else 0
             if segment.prefix is None:
-                begin, more = first + len(row.prompt_ids) - 1, len(row.response_ids)
+                begin = first + len(row.prompt_ids) - 1
+                places = [*range(begin, begin + len(row.response_ids))]
             else:
-                predicts.append(start[id(segment.prefix)] + segment.offset - 1)
-                begin, more = first, len(segment.ids)
-            predicts += range(begin, begin + more)
+                last = start[id(segment.prefix)] + segment.offset - 1
+                places = [last, *range(first, first + len(segment.ids))]
+            predicts += row.trained_of(places)
         return cls(
             torch.tensor([ids], device=device),
             torch.tensor([where], device=device),

@@ -65,8 +65,8 @@ class Objective:
         chosen = [row for row in rows if row.advantage != 0]
         if len(chosen) == len(rows) or not self.surrogate.zero_without_advantage:
             return rows
-        if any(row.response_ids for row in chosen):
+        if any(row.trained_ids for row in chosen):
             return chosen
-        with_tokens = [row for row in rows if row.response_ids]
-        before = accumulate((len(row.response_ids) for row in with_tokens), initial=0)
+        with_tokens = [row for row in rows if row.trained_ids]
+        before = accumulate((len(row.trained_ids) for row in with_tokens), initial=0)
         return [row for row, n in zip(with_tokens, before, strict=False) if n < METRIC_TOKENS]

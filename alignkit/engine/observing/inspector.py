@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -60,11 +61,11 @@ class Inspector:
 
 def first_batch(rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> str:
     """Describe one row, the first with a token to learn from if there is one."""
-    chosen = [r for r in rows if r.response_ids and r.advantage != 0] or [
-        r for r in rows if r.response_ids
+    chosen = [r for r in rows if r.trained_ids and r.advantage != 0] or [
+        r for r in rows if r.trained_ids
     ]
     row = (chosen or list(rows))[0]
-    trained, whole = len(row.response_ids), row.length
+    trained, whole = len(row.trained_ids), row.length
     note = "" if chosen else "; NO ROW HOLDS A TRAINED TOKEN"
     return (
         f"first batch: {len(rows)} rows; one of them, its trained tokens ({trained} of {whole}, "
@@ -75,10 +76,21 @@ def first_batch(rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) ->
 def marked(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the row as text, special tokens included, with its trained tokens marked."""
     prompt = printable(str(tokenizer.decode(list(row.prompt_ids))))
-    response = printable(str(tokenizer.decode(list(row.response_ids))))
     before = "…" if len(prompt) > MOST else ""
-    after = "…" if len(response) > MOST else ""
-    return f"{before}{prompt[-MOST:]}{OPEN}{response[:MOST]}{after}{CLOSE}"
+    return f"{before}{prompt[-MOST:]}{_marked_response(row, tokenizer)}"
+
+
+def _marked_response(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the first ``MOST`` characters of a response, each run of trained tokens marked."""
+    given = row.given or [False] * max(len(row.response_ids), 1)  # an empty one is marked too
+    runs, left, ids = [], MOST, iter(row.response_ids)
+    for is_given, run in groupby(given):
+        text = printable(str(tokenizer.decode([*islice(ids, len([*run]))])))
+        shown = text[: max(left, 0)] + ("…" if 0 < left < len(text) else "")
+        left -= len(text)
+        if shown or not text:
+            runs.append(shown if is_given else f"{OPEN}{shown}{CLOSE}")
+    return "".join(runs)
 
 
 def as_row(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -89,6 +101,7 @@ def as_row(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "advantage": _plain(row.advantage),
         "prompt_ids": list(row.prompt_ids),
         "response_ids": list(row.response_ids),
+        **({} if row.given is None else {"given": list(row.given)}),
         **{
             name: _values(getattr(row, name))
             for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs")

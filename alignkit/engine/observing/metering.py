@@ -105,7 +105,7 @@ class Work:
     tokens: int
     """Inputs of the layers."""
     responses: int
-    """Response tokens: inputs of the head."""
+    """Trained tokens: inputs of the head."""
     pairs: int
     """Query-key pairs under the causal mask."""
 
@@ -116,10 +116,10 @@ def work_of(rows: Sequence[TrainRow], *, shared: bool) -> Work:
     seen: set[tuple[int, ...]] = set()
     for row in rows:
         n, prompt = row.length - 1, len(row.prompt_ids)
-        if not row.response_ids:
+        if not row.trained_ids:
             continue
         tokens, pairs = tokens + n, pairs + n * (n + 1) // 2
-        responses += len(row.response_ids)
+        responses += len(row.trained_ids)
         if shared and row.prompt_ids in seen:
             tokens, pairs = tokens - prompt, pairs - prompt * (prompt + 1) // 2
         seen.add(row.prompt_ids)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
 import torch
 
@@ -181,14 +182,26 @@ def check_groups(trajectories: Sequence[Trajectory], group_size: int) -> None:
     """
     if len(trajectories) % group_size:
         raise ValueError(f"{len(trajectories)} responses are not whole groups of {group_size}")
-    for start in range(0, len(trajectories), group_size):
-        block = trajectories[start : start + group_size]
+    _check_blocks(trajectories, [group_size] * (len(trajectories) // group_size))
+
+
+def group_sizes(trajectories: Sequence[Trajectory]) -> list[int]:
+    """Return the sizes of consecutive groups, which may differ; ValueError as `check_groups`."""
+    sizes = [len([*group]) for _, group in groupby(trajectories, key=lambda t: t.group_id)]
+    _check_blocks(trajectories, sizes)
+    return sizes
+
+
+def _check_blocks(trajectories: Sequence[Trajectory], sizes: Sequence[int]) -> None:
+    ends = list(accumulate(sizes))
+    blocks = [trajectories[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    for block, end in zip(blocks, ends, strict=True):
         members = {(t.group_id, t.prompt_id, t.prompt_ids, t.example.id) for t in block}
         if len(members) != 1:
             raise ValueError(
-                f"responses {start} to {start + group_size - 1} should be one group but answer "
+                f"responses {end - len(block)} to {end - 1} should be one group but answer "
                 f"{len(members)} prompts: {sorted((m[0], m[1]) for m in members)}"
             )
-    ids = [t.group_id for t in trajectories[::group_size]]
+    ids = [block[0].group_id for block in blocks]
     if len(set(ids)) != len(ids):
         raise ValueError(f"a group is split over several blocks: group ids {ids}")

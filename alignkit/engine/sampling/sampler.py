@@ -42,6 +42,8 @@ class Sampler:
         self._prefetcher: Prefetcher | None = None
         self._restored: dict[str, Any] | None = None
         self.group_size = group_size
+        self.of = [group_size, len(data), data[0].id, data[len(data) - 1].id]
+        """Tells it from the other samplers of a training when that is resumed."""
 
     @property
     def temperature(self) -> float:
@@ -98,7 +100,7 @@ class Sampler:
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, and the batch that is sampled already, if any."""
         ahead = self._prefetcher.state_dict() if self._prefetcher else self._restored
-        return {"questions": self._questions.state_dict(), "prefetched": ahead}
+        return {"of": self.of, "questions": self._questions.state_dict(), "prefetched": ahead}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
@@ -110,7 +112,7 @@ class Sampler:
 
 @dataclass
 class Samplers:
-    """The samplers of a training, in the order in which its loop first asks for them."""
+    """The samplers of a training; a resumed one may ask for them in another order."""
 
     parts: Parts
     found: list[tuple[Dataset, Sampler]] = field(default_factory=list)
@@ -122,8 +124,7 @@ class Samplers:
             if known is data and sampler.group_size == group_size:
                 return sampler
         made = Sampler(self.parts, data, group_size=group_size)
-        if len(self.found) < len(self._restored):
-            made.load_state_dict(self._restored[len(self.found)])
+        self._restore(made)
         self.found.append((data, made))
         return made
 
@@ -140,10 +141,17 @@ class Samplers:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of each sampler, those not asked for since a resume included."""
         made = [sampler.state_dict() for _, sampler in self.found]
-        return {"samplers": made + self._restored[len(made) :]}
+        return {"samplers": made + self._restored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
-        self._restored = state["samplers"]
-        for (_, sampler), restored in zip(self.found, self._restored, strict=False):
-            sampler.load_state_dict(restored)
+        self._restored = list(state["samplers"])
+        for _, sampler in self.found:
+            self._restore(sampler)
+
+    def _restore(self, sampler: Sampler) -> None:
+        """Have a sampler go on from the first state that was kept of one like it, if any was."""
+        kept = [state for state in self._restored if state["of"] == sampler.of]
+        if kept:
+            sampler.load_state_dict(kept[0])
+            self._restored.remove(kept[0])

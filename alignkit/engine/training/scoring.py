@@ -16,7 +16,7 @@ from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference import check_vocabularies, freeze, kl_estimate
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.learning.rows import Rows
-from alignkit.engine.sampling.rollouts import Trajectory, check_groups, to_row
+from alignkit.engine.sampling.rollouts import Trajectory, group_sizes, to_row
 from alignkit.engine.tokens import TrainRow
 from alignkit.engine.training.loop import Frame
 from alignkit.engine.training.parts import Parts
@@ -38,15 +38,15 @@ class Frozen:
 
 def comparable(sampled: Sequence[Trajectory]) -> Rows:
     """Return rows of whole groups; losses compare the policy with what it is now."""
-    check_groups(sampled, sum(t.group_id == sampled[0].group_id for t in sampled))
-    return Rows(rows=[to_row(t) for t in sampled], old="present")
+    sizes = group_sizes(sampled)
+    return Rows(rows=[to_row(t) for t in sampled], group_sizes=sizes, old="present")
 
 
 def hold(
     rows: Rows, reference: Frozen | None, frame: Frame, learner: Learner, temperature: float
 ) -> Rows:
     """Note log π_ref of each row; with k1 also take its penalty off the reward."""
-    if reference is None:
+    if reference is None or not rows.rows:
         return rows
 
     def make() -> tuple[list[Tensor], list[Tensor] | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from alignkit.component import make
+from alignkit.engine.learning.learner import Learner
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.past import BEGINNING, Start, rewind
 from alignkit.lifecycle.signals import Interrupted
@@ -97,8 +98,11 @@ class Toys:
         names = {"backend": "rollout", "plan": "eval"}
         return keys.build(**{names.get(k, k): v for k, v in given.items()})
 
-    def grpo(self, keys, **parts):
-        """Put a small GRPO run together; ``parts`` stand in for some of its parts."""
+    def grpo(self, keys, algorithm=None, **parts):
+        """Put a small run of GRPO, or of an ``algorithm`` like it, together.
+
+        ``parts`` stand in for some of its parts.
+        """
         from alignkit_algorithms.grpo import Grpo
 
         given = {
@@ -112,7 +116,7 @@ class Toys:
             "backend": self.backend(),
             "optimizer": self.adamw(),
         }
-        return self.assemble(Grpo(**keys), **{**given, **parts})
+        return self.assemble((algorithm or Grpo)(**keys), **{**given, **parts})
 
     def carry_out(self, algorithm, folder):
         """Run an algorithm as the kernel does; return the rows of its metrics."""
@@ -228,8 +232,6 @@ def grpo(toys):
 @pytest.fixture
 def steps(monkeypatch):
     """Record the rows of every optimizer step."""
-    from alignkit.engine.learning.learner import Learner
-
     seen = []
     step = Learner.step
 
@@ -239,3 +241,28 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(Learner, "step", recording)
     return seen
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """End a run before its n-th optimizer step changes a weight, as a signal would."""
+
+    def run(algorithm, folder, before):
+        folder.mkdir()
+        started = Run(folder, {})
+        apply, count = Learner._apply, [0]
+
+        def counted(self, *args):
+            count[0] += 1
+            if count[0] == before:
+                started.signals.interrupt("a test")
+                started.signals.poll()
+            return apply(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "_apply", counted)
+            with pytest.raises(Interrupted):
+                algorithm.run(started)
+        started.close("failed")
+
+    return run

@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.signals import Interrupted
 from alignkit.protocols import Example
 from alignkit.run import Run
 from alignkit_algorithms.dpo import Dpo
@@ -44,31 +42,6 @@ def sft(toys):
         return toys.assemble(keys=Sft(train_batch_size=2), **{**given, **parts})
 
     return make
-
-
-@pytest.fixture
-def ended(monkeypatch):
-    """End a run before its n-th optimizer step changes a weight, as a signal would."""
-
-    def run(algorithm, folder, before):
-        folder.mkdir()
-        started = Run(folder, {})
-        apply, count = Learner._apply, [0]
-
-        def counted(self, *args):
-            count[0] += 1
-            if count[0] == before:
-                started.signals.interrupt("a test")
-                started.signals.poll()
-            return apply(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Learner, "_apply", counted)
-            with pytest.raises(Interrupted):
-                algorithm.run(started)
-        started.close("failed")
-
-    return run
 
 
 @pytest.fixture
