@@ -44,7 +44,7 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def uncut(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem for each key of the rollout table that keeps tokens from being drawn."""
-    for key, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+    for key, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("min_tokens", 0)):
         value = getattr(tables.get("rollout"), key, neutral)
         if value != neutral:
             yield (

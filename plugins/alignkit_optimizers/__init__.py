@@ -39,7 +39,7 @@ class AdamW(Params[Optimizer]):
     """Optimizer steps over which the rate rises linearly to lr; the last of them uses lr."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of lr that the linear and cosine schedules end at."""
+    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it."""
 
     implementation: Literal["fused", "foreach", "8bit", "offload"] = "fused"
     """How the two running means are kept and updated. "fused": in the weights' type, all weights
