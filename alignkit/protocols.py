@@ -91,6 +91,24 @@ class Completion:
     """``Policy.version`` of the weights that sampled it."""
 
 
+class Response(str):
+    """A sampled response as a reward gets it: its text, which also knows how it was sampled.
+
+    Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
+    not sampled, such as a row of a file: a reward that wants more than text asks with
+    ``isinstance``.
+    """
+
+    completion: Completion
+
+    @classmethod
+    def of(cls, completion: Completion) -> Response:
+        """Return the text of a completion."""
+        made = cls(completion.text)
+        made.completion = completion
+        return made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
     """One micro-batch as the loss sees it. Padding positions hold zeros and mask False."""
@@ -203,7 +221,10 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`."""
+    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`.
+
+    During a run the responses are :class:`Response`.
+    """
 
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
