@@ -36,7 +36,7 @@ class Evaluator:
         plan: EvalPlan,
         *,
         policy: Policy,
-        backend: RolloutBackend,
+        backend: RolloutBackend | None,
         prompt: PromptTemplate | None,
         reward: RewardFn | None,
         token_budget: int,
@@ -45,6 +45,8 @@ class Evaluator:
 
         ``token_budget`` caps padded tokens per forward pass when entropies are computed.
         """
+        if backend is None:
+            raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
         self.plan = plan
         self._policy, self._backend, self._budget = policy, backend, token_budget
         self._sets = complete(plan, prompt, reward)
@@ -94,30 +96,6 @@ def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
             f"{where}.samples = {chosen.samples}, but temperature 0 is greedy: all responses to an "
             f"example would be equal; set samples = 1 or {where}.temperature above 0"
         )
-
-
-def evaluator_for(
-    plan: EvalPlan | None,
-    *,
-    policy: Policy,
-    backend: RolloutBackend | None,
-    prompt: PromptTemplate | None,
-    reward: RewardFn | None,
-    token_budget: int,
-) -> Evaluator | None:
-    """Return the evaluator of an algorithm's optional ``[eval]`` table."""
-    if plan is None:
-        return None
-    if backend is None:
-        raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
-    return Evaluator(
-        plan,
-        policy=policy,
-        backend=backend,
-        prompt=prompt,
-        reward=reward,
-        token_budget=token_budget,
-    )
 
 
 def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:
