@@ -41,6 +41,8 @@ class TrainRow:
     """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
     weight_version: int | None = None
     """``Policy.version`` of the weights that sampled the response; None if it was given."""
+    measured: bool = False
+    """Whether the row is computed for the metrics even where its advantage is zero."""
     given: tuple[bool, ...] | None = None
     """For each response id, whether it was given (by a tool, say) and not sampled: it is read by
     the model and trained on in no way. None = all were sampled."""
