@@ -159,7 +159,8 @@ class Algorithm(Protocol):
 
 
 class Policy(Protocol):
-    """The model being trained, with its tokenizer. Optional: :class:`Adapted`, :class:`Rated`."""
+    """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
+    :class:`Begins`, :class:`Rated`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -431,6 +432,16 @@ class Adapted(Protocol):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight by its checkpoint name, with the adapter merged in."""
+        ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A policy whose prompts begin with a token of its own."""
+
+    @property
+    def bos_ids(self) -> tuple[int, ...]:
+        """The beginning-of-sequence id, or nothing."""
         ...
 
 

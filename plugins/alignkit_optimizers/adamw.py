@@ -13,6 +13,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignkit import AlignkitError
+from alignkit_optimizers.kahan import KahanAdamW
 from alignkit_optimizers.offloaded import OffloadedAdamW
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ScheduledAdamW:
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: int
     min_lr_ratio: float
-    implementation: Literal["fused", "foreach", "8bit", "offload"]
+    implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"]
 
     def start(
         self, parameters: Iterable[nn.Parameter], *, total_steps: int
@@ -73,6 +74,8 @@ class ScheduledAdamW:
             return AdamW8bit(weights, **how)
         if self.implementation == "offload":
             return OffloadedAdamW(weights, **how)
+        if self.implementation == "kahan":
+            return KahanAdamW(weights, **how)
         fused = all(w.device.type in _FUSED_DEVICES for w in weights)
         if self.implementation == "fused" and fused:
             return torch.optim.AdamW(weights, fused=True, **how)
