@@ -111,8 +111,8 @@ class PolicyParams(Params[Policy]):
         if self.dtype == "bfloat16":
             facts["warning"] = (
                 "weights in bfloat16 do not move by small updates (at a rate of 1e-5, 1.0 stays "
-                '1.0): use dtype = "float32" with autocast = "bfloat16", or an optimizer that makes '
-                'up for it (adamw: implementation = "kahan")'
+                '1.0): use dtype = "float32" with autocast = "bfloat16", or an optimizer that '
+                'makes up for it (adamw: implementation = "kahan")'
             )
         if self.trust_remote_code:
             facts["trust_remote_code"] = f"code of {self.path} runs"
