@@ -91,6 +91,24 @@ class Completion:
     """``Policy.version`` of the weights that sampled it."""
 
 
+class Response(str):
+    """A sampled response as a reward gets it: its text, which also knows how it was sampled.
+
+    Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
+    not sampled, such as a row of a file: a reward that wants more than text asks with
+    ``isinstance``.
+    """
+
+    completion: Completion
+
+    @classmethod
+    def of(cls, completion: Completion) -> Response:
+        """Return the text of a completion."""
+        made = cls(completion.text)
+        made.completion = completion
+        return made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
     """One micro-batch as the loss sees it. Padding positions hold zeros and mask False."""
@@ -141,7 +159,8 @@ class Algorithm(Protocol):
 
 
 class Policy(Protocol):
-    """The model being trained, with its tokenizer. Optional: :class:`Adapted`, :class:`Rated`."""
+    """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
+    :class:`Begins`, :class:`Rated`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -203,7 +222,10 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`."""
+    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`.
+
+    During a run the responses are :class:`Response`.
+    """
 
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
@@ -410,6 +432,16 @@ class Adapted(Protocol):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight by its checkpoint name, with the adapter merged in."""
+        ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A policy whose prompts begin with a token of its own."""
+
+    @property
+    def bos_ids(self) -> tuple[int, ...]:
+        """The beginning-of-sequence id, or nothing."""
         ...
 
 

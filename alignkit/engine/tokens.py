@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from alignkit.protocols import Begins
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from alignkit.protocols import Policy
 
 
 T = TypeVar("T")
@@ -25,6 +29,16 @@ T = TypeVar("T")
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """Return the ids of ``text`` without any special token added around it."""
     return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def encode_prompt(policy: Policy, text: str) -> tuple[int, ...]:
+    """Return the ids of a prompt as the policy reads it: begun with its own token, if it has one.
+
+    A text that holds that token at its start already, as rendered chats do, gets no second one.
+    """
+    ids = encode(policy.tokenizer, text)
+    begin = policy.bos_ids if isinstance(policy, Begins) else ()
+    return ids if ids[: len(begin)] == begin else (*begin, *ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +55,8 @@ class TrainRow:
     """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
     weight_version: int | None = None
     """``Policy.version`` of the weights that sampled the response; None if it was given."""
+    measured: bool = False
+    """Whether the row is computed for the metrics even where its advantage is zero."""
     given: tuple[bool, ...] | None = None
     """For each response id, whether it was given (by a tool, say) and not sampled: it is read by
     the model and trained on in no way. None = all were sampled."""

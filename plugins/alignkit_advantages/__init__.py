@@ -19,7 +19,8 @@ class GroupStd(Params[Advantage]):
     """Added to the standard deviation, in units of reward."""
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken from the reward first: its group's mean, or nothing."""
+    """What is taken from the reward first: its group's mean, or nothing. A group of equal rewards
+    gives zeros either way."""
 
     def build(self) -> Advantage:
         from alignkit_advantages.ops import group_std

@@ -15,8 +15,9 @@ def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = Tr
     """Return (r - mean) / (std + eps) within each group: (B,) to (B,).
 
     arXiv:2402.03300 sec. 4.1.2; r / (std + eps) if not to ``centre``. The standard deviation
-    divides by group_size - 1. A group of equal rewards, centred, gives zeros, exactly:
-    rounding in its mean is not blown up by 1 / eps.
+    divides by group_size - 1. A group of equal rewards has nothing to be compared by and gives
+    zeros, exactly, centred or not: neither its rewards nor the rounding in their mean is blown up
+    by 1 / eps.
     """
     if group_size < 2:
         raise AlignkitError(
@@ -25,7 +26,8 @@ def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = Tr
         )
     groups = in_groups(rewards, group_size)  # (B / group_size, group_size)
     std = groups.std(dim=1, correction=1, keepdim=True)  # (B / group_size, 1)
-    return over(centred(groups) if centre else groups, std + eps).flatten()
+    values = centred(groups) if centre else torch.where(constant(groups), 0, groups)
+    return over(values, std + eps).flatten()
 
 
 def group_mean(rewards: Tensor, group_size: int) -> Tensor:
@@ -40,8 +42,12 @@ def none(rewards: Tensor, group_size: int) -> Tensor:
 
 def centred(groups: Tensor) -> Tensor:
     """Subtract each row's mean; rows of equal numbers become exact zeros."""
-    equal = (groups == groups[:, :1]).all(dim=1, keepdim=True)
-    return torch.where(equal, 0, groups - groups.mean(dim=1, keepdim=True))
+    return torch.where(constant(groups), 0, groups - groups.mean(dim=1, keepdim=True))
+
+
+def constant(groups: Tensor) -> Tensor:
+    """Whether each row holds equal numbers, (rows, 1) bool."""
+    return (groups == groups[:, :1]).all(dim=1, keepdim=True)
 
 
 def over(values: Tensor, scale: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from alignkit.protocols import (
     RolloutBackend,
     Tracker,
 )
+from alignkit_algorithms.shared import evaluated_greedily
 
 
 class Evaluate(EvalFields[Algorithm]):
@@ -67,4 +68,5 @@ class Evaluate(EvalFields[Algorithm]):
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from super().check(tables)
+        yield from evaluated_greedily(tables, own=self)
         yield from needs_data(tables, "[data], or [sets.NAME] with a data table each")

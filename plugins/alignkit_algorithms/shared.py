@@ -42,9 +42,25 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         )
 
 
+def evaluated_greedily(tables: Mapping[str, Any], own: Any = None) -> Iterable[tuple[str, str]]:
+    """Yield a problem when [eval], or an evaluation's own keys, draw equal responses several times.
+
+    A temperature that is left out is the rollout table's.
+    """
+    plan = own or tables.get("eval")
+    if plan is None or plan.samples == 1 or plan.temperature is not None:
+        return  # a temperature of its own is checked with the table
+    if getattr(tables.get("rollout"), "temperature", None) == 0:
+        yield (
+            "samples" if own else "eval.samples",
+            f"{plan.samples} responses to an example would be equal, as rollout.temperature = 0 is "
+            f"greedy; use samples = 1 or a temperature of the evaluation's own above 0",
+        )
+
+
 def uncut(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem for each key of the rollout table that keeps tokens from being drawn."""
-    for key, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+    for key, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("min_tokens", 0)):
         value = getattr(tables.get("rollout"), key, neutral)
         if value != neutral:
             yield (

@@ -39,14 +39,16 @@ class AdamW(Params[Optimizer]):
     """Optimizer steps over which the rate rises linearly to lr; the last of them uses lr."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of lr that the linear and cosine schedules end at."""
+    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it."""
 
-    implementation: Literal["fused", "foreach", "8bit", "offload"] = "fused"
+    implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"] = "fused"
     """How the two running means are kept and updated. "fused": in the weights' type, all weights
     in one kernel (on CPU and CUDA; elsewhere torch's default). "foreach": the same without that
     kernel. "8bit": one byte a number with a scale per block of 256 (arXiv:2110.02861), about 2
     bytes a weight instead of 8 in float32; tensors of fewer than 4,096 weights stay in float32.
-    "offload": in the CPU's memory, brought to the device one tensor at a time."""
+    "offload": in the CPU's memory, brought to the device one tensor at a time. "kahan": in float32,
+    and bfloat16 weights keep what rounding takes from them in a second bfloat16 number, so that
+    updates too small for them add up (arXiv:2010.06192)."""
 
     def missing(self) -> Iterable[str]:
         """Name bitsandbytes where it is asked for and absent."""

@@ -13,6 +13,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignkit import AlignkitError
+from alignkit_optimizers.kahan import KahanAdamW
 from alignkit_optimizers.offloaded import OffloadedAdamW
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ScheduledAdamW:
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: int
     min_lr_ratio: float
-    implementation: Literal["fused", "foreach", "8bit", "offload"]
+    implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"]
 
     def start(
         self, parameters: Iterable[nn.Parameter], *, total_steps: int
@@ -53,7 +54,7 @@ class ScheduledAdamW:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return 1.0
-        span = max(total_steps - self.warmup_steps, 1)
+        span = max(total_steps - 1 - self.warmup_steps, 1)
         done = min((step - self.warmup_steps) / span, 1.0)
         left = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.min_lr_ratio + (1 - self.min_lr_ratio) * left
@@ -73,6 +74,8 @@ class ScheduledAdamW:
             return AdamW8bit(weights, **how)
         if self.implementation == "offload":
             return OffloadedAdamW(weights, **how)
+        if self.implementation == "kahan":
+            return KahanAdamW(weights, **how)
         fused = all(w.device.type in _FUSED_DEVICES for w in weights)
         if self.implementation == "fused" and fused:
             return torch.optim.AdamW(weights, fused=True, **how)

@@ -131,15 +131,11 @@ class Measured(Params[RewardFn]):
     """How the length of a response is counted."""
 
     unit: Literal["tokens", "words", "characters"] = "words"
-    """What lengths count. Tokens need a ``tokenizer``: rewards see the text alone, and tokens of
-    the text can differ by a few from the sampled ones."""
+    """What lengths count. Tokens are the sampled ones, the end-of-sequence token included."""
 
     tokenizer: PathOrName = ""
-    """Folder or Hub name of the tokenizer that counts, for ``unit = "tokens"``."""
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        if self.unit == "tokens" and not self.tokenizer:
-            yield "tokenizer", 'unit = "tokens" needs a tokenizer: the path of the policy, say'
+    """Folder or Hub name of the tokenizer that counts the tokens of text that was not sampled, as
+    in ``alignkit grade``, for ``unit = "tokens"``."""
 
     def scored(self, part: str, score: Callable[[int], float]) -> RewardFn:
         """Return the reward that scores the measured length."""
@@ -187,7 +183,6 @@ class OverlongShaping(Measured):
         )
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        yield from super().check(tables)
         if self.cache > self.max_length:
             yield "cache", f"{self.cache} is more than max_length = {self.max_length}"
 

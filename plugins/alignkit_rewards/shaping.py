@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from alignkit.protocols import Example, Reward
+from alignkit import AlignkitError
+from alignkit.protocols import Example, Response, Reward
 
 Measure = Callable[[str], int]
 
@@ -26,15 +27,37 @@ class Shaping:
 
 
 def measure(unit: str, tokenizer: str) -> Measure:
-    """Return a function that counts a response's tokens, words or characters."""
+    """Return a function that counts a response's tokens, words or characters.
+
+    Tokens of a sampled response are those that were sampled; ``tokenizer`` counts other text.
+    """
     if unit == "characters":
         return len
     if unit == "words":
         return lambda text: len(text.split())
+    encode = _encoder(tokenizer)
+
+    def tokens(text: str) -> int:
+        return len(text.completion.token_ids if isinstance(text, Response) else encode(text))
+
+    return tokens
+
+
+def _encoder(tokenizer: str) -> Callable[[str], Sequence[int]]:
+    """Return what turns text into ids; without a tokenizer it raises AlignkitError when used."""
+    if not tokenizer:
+
+        def refuse(text: str) -> Sequence[int]:
+            raise AlignkitError(
+                'unit = "tokens" counts sampled tokens, and this text was not sampled; set '
+                "tokenizer to the policy's path to have its tokens counted"
+            )
+
+        return refuse
     from transformers import AutoTokenizer
 
     encode = AutoTokenizer.from_pretrained(tokenizer)  # nosec B615 # runs no code of it
-    return lambda text: len(encode(text, add_special_tokens=False)["input_ids"])
+    return lambda text: list(encode(text, add_special_tokens=False)["input_ids"])
 
 
 def length_penalty(length: int, *, free: int, span: int) -> float:

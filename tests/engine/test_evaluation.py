@@ -289,3 +289,21 @@ def test_tables_need_no_ml_stack():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "refused"),
+    [(None, 0.0, True), (0.0, 1.0, True), (0.7, 0.0, False), (None, 0.7, False)],
+)
+@pytest.mark.parametrize("name", ["", "hard"])
+def test_greedy_draws_are_made_once(evaluator, monkeypatch, own, base, refused, name):
+    monkeypatch.setattr(Backend, "sampling", Sampling(temperature=base, max_tokens=9))
+    sets = {name or "main": EvalSet(data=problems(3), samples=4, temperature=own)}
+    if not refused:
+        evaluator(**sets)
+        return
+    where = f"eval.sets.{name}" if name else "eval"
+    with pytest.raises(AlignkitError, match=rf"{where}.samples = 4, but temperature 0 is greedy"):
+        evaluator(**sets)
+    one = {name or "main": EvalSet(data=problems(3), samples=1, temperature=own)}
+    evaluator(**one)

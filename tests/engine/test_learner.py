@@ -1,13 +1,16 @@
 """One optimizer step: what it computes, what it reports, and when it does nothing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from alignkit.engine.learning import rows as learning_rows
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective, Surrogate
+from alignkit.engine.learning.rows import Rows
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import LossOutput, StepTotals
 
@@ -101,13 +104,14 @@ def test_metrics_are_means_over_the_tokens_of_the_whole_step(tiny_policy):
     assert metrics["computed_token_share"] == 1
 
 
-def test_token_entropy_is_over_response_tokens(tiny_policy):
+def test_token_entropy_is_the_policys_own_over_response_tokens(tiny_policy):
+    """At temperature 1, as evaluation reports it, whatever responses are sampled at."""
     policy, other = tiny_policy(), tiny_policy()
     metrics = learner(policy, loss=with_kl, temperature=0.5).step(ROWS)
     entropies = []
     for row in ROWS:
         ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
-        p = torch.softmax(other.model(input_ids=ids).logits[0] / 0.5, -1)
+        p = torch.softmax(other.model(input_ids=ids).logits[0], -1)
         entropies += (-(p * p.log()).sum(-1))[len(row.prompt_ids) - 1 : -1].tolist()
     assert metrics["token_entropy"] == pytest.approx(sum(entropies) / 8, abs=1e-10)
 
@@ -194,13 +198,36 @@ def not_quite_zero(x):
     return LossOutput(per_token=output.per_token + 1e-12, metrics=output.metrics)
 
 
-@pytest.mark.parametrize("token_budget", [1, 12, 1000])
-def test_without_any_advantage_some_rows_are_computed_for_the_metrics(tiny_policy, token_budget):
-    rows = [TrainRow((3, 4), (5, 6, 7, 2 + i % 20), 0.0) for i in range(100)]
-    metrics = learner(tiny_policy(), token_budget=token_budget).step([TrainRow((3,), (), 0), *rows])
-    # 256 tokens are 64 rows, whatever the budget. Never all, never none.
-    assert metrics["computed_token_share"] == pytest.approx(64 / 100)
-    assert metrics["token_entropy"] > 0
+def mixed_rows(count, idle):
+    """Rows of unlike lengths, the ``idle`` of every 10 without advantage."""
+    texts = [tuple(5 + (i * 7 + j) % 20 for j in range(1 + i % 6)) for i in range(count)]
+    return Rows(rows=[TrainRow((3, 4), t, float(i % 10 >= idle)) for i, t in enumerate(texts)])
+
+
+@pytest.mark.parametrize("idle", [10, 7, 3, 0])
+@pytest.mark.parametrize("token_budget", [1, 30, 1000])
+def test_metrics_are_those_of_all_tokens_whatever_is_computed(
+    tiny_policy, monkeypatch, idle, token_budget
+):
+    """With enough rows measured the estimate is exact; with few it is near, and never of some."""
+    policy, other, third = (tiny_policy() for _ in range(3))
+
+    def found(policy, tokens, zero):
+        monkeypatch.setattr(learning_rows, "METRIC_TOKENS", tokens)
+        rows = mixed_rows(200, idle).whole.rows
+        old = [replace(row, old_logprobs=-1.0 * torch.ones(len(row.trained_ids))) for row in rows]
+        return learner(policy, zero=zero, token_budget=token_budget).step(old)
+
+    want = found(policy, 1, zero=False)
+    exact = found(other, 10**9, zero=True)
+    assert exact == pytest.approx(want, abs=1e-9)
+    near = found(third, 60, zero=True)
+    names = ("token_entropy", "place")  # a percentile of few varies more
+    assert {n: near[n] for n in names} == pytest.approx({n: want[n] for n in names}, rel=0.15)
+    assert near["loss"] == pytest.approx(want["loss"], abs=1e-10)
+    share = near["computed_token_share"]
+    assert share == pytest.approx(1 - idle / 10, abs=0.25)
+    assert (share < 1) == (idle > 0)
 
 
 def test_rows_without_advantage_still_learn_when_the_loss_has_more_terms(tiny_policy):

@@ -30,7 +30,9 @@ def one_by_one(model, rows, temperature):
         full = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0] / temperature, -1)
         full = full[len(row.prompt_ids) - 1 : -1]
         values.append(full.gather(1, torch.tensor(row.response_ids).long()[:, None])[:, 0])
-        entropies.append(-(full.exp() * full).sum(-1))
+        own = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0], -1)
+        own = own[len(row.prompt_ids) - 1 : -1]  # at temperature 1, whatever the sampling's is
+        entropies.append(-(own.exp() * own).sum(-1))
     return torch.cat(values), torch.cat(entropies)
 
 

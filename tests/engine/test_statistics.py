@@ -98,6 +98,7 @@ def test_standard_error_counts_examples_not_responses():
     assert got["answer_reward_se"] == pytest.approx(0.2886751345948129, abs=1e-12)
     assert got["answer_reward"] == 0.5
     assert (got["n"], got["n_correct"], got["n_format_only"], got["n_neither"]) == (3, 3, 2, 1)
+    assert got["n_responses"] == 6
     assert got["response_length_correct"] == 4.0
     assert got["response_length_incorrect"] == 20.0
 
@@ -148,6 +149,14 @@ def test_final_answers(text, answer):
     assert final_answer(text) == answer
 
 
+def test_a_vote_that_nobody_can_read_is_not_reported():
+    """Where no response has an answer to read, 0 would say that all votes went wrong."""
+    groups = [[response(1.0, text="so it is 4"), response(0.0, text="5")]]
+    assert set(sampled(groups)) == {"pass@1", "pass@2"}
+    groups.append([response(1.0, text="<answer>4</answer>"), response(0.0, text="5")])
+    assert sampled(groups)["majority@2"] == 0.5  # the first example's silence counts as wrong
+
+
 def test_several_samples_give_pass_and_majority():
     def tagged(value, right, group):
         return response(float(right), text=f"<answer>{value}</answer>", group=group)
@@ -186,12 +195,12 @@ def test_updates_are_joined_by_their_tokens():
     assert update_means([]) == {}
 
 
-def test_updates_that_leave_rows_out_count_by_the_tokens_they_computed():
+def test_updates_count_by_their_tokens_however_many_they_computed():
     computed = {"response_tokens": 30.0, "computed_token_share": 0.5, "clip_fraction": 0.1}
     nothing = {"response_tokens": 0.0, "computed_token_share": 0.0}  # and no clip fraction
     whole = {"response_tokens": 10.0, "computed_token_share": 1.0, "clip_fraction": 0.5}
     assert update_means([nothing, computed, whole]) == {
         "response_tokens": 40.0,
         "computed_token_share": pytest.approx(0.625),  # (30·0.5 + 10·1)/40
-        "clip_fraction": pytest.approx(0.26),  # (15·0.1 + 10·0.5)/25; by all tokens 0.2
+        "clip_fraction": pytest.approx(0.2),  # (30·0.1 + 10·0.5)/40; by those computed 0.26
     }

@@ -50,6 +50,8 @@ class Evaluator:
         self.plan = plan
         self._policy, self._backend, self._budget = policy, backend, token_budget
         self._sets = complete(plan, prompt, reward)
+        for name, (chosen, _, _) in self._sets.items():
+            _refuse_equal_draws(name, chosen, backend.sampling)
         self._prompts: dict[str, list[Prompt]] = {}
 
     def run(self, run: Run, step: int) -> dict[str, float]:
@@ -83,6 +85,17 @@ class Evaluator:
         metrics = describe(trajectories, entropies, chosen.samples) | {"prompts_too_long": too_long}
         rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
         return metrics, rows
+
+
+def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
+    """Raise AlignkitError where several responses to an example would be equal."""
+    greedy = (base.temperature if chosen.temperature is None else chosen.temperature) == 0
+    if greedy and chosen.samples > 1:
+        where = f"eval.sets.{name}" if name else "eval"
+        raise AlignkitError(
+            f"{where}.samples = {chosen.samples}, but temperature 0 is greedy: all responses to an "
+            f"example would be equal; set samples = 1 or {where}.temperature above 0"
+        )
 
 
 def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:

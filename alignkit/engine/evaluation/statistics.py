@@ -78,7 +78,8 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     ``answer_reward_se`` is the standard error of ``answer_reward`` with examples as the unit:
     the deviation (ddof 1) of the examples' means over √n, so that several responses to one
     example do not pass for independent evidence; absent for a single example. Lengths of
-    right or wrong answers are absent where there are none.
+    right or wrong answers are absent where there are none. ``n`` counts examples, ``n_responses``
+    responses, which the categories ``n_correct``, ``n_format_only`` and ``n_neither`` add up to.
     """
     flat = [t for group in groups for t in group]
     kinds = [category(t.reward) for t in flat]
@@ -88,6 +89,7 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     metrics: dict[str, float] = {
         "answer_reward": fmean(means),
         "n": len(groups),
+        "n_responses": len(flat),
         "n_correct": kinds.count("correct"),
         "n_format_only": kinds.count("format_only"),
         "n_neither": kinds.count("neither"),
@@ -101,15 +103,19 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
 
 
 def sampled(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples."""
+    """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples.
+
+    Where no response of all has an answer that :func:`final_answer` can read, there is no vote to
+    report; an example all of whose responses lack one counts as wrong beside others.
+    """
     n = len(groups[0])
     verdicts = [[category(t.reward) == "correct" for t in group] for group in groups]
     ks = sorted({2**i for i in range(n.bit_length())} & set(range(1, n + 1)) | {n})
     passes = {f"pass@{k}": fmean(pass_at_k(n, sum(v), k) for v in verdicts) for k in ks}
-    votes = fmean(
-        majority([final_answer(t.completion.text) for t in group], right)
-        for group, right in zip(groups, verdicts, strict=True)
-    )
+    answers = [[final_answer(t.completion.text) for t in group] for group in groups]
+    if not any(answer is not None for group in answers for answer in group):
+        return passes  # the vote says nothing of answers that cannot be read
+    votes = fmean(majority(given, right) for given, right in zip(answers, verdicts, strict=True))
     return {**passes, f"majority@{n}": votes}
 
 
@@ -184,10 +190,9 @@ def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
 def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Join the metrics of several optimizer steps into those of one training step.
 
-    Means over response tokens are weighted by the tokens each step computed, so that they are
-    the means over all tokens computed, and ``computed_token_share`` by all its tokens. ``loss``
-    and ``grad_norm`` are plain means over the steps, ``lr`` is the last one, percentiles are the
-    largest, and ``skipped_steps`` is a count. No step gives no metric.
+    Means over response tokens are weighted by the tokens of each step. ``loss`` and ``grad_norm``
+    are plain means over the steps, ``lr`` is the last one, percentiles are the largest, and
+    ``skipped_steps`` is a count. No step gives no metric.
     """
     steps = list(steps)
     if not steps:
@@ -197,11 +202,6 @@ def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
         known = [step for step in steps if name in step]  # without a token a loss says nothing
         values = [step[name] for step in known]
         weights = [step["response_tokens"] for step in known]
-        if name != "computed_token_share":
-            weights = [
-                n * step.get("computed_token_share", 1.0)
-                for n, step in zip(weights, known, strict=True)
-            ]
         if name == "lr":
             joined[name] = values[-1]
         elif name in ("ratio_p99", "ratio_inverse_p99"):

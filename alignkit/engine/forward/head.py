@@ -42,7 +42,8 @@ def linear_logprobs(
     """Return log softmax(hidden @ weight.T / temperature) at ``targets``, and the entropy.
 
     ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V,), ``targets`` (N,) int64; both results
-    are (N,), float32 or float64. The entropy carries no gradient (zeros if not asked for).
+    are (N,), float32 or float64. The entropy is that at temperature 1, the model's own; it carries
+    no gradient (zeros if not asked for).
     """
     device = hidden.device.type
     compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -67,19 +68,25 @@ class _LinearLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(compute, torch.float32)
         sums = _Sums.of(hidden.new_empty(0, dtype=wide), len(hidden))
+        own = None  # what the logits amount to at temperature 1, for the entropy
+        if with_entropy and temperature != 1.0:
+            own = _Sums.of(hidden.new_empty(0, dtype=wide), len(hidden))
         blocks, parts = _tiles(hidden, weight)
         keep = len(blocks) == len(parts) == 1 and any(ctx.needs_input_grad)
         powers = None
         for block in blocks:
             layer = _Block.of(weight, bias, block, compute)
             for part in parts:
+                places = targets[part] - block.start
                 logits = layer.logits(hidden[part], temperature)
-                powers = sums.add(part, logits, targets[part] - block.start, with_entropy)
+                if own is not None:
+                    own.add(part, logits * temperature, places, with_entropy=True)
+                powers = sums.add(part, logits, places, with_entropy and own is None)
         log_z = sums.log_z()
         kept = powers.div_(sums.total[:, None]) if keep and powers is not None else None
         ctx.save_for_backward(hidden, weight, bias, targets, log_z, kept)
         ctx.temperature, ctx.compute = temperature, compute
-        entropy = sums.entropy() if with_entropy else torch.zeros_like(log_z)
+        entropy = (own or sums).entropy() if with_entropy else torch.zeros_like(log_z)
         ctx.mark_non_differentiable(entropy)
         return sums.chosen - log_z, entropy
 
@@ -231,14 +238,16 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 def logits_logprobs(
     logits: Tensor, targets: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return log softmax(logits / temperature) at ``targets`` and the detached entropy.
+    """Return log softmax(logits / temperature) at ``targets`` and the entropy at temperature 1.
 
-    ``logits`` (..., V) and ``targets`` (...) int64; both results are shaped as ``targets``.
+    ``logits`` (..., V) and ``targets`` (...) int64; both results are shaped as ``targets``. The
+    entropy is detached.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    own = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = own / temperature
     logprobs = wide.gather(-1, targets[..., None])[..., 0] - torch.logsumexp(wide, -1)
     with torch.no_grad():
-        entropy = entropy_from_logits(wide)
+        entropy = entropy_from_logits(own)
     return logprobs, entropy
 
 

@@ -36,9 +36,10 @@ def response_logprobs(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return log πθ(o_t | q, o_<t) of every trained token, entropies, and the mask.
 
-    ``temperature`` divides the logits, as it did when the response was sampled. All three are
-    (B, T); the log-probs carry the gradient, the entropies do not and are None unless asked
-    for. Padding holds zeros. float32, or float64 for a float64 model.
+    ``temperature`` divides the logits, as it did when the response was sampled; the entropies are
+    the policy's own, at temperature 1. All three are (B, T); the log-probs carry the gradient, the
+    entropies do not and are None unless asked for. Padding holds zeros. float32, or float64 for a
+    float64 model.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")

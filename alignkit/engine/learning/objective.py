@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from alignkit.component import made_by
 from alignkit.engine.learning.correction import truncated_importance, with_gap
@@ -12,10 +11,6 @@ from alignkit.engine.learning.reference import penalised
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import LossType, Normalizer
-
-METRIC_TOKENS = 256
-"""Response tokens that the metrics of a step without any advantage are taken from, at least
-as far as there are so many. Fixed, so that metrics do not depend on the token budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +56,7 @@ class Objective:
         return cls(Surrogate.of(loss), normalizer, temperature)
 
     def computed(self, rows: Sequence[TrainRow]) -> Sequence[TrainRow]:
-        """Leave out rows that add exactly zero; keep some for the metrics if all of them do."""
-        chosen = [row for row in rows if row.advantage != 0]
-        if len(chosen) == len(rows) or not self.surrogate.zero_without_advantage:
+        """Leave out rows that add exactly zero, but for those that are measured."""
+        if not self.surrogate.zero_without_advantage:
             return rows
-        if any(row.trained_ids for row in chosen):
-            return chosen
-        with_tokens = [row for row in rows if row.trained_ids]
-        before = accumulate((len(row.trained_ids) for row in with_tokens), initial=0)
-        return [row for row, n in zip(with_tokens, before, strict=False) if n < METRIC_TOKENS]
+        return [row for row in rows if row.advantage != 0 or row.measured]

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Literal
 
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, encode
+from alignkit.engine.tokens import TrainRow, encode, encode_prompt
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
 
@@ -48,7 +48,7 @@ def supervised_row(
     ends_itself = bool(stops) and response.rstrip().endswith(stops)
     if eos == "always" or (eos == "auto" and not ends_itself):
         ids = (*ids, eos_id(policy))
-    return TrainRow(encode(policy.tokenizer, template.render(example.question)), ids)
+    return TrainRow(encode_prompt(policy, template.render(example.question)), ids)
 
 
 def eos_id(policy: Policy) -> int:

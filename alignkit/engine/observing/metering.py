@@ -90,7 +90,7 @@ def note_pass(
 
 
 def note_rows(rows: Sequence[TrainRow]) -> None:
-    """Count the tokens of rows that an optimizer step learns from."""
+    """Count the tokens of rows that an optimizer step computes."""
     if meter := _ACTIVE.get():
         meter.tokens += sum(row.length for row in rows)
 

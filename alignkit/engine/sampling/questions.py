@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import encode
+from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Dataset, Example, Policy, PromptTemplate
 
@@ -22,7 +22,7 @@ class Prompt:
     example: Example
     text: str
     ids: tuple[int, ...]
-    """``text`` tokenized, no special tokens added."""
+    """``text`` tokenized, after the policy's beginning-of-sequence token if it has one."""
 
 
 def make_prompt(
@@ -30,7 +30,7 @@ def make_prompt(
 ) -> Prompt:
     """Render and tokenize one question."""
     text = template.render(example.question)
-    return Prompt(key, index, example, text, encode(policy.tokenizer, text))
+    return Prompt(key, index, example, text, encode_prompt(policy, text))
 
 
 def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:

@@ -23,6 +23,7 @@ from alignkit.protocols import (
     Example,
     Policy,
     PromptTemplate,
+    Response,
     Reward,
     RewardFn,
     RolloutBackend,
@@ -99,7 +100,7 @@ def collect(
     with clock("rollout"):
         groups = _generate(prompts, policy, backend, sampling, judging)
     with clock("reward"):
-        rewards = judging.finish([[c.text for c in group] for group in groups])
+        rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
     return [
         Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given)
         for group_id, (p, group, judged) in enumerate(
@@ -149,7 +150,7 @@ def _gather(
                 f"responses to prompt {index} {'twice' if index in groups else 'too'}"
             )
         groups[index] = group
-        judging.start(asked[index], [c.text for c in group])
+        judging.start(asked[index], [Response.of(c) for c in group])
     return [groups.get(i, []) for i in range(len(asked))]
 
 

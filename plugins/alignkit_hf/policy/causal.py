@@ -147,6 +147,20 @@ class CausalPolicy:
         return frozenset()
 
     @cached_property
+    def bos_ids(self) -> tuple[int, ...]:
+        """What prompts begin with: the beginning-of-sequence id, or nothing."""
+        bos = self.tokenizer.bos_token_id
+        if self.params.bos == "never" or (bos is None and self.params.bos == "auto"):
+            return ()
+        if not isinstance(bos, int):
+            raise AlignkitError(
+                f'{self.name}: policy.bos = "always", but the tokenizer has no '
+                f"beginning-of-sequence token"
+            )
+        by_itself = self.tokenizer("a")["input_ids"][:1] == [bos]
+        return (bos,) if self.params.bos == "always" or by_itself else ()
+
+    @cached_property
     def pad_id(self) -> int:
         """The tokenizer's pad id, the model's, or any end-of-sequence id; padding is masked."""
         for source in (self.tokenizer, self.generation_config, self.config):

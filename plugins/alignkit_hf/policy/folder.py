@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _WEIGHTS = (
     "model.safetensors",
@@ -13,6 +14,30 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def adds_bos(folder: Path) -> bool | None:
+    """Return whether a local tokenizer begins sequences with a token of its own; None if unknown.
+
+    Read off its files: ``add_bos_token``, or the template that ``tokenizer.json`` ends with.
+    """
+    config, rules = _json(folder / "tokenizer_config.json"), _json(folder / "tokenizer.json")
+    if isinstance(config.get("add_bos_token"), bool):
+        return bool(config["add_bos_token"] and config.get("bos_token"))
+    if not rules:
+        return None
+    last = rules.get("post_processor") or {}
+    steps = last.get("processors", [last])
+    templates = [step for step in steps if step.get("type") == "TemplateProcessing"]
+    return any("SpecialToken" in piece for t in templates for piece in t["single"][:1])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # loading the tokenizer says what is wrong with it
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def folder_problems(path: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from alignkit import Params
 from alignkit.component import PathOrName
 from alignkit.protocols import Policy
-from alignkit_hf.policy.folder import folder_problems
+from alignkit_hf.policy.folder import adds_bos, folder_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class PolicyParams(Params[Policy]):
     """What counts as all the device can do, in 10^12 floating-point operations a second, for
     ``train/mfu``. Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
 
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Whether prompts begin with the tokenizer's beginning-of-sequence token: "auto" does as the
+    tokenizer does by itself, since models that were trained with it (Llama, Gemma, Mistral) expect
+    it. A prompt that holds it already gets no second one."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Only for sources you trust."""
 
@@ -99,10 +104,27 @@ class PolicyParams(Params[Policy]):
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say which attention kernel runs, and so when the checkpoint's own code does."""
-        facts = {"attention": " - ".join(filter(None, self.kernel(self._on_cuda())))}
+        facts = {
+            "attention": " - ".join(filter(None, self.kernel(self._on_cuda()))),
+            "beginning of sequence": self._beginning(),
+        }
+        if self.dtype == "bfloat16":
+            facts["warning"] = (
+                "weights in bfloat16 do not move by small updates (at a rate of 1e-5, 1.0 stays "
+                '1.0): use dtype = "float32" with autocast = "bfloat16", or an optimizer that '
+                'makes up for it (adamw: implementation = "kahan")'
+            )
         if self.trust_remote_code:
             facts["trust_remote_code"] = f"code of {self.path} runs"
         return facts
+
+    def _beginning(self) -> str:
+        if self.bos != "auto":
+            return f"{self.bos} (bos)"
+        known = adds_bos(Path(self.path))
+        if known is None:
+            return "as the tokenizer does by itself"
+        return "prompts get it, as the tokenizer adds it" if known else "none, as for the tokenizer"
 
     def code(self) -> Iterable[Path | str]:
         """Name the checkpoint's Python files, or the repository they will come from."""

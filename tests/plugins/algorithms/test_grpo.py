@@ -150,13 +150,13 @@ def test_old_logprobs_are_those_of_before_the_updates(grpo, toys, tmp_path, step
         computed = [row for row in first_again if row.advantage]
         assert computed
         for early, late in zip(first, first_again, strict=True):
-            if late.advantage:
+            if late.advantage or late.measured:
                 torch.testing.assert_close(late.old_logprobs, before[id(early)])
             else:
                 assert late.old_logprobs is None
         for early, late in zip(second, second_again, strict=True):
             assert early is late
-            assert (late.old_logprobs is None) == (late.advantage == 0)
+            assert (late.old_logprobs is None) == (late.advantage == 0 and not late.measured)
     assert max(row["train/clip_fraction"] for row in rows) > 0.05
 
 

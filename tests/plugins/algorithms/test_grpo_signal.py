@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
+from alignkit.engine.learning.reference_table import Reference, ReferenceTable
 from alignkit.protocols import Reward
-from alignkit_algorithms.grpo import has_signal
+from alignkit_advantages import advantage as advantages
+from alignkit_algorithms.grpo import Grpo, with_signal
 
 
 def only_even(responses, examples):
@@ -16,13 +20,96 @@ def only_even(responses, examples):
     return rewards
 
 
-def test_has_signal():
-    class T:
-        def __init__(self, total):
-            self.reward = Reward(total)
+class Judged:
+    def __init__(self, total):
+        self.reward = Reward(total)
 
-    assert has_signal([T(0.0), T(1.0)])
-    assert not has_signal([T(1.0), T(1.0)])
+
+def kept_groups(advantage, *groups):
+    responses = [Judged(total) for group in groups for total in group]
+    kept = with_signal(responses, advantage=advantage, group_size=len(groups[0]))
+    return [tuple(x.reward.total for x in kept[i : i + 2]) for i in range(0, len(kept), 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "kept"),
+    [
+        # Groups (1, 0), (1, 1), (0, 0). What compares within a group learns from the first alone.
+        ("group_std", {}, [(1, 0)]),
+        ("group_std", {"baseline": "none"}, [(1, 0)]),
+        ("group_mean", {}, [(1, 0)]),
+        ("rloo", {}, [(1, 0)]),
+        ("maxrl", {}, [(1, 0)]),
+        ("batch_std", {}, [(1, 0)]),
+        # Rejection fine-tuning learns from every right response, MaxRL without centring too.
+        ("none", {}, [(1, 0), (1, 1)]),
+        ("maxrl", {"baseline": "none"}, [(1, 0), (1, 1)]),
+        # Against the batch's mean of 1/2 every response is better or worse.
+        ("batch_std", {"baseline": "none"}, [(1, 0), (1, 1), (0, 0)]),
+    ],
+)
+def test_signal_is_in_advantages_and_not_in_rewards(name, how, kept):
+    params = {c.name: c.params for c in advantages()}[name](**how)
+    assert kept_groups(params.build(), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)) == kept
+
+
+def test_asking_for_signal_moves_no_state_on():
+    class Rising:
+        """The mean reward so far is the baseline."""
+
+        def __init__(self):
+            self.total, self.count = 0.0, 0
+
+        def __call__(self, rewards, *, group_size):
+            self.total, self.count = self.total + float(rewards.sum()), self.count + len(rewards)
+            return rewards - self.total / self.count
+
+        def state_dict(self):
+            return {"total": self.total, "count": self.count}
+
+        def load_state_dict(self, state):
+            self.total, self.count = state["total"], state["count"]
+
+    advantage = Rising()
+    assert kept_groups(advantage, (1.0, 0.0), (0.5, 0.5)) == [(1.0, 0.0)]
+    assert advantage.count == 0
+
+
+def right_or_wrong(responses, examples):
+    """All right for even questions, all wrong for odd ones."""
+    return [Reward(float(int(e.answer) % 2 == 0)) for e in examples]
+
+
+def test_without_baseline_groups_that_are_all_right_are_learned_from(grpo, toys, tmp_path, steps):
+    (none,) = [c for c in advantages() if c.name == "none"]
+    keys = {"n_steps": 3, "drop_groups_without_signal": True}
+    parts = {"reward": right_or_wrong, "advantage": none.params().build()}
+    rows = toys.carry_out(grpo(keys, **parts), tmp_path)
+    assert sum(row["train/responses_trained_on"] for row in rows) == 6 * 4  # one epoch of twelve
+    assert all(row.advantage == 1 for batch in steps for row in batch)
+    shares = [row["train/groups_without_signal"] for row in rows]
+    assert shares == [1 - row["train/responses_trained_on"] / 16 for row in rows]
+    assert sum(shares) > 0
+
+
+@pytest.mark.parametrize(("beta", "share"), [(0.1, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_a_penalty_pushes_groups_of_equal_rewards(grpo, toys, tmp_path, beta, share, estimator):
+    subject = grpo(
+        {"n_steps": 1}, reward=right_or_wrong, reference=Reference(beta, estimator, None)
+    )
+    (row,) = toys.carry_out(subject, tmp_path)
+    assert row["train/groups_without_signal"] == share
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_dropping_groups_that_a_penalty_pushes_is_refused(estimator):
+    keys = Grpo(drop_groups_without_signal=True)
+    ((key, message),) = keys.check({"reference": ReferenceTable(estimator=estimator)})
+    assert key == "drop_groups_without_signal"
+    assert "pushes every response" in message
+    assert not list(keys.check({"reference": ReferenceTable(estimator=estimator, beta=0.0)}))
+    assert not list(keys.check({}))
 
 
 def test_groups_without_signal_can_be_dropped(grpo, toys, tmp_path, steps):
@@ -62,3 +149,23 @@ def test_refilling_stops_at_the_bound(grpo, toys, tmp_path, steps):
     assert "train/loss" not in rows[0]
     assert steps == []
     assert subject.parts.policy.version == 0
+
+
+def test_the_schedule_ends_with_the_run_whatever_was_dropped(grpo, toys, tmp_path):
+    """Two steps without an update, then one of four: its last update uses the floor."""
+    calls = iter(range(100))
+
+    def late(responses, examples):
+        return toys.first_is_ascii(responses, examples) if next(calls) >= 2 else [
+            Reward(0.0) for _ in responses
+        ]  # fmt: skip
+
+    keys = {"drop_groups_without_signal": True, "train_batch_size": 4}
+    optimizer = toys.adamw(lr=1.0, schedule="linear", min_lr_ratio=0.25)
+    rows = toys.carry_out(grpo(keys, reward=late, optimizer=optimizer), tmp_path)
+    assert [row["train/updates"] for row in rows[:2]] == [0, 0]
+    made, most = int(rows[2]["train/updates"]), 8  # two epochs of at most 16 / 4
+    assert 0 < made <= most
+    # Updates 16 to 23 of 24 are the third step's; the schedule falls from 1 to 0.25 over 0 to 23.
+    last = 2 * most + made - 1
+    assert rows[2]["train/lr"] == pytest.approx(1 - 0.75 * last / 23)

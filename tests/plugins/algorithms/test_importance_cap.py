@@ -6,7 +6,9 @@ from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit_algorithms.grpo import Grpo
 
 
-@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 50}, {"min_p": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "cut", [{"top_p": 0.9}, {"top_k": 50}, {"min_p": 0.1}, {"min_tokens": 4}], ids=str
+)
 def test_rollouts_that_were_cut_cannot_be_corrected(cut):
     (key,) = cut
     tables = {"rollout": SamplingParams(**cut)}
@@ -17,5 +19,5 @@ def test_rollouts_that_were_cut_cannot_be_corrected(cut):
 
 
 def test_whole_distributions_can():
-    tables = {"rollout": SamplingParams(temperature=0.7, min_tokens=4)}
+    tables = {"rollout": SamplingParams(temperature=0.7)}
     assert list(Grpo(importance_cap=2.0).check(tables)) == []

@@ -41,7 +41,8 @@ def train(loss, optimizer, schedule, steps):
 
 
 @pytest.mark.parametrize(
-    ("implementation", "share"), [("foreach", 1e-5), ("offload", 1e-5), ("8bit", 0.02)]
+    ("implementation", "share"),
+    [("foreach", 1e-5), ("offload", 1e-5), ("8bit", 0.02), ("kahan", 1e-5)],
 )
 def test_training_follows_fused_adamw(implementation, share):
     net, loss = problem()

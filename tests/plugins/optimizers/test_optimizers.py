@@ -69,11 +69,12 @@ def test_bad_values_are_refused(bad):
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        # Warm-up over 2 of 6 steps: 0.5, 1 (from zero it would be 0, 0.5); then 4 steps.
+        # Warm-up over 2 of 6 steps: 0.5, 1 (from zero it would be 0, 0.5); then 4 steps, of which
+        # the last uses the floor of 0.1 (with a span of 4 for 3 it would be left at 0.325).
         ("constant", [0.5, 1, 1, 1, 1, 1]),
-        ("linear", [0.5, 1, 1, 0.775, 0.55, 0.325]),
-        # (1 + cos(pi k / 4)) / 2 = 1, 0.853553, 0.5, 0.146447 scaled into [0.1, 1].
-        ("cosine", [0.5, 1, 1, 0.868198051534, 0.55, 0.231801948466]),
+        ("linear", [0.5, 1, 1, 0.7, 0.4, 0.1]),
+        # (1 + cos(pi k / 3)) / 2 = 1, 0.75, 0.25, 0 scaled into [0.1, 1].
+        ("cosine", [0.5, 1, 1, 0.775, 0.325, 0.1]),
     ],
 )
 def test_schedules_by_hand(schedule, expected):
@@ -88,6 +89,18 @@ def test_schedules_by_hand(schedule, expected):
         optimizer.step()
         steps.step()
     assert seen == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+@pytest.mark.parametrize("total", [4, 5, 100])
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
+def test_the_last_step_uses_the_floor(schedule, warmup, total, ratio):
+    params = AdamW(lr=1.0, schedule=schedule, warmup_steps=warmup, min_lr_ratio=ratio)
+    factors = [params.build().lr_factor(total, i) for i in range(total)]
+    assert factors[-1] == pytest.approx(1.0 if total - 1 == warmup else ratio, abs=1e-12)
+    assert max(factors) == 1
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
 
 
 def test_past_the_end_the_rate_stays_at_its_floor():
