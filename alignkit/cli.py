@@ -15,7 +15,6 @@ from alignkit.ending import summary
 from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.run import command_line, execute
-from alignkit.run import resume as go_on
 from alignkit.security.secrets import redact_text
 
 
@@ -62,6 +61,8 @@ def run(
 @plugin_option
 def resume(folder: Path, allow_changes: bool, secrets: Sequence[str], registry: Registry) -> None:
     """Go on with the run in RUN_DIR exactly where it stopped."""
+    from alignkit.resume import resume as go_on
+
     words = command_line()
     run = go_on(folder, registry, words, allow_changes=allow_changes, secrets=secrets)
     click.echo(summary(run) if run else f"{shown(folder)} is finished; there is nothing to do")

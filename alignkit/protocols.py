@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedTokenizerBase
 
-    from alignkit.run import Run
+    from alignkit.lifecycle.signals import Signals
 
 
 # ---------------------------------------------------------------- records
@@ -145,6 +145,68 @@ class StepTotals:
     """Responses in the step, those without a token included."""
     tokens: int
     """Unmasked response tokens in the step."""
+
+
+# ---------------------------------------------------------------- the run
+
+
+class Run(Protocol):
+    """A run directory, and the channel through which algorithms and trackers report to it."""
+
+    dir: Path
+    """Holds ``recipe.toml``, ``manifest.json``, ``metrics.jsonl`` and what the run makes."""
+    plan: Mapping[str, Any]
+    """The resolved recipe, as in ``recipe.toml``."""
+    printer: Callable[[str], None]
+    """Where :meth:`say` prints; a tracker that owns the terminal may replace it."""
+    total_steps: int | None
+    """Number of the last step, for progress displays; algorithms that know it set it."""
+    resumed: bool
+    """Whether rows of this run may have been logged before, by a process that ended."""
+    first_step: int
+    """Rows of earlier steps are there already; none of them is logged again."""
+    checkpoint: Path | None
+    """Folder to go on from, for ``alignkit.engine.training.loop``."""
+    profiled: bool
+    """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
+    signals: Signals
+    """Holds signals back while something must not be left half done."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory."""
+        ...
+
+    def elapsed(self) -> float:
+        """Return the seconds the run has taken, those before it was resumed included."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Print a line the user should see."""
+        ...
+
+    def attach(self, trackers: Iterable[Tracker]) -> None:
+        """Start trackers; from now on they get every row, and the run closes them at its end."""
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row to ``metrics.jsonl`` and hand it to the trackers; once per step."""
+        ...
+
+    def rows(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
+
+        ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
+        """
+        ...
+
+    def logged_bytes(self) -> int:
+        """Return the length of ``metrics.jsonl``."""
+        ...
+
+    def sync_metrics(self) -> None:
+        """Flush ``metrics.jsonl`` to the disk, before a checkpoint counts on it."""
+        ...
 
 
 # ---------------------------------------------------------------- kinds

@@ -11,50 +11,46 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, shown
-from alignkit.lifecycle import determinism, past
-from alignkit.lifecycle.checkpoints import Store
+from alignkit.lifecycle import determinism
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
-from alignkit.lifecycle.manifest import Manifest, machine
-from alignkit.lifecycle.past import RECIPE, Start
+from alignkit.lifecycle.manifest import Manifest
+from alignkit.lifecycle.run_dir import RECIPE, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
-from alignkit.plugins import Registry
 from alignkit.protocols import Algorithm, Tracker
-from alignkit.recipe import Node, load, missing
+from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
-from alignkit.security.secrets import only_secrets, redact, redact_text
+from alignkit.security.secrets import redact, redact_text
+
+if TYPE_CHECKING:
+    from alignkit.lifecycle.past import Start
 
 Status = Literal["done", "failed"]
 
 
 class Run:
-    """One run directory, and the channel through which an algorithm reports to it."""
+    """One run directory, and the channel through which an algorithm reports to it.
+
+    It is an :class:`alignkit.protocols.Run`, where its attributes are documented.
+    """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
         """Open the directory; ``start`` says where a resumed run goes on from."""
         self.dir = folder
-        """Holds ``recipe.toml``, ``manifest.json``, ``metrics.jsonl`` and what the run makes."""
         self.plan = plan
-        """The resolved recipe, as in ``recipe.toml``."""
         self.printer: Callable[[str], None] = lambda text: print(text, flush=True)
-        """Where :meth:`say` prints; a tracker that owns the terminal may replace it."""
         self.total_steps: int | None = plan.get("n_steps") or None
-        """Number of the last step, for progress displays; algorithms that know it set it."""
         self.resumed = start is not None
-        """Whether rows of this run may have been logged before, by a process that ended."""
         self.first_step = start.first_step if start else 0
-        """Rows of earlier steps are there already; none of them is logged again."""
         self.checkpoint = start.checkpoint if start else None
-        """Folder to go on from, for ``alignkit.engine.training.loop``."""
         self.profiled = False
-        """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
         self.signals = Signals()
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
@@ -147,10 +143,10 @@ def execute(
     a time limit ended it.
     """
     refuse_ranks()
-    folder = past.folder_for(out, recipe)
+    folder = folder_for(out, recipe)
     if deterministic or determinism.demanded():
         determinism.demand()
-    algorithm = _built(node)
+    algorithm = built(node)
     plan = redact(node.dump())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,54 +159,11 @@ def execute(
         write_whole(folder / RECIPE, tomli_w.dumps(plan))
         run = Run(folder, plan)
         run.profiled = profiled
-        return _carry_out(algorithm, run, manifest)
+        return carry_out(algorithm, run, manifest)
 
 
-def resume(
-    folder: Path,
-    registry: Registry,
-    command: Sequence[str],
-    *,
-    allow_changes: bool = False,
-    secrets: Sequence[str] = (),
-) -> Run | None:
-    """Go on with a run that was ended before its end; None if it is done.
-
-    ``secrets`` are the ``key=value`` that the record of the recipe leaves out. Raises
-    AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
-    :func:`execute`. Nothing in the directory is touched before everything is built.
-    """
-    refuse_ranks()
-    folder = folder.absolute()
-    manifest = past.manifest_of(folder)
-    if manifest.facts.get("status") == "done":
-        return None
-    only_secrets(folder / RECIPE, secrets)
-    node = load(folder / RECIPE, registry, (), secrets)
-    if manifest.facts.get("deterministic"):
-        determinism.demand()
-    with locked(folder):
-        here = machine()
-        changed = past.changes(folder, node, here)
-        if changed and not allow_changes:
-            raise past.too_many(changed, folder)
-        store = Store(folder / "checkpoints")
-        found = store.newest(lambda text: print(text, flush=True))
-        start = Start(*found) if found else past.BEGINNING
-        algorithm = _built(node)
-        store.tidy()
-        past.rewind(folder, start)
-        if changed:
-            write_json(folder / FINGERPRINT, fingerprint(node, here))
-        name = start.checkpoint.name if start.checkpoint else None
-        first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
-        manifest.resumed(command, first)
-        run = Run(folder, redact(node.dump()), start)
-        run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
-        return _carry_out(algorithm, run, manifest)
-
-
-def _built(node: Node) -> Algorithm:
+def built(node: Node) -> Algorithm:
+    """Build the algorithm; RecipeError with all that this machine lacks for it."""
     if lacking := missing(node):
         raise RecipeError(lacking)
     if foreign := announcement(node):
@@ -222,7 +175,7 @@ def _built(node: Node) -> Algorithm:
     return algorithm
 
 
-def _carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
+def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
     status = "failed"

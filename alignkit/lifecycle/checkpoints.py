@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from alignkit.errors import AlignkitError, shown
-from alignkit.lifecycle.files import discard, put, sync_folder, sync_tree, write_json
+from alignkit.lifecycle.files import file_sum, sync_folder, write_json
+from alignkit.lifecycle.folders import discard, put, sync_tree
 
 MANIFEST = "manifest.json"
 DAMAGED = ".damaged"
@@ -167,12 +168,6 @@ def damage(path: Path) -> str:
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return ""
-
-
-def file_sum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def mark_of(path: Path) -> Mark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -49,25 +50,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sync_tree(folder: Path) -> None:
-    """Flush every file below ``folder``, and the folders, to the disk."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            sync_folder(Path(place) / name)
-        sync_folder(Path(place))
-
-
-def put(made: Path, target: Path) -> None:
-    """Rename the folder ``made`` to ``target``, in place of what may be there."""
-    if target.exists():
-        discard(target)
-    os.rename(made, target)
-    sync_folder(target.parent)
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder; one that is half deleted does not go by its name any more."""
-    trash = folder.with_name(f".{folder.name}.trash")
-    shutil.rmtree(trash, ignore_errors=True)
-    os.rename(folder, trash)
-    shutil.rmtree(trash)
+def file_sum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

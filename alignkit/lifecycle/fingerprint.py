@@ -19,7 +19,7 @@ from typing import Any
 
 import alignkit
 from alignkit.component import FromRecipe
-from alignkit.lifecycle.checkpoints import file_sum
+from alignkit.lifecycle.files import file_sum
 from alignkit.recipe import Node, marks
 from alignkit.security.secrets import redact
 
@@ -48,20 +48,6 @@ def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
         "version": _versions(machine["versions"]),
         "hardware": _hardware(machine["hardware"]),
     }
-
-
-def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """Return what differs, in words."""
-    found = []
-    for what in new:
-        before, after = old.get(what, {}), new[what]
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) == after.get(name):
-                continue
-            plain = what in ("version", "hardware")
-            was = f": {after.get(name, 'none')}, was {before.get(name, 'none')}" if plain else ""
-            found.append(f"{what} {name}{was}")
-    return found
 
 
 def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:

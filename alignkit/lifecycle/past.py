@@ -1,25 +1,19 @@
-"""A run directory: a free one, or one to go on with from what it holds, back to a checkpoint."""
+"""A run directory to go on with: what has changed since, and back to what a checkpoint holds."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.checkpoints import Mark
-from alignkit.lifecycle.files import discard
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
-from alignkit.lifecycle.fingerprint import differences, fingerprint
-from alignkit.lifecycle.manifest import Manifest
+from alignkit.lifecycle.fingerprint import Fingerprint, fingerprint
+from alignkit.lifecycle.folders import discard
+from alignkit.lifecycle.run_dir import METRICS
 from alignkit.recipe import Node
-
-RECIPE = "recipe.toml"
-"""Written last of what a run starts with: a directory without it never began."""
-METRICS = "metrics.jsonl"
-BEFORE_THE_RUN = {".lock", FINGERPRINT, "manifest.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +33,6 @@ class Start:
 BEGINNING = Start(None, Mark(0, 0, 0, 0.0))
 
 
-def begun(folder: Path) -> bool:
-    """Whether a run was started in ``folder``, so that it can be resumed."""
-    return (folder / RECIPE).is_file()
-
-
-def is_free(folder: Path) -> bool:
-    """Whether a run may start in ``folder``: absent, empty, or left before anything began."""
-    if not folder.exists():
-        return True
-    if not folder.is_dir():
-        return False
-    left = {p.name for p in folder.iterdir()} - BEFORE_THE_RUN
-    return all(name.endswith(".partial") for name in left)
-
-
-def folder_for(out: Path | None, recipe: Path) -> Path:
-    """Return the directory to run in: ``out``, which must be free, or a new one below runs/."""
-    if out is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
-        return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
-    if is_free(out):
-        return out.absolute()
-    if begun(out) and manifest_of(out).facts.get("status") != "done":
-        raise AlignkitError(
-            f"{shown(out)} holds a run that is not finished; go on with it: "
-            f"alignkit resume {shown(out)}"
-        )
-    raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
-
-
-def manifest_of(folder: Path) -> Manifest:
-    """Return the manifest of a run to resume; AlignkitError where there is none."""
-    if not begun(folder):
-        raise AlignkitError(
-            f"{shown(folder)} holds no run that could be resumed: there is no {RECIPE} in it; "
-            f"`alignkit run` starts one"
-        )
-    try:
-        return Manifest.read(folder)
-    except (OSError, ValueError) as error:
-        raise AlignkitError(f"{shown(folder)}/manifest.json cannot be read: {error}") from error
-
-
 def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
     """Return what is not as it was when the run started and could change its numbers."""
     try:
@@ -90,6 +40,20 @@ def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
     except (OSError, ValueError):
         return [f"{FINGERPRINT}, which says what the run was started with, cannot be read"]
     return differences(before, fingerprint(node, machine))
+
+
+def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """Return what differs, in words."""
+    found = []
+    for what in new:
+        before, after = old.get(what, {}), new[what]
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) == after.get(name):
+                continue
+            plain = what in ("version", "hardware")
+            was = f": {after.get(name, 'none')}, was {before.get(name, 'none')}" if plain else ""
+            found.append(f"{what} {name}{was}")
+    return found
 
 
 def too_many(found: list[str], folder: Path) -> AlignkitError:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from alignkit.component import Slot, field_docs, slots_of
+from alignkit.component import Slot, slots_of
+from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
 from alignkit.plugins import Offer
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignkit.component import field_docs
+from alignkit.docs import field_docs
 from alignkit.recipe import Node, missing
 from alignkit.run_data.runs import find
 from alignkit_explain import estimate

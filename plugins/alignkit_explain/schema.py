@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignkit.component import Params, Slot, field_docs, slots_of
+from alignkit.component import Params, Slot, slots_of
+from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
 from alignkit.plugins import Registry
 

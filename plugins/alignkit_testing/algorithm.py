@@ -23,7 +23,8 @@ from alignkit.component import slots_of
 from alignkit.errors import RunFailed
 from alignkit.kinds import KINDS
 from alignkit.lifecycle.signals import Interrupted
-from alignkit.run import Run, execute, resume
+from alignkit.resume import resume
+from alignkit.run import Run, execute
 from alignkit_testing.kit import Check, Subject
 from alignkit_testing.standins import RECORDED, stand_in
 

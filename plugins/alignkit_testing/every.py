@@ -10,7 +10,8 @@ import tomli
 import tomli_w
 from pydantic import ValidationError
 
-from alignkit.component import Params, field_docs, slots_of
+from alignkit.component import Params, slots_of
+from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
 from alignkit_testing.kit import Check, Subject
 

@@ -21,7 +21,7 @@ from alignkit.plugins import Offer, Plugin, Registry
 from alignkit.protocols import Example, Reward, RewardFn, Tracker, per_response
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 RECORDED = "recorded.jsonl"
 BUILTINS = (

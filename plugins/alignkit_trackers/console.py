@@ -15,7 +15,7 @@ from rich.text import Text
 from alignkit_trackers.values import clock, headline, number, time_shares
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 KEY_RESULTS = ("eval/answer_reward", "eval/reward", "train/reward", "train/loss")
 """The first of these that a run logs is the one its last line sums up."""

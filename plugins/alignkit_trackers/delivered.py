@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 
 class Delivered:

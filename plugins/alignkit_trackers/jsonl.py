@@ -13,7 +13,7 @@ from alignkit import AlignkitError
 from alignkit_trackers.delivered import Delivered
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 
 class JsonlTracker:

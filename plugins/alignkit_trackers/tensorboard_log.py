@@ -10,7 +10,7 @@ import tomli_w
 from alignkit_trackers.values import sample_table
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 
 class TensorboardTracker:

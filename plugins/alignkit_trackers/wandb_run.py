@@ -15,7 +15,7 @@ from alignkit_trackers.delivered import Delivered
 from alignkit_trackers.values import sample_table
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 Mode = Literal["online", "offline"]
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignkit.component import field_docs, slots_of
+from alignkit.component import slots_of
+from alignkit.docs import field_docs
 from alignkit.engine.evaluation.eval_table import (
     EvalPlan,
     EvalSet,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignkit.component import field_docs
+from alignkit.docs import field_docs
 from alignkit.engine.observing.watch import Rule, Streak, Watcher, bound, passed
 from alignkit.engine.observing.watch_table import RULES, WatchTable
 from alignkit.errors import AlignkitError

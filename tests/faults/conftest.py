@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from alignkit import plugins, recipe
-from alignkit.run import execute, resume
+from alignkit.resume import resume
+from alignkit.run import execute
 
 COMMON = """
 [policy]

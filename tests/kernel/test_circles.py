@@ -9,7 +9,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 KNOWN = {
-    ("alignkit.protocols", "alignkit.run"),
     ("alignkit_hf", "alignkit_hf.policy"),
     ("alignkit_hf.lora", "alignkit_hf"),
     ("alignkit_hf.policy", "alignkit_hf"),

@@ -14,11 +14,13 @@ from alignkit import recipe
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
-from alignkit.lifecycle.fingerprint import differences, fingerprint
+from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine
+from alignkit.lifecycle.past import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
-from alignkit.run import Run, execute, resume
+from alignkit.resume import resume
+from alignkit.run import Run, execute
 
 # ---------------------------------------------------------------- checkpoints
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignkit.security.secrets import REDACTED, lost, redact, redact_command, redact_text
+from alignkit.security.left_out import lost
+from alignkit.security.secrets import REDACTED, redact, redact_command, redact_text
 
 SECRETS = [
     "https://user:hunter2@host:8000/v1",

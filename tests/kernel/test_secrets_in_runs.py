@@ -9,7 +9,8 @@ from alignkit import Component, Params, RecipePath, recipe
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.plugins import Plugin, Registry
 from alignkit.protocols import Algorithm
-from alignkit.run import execute, resume
+from alignkit.resume import resume
+from alignkit.run import execute
 
 PLANTED = ["planted-one", "planted-two", "sk-planted3456789012345", "planted-four", "planted-five"]
 

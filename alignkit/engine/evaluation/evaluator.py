@@ -25,7 +25,7 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend, Sampling
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 
 class Evaluator:

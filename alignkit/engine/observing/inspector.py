@@ -16,7 +16,7 @@ from alignkit.security.text import printable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 OPEN, CLOSE = "⟦", "⟧"
 """Stand around the tokens that are trained on."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
-    from alignkit.run import Run
+    from alignkit.protocols import Run
 
 Action = Literal["warn", "stop", "off"]
 Side = Literal["above", "below", "below its start times"]

@@ -1,6 +1,7 @@
 """The keys of GRPO: what is refused, and what a dry run says of them."""
 
-from alignkit.component import field_docs, slots_of
+from alignkit.component import slots_of
+from alignkit.docs import field_docs
 from alignkit.engine.learning.reference_table import ReferenceTable
 from alignkit.kinds import KINDS
 from alignkit_algorithms.grpo import Grpo

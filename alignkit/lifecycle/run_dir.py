@@ -1,0 +1,59 @@
+"""A run directory to start in: a free one, and what tells whether a run was begun there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
+from alignkit.lifecycle.manifest import Manifest
+
+RECIPE = "recipe.toml"
+"""Written last of what a run starts with: a directory without it never began."""
+METRICS = "metrics.jsonl"
+BEFORE_THE_RUN = {".lock", FINGERPRINT, "manifest.json"}
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run was started in ``folder``, so that it can be resumed."""
+    return (folder / RECIPE).is_file()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a run may start in ``folder``: absent, empty, or left before anything began."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    left = {p.name for p in folder.iterdir()} - BEFORE_THE_RUN
+    return all(name.endswith(".partial") for name in left)
+
+
+def folder_for(out: Path | None, recipe: Path) -> Path:
+    """Return the directory to run in: ``out``, which must be free, or a new one below runs/."""
+    if out is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
+        return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
+    if is_free(out):
+        return out.absolute()
+    if begun(out) and manifest_of(out).facts.get("status") != "done":
+        raise AlignkitError(
+            f"{shown(out)} holds a run that is not finished; go on with it: "
+            f"alignkit resume {shown(out)}"
+        )
+    raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Return the manifest of a run to resume; AlignkitError where there is none."""
+    if not begun(folder):
+        raise AlignkitError(
+            f"{shown(folder)} holds no run that could be resumed: there is no {RECIPE} in it; "
+            f"`alignkit run` starts one"
+        )
+    try:
+        return Manifest.read(folder)
+    except (OSError, ValueError) as error:
+        raise AlignkitError(f"{shown(folder)}/manifest.json cannot be read: {error}") from error
