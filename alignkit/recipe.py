@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -35,7 +35,7 @@ class Node:
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
-        slots = {name: _build(child) for name, child in self.children.items()}
+        slots = {name: _map(child, Node.build) for name, child in self.children.items()}
         try:
             return make(self.params, **slots)
         except ImportError as error:
@@ -53,14 +53,14 @@ class Node:
 
     def tables(self) -> dict[str, Any]:
         """Return the parameters of what the slots hold, by slot, for checks across tables."""
-        return {name: _params(child) for name, child in self.children.items()}
+        return {name: _map(child, _params) for name, child in self.children.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
         values = self.params.model_dump(mode="json")
         table |= {k: v for k, v in values.items() if v is not None}
-        return table | {name: _dump(child) for name, child in self.children.items()}
+        return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
 
 
 def nodes(child: Any) -> list[Node]:
@@ -79,16 +79,8 @@ def _map(child: Any, of: Any) -> Any:
     return [of(node) for node in child]
 
 
-def _build(child: Any) -> Any:
-    return _map(child, Node.build)
-
-
-def _params(child: Any) -> Any:
-    return _map(child, lambda node: node.params)
-
-
-def _dump(child: Any) -> Any:
-    return _map(child, Node.dump)
+def _params(node: Node) -> Params[Any]:
+    return node.params
 
 
 def load(
@@ -122,6 +114,22 @@ def missing(node: Node) -> list[Problem]:
     ]
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A table of the recipe, and the component or fixed shape that it is checked against."""
+
+    kind: str
+    use: str
+    plugin: Plugin
+    schema: type[Params[Any]]
+    given: Mapping[str, Any]
+    key: Key
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        return slots_of(self.schema, KINDS)
+
+
 class _Resolver:
     """Walks a document, turning tables into nodes and collecting problems."""
 
@@ -133,110 +141,87 @@ class _Resolver:
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
 
-    def choose(self, table: Any, kind: str, key: Key) -> Node | None:
+    def choose(self, given: Any, kind: str, key: Key) -> Node | None:
         """Resolve a table whose ``use`` names a component of ``kind``."""
         known = ", ".join(self.registry.names(kind)) or "none"
-        if not isinstance(table, Mapping):
-            self.problem(key, f"expected a table with a {kind}, got {table!r}. Known: {known}.")
-        elif not isinstance(table.get("use"), str):
+        if not isinstance(given, Mapping):
+            self.problem(key, f"expected a table with a {kind}, got {given!r}. Known: {known}.")
+        elif not isinstance(given.get("use"), str):
             where = f"[{'.'.join(key)}]" if key else "the recipe"
             self.problem(key, f'{where} needs a line `use = "<{kind}>"`. Known: {known}.')
         else:
             try:
-                plugin, component = self.registry.get(kind, table["use"])
+                plugin, component = self.registry.get(kind, given["use"])
             except LookupError as error:
                 self.problem((*key, "use"), str(error))
                 return None
-            return self.fill(table, kind, table["use"], plugin, component.params, key)
+            return self.fill(_Table(kind, given["use"], plugin, component.params, given, key))
         return None
 
-    def fill(
-        self,
-        table: Mapping[str, Any],
-        kind: str,
-        use: str,
-        plugin: Plugin,
-        schema: type[Params[Any]],
-        key: Key,
-    ) -> Node | None:
+    def fill(self, table: _Table) -> Node | None:
         """Validate the values of a table and resolve its sub-tables."""
         before = len(self.problems)
-        slots = slots_of(schema, KINDS)
-        params = self.values(table, use, schema, slots, key)
-        children = self.children(table, use, plugin, slots, key)
+        params, children = self.values(table), self.children(table)
         if params is None or len(self.problems) > before:
             return None
-        given = {k: self.document.origin((*key, k)) for k in table}
-        return Node(kind, use, plugin, params, children, key, given)
+        origins = {k: self.document.origin((*table.key, k)) for k in table.given}
+        return Node(table.kind, table.use, table.plugin, params, children, table.key, origins)
 
-    def values(
-        self,
-        table: Mapping[str, Any],
-        use: str,
-        schema: type[Params[Any]],
-        slots: Mapping[str, Slot],
-        key: Key,
-    ) -> Params[Any] | None:
-        values = {k: v for k, v in table.items() if k != "use" and k not in slots}
-        for name in values.keys() & schema.model_fields.keys():
-            values[name] = self.located(values[name], schema, name, key)
+    def values(self, table: _Table) -> Params[Any] | None:
+        slots = table.slots
+        values = {k: v for k, v in table.given.items() if k != "use" and k not in slots}
+        for name in values.keys() & table.schema.model_fields.keys():
+            values[name] = self.located(values[name], table, name)
         try:
             # JSON mode is strict about types, yet lets an array fill a tuple and a string a Path.
-            return schema.model_validate_json(json.dumps(values, default=str))
+            return table.schema.model_validate_json(json.dumps(values, default=str))
         except ValidationError as error:
-            allowed = [*schema.model_fields, *slots]
             for detail in error.errors():
-                self.invalid(detail, use or ".".join(key), allowed, key)
+                self.invalid(detail, table)
         return None
 
-    def located(self, value: Any, schema: type[Params[Any]], name: str, key: Key) -> Any:
+    def located(self, value: Any, table: _Table, name: str) -> Any:
         """Make a path relative to the file it stands in absolute; it must exist."""
-        mark = next((m for m in marks(schema, name) if isinstance(m, FromRecipe)), None)
+        mark, key = path_mark(table.schema, name), (*table.key, name)
         if mark is None or not isinstance(value, str) or (mark.or_name and not value):
             return value
-        origin = self.document.origin((*key, name))
-        base = origin.file.parent if origin.file else Path.cwd()
-        path = path_from(value, base)
+        origin = self.document.origin(key)
+        path = path_from(value, origin.file.parent if origin.file else Path.cwd())
         if mark.new or exists(path):
             return str(path)
         no_name = value.startswith((".", "/", "~", PREFIX)) or len(value) > 255 or "\0" in value
         if not mark.or_name or no_name:
-            self.problem((*key, name), f"no such file or folder: {value} (looked for {path})")
+            self.problem(key, f"no such file or folder: {value} (looked for {path})")
         return value
 
-    def invalid(self, detail: Mapping[str, Any], use: str, allowed: list[str], key: Key) -> None:
+    def invalid(self, detail: Mapping[str, Any], table: _Table) -> None:
         at = tuple(str(part) for part in detail["loc"])
+        name, key = table.use or ".".join(table.key), (*table.key, *at)
         if detail["type"] == "extra_forbidden":
-            guess = did_you_mean(at[-1], allowed)
+            allowed = [*table.schema.model_fields, *table.slots]
             hint = f"it takes: {', '.join(allowed)}"
-            self.problem((*key, *at), f"{use!r} takes no {at[-1]!r}.{guess}", hint)
+            guess = did_you_mean(at[-1], allowed)
+            self.problem(key, f"{name!r} takes no {at[-1]!r}.{guess}", hint)
         elif detail["type"] == "missing":
-            self.problem(key, f"{use!r} needs a value for {'.'.join(at)!r}")
+            self.problem(table.key, f"{name!r} needs a value for {'.'.join(at)!r}")
         else:
-            self.problem((*key, *at), f"{detail['msg']} (got {detail['input']!r})")
+            self.problem(key, f"{detail['msg']} (got {detail['input']!r})")
 
-    def children(
-        self,
-        table: Mapping[str, Any],
-        use: str,
-        plugin: Plugin,
-        slots: Mapping[str, Slot],
-        key: Key,
-    ) -> dict[str, Any]:
+    def children(self, table: _Table) -> dict[str, Any]:
         children: dict[str, Any] = {}
-        for slot in slots.values():
-            below = (*key, slot.name)
-            if slot.name in table or slot.always:
-                child = self.child(table.get(slot.name, {}), slot, plugin, below)
-                if child is not None:
-                    children[slot.name] = child
+        for slot in table.slots.values():
+            key = (*table.key, slot.name)
+            if slot.name in table.given or slot.always:
+                child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
+                children |= {slot.name: child} if child is not None else {}
             elif slot.required:
                 known = ", ".join(self.registry.names(slot.kind)) or "none"
                 choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
-                self.problem(key, f"{use!r} needs a table [{'.'.join(below)}]{choices}")
+                self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
         return children
 
     def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:
+        """Resolve what a slot is given: one table, an array of them, or a table of them."""
         if slot.arity == "one":
             return self.item(value, slot, plugin, key)
         wanted = list if slot.arity == "list" else dict
@@ -244,11 +229,10 @@ class _Resolver:
             shape = f"[[{'.'.join(key)}]] tables" if wanted is list else f"[{'.'.join(key)}.NAME]"
             self.problem(key, f"expected {shape}, got {value!r}")
             return None
-        if isinstance(value, list):
-            found = [self.item(v, slot, plugin, (*key, str(i))) for i, v in enumerate(value)]
-            return [node for node in found if node is not None]
-        named = {k: self.item(v, slot, plugin, (*key, k)) for k, v in value.items()}
-        return {name: node for name, node in named.items() if node is not None}
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        found = {name: self.item(v, slot, plugin, (*key, str(name))) for name, v in items}
+        named = {name: node for name, node in found.items() if node is not None}
+        return named if isinstance(value, dict) else list(named.values())
 
     def item(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Node | None:
         if slot.table is None:
@@ -256,7 +240,7 @@ class _Resolver:
         if not isinstance(value, Mapping):
             self.problem(key, f"expected a table, got {value!r}")
             return None
-        return self.fill(value, "", "", plugin, slot.table, key)
+        return self.fill(_Table("", "", plugin, slot.table, value, key))
 
     def check(self, root: Node) -> None:
         """Run the checks that schemas cannot express, on every node."""
@@ -281,10 +265,8 @@ class _Resolver:
             )
 
 
-def marks(schema: type[Params[Any]], name: str) -> Iterator[Any]:
-    """Yield the annotations of a field, those of ``X | None`` fields included."""
+def path_mark(schema: type[Params[Any]], name: str) -> FromRecipe | None:
+    """Return what says that a field is a path, if it is one; ``X | None`` fields included."""
     info = schema.model_fields[name]
-    yield from info.metadata
-    for part in getattr(info.annotation, "__args__", ()):
-        with suppress(AttributeError):
-            yield from part.__metadata__
+    inner = (getattr(part, "__metadata__", ()) for part in get_args(info.annotation))
+    return next((m for m in chain(info.metadata, *inner) if isinstance(m, FromRecipe)), None)

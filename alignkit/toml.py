@@ -5,7 +5,7 @@ document in which every value knows the file and line it came from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,10 @@ _PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*')"""
 _DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(rf"^\s*({_DOTTED})\s*=(.*)$")
-_TOKEN = re.compile(r"""\"{3}|'{3}|"(?:\\.|[^"\\])*"|'[^']*'|\#.*""")
+_TOKEN = re.compile(
+    r""""{3}(?:\\.|[^\\])*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*""", re.DOTALL
+)
+"""A string, of several lines or of one, or a comment."""
 
 
 def key_lines(text: str) -> dict[Key, int]:
@@ -188,7 +191,7 @@ def key_lines(text: str) -> dict[Key, int]:
     lines: dict[Key, int] = {}
     arrays: dict[Key, int] = {}
     table: Key = ()
-    for number, line in _outside_strings(text):
+    for number, line in enumerate(_without_strings(text).split("\n"), 1):
         if header := _HEADER.match(line):
             table = _locate(_split(header[2]), arrays, header[1] == "[[")
             for size in range(1, len(table) + 1):
@@ -212,27 +215,14 @@ def _locate(header: Key, arrays: dict[Key, int], new_item: bool) -> Key:
     return key
 
 
-def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines, but for those inside a multi-line string."""
-    closing = ""
-    for number, line in enumerate(text.split("\n"), 1):
-        if closing:
-            closing = "" if closing in line else closing
-            continue
-        yield number, line
-        if key := _KEY.match(line):
-            closing = _opened_string(key[2])
+def _without_strings(text: str) -> str:
+    """Return a document in which strings of several lines are as many empty lines."""
 
+    def emptied(token: re.Match[str]) -> str:
+        several = token[0].startswith(('"""', "'''"))
+        return "\n" * token[0].count("\n") if several else token[0]
 
-def _opened_string(value: str) -> str:
-    """Return the quotes of a multi-line string that ``value`` opens and does not close."""
-    closing = ""
-    for token in _TOKEN.findall(value):
-        if closing:
-            closing = "" if token == closing else closing
-        elif token in ('"""', "'''"):
-            closing = token
-    return closing
+    return _TOKEN.sub(emptied, text)
 
 
 def _split(dotted: str) -> Key:

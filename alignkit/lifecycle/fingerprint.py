@@ -18,9 +18,8 @@ from types import CodeType
 from typing import Any
 
 import alignkit
-from alignkit.component import FromRecipe
 from alignkit.lifecycle.files import file_sum
-from alignkit.recipe import Node, marks
+from alignkit.recipe import Node, path_mark
 from alignkit.security.secrets import redact
 
 NAME = "fingerprint.json"
@@ -56,7 +55,7 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
     values = redact(node.params.model_dump(mode="json"))  # a sum of a short secret tells it
     for name, value in values.items():
         key = ".".join((*node.key, name))
-        mark = next((m for m in marks(type(node.params), name) if isinstance(m, FromRecipe)), None)
+        mark = path_mark(type(node.params), name)
         if mark is not None and isinstance(value, str) and Path(value).exists():
             if not mark.new:
                 files[key] = _content(Path(value))
