@@ -47,8 +47,8 @@ def evaluated_greedily(tables: Mapping[str, Any], own: Any = None) -> Iterable[t
 
     A temperature that is left out is the rollout table's.
     """
-    plan = own or tables.get("eval")
-    if plan is None or plan.samples == 1 or plan.temperature is not None:
+    plan: Any = own or tables.get("eval")
+    if getattr(plan, "samples", 1) == 1 or getattr(plan, "temperature", None) is not None:
         return  # a temperature of its own is checked with the table
     if getattr(tables.get("rollout"), "temperature", None) == 0:
         yield (
