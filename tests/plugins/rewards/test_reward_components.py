@@ -4,6 +4,7 @@ import pytest
 
 from alignkit import AlignkitError, plugins
 from alignkit.protocols import Example, Reward
+from alignkit_cs336 import question_only_reward_fn, r1_zero_reward_fn
 from alignkit_rewards import (
     FormatBonus,
     LengthPenalty,
@@ -14,7 +15,6 @@ from alignkit_rewards import (
     RepetitionPenalty,
     WeightedSum,
 )
-from alignkit_rewards.plain import question_only_reward_fn, r1_zero_reward_fn
 
 OFFERED = (
     "r1_zero",

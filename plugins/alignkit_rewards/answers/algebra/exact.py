@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import mpmath  # type: ignore[import-untyped]
 
-from alignkit_rewards.expression import Tree
+from alignkit_rewards.answers.algebra.trees import NoValueError, Tree
 
 MAX_BITS = 200_000
 """Exact numbers larger than this are left to floating point."""
@@ -25,52 +25,19 @@ _I = pow(7, (PRIME - 1) // 4, PRIME)
 """That square root: 7 is not a square modulo PRIME."""
 
 
-class NotExactError(ValueError):
-    """The value is not a rational number that fits the caps."""
-
-
-class NoValueError(ValueError):
-    """The expression has no finite value here: a pole, an overflow, an unknown function."""
-
-
-def names(tree: Tree) -> frozenset[str]:
-    """Return the variables of a tree."""
-    if tree[0] == "var":
-        return frozenset({tree[1]})
-    return frozenset().union(*(names(t) for t in tree[1:] if isinstance(t, tuple)))
-
-
-def contains(tree: Tree, *marks: str) -> bool:
-    """Return whether a node kind, function or constant of these names is in the tree."""
-    return tree[0] in marks or any(
-        contains(t, *marks) if isinstance(t, tuple) else t in marks for t in tree[1:]
-    )
-
-
-def choose_signs(tree: Tree, upper: bool) -> Tree:
-    r"""Replace every ``\pm`` by + and ``\mp`` by -, or the other way round."""
-    if tree[0] in {"pm", "mp"}:
-        a, b = (choose_signs(t, upper) for t in tree[1:])
-        return ("add", a, b if (tree[0] == "pm") is upper else ("neg", b))
-    return tuple(choose_signs(t, upper) if isinstance(t, tuple) else t for t in tree)
-
-
-# ---------------------------------------------------------------- exact
-
-
 @lru_cache(maxsize=8192)
 def exact_value(tree: Tree) -> Fraction:
-    """Return the value of a rational constant; NotExactError if it is none, or too large."""
+    """Return the value of a rational constant; NoValueError if it is none, or too large."""
     kind = tree[0]
     if kind == "num":
         return Fraction(tree[1])
-    if kind not in _EXACT:
-        raise NotExactError(kind)
     if kind == "fn":
-        return _exact_function(tree[1], [exact_value(t) for t in tree[2:]])
-    value = _EXACT[kind](*(exact_value(t) for t in tree[1:]))
+        return _function(tree[1], [exact_value(t) for t in tree[2:]])
+    if kind not in _OPERATIONS:
+        raise NoValueError(kind)
+    value = _OPERATIONS[kind](*(exact_value(t) for t in tree[1:]))
     if _bits(value) > MAX_BITS:
-        raise NotExactError("too large")
+        raise NoValueError("too large")
     return value
 
 
@@ -78,22 +45,22 @@ def _bits(value: Fraction) -> int:
     return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
-def _exact_power(base: Fraction, exponent: Fraction) -> Fraction:
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1:
-        return _exact_root(base, exponent)
-    if base in {0, 1, -1}:
-        if base == 0 and exponent <= 0:
-            raise NotExactError("0^0")
-        return Fraction(1) if exponent.numerator % 2 == 0 else base
+        return _root(base, exponent)
+    if base == 0 and exponent <= 0:
+        raise NoValueError("0^0")
+    if abs(base) in {0, 1}:
+        return Fraction(1) if exponent.numerator % 2 == 0 and base else base
     if _bits(base) * abs(exponent) > MAX_BITS:
-        raise NotExactError("too large")
+        raise NoValueError("too large")
     return Fraction(base**exponent.numerator)
 
 
-def _exact_root(base: Fraction, exponent: Fraction) -> Fraction:
+def _root(base: Fraction, exponent: Fraction) -> Fraction:
     degree = exponent.denominator
     if base < 0 or degree > 64 or _bits(base) * abs(exponent.numerator) > MAX_BITS:
-        raise NotExactError("root")
+        raise NoValueError("root")
     powered = Fraction(base ** abs(exponent.numerator))
     top = _integer_root(powered.numerator, degree)
     root = Fraction(top, _integer_root(powered.denominator, degree))
@@ -101,61 +68,51 @@ def _exact_root(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _integer_root(value: int, degree: int) -> int:
-    root = math.isqrt(value) if degree == 2 else _nearest_root(value, degree)
+    if degree == 2:
+        root = math.isqrt(value)
+    else:
+        with mpmath.workprec(value.bit_length() // degree + 20):
+            root = int(mpmath.nint(mpmath.root(value, degree)))
     if root**degree != value:
-        raise NotExactError("irrational")
+        raise NoValueError("irrational")
     return root
 
 
-def _nearest_root(value: int, degree: int) -> int:
-    with mpmath.workprec(value.bit_length() // degree + 20):
-        return int(mpmath.nint(mpmath.root(value, degree)))
-
-
-def _exact_divide(a: Fraction, b: Fraction) -> Fraction:
+def _divide(a: Fraction, b: Fraction) -> Fraction:
     if not b:
         raise NoValueError("division by zero")
     return a / b
 
 
-def _exact_function(name: str, arguments: list[Fraction]) -> Fraction:
+def _function(name: str, arguments: list[Fraction]) -> Fraction:
     if name == "sqrt":
-        return _exact_root(arguments[0], Fraction(1, 2))
-    if name in {"abs", "floor", "ceil"} and len(arguments) == 1:
-        return _rounded(name, arguments[0])
-    if name in {"max", "min"} and arguments:
+        return _root(arguments[0], Fraction(1, 2))
+    if name in {"max", "min"}:
         return max(arguments) if name == "max" else min(arguments)
     if name == "mod" and arguments[1]:
         return arguments[0] % arguments[1]
-    return _integer_function(name, arguments)
+    if name in _ROUNDED and len(arguments) == 1:
+        return Fraction(_ROUNDED[name](arguments[0]))
+    if name not in _OF_INTEGERS or any(a.denominator != 1 or not 0 <= a <= 5000 for a in arguments):
+        raise NoValueError(name)
+    try:
+        return Fraction(_OF_INTEGERS[name](*(a.numerator for a in arguments)))
+    except TypeError as error:  # as many arguments as the function does not take
+        raise NoValueError(name) from error
 
 
-def _rounded(name: str, number: Fraction) -> Fraction:
-    if name == "abs":
-        return abs(number)
-    return Fraction(math.floor(number) if name == "floor" else math.ceil(number))
-
-
-def _integer_function(name: str, arguments: list[Fraction]) -> Fraction:
-    if any(a.denominator != 1 or not 0 <= a <= 5000 for a in arguments):
-        raise NotExactError(name)
-    integers = [a.numerator for a in arguments]
-    if name == "factorial" and len(integers) == 1:
-        return Fraction(math.factorial(integers[0]))
-    if name == "binomial" and len(integers) == 2:
-        return Fraction(math.comb(*integers))
-    if name in {"gcd", "lcm"}:
-        return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
-    raise NotExactError(name)
-
-
-_EXACT: dict[str, Callable[..., Fraction]] = {
+_ROUNDED: dict[str, Callable[[Fraction], Fraction | int]] = {
+    "abs": abs, "floor": math.floor, "ceil": math.ceil,
+}  # fmt: skip
+_OF_INTEGERS: dict[str, Callable[..., int]] = {
+    "factorial": math.factorial, "binomial": math.comb, "gcd": math.gcd, "lcm": math.lcm,
+}  # fmt: skip
+_OPERATIONS: dict[str, Callable[..., Fraction]] = {
     "add": lambda a, b: a + b,
     "mul": lambda a, b: a * b,
-    "div": _exact_divide,
+    "div": _divide,
     "neg": lambda a: -a,
-    "pow": _exact_power,
-    "fn": _exact_function,
+    "pow": _power,
 }
 
 
@@ -166,40 +123,36 @@ def residue(tree: Tree) -> int:
     """Return the value modulo a prime with random residues for variables, pi and e.
 
     Two rational expressions of total degree d with equal residues are equal but for a
-    chance of d / 2**61 (Schwartz 1980); unequal residues prove them unequal. NotExactError
+    chance of d / 2**61 (Schwartz 1980); unequal residues prove them unequal. NoValueError
     for anything but rational operations.
     """
     kind = tree[0]
-    if kind == "num":
-        return _modular_divide(tree[1].numerator, tree[1].denominator)
     if kind in {"var", "const"}:
         return _I if tree[1] == "i" else _random_residue(tree[1])
     if kind == "pow":
-        return _modular_power(residue(tree[1]), tree[2])
-    if kind in {"add", "mul", "div", "neg"}:
-        values = [residue(t) for t in tree[1:]]
-        return int(_MODULAR[kind](*values)) % PRIME
-    value = exact_value(tree)  # a function of constants, such as 5!
+        return _modular_power(residue(tree[1]), exact_value(tree[2]))
+    if kind in _MODULAR:
+        return int(_MODULAR[kind](*(residue(t) for t in tree[1:]))) % PRIME
+    value = exact_value(tree)  # a number, or a function of constants, such as 5!
     return _modular_divide(value.numerator, value.denominator)
 
 
-def _modular_power(base: int, exponent: Tree) -> int:
-    power = exact_value(exponent)
+def _modular_power(base: int, power: Fraction) -> int:
     if power.denominator != 1 or (not base and power <= 0):
-        raise NotExactError("power")
+        raise NoValueError("power")
     return pow(base, power.numerator % (PRIME - 1), PRIME)
 
 
 def _modular_divide(a: int, b: int) -> int:
     if b % PRIME == 0:
-        raise NotExactError("division by zero")
+        raise NoValueError("division by zero")
     return a * pow(b, -1, PRIME) % PRIME
 
 
 @lru_cache(maxsize=1024)
 def _random_residue(name: str) -> int:
     if name == "inf":
-        raise NotExactError("infinity")
+        raise NoValueError("infinity")
     return random.Random("residue of " + name).randrange(1, PRIME)
 
 

@@ -1,16 +1,25 @@
-"""Are two answers equal? Compares shapes part by part; see :mod:`alignkit_rewards.structure`."""
+"""Are two answers equal? Compares shapes part by part; see :mod:`.nodes`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from alignkit_rewards.intervals import as_intervals
-from alignkit_rewards.relations import same_relation
-from alignkit_rewards.scalars import same_scalar, squeeze
-from alignkit_rewards.structure import Bag, Group, Node, Ratio, Relation, Scalar, Text, Union
-from alignkit_rewards.verdict import Conventions
-from alignkit_rewards.words import same_words
+from alignkit_rewards.answers.shapes.intervals import Same, same_intervals
+from alignkit_rewards.answers.shapes.nodes import (
+    Bag,
+    Group,
+    Node,
+    Ratio,
+    Relation,
+    Scalar,
+    Text,
+    Union,
+)
+from alignkit_rewards.answers.shapes.relations import same_relation
+from alignkit_rewards.answers.shapes.scalars import same_scalar, squeeze
+from alignkit_rewards.answers.text.words import same_words
+from alignkit_rewards.answers.verdict import Conventions
 
 MAX_ITEMS = 200
 
@@ -19,66 +28,51 @@ class Comparer:
     """Equality under given conventions; :meth:`same` takes the gold first."""
 
     def __init__(self, rules: Conventions) -> None:
-        self.rules = rules
+        self._rules = rules
+        self._by_shape: dict[type[Node], Same] = {
+            Text: lambda gold, answer: same_words(gold.text, answer.text),
+            Relation: lambda gold, answer: same_relation(gold, answer, self.same),
+            Ratio: self._same_ratio,
+            Union: lambda gold, answer: same_intervals(gold, answer, self.same),
+            Scalar: self._same_beside_scalar,
+        }
 
     def same(self, gold: Node, answer: Node) -> bool:
         """Return whether ``answer`` says what ``gold`` says."""
-        if squeeze(gold.text) == squeeze(answer.text) and not _needs_reading(gold, answer):
-            return True
-        if isinstance(gold, Text) or isinstance(answer, Text):
-            return self._text(gold, answer)
-        if isinstance(gold, Relation) or isinstance(answer, Relation):
-            return self._relation(gold, answer)
-        return self._value(gold, answer)
-
-    def _text(self, gold: Node, answer: Node) -> bool:
-        return same_words(gold.text, answer.text)
-
-    def _value(self, gold: Node, answer: Node) -> bool:
         if isinstance(gold, Scalar) and isinstance(answer, Scalar):
-            return same_scalar(gold, answer, self.rules)
-        if isinstance(gold, Ratio) or isinstance(answer, Ratio):
-            return self._ratio(gold, answer)
-        if isinstance(gold, Union) or isinstance(answer, Union):
-            return self._intervals(gold, answer)
-        if isinstance(gold, Scalar) or isinstance(answer, Scalar):
-            return self._vector(gold, answer)
-        return self._collection(gold, answer)
+            return same_scalar(gold, answer, self._rules)
+        if squeeze(gold.text) == squeeze(answer.text):
+            return True
+        for shape, compare in self._by_shape.items():
+            if isinstance(gold, shape) or isinstance(answer, shape):
+                return compare(gold, answer)
+        return self._same_collection(gold, answer)
 
     # -------------------------------------------------------------- collections
 
-    def _collection(self, gold: Node, answer: Node) -> bool:
-        if isinstance(gold, Group) and isinstance(answer, Group):
-            return self._group(gold, answer)
+    def _same_collection(self, gold: Node, answer: Node) -> bool:
         if isinstance(gold, Bag) and isinstance(answer, Bag):
-            return self._bag(gold, answer)
-        bag, group = (gold, answer) if isinstance(gold, Bag) else (answer, gold)
-        assert isinstance(bag, Bag)
-        assert isinstance(group, Group)
-        if bag.braces or {group.left, group.right} not in ({"(", ")"}, {"[", "]"}):
-            return self._intervals(gold, answer)
-        return self._ordered(_items(gold), _items(answer))
-
-    def _group(self, gold: Group, answer: Group) -> bool:
-        brackets = (gold.left + gold.right, answer.left + answer.right)
-        if brackets[0] != brackets[1] and len(gold.items) == 2:
-            return self._intervals(gold, answer)
+            return self._same_bag(gold, answer)
+        assert isinstance(gold, Bag | Group)
+        assert isinstance(answer, Bag | Group)
+        if _are_sets(gold, answer):
+            return same_intervals(gold, answer, self.same)
         return self._ordered(gold.items, answer.items)
 
     def _ordered(self, gold: Sequence[Node], answer: Sequence[Node]) -> bool:
         return len(gold) == len(answer) and all(map(self.same, gold, answer))
 
-    def _bag(self, gold: Bag, answer: Bag) -> bool:
+    def _same_bag(self, gold: Bag, answer: Bag) -> bool:
         left, right = list(gold.items), list(answer.items)
         if max(len(left), len(right)) > MAX_ITEMS:
             return False
-        if self.rules.list_order == "kept" and not (gold.braces or answer.braces):
+        if self._rules.list_order == "kept" and not (gold.braces or answer.braces):
             return self._ordered(left, right)
         if gold.braces and answer.braces:
             left, right = self._distinct(left), self._distinct(right)
         if len(right) > len(left) == len(self._distinct(left)):
             right = self._distinct(right)  # the same solution said twice
-        return self._matched(left, right) or self._intervals(gold, answer)
+        return self._matched(left, right) or same_intervals(gold, answer, self.same)
 
     def _distinct(self, items: list[Node]) -> list[Node]:
         kept: list[Node] = []
@@ -89,67 +83,33 @@ class Comparer:
 
     def _matched(self, gold: list[Node], answer: list[Node]) -> bool:
         """Return whether the items can be paired off."""
-        if len(gold) != len(answer):
-            return False
         left = list(answer)
         for item in gold:
             place = next((i for i, other in enumerate(left) if self.same(item, other)), None)
             if place is None:
                 return False
             left.pop(place)
-        return True
-
-    def _intervals(self, gold: Node, answer: Node) -> bool:
-        """Compare as sets of reals, where both sides are such."""
-        left, right = as_intervals(gold), as_intervals(answer)
-        if left is None or right is None or len(left) != len(right):
-            return False
-        return self._matched_intervals(left, right)
-
-    def _matched_intervals(self, left: list[Group], right: list[Group]) -> bool:
-        rest = list(right)
-        for item in left:
-            fit = [
-                o
-                for o in rest
-                if (o.left, o.right) == (item.left, item.right)
-                and self._ordered(item.items, o.items)
-            ]
-            if not fit:
-                return False
-            rest.remove(fit[0])
-        return True
+        return not left
 
     # -------------------------------------------------------------- mixed shapes
 
-    def _vector(self, gold: Node, answer: Node) -> bool:
-        """Compare a column or row matrix with a tuple, a one-item list with its item."""
+    def _same_beside_scalar(self, gold: Node, answer: Node) -> bool:
+        """Compare a column or row matrix with a tuple, a list that says one thing with it."""
         scalar, other = (gold, answer) if isinstance(gold, Scalar) else (answer, gold)
         assert isinstance(scalar, Scalar)
-        if isinstance(other, Bag) and other.items and not other.braces and other is answer:
-            # "1/2 or 0.5" says one thing twice
-            return all(self.same(gold, item) for item in other.items)
         if isinstance(other, Bag) and other.items and not other.braces:
-            first = other.items[0]
-            return all(self.same(first, item) for item in other.items) and self.same(first, scalar)
-        tree = scalar.tree
-        if tree is None or tree[0] != "mat" or not isinstance(other, Group):
+            first = gold if other is answer else other.items[0]  # as in "1/2 or 0.5"
+            return all(self.same(first, item) for item in (*other.items, scalar))
+        entries = _vector(scalar)
+        if entries is None or not isinstance(other, Group):
             return False
-        rows = tree[1:]
-        if len(rows) != 1 and any(len(r) != 2 for r in rows):
-            return False
-        entries = rows[0][1:] if len(rows) == 1 else tuple(r[1] for r in rows)
-        items: tuple[Node, ...] = tuple(Scalar(f"entry {i}", e) for i, e in enumerate(entries))
-        return self._ordered(items, other.items)
+        return self._ordered(entries, other.items)
 
-    def _ratio(self, gold: Node, answer: Node) -> bool:
+    def _same_ratio(self, gold: Node, answer: Node) -> bool:
         """Compare ratios by proportion, times of day digit by digit, a ratio with a quotient."""
-        sides = [_parts(gold), _parts(answer)]
-        if any(s is None for s in sides):
+        left, right = _terms(gold), _terms(answer)
+        if left is None or right is None:
             return False
-        left, right = sides
-        assert left is not None
-        assert right is not None
         if [s.text.lstrip("0") for s in left] == [s.text.lstrip("0") for s in right]:
             return True
         times = any(re.match(r"\d{1,2}:0\d(?!\d)", n.text) for n in (gold, answer))
@@ -160,27 +120,34 @@ class Comparer:
             return False
         first, other = left[0], right[0]
         return all(
-            same_scalar(_product(a, other), _product(b, first), self.rules)
+            same_scalar(_product(a, other), _product(b, first), self._rules)
             for a, b in zip(left[1:], right[1:], strict=True)
         )
 
-    # -------------------------------------------------------------- relations
 
-    def _relation(self, gold: Node, answer: Node) -> bool:
-        return same_relation(gold, answer, self)
-
-
-def _items(node: Node) -> Sequence[Node]:
-    assert isinstance(node, Bag | Group)
-    return node.items
-
-
-def _needs_reading(gold: Node, answer: Node) -> bool:
-    """Return whether equal spelling is not enough: units and percent signs were cut off."""
-    return isinstance(gold, Scalar) and isinstance(answer, Scalar)
+def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:
+    """Return whether two collections, not both of them bags, can only be equal as sets of reals."""
+    if isinstance(gold, Group) and isinstance(answer, Group):
+        return len(gold.items) == 2 and (gold.left, gold.right) != (answer.left, answer.right)
+    bag, group = (gold, answer) if isinstance(gold, Bag) else (answer, gold)
+    assert isinstance(bag, Bag)
+    assert isinstance(group, Group)
+    return bag.braces or group.left + group.right not in {"()", "[]"}
 
 
-def _parts(node: Node) -> list[Scalar] | None:
+def _vector(scalar: Scalar) -> tuple[Node, ...] | None:
+    """Return the entries of a column or row matrix, None if it is neither."""
+    if scalar.tree is None or scalar.tree[0] != "mat":
+        return None
+    rows = [row[1:] for row in scalar.tree[1:]]
+    if len(rows) > 1 and any(len(row) > 1 for row in rows):
+        return None
+    entries = [entry for row in rows for entry in row]
+    return tuple(Scalar(f"entry {i}", entry) for i, entry in enumerate(entries))
+
+
+def _terms(node: Node) -> list[Scalar] | None:
+    """Return what stands in proportion in a ratio or a quotient, None if it is neither."""
     if isinstance(node, Ratio):
         found = [i for i in node.items if isinstance(i, Scalar) and i.tree is not None]
         return found if len(found) == len(node.items) else None
@@ -190,6 +157,4 @@ def _parts(node: Node) -> list[Scalar] | None:
 
 
 def _product(a: Scalar, b: Scalar) -> Scalar:
-    assert a.tree is not None
-    assert b.tree is not None
     return Scalar(f"{a.text}*{b.text}", ("mul", a.tree, b.tree))
