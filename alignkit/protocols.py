@@ -203,7 +203,10 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`."""
+    """Judges responses, many at a time.
+
+    Optional: :class:`Judges`, :class:`Reads`, :class:`Closes`.
+    """
 
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
@@ -359,6 +362,15 @@ class Judges(RewardFn, Protocol):
         It is called from the thread that generates: what takes long belongs in other processes
         or in ``result``.
         """
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A reward that says which answer stands in a response, so that samples can be voted on."""
+
+    def read(self, response: str, /) -> str | None:
+        """Return it, spelled so that answers which read alike are equal; None if there is none."""
         ...
 
 

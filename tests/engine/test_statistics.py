@@ -8,7 +8,6 @@ import pytest
 
 from alignkit.engine.evaluation.statistics import (
     category,
-    final_answer,
     graded,
     identical,
     majority,
@@ -129,23 +128,6 @@ def test_majority_votes():
     assert majority(["b", "a"], [False, True]) == 0.5
     assert majority([None, None, "a"], [False, False, True]) == 1.0  # silence has no vote
     assert majority([None], [False]) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("4 </think> <answer> 4 </answer>", "4"),
-        ("<answer>4</answer> no <answer>5</answer>", "5"),
-        ("<answer> a \n b </answer>", "a b"),
-        (r"<answer>\boxed{\frac{1}{2}}</answer>", r"\frac{1}{2}"),
-        (r"so \boxed{3} or \boxed{4}", "4"),
-        (r"\boxed{4", None),
-        ("the answer is 4", None),
-        ("<answer> </answer>", None),
-    ],
-)
-def test_final_answers(text, answer):
-    assert final_answer(text) == answer
 
 
 def test_several_samples_give_pass_and_majority():
