@@ -284,9 +284,10 @@ class PromptTemplate(Protocol):
 
 
 class RewardFn(Protocol):
-    """Judges responses, many at a time. Optional: :class:`Judges`, :class:`Closes`.
+    """Judges responses, many at a time.
 
-    During a run the responses are :class:`Response`.
+    Optional: :class:`Judges`, :class:`Reads`, :class:`Closes`. During a run the responses are
+    :class:`Response`.
     """
 
     def __call__(
@@ -443,6 +444,15 @@ class Judges(RewardFn, Protocol):
         It is called from the thread that generates: what takes long belongs in other processes
         or in ``result``.
         """
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A reward that says which answer stands in a response, so that samples can be voted on."""
+
+    def read(self, response: str, /) -> str | None:
+        """Return it, spelled so that answers which read alike are equal; None if there is none."""
         ...
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from alignkit.text.boxes import boxes
+
 _CALCULATOR = re.compile(r"<<[^<>]*=[^<>]*>>")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed +(?P<bare>[^\s${][^$\n]*)")
+_BARE = re.compile(r"\\boxed +([^\s${][^$\n]*)")
 
 
 def gsm8k_answer(worked: str) -> str:
@@ -38,19 +40,7 @@ def boxed_answer(solution: str) -> str:
     >>> boxed_answer(r"so $x = \boxed{\frac{1}{2}}$, not \boxed{2")
     '\\frac{1}{2}'
     """
-    for box in reversed(list(_BOX.finditer(solution))):
-        content = box["bare"] or _balanced(solution, box.end())
-        if content and content.strip():
-            return content.strip()
-    return ""
-
-
-def _balanced(text: str, start: int) -> str | None:
-    r"""Return what stands in the braces that open at ``start``; ``\{`` and ``\}`` do not count."""
-    depth, at = 0, start
-    while at < len(text):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[start + 1 : at]
-        at += 2 if text[at] == "\\" else 1
-    return None
+    places = [(box.start, box.inside, box.end - 1) for box in boxes(solution)]
+    places += [(bare.start(), *bare.span(1)) for bare in _BARE.finditer(solution)]
+    contents = (solution[begin:end].strip() for _, begin, end in sorted(places, reverse=True))
+    return next(filter(None, contents), "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,6 @@ from pydantic import Field
 from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
 from alignkit.protocols import RewardFn
-from alignkit_rewards.verdict import Conventions
 
 
 class Graded(Params[RewardFn]):
@@ -48,15 +48,13 @@ class Graded(Params[RewardFn]):
     also_accepted: str = ""
     """Column of the dataset that holds further right answers, one or a list; empty = none."""
 
-    def conventions(self) -> Conventions:
-        """Return the choices as the graders take them."""
-        return Conventions(
-            percent=self.percent,
-            rounding=self.rounding,
-            list_order=self.list_order,
-            unsimplified=self.unsimplified,
-            decimal_comma=self.decimal_comma,
-        )
+    def graded(self, extract: Callable[[str], str | None]) -> RewardFn:
+        """Return the reward of what ``extract`` finds in a response, under these conventions."""
+        from alignkit_rewards.answers import Conventions
+        from alignkit_rewards.graded import GradedReward
+
+        rules = Conventions(**self.model_dump(include={f.name for f in fields(Conventions)}))
+        return GradedReward(extract, rules, timeout=self.timeout, also_accepted=self.also_accepted)
 
 
 class R1Zero(Graded):
@@ -74,15 +72,8 @@ class R1Zero(Graded):
         from functools import partial
 
         from alignkit_rewards.formats import tagged_answer
-        from alignkit_rewards.graded import GradedReward
 
-        extract = partial(tagged_answer, strict=self.strict_format)
-        return GradedReward(
-            extract,
-            self.conventions(),
-            timeout=self.timeout,
-            also_accepted=self.also_accepted,
-        )
+        return self.graded(partial(tagged_answer, strict=self.strict_format))
 
 
 class QuestionOnly(Graded):
@@ -93,14 +84,8 @@ class QuestionOnly(Graded):
 
     def build(self) -> RewardFn:
         from alignkit_rewards.formats import boxed_answer
-        from alignkit_rewards.graded import GradedReward
 
-        return GradedReward(
-            boxed_answer,
-            self.conventions(),
-            timeout=self.timeout,
-            also_accepted=self.also_accepted,
-        )
+        return self.graded(boxed_answer)
 
 
 class WeightedSum(Params[RewardFn]):

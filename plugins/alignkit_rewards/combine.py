@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from alignkit import AlignkitError
-from alignkit.protocols import Closes, Example, Reward, RewardFn
+from alignkit.protocols import Closes, Example, Reads, Reward, RewardFn, judges
 
 SHARED = frozenset({"format", "answer", "timed_out", "unparsed"})
 """Parts that keep their bare name in the sum, so that their curves stay comparable."""
+
+Waiting = Callable[[], Sequence[Reward]]
+"""Waits for the rewards of one term."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Rewards of all terms, some of them still under way."""
+
+    result: Callable[[], list[Reward]]
+    """Waits for every term, and returns one reward per response."""
 
 
 class WeightedSum:
@@ -25,8 +37,13 @@ class WeightedSum:
 
     def submit(self, responses: Sequence[str], examples: Sequence[Example]) -> Pending:
         """Start the terms that can work in the background; ``.result()`` waits for all."""
-        started = {name: _submit(term, responses, examples) for name, term in self._terms.items()}
-        return Pending(self, started, responses, examples)
+        started = {name: _start(term, responses, examples) for name, term in self._terms.items()}
+        return Pending(partial(self._add, started, len(responses)))
+
+    def read(self, response: str) -> str | None:
+        """Return the answer that the first term to read answers finds, else the whole response."""
+        reader = next((term for term in self._terms.values() if isinstance(term, Reads)), None)
+        return reader.read(response) if reader else response.strip() or None
 
     def close(self) -> None:
         """Close the terms that can be closed."""
@@ -34,8 +51,13 @@ class WeightedSum:
             if isinstance(term, Closes):
                 term.close()
 
-    def add(self, columns: Mapping[str, Sequence[Reward]]) -> list[Reward]:
-        """Add up the terms' rewards, row by row."""
+    def _add(self, started: Mapping[str, Waiting], count: int) -> list[Reward]:
+        columns = {name: list(wait()) for name, wait in started.items()}
+        for name, rewards in columns.items():
+            if len(rewards) != count:
+                raise AlignkitError(
+                    f"reward {name!r} returned {len(rewards)} rewards for {count} responses"
+                )
         rows = zip(*columns.values(), strict=True)
         return [self._sum(dict(zip(columns, row, strict=True))) for row in rows]
 
@@ -51,33 +73,8 @@ class WeightedSum:
         return Reward(sum(shares.values()), parts | {f"share/{n}": s for n, s in shares.items()})
 
 
-class Pending:
-    """Rewards of all terms, some of them still under way."""
-
-    def __init__(
-        self,
-        owner: WeightedSum,
-        started: Mapping[str, Any],
-        responses: Sequence[str],
-        examples: Sequence[Example],
-    ) -> None:
-        self._owner = owner
-        self._started = started
-        self._size = len(responses)
-
-    def result(self) -> list[Reward]:
-        """Wait for every term, and return one reward per response."""
-        columns = {name: list(handle()) for name, handle in self._started.items()}
-        for name, rewards in columns.items():
-            if len(rewards) != self._size:
-                raise AlignkitError(
-                    f"reward {name!r} returned {len(rewards)} rewards for {self._size} responses"
-                )
-        return self._owner.add(columns)
-
-
-def _submit(term: Any, responses: Sequence[str], examples: Sequence[Example]) -> Any:
-    """Return a function that gives the term's rewards, started already if it can be."""
-    if hasattr(term, "submit"):
+def _start(term: RewardFn, responses: Sequence[str], examples: Sequence[Example]) -> Waiting:
+    """Return what waits for the term's rewards, started already if it can be."""
+    if judges(term):
         return term.submit(responses, examples).result
-    return lambda: term(responses, examples)
+    return partial(term, responses, examples)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 
+from alignkit.text.boxes import boxes, outermost
+
 TAGS = "</think> <answer>"
 """The exact mark between reasoning and answer that the r1_zero format rule asks for."""
 
 _LOOSE_TAGS = re.compile(r"</think>\s*<answer>")
-_BOX = re.compile(r"\\f?boxed\s*\{")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def tagged_answer(response: str, *, strict: bool = True) -> str | None:
@@ -39,35 +41,28 @@ def _loose_start(response: str) -> int:
     return found.start() if found else -1
 
 
-def boxed_spans(text: str) -> list[tuple[int, int, str]]:
-    r"""Return (start, end, content) of every outermost ``\boxed{…}`` whose braces balance.
-
-    >>> boxed_spans(r"\boxed{\frac{1}{2}} and \boxed{3")
-    [(0, 19, '\\frac{1}{2}')]
-    """
-    starts = {m.end() - 1: m.start() for m in _BOX.finditer(text)}
-    if not starts:
-        return []
-    open_braces: list[int] = []
-    found: list[tuple[int, int, str]] = []
-    at = min(starts)
-    while at < len(text):
-        if text[at] == "{":
-            open_braces.append(at)
-        elif text[at] == "}" and open_braces and (brace := open_braces.pop()) in starts:
-            # an enclosing box closes later and swallows the boxes inside it
-            while found and found[-1][0] > starts[brace]:
-                found.pop()
-            found.append((starts[brace], at + 1, text[brace + 1 : at]))
-        at += 2 if text[at] == "\\" else 1
-    return found
-
-
 def boxed_answer(response: str) -> str | None:
     r"""Return the content of the last ``\boxed{…}`` whose braces balance, else None.
 
     >>> boxed_answer(r"so $\boxed{5}$, no: \boxed{x = \frac{1}{2}}. \boxed{")
     'x = \\frac{1}{2}'
     """
-    spans = boxed_spans(response)
-    return spans[-1][2] if spans else None
+    found = outermost(response)
+    return found[-1].content if found else None
+
+
+def final_answer(response: str) -> str | None:
+    r"""Return the text of the last ``<answer>…</answer>``, else of the last ``\boxed{…}``.
+
+    White space is squeezed, so that answers compare as they read; None if there is neither.
+    The format need not be kept otherwise: it is what samples vote on.
+
+    >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
+    '\\frac{1}{2}'
+    """
+    tagged = _TAGGED.findall(response)
+    text = tagged[-1] if tagged else response
+    boxed = boxes(text)
+    if not boxed and not tagged:
+        return None
+    return " ".join((boxed[-1].content if boxed else text).split()) or None

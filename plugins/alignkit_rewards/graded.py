@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from alignkit.protocols import Example, Reward
-from alignkit_rewards.literals import exact, same_number
+from alignkit_rewards.answers import Conventions, Verdict, quick
+from alignkit_rewards.formats import final_answer
 from alignkit_rewards.pool import Batch, shared_pool
-from alignkit_rewards.verdict import Conventions, Verdict
-
-MAX_ANSWER = 20_000
-"""Characters of an answer that are looked at; a longer one is right only if it is the gold."""
 
 UNPARSED = frozenset({"unparsed", "too long"})
 GIVEN_UP = frozenset({"timed out", "out of memory", "crashed"})
@@ -38,6 +35,8 @@ class Pending:
 
 class GradedReward:
     """A reward function: 1 for a right answer in the right place, else 0."""
+
+    read = staticmethod(final_answer)
 
     def __init__(
         self,
@@ -92,23 +91,6 @@ def accepted(gold: object) -> tuple[str, ...]:
     if isinstance(gold, Iterable) and not isinstance(gold, str):
         return tuple(text for item in gold for text in accepted(item))
     return (str(gold),)
-
-
-def quick(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict | None:
-    """Decide what needs no worker: the gold itself, plain numbers, what is empty or too long."""
-    text = answer.strip()
-    if not text:
-        return Verdict(False, "no answer")
-    if any(text == gold.strip() for gold in golds):
-        return Verdict(True, "exact")
-    if len(text) > MAX_ANSWER:
-        return Verdict(False, "too long")
-    if (number := exact(text)) is None:
-        return None
-    against = [exact(gold) for gold in golds]
-    if any(g is not None and same_number(g, number, rounding=rules.rounding) for g in against):
-        return Verdict(True, "number")
-    return None if any(g is None for g in against) else Verdict(False, "different")
 
 
 def _reward(verdict: Verdict, formatted: bool) -> Reward:

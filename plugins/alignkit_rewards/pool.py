@@ -24,9 +24,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import alignkit
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.cpus import usable_cpus
-from alignkit_rewards.verdict import Conventions, Verdict
+from alignkit_rewards.answers import Conventions, Verdict
 
 logger = logging.getLogger("alignkit_rewards")
 
@@ -45,10 +46,11 @@ CHUNK = 16
 
 _BOOT = """
 import sys, types
-package = types.ModuleType("alignkit_rewards")  # graders need none of what its __init__ imports
-package.__path__ = [sys.argv[2]]
-sys.modules["alignkit_rewards"] = package
-sys.path[:0] = sys.argv[3].split(chr(10))
+for name, folder in zip(("alignkit", "alignkit_rewards"), sys.argv[2:4]):
+    package = types.ModuleType(name)  # graders need none of what the __init__ of these imports
+    package.__path__ = [folder]
+    sys.modules[name] = package
+sys.path[:0] = sys.argv[4].split(chr(10))
 from alignkit_rewards.worker import main
 main(int(sys.argv[1]))
 """
@@ -102,9 +104,10 @@ class Worker:
     """One grading process."""
 
     def __init__(self) -> None:
-        here, path = str(Path(__file__).parent), "\n".join(p for p in sys.path if p)
+        packages = [str(Path(file).parent) for file in (alignkit.__file__, __file__)]
+        path = "\n".join(p for p in sys.path if p)
         self._process = subprocess.Popen(  # nosec B603 # a list of words, no shell
-            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), here, path],
+            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), *packages, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from typing import Any
 
 from alignkit import AlignkitError
 from alignkit.protocols import Example, Reward
+from alignkit_rewards.formats import final_answer
 
 
 def file_hash(path: Path) -> str:
@@ -41,6 +42,8 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 class ScriptReward:
     """Calls the user's function once per response, or once per batch."""
+
+    read = staticmethod(final_answer)
 
     def __init__(self, function: Callable[..., Any], where: str, *, batched: bool) -> None:
         self._function = function

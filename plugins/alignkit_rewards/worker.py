@@ -21,7 +21,7 @@ def main(memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
-        importlib.import_module("alignkit_rewards.judge")
+        importlib.import_module("alignkit_rewards.answers")
         _limit_memory(memory_mb)
     except Exception:
         out.write(json.dumps(traceback.format_exc(limit=3)) + "\n")
@@ -33,15 +33,14 @@ def main(memory_mb: int) -> None:
 
 def _serve(message: Any, out: IO[str]) -> bool:
     """Answer one message; return True if this process had better be replaced."""
-    from alignkit_rewards import judge
-    from alignkit_rewards.verdict import Conventions, Verdict
+    from alignkit_rewards.answers import Conventions, Verdict, judge
 
     rules = Conventions(**message["rules"])
     worn = False
     for golds, answer in message["pairs"]:
         signal.setitimer(signal.ITIMER_REAL, message["limit"])
         try:
-            verdict = judge.judge(golds, answer, rules)
+            verdict = judge(golds, answer, rules)
         except MemoryError:
             verdict, worn = Verdict(False, "out of memory"), True
         signal.setitimer(signal.ITIMER_REAL, 0)

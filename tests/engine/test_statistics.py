@@ -8,7 +8,6 @@ import pytest
 
 from alignkit.engine.evaluation.statistics import (
     category,
-    final_answer,
     graded,
     identical,
     majority,
@@ -132,29 +131,21 @@ def test_majority_votes():
     assert majority([None], [False]) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("4 </think> <answer> 4 </answer>", "4"),
-        ("<answer>4</answer> no <answer>5</answer>", "5"),
-        ("<answer> a \n b </answer>", "a b"),
-        (r"<answer>\boxed{\frac{1}{2}}</answer>", r"\frac{1}{2}"),
-        (r"so \boxed{3} or \boxed{4}", "4"),
-        (r"\boxed{4", None),
-        ("the answer is 4", None),
-        ("<answer> </answer>", None),
-    ],
-)
-def test_final_answers(text, answer):
-    assert final_answer(text) == answer
-
-
 def test_a_vote_that_nobody_can_read_is_not_reported():
     """Where no response has an answer to read, 0 would say that all votes went wrong."""
+
+    class Tagged:
+        def __call__(self, responses, examples):
+            raise AssertionError("nothing is judged here")
+
+        def read(self, response):
+            return response[3:-4] if response.startswith("<a>") else None
+
     groups = [[response(1.0, text="so it is 4"), response(0.0, text="5")]]
-    assert set(sampled(groups)) == {"pass@1", "pass@2"}
-    groups.append([response(1.0, text="<answer>4</answer>"), response(0.0, text="5")])
-    assert sampled(groups)["majority@2"] == 0.5  # the first example's silence counts as wrong
+    assert set(sampled(groups, Tagged())) == {"pass@1", "pass@2"}
+    assert set(sampled(groups)) == {"pass@1", "pass@2", "majority@2"}  # whole texts vote
+    groups.append([response(1.0, text="<a>4</a>"), response(0.0, text="5")])
+    assert sampled(groups, Tagged())["majority@2"] == 0.5  # silence counts as wrong
 
 
 def test_several_samples_give_pass_and_majority():

@@ -82,7 +82,8 @@ class Evaluator:
         check_groups(trajectories, chosen.samples)
         entropies = token_entropies(self._policy, trajectories, self._budget)
         too_long = sum(not fits(prompt, self._policy) for prompt in prompts)
-        metrics = describe(trajectories, entropies, chosen.samples) | {"prompts_too_long": too_long}
+        metrics = describe(trajectories, entropies, chosen.samples, reward)
+        metrics["prompts_too_long"] = too_long
         rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
         return metrics, rows
 
@@ -121,7 +122,10 @@ def eval_sampling(chosen: EvalSet, template: PromptTemplate, base: Sampling) -> 
 
 
 def describe(
-    trajectories: Sequence[Trajectory], entropies: Sequence[torch.Tensor], samples: int
+    trajectories: Sequence[Trajectory],
+    entropies: Sequence[torch.Tensor],
+    samples: int,
+    reward: RewardFn | None = None,
 ) -> dict[str, float]:
     """Return all metrics of an evaluation; ``entropies`` holds one (T_i,) per response."""
     groups = [trajectories[i : i + samples] for i in range(0, len(trajectories), samples)]
@@ -129,7 +133,7 @@ def describe(
         **summary(trajectories),
         **graded(groups),
         "token_entropy": mean_entropy(entropies),
-        **(sampled(groups) if samples > 1 else {}),
+        **(sampled(groups, reward) if samples > 1 else {}),
     }
 
 

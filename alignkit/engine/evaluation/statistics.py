@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
 from alignkit.engine.sampling.rollouts import Trajectory
-from alignkit.protocols import Reward
+from alignkit.protocols import Reads, Reward, RewardFn
 
 Category = Literal["correct", "format_only", "neither"]
 
@@ -102,19 +101,24 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     return metrics
 
 
-def sampled(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+def sampled(
+    groups: Sequence[Sequence[Trajectory]], reward: RewardFn | None = None
+) -> dict[str, float]:
     """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples.
 
-    Where no response of all has an answer that :func:`final_answer` can read, there is no vote to
-    report; an example all of whose responses lack one counts as wrong beside others.
+    Responses vote for the answers that ``reward`` reads in them, if it is one that
+    :class:`~alignkit.protocols.Reads`, else for their whole text. Where it can read no answer in
+    any response, there is no vote to report; an example all of whose responses lack one counts as
+    wrong beside others.
     """
+    read = reward.read if isinstance(reward, Reads) else _squeezed
     n = len(groups[0])
     verdicts = [[category(t.reward) == "correct" for t in group] for group in groups]
     ks = sorted({2**i for i in range(n.bit_length())} & set(range(1, n + 1)) | {n})
     passes = {f"pass@{k}": fmean(pass_at_k(n, sum(v), k) for v in verdicts) for k in ks}
-    answers = [[final_answer(t.completion.text) for t in group] for group in groups]
+    answers = [[read(t.completion.text) for t in group] for group in groups]
     if not any(answer is not None for group in answers for answer in group):
-        return passes  # the vote says nothing of answers that cannot be read
+        return passes
     votes = fmean(majority(given, right) for given, right in zip(answers, verdicts, strict=True))
     return {**passes, f"majority@{n}": votes}
 
@@ -151,35 +155,8 @@ def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     return fmean(fmean(v) for v in votes.values() if len(v) == most) if votes else 0.0
 
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-
-
-def final_answer(response: str) -> str | None:
-    r"""Return the text of the last ``<answer>…</answer>``, else of the last ``\boxed{…}``.
-
-    White space is squeezed, so that answers compare as they read; None if there is neither.
-
-    >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
-    '\\frac{1}{2}'
-    """
-    tagged = _TAGGED.findall(response)
-    text = tagged[-1] if tagged else response
-    boxed = _last_boxed(text)
-    if boxed is None and not tagged:
-        return None
-    return " ".join((text if boxed is None else boxed).split()) or None
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for end in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start + len("\\boxed{") : end]
-    return None
+def _squeezed(text: str) -> str | None:
+    return " ".join(text.split()) or None
 
 
 def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

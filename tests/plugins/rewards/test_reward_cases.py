@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from alignkit_rewards.judge import judge
-from alignkit_rewards.verdict import Conventions
+from alignkit_rewards.answers import Conventions, judge
 
 RULES = Conventions()
 

@@ -1,9 +1,12 @@
 """The reward components as a recipe sees them."""
 
+import inspect
+
 import pytest
 
 from alignkit import AlignkitError, plugins
 from alignkit.protocols import Example, Reward
+from alignkit_cs336 import question_only_reward_fn, r1_zero_reward_fn
 from alignkit_rewards import (
     FormatBonus,
     LengthPenalty,
@@ -14,7 +17,6 @@ from alignkit_rewards import (
     RepetitionPenalty,
     WeightedSum,
 )
-from alignkit_rewards.plain import question_only_reward_fn, r1_zero_reward_fn
 
 OFFERED = (
     "r1_zero",
@@ -38,7 +40,7 @@ def test_every_component_is_offered():
     for name in OFFERED:
         plugin, component = registry.get("reward_fn", name)
         assert plugin.name == "rewards"
-        assert component.summary
+        assert inspect.getdoc(component.params)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit_rewards.judge import judge
-from alignkit_rewards.verdict import Conventions
+from alignkit_rewards.answers import Conventions, judge
 
 RULES = Conventions()
 HERE = Path(__file__).parent

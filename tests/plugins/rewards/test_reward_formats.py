@@ -1,6 +1,6 @@
 import pytest
 
-from alignkit_rewards.formats import boxed_answer, tagged_answer
+from alignkit_rewards.formats import boxed_answer, final_answer, tagged_answer
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,20 @@ def test_the_last_balanced_box_counts(response, answer):
 def test_boxes_are_found_in_linear_time():
     assert boxed_answer(r"\boxed{4" * 20_000) is None
     assert boxed_answer("\\" * 50_000 + r"\boxed{4}" * 5_000) == "4"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("4 </think> <answer> 4 </answer>", "4"),
+        ("<answer>4</answer> no <answer>5</answer>", "5"),
+        ("<answer> a \n b </answer>", "a b"),
+        (r"<answer>\boxed{\frac{1}{2}}</answer>", r"\frac{1}{2}"),
+        (r"so \boxed{3} or \boxed{4}", "4"),
+        (r"\boxed{4", None),
+        ("the answer is 4", None),
+        ("<answer> </answer>", None),
+    ],
+)
+def test_final_answers(text, answer):
+    assert final_answer(text) == answer

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from alignkit_rewards import QuestionOnly, R1Zero, graded
+from alignkit_rewards.answers import Conventions
 from alignkit_rewards.pool import Pool, close_pool, shared_pool
-from alignkit_rewards.verdict import Conventions
 
 RULES = Conventions()
 FOREVER = r"\int_0^{\infty} e^{-x^2}\sin(x^3) dx"

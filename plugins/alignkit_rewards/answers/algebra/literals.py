@@ -53,17 +53,17 @@ def same_number(gold: tuple[Fraction, int], answer: tuple[Fraction, int], *, rou
     >>> [same_number(third, exact(t), rounding=6) for t in ("2/6", "0.333333", "0.33")]
     [True, True, False]
     """
-    return gold[0] == answer[0] or rounds_to(gold, answer, rounding=rounding)
+    return (
+        gold[0] == answer[0]
+        or rounds(gold, answer[0], rounding)
+        or rounds(answer, gold[0], rounding)
+    )
 
 
-def rounds_to(a: tuple[Fraction, int], b: tuple[Fraction, int], *, rounding: int) -> bool:
-    """Return whether one of two numbers is a decimal that the other rounds to."""
-    return rounding > 0 and (_rounds(a, b[0], rounding) or _rounds(b, a[0], rounding))
-
-
-def _rounds(decimal: tuple[Fraction, int], value: Fraction, rounding: int) -> bool:
+def rounds(decimal: tuple[Fraction, int], value: Fraction, rounding: int) -> bool:
+    """Return whether a decimal with enough significant digits is what a value rounds to."""
     written, significant = decimal
-    if significant < rounding or written == 0:
+    if not 0 < rounding <= significant or written == 0:
         return False
     # one unit of the last of `significant` digits, from the power of ten of the leading one
     leading = _leading_exponent(abs(written))

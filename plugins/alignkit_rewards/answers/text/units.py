@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.normalize import word_set
-from alignkit_rewards.tokens import FUNCTIONS, GREEK
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
 _SAME = {
     "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "km": "kilometer",

@@ -1,4 +1,4 @@
-r"""Cutting text at marks that stand outside all brackets."""
+"""Brackets in mathematical text: where they close, and what stands outside of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def split_top(text: str, mark: re.Pattern[str]) -> list[tuple[str, str]]:
             parts.append((sign, text[start : found.start()]))
             start, sign = found.end(), found[0].strip()
     return [*parts, (sign, text[start:])]
+
+
+def pieces(text: str, mark: re.Pattern[str]) -> list[str]:
+    """Cut ``text`` at marks outside all brackets."""
+    return [part for _, part in split_top(text, mark)]
 
 
 def _levels(text: str) -> list[int]:
@@ -49,3 +54,23 @@ def outside(text: str, mark: re.Pattern[str], new: Callable[[re.Match[str]], str
     """Substitute outside all brackets, where a comma cannot part the items of a tuple."""
     levels = _levels(text)
     return mark.sub(lambda m: new(m) if levels[m.start()] == 0 else m[0], text)
+
+
+def matching(text: str, start: int) -> int:
+    """Return the place of the bracket that closes the one at ``start``, or -1.
+
+    Interval brackets need not be of one kind: ``(0, 1]`` closes.
+    """
+    depth, at = 0, start
+    while at < len(text):
+        char = text[at]
+        if char == "\\" and at + 1 < len(text) and text[at + 1] not in "{}":
+            at += 1
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+            if depth == 0:
+                return at
+        at += 1
+    return -1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.normalize import canonical, word_set
+from alignkit_rewards.answers.text.normalize import canonical
+from alignkit_rewards.answers.text.vocabulary import word_set
 
 _COMMAND_GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathsf)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\.?")
@@ -39,7 +40,6 @@ def plain(text: str) -> str:
     'the midpoints east'
     """
     text = _COMMAND_GROUP.sub(r" \1 ", canonical(text))
-    text = re.sub(r"\\boxed\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\\[A-Za-z]+|[^\w\s'+\-]|_", " ", text)
     return " ".join(text.lower().split())
 
@@ -68,8 +68,7 @@ def chosen(text: str) -> str:
     ['C', 'C', 'C', 'C', 'C', '']
     """
     bare = _COMMAND_GROUP.sub(r" \1 ", canonical(text))
-    bare = re.sub(r"\\boxed\s*\{([^{}]*)\}", r" \1 ", bare)
-    bare = re.sub(r"\\[()]|[$*{}]", " ", bare).strip()
+    bare = re.sub(r"\\boxed|\\[()]|[$*{}]", " ", bare).strip()
     if len(set(re.findall(r"\(([A-Z])\)", bare))) > 1 and not _CHOSEN[2].search(bare):
         return ""  # several letters, none of them named as the answer
     for pattern in _CHOSEN:

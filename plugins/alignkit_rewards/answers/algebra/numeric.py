@@ -6,6 +6,7 @@ before they are made.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +16,9 @@ from typing import Any
 import mpmath  # type: ignore[import-untyped]
 from mpmath import mp
 
-from alignkit_rewards.exact import NotExactError, NoValueError, contains, exact_value, names
-from alignkit_rewards.expression import Tree
-from alignkit_rewards.normalize import word_set
+from alignkit_rewards.answers.algebra.exact import exact_value
+from alignkit_rewards.answers.algebra.trees import NoValueError, Tree, contains, names
+from alignkit_rewards.answers.text.vocabulary import word_set
 
 DIGITS = 60
 """Working precision in decimal digits; more where the literals of an expression have more."""
@@ -28,7 +29,10 @@ TOLERANCE_DIGITS = 15
 MAX_EXPONENT = 1_000_000
 """Binary exponents beyond this are out of range."""
 
+_SCALES = ((0.05, 0.95), (0.05, 0.95), (0.3, 3.0), (0.3, 3.0), (1.0, 12.0))
+
 Point = Mapping[str, Any]
+"""A value for each variable."""
 
 
 def value(tree: Tree, point: Point) -> Any:
@@ -47,29 +51,19 @@ def _value(tree: Tree, point: Point) -> Any:
         return point[tree[1]]
     if kind == "const":
         return _constant(tree[1])
-    if kind == "fn":
-        return _checked(_function(tree[1], [_value(t, point) for t in tree[2:]]))
-    if kind == "pow":
-        return _power(_value(tree[1], point), _value(tree[2], point))
-    if kind not in _OPERATIONS:
-        raise NoValueError(kind)
-    return _checked(_OPERATIONS[kind](*(_value(t, point) for t in tree[1:])))
+    name, arguments = (tree[1], tree[2:]) if kind == "fn" else (kind, tree[1:])
+    if name not in _FUNCTIONS:
+        raise NoValueError(name)
+    number = _FUNCTIONS[name](*(_value(t, point) for t in arguments))
+    if not mp.isfinite(number) or (number and abs(mpmath.mag(number)) > MAX_EXPONENT):
+        raise NoValueError("out of range")
+    return number
 
 
 def _constant(name: str) -> Any:
     if name == "inf":
         raise NoValueError("infinity")
     return {"pi": mp.pi, "e": mp.e, "i": mp.mpc(0, 1)}[name] * mp.one
-
-
-def _checked(number: Any) -> Any:
-    if not mp.isfinite(number) or (number and abs(_magnitude(number)) > MAX_EXPONENT):
-        raise NoValueError("out of range")
-    return number
-
-
-def _magnitude(number: Any) -> int:
-    return int(mpmath.mag(number)) if number else 0
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -79,19 +73,7 @@ def _power(base: Any, exponent: Any) -> Any:
         raise NoValueError("0 to a power that is not positive")
     if abs(exponent) * abs(mp.log(base)) > MAX_EXPONENT:
         raise NoValueError("out of range")
-    return _checked(mp.power(base, exponent))
-
-
-def _factorial(n: Any) -> Any:
-    if abs(n) > 20_000:
-        raise NoValueError("out of range")
-    return mp.factorial(n)
-
-
-def _binomial(n: Any, k: Any) -> Any:
-    if abs(n) > 20_000 or abs(k) > 20_000:
-        raise NoValueError("out of range")
-    return mp.binomial(n, k)
+    return mp.power(base, exponent)
 
 
 def _real(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,39 +85,28 @@ def _real(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _bounded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _bounded(function: Callable[..., Any], limit: int = MAX_EXPONENT) -> Callable[..., Any]:
     """Refuse arguments whose exponential, or whose remainder modulo pi, costs too much."""
 
-    def checked(argument: Any) -> Any:
-        if abs(argument) > MAX_EXPONENT:
+    def checked(*arguments: Any) -> Any:
+        if any(abs(a) > limit for a in arguments):
             raise NoValueError("out of range")
-        return function(argument)
+        return function(*arguments)
 
     return checked
 
 
-_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "neg": lambda a: -a,
-}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{f: _bounded(getattr(mp, f)) for f in word_set("sin cos tan sec csc cot sinh cosh tanh")},
-    **{f: _bounded(getattr(mp, f)) for f in word_set("sech csch coth")},
-    **{"arc" + f: getattr(mp, "a" + f) for f in word_set("sin cos tan sec csc cot")},
-    **{"arc" + f: getattr(mp, "a" + f) for f in word_set("sinh cosh tanh")},
+    "add": operator.add, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
+    "pow": _power,
+    **{f: _bounded(getattr(mp, f)) for f in word_set("sin cos tan sec csc cot")},
+    **{f: _bounded(getattr(mp, f)) for f in word_set("sinh cosh tanh sech csch coth")},
+    **{f"arc{f}": getattr(mp, f"a{f}") for f in word_set("sin cos tan sec csc cot sinh cosh tanh")},
     "ln": mp.log, "log": mp.log, "sqrt": mp.sqrt, "cbrt": mp.cbrt, "abs": abs,
     "floor": _real(mp.floor), "ceil": _real(mp.ceil), "sign": _real(mp.sign),
     "max": _real(max), "min": _real(min), "mod": _real(lambda a, b: a - b * mp.floor(a / b)),
-    "factorial": _factorial, "binomial": _binomial,
+    "factorial": _bounded(mp.factorial, 20_000), "binomial": _bounded(mp.binomial, 20_000),
 }  # fmt: skip
-
-
-def _function(name: str, arguments: Sequence[Any]) -> Any:
-    if name not in _FUNCTIONS:
-        raise NoValueError(name)
-    return _FUNCTIONS[name](*arguments)
 
 
 # ---------------------------------------------------------------- comparison
@@ -148,7 +119,7 @@ def _working_digits(tree: Tree) -> int:
         return len(str(tree[1].numerator)) + len(str(tree[1].denominator)) - 2
     inner = sum(_working_digits(t) for t in tree[1:] if isinstance(t, tuple))
     if tree[0] == "pow":
-        with suppress(NotExactError, NoValueError):
+        with suppress(NoValueError):
             inner += min(300, int(abs(exact_value(tree[2])) * max(1, _working_digits(tree[1]))))
     return inner
 
@@ -158,29 +129,17 @@ def precision(*trees: Tree) -> int:
     return min(400, DIGITS + sum(_working_digits(t) for t in trees))
 
 
-def close(a: Any, b: Any) -> bool:
-    """Return whether two numbers agree to the working precision, less a margin."""
-    scale = max(abs(a), abs(b))
-    return bool(abs(a - b) <= scale * mp.mpf(10) ** (TOLERANCE_DIGITS - mp.dps))
-
-
 def points(variables: frozenset[str], *, signed: bool = False) -> list[dict[str, Any]]:
     """Return fixed pseudo-random points: positive reals of several scales, or of both signs."""
     draw = random.Random(f"points {signed}")
-    scales = ((0.05, 0.95), (0.05, 0.95), (0.3, 3.0), (0.3, 3.0), (1.0, 12.0))
-    found = []
-    for _ in range(4):
-        for low, high in scales:
-            found.append(
-                {
-                    v: mp.mpf(draw.randrange(10**15)) / 10**15 * (high - low) + low
-                    for v in sorted(variables)
-                }
-            )
-    if signed:
-        for i, point in enumerate(found):
-            for j, v in enumerate(sorted(variables)):
-                point[v] *= -1 if i % 4 == 0 or (i + j) % 2 else 1
+    found: list[dict[str, Any]] = []
+    for i in range(20):
+        low, high = _SCALES[i % len(_SCALES)]
+        point = {}
+        for j, v in enumerate(sorted(variables)):
+            sign = -1 if signed and (i % 4 == 0 or (i + j) % 2) else 1
+            point[v] = (mp.mpf(draw.randrange(10**15)) / 10**15 * (high - low) + low) * sign
+        found.append(point)
     return found
 
 
@@ -200,14 +159,14 @@ def agree(a: Tree, b: Tree) -> bool | None:
         return verdict
 
 
-def _agree_on(a: Tree, b: Tree, where: Sequence[Point], wanted: int = 5) -> bool | None:
+def _agree_on(a: Tree, b: Tree, where: Sequence[Point]) -> bool | None:
     good = bad = 0
     for point in where:
         found = _agree_at(a, b, point)
         if found is False:
             return False
         good, bad = good + (found is True), bad + (found is None)
-        if good >= wanted:
+        if good >= 5:
             return True
     return True if good > bad or good >= 3 else None
 
@@ -218,16 +177,24 @@ def _agree_at(a: Tree, b: Tree, point: Point) -> bool | None:
         return None
     if x is None or y is None:
         return None if point else False
-    if close(x, y):
+    if _close(x, y):
         return True
-    complex_x, complex_y = _is_complex(x), _is_complex(y)
-    if point and (complex_x or complex_y) and not (contains(a, "i") or contains(b, "i")):
+    if point and (_is_complex(x) or _is_complex(y)) and not (contains(a, "i") or contains(b, "i")):
         return None
     return False
 
 
+def _close(a: Any, b: Any) -> bool:
+    """Return whether two numbers agree to the working precision, less a margin."""
+    return bool(abs(a - b) <= max(abs(a), abs(b)) * _margin())
+
+
 def _is_complex(number: Any) -> bool:
-    return bool(abs(mp.im(number)) > abs(number) * mp.mpf(10) ** (TOLERANCE_DIGITS - mp.dps))
+    return bool(abs(mp.im(number)) > abs(number) * _margin())
+
+
+def _margin() -> Any:
+    return mp.mpf(10) ** (TOLERANCE_DIGITS - mp.dps)
 
 
 def _maybe(tree: Tree, point: Point) -> Any:

@@ -1,99 +1,41 @@
-r"""The shape of an answer: number, tuple, interval, set, list, equation, inequality, words."""
+r"""From the text of an answer to its shape: number, tuple, interval, set, list, relation, words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
-from alignkit_rewards.brackets import outside, split_top
-from alignkit_rewards.exact import choose_signs, contains
-from alignkit_rewards.expression import Tree, parse
-from alignkit_rewards.matrix import fold
-from alignkit_rewards.normalize import ROW, canonical, matching
-from alignkit_rewards.tokens import UnreadableError
-from alignkit_rewards.units import split_currency, split_percent, split_unit
-
-
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """One expression, with what stood around it."""
-
-    text: str
-    tree: Tree | None
-    """None: not readable by the own parser."""
-    percent: bool = False
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Words."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A tuple, vector or interval: ordered, in brackets."""
-
-    text: str
-    items: tuple[Node, ...]
-    left: str
-    right: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bag:
-    """A set in braces, or a list without brackets."""
-
-    text: str
-    items: tuple[Node, ...]
-    braces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """Sets joined by a union sign."""
-
-    text: str
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """``3:4:5``, or a time of day."""
-
-    text: str
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """``x = 2``, ``1 < x \\le 2``, ``x \\in A``."""
-
-    text: str
-    sides: tuple[Node, ...]
-    signs: tuple[str, ...] = field(default=())
-
-
-Node = Scalar | Text | Group | Bag | Union | Ratio | Relation
+from alignkit.text.boxes import outermost
+from alignkit_rewards.answers.algebra.commands import parse
+from alignkit_rewards.answers.algebra.tokens import UnreadableError
+from alignkit_rewards.answers.algebra.trees import Tree, choose_signs, contains
+from alignkit_rewards.answers.shapes.nodes import (
+    Bag,
+    Group,
+    Node,
+    Ratio,
+    Relation,
+    Scalar,
+    Text,
+    Union,
+)
+from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
+from alignkit_rewards.answers.text.normalize import ROW, canonical
+from alignkit_rewards.answers.text.units import split_currency, split_percent, split_unit
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~",
     r"\in": "in", r"\equiv": "=", r"\sim": "~", r"\Rightarrow": "=>", r"\rightarrow": "=>",
     r"\subset": "sub", r"\subseteq": "sub",
 }  # fmt: skip
-_RELATION = re.compile(
-    r"\\(?:le|ge|ne|approx|in|equiv|sim|Rightarrow|rightarrow|subset|subseteq)(?![a-zA-Z])|[=<>]"
-)
+_NAMED = "|".join(sign[1:] for sign in _RELATIONS if sign.startswith("\\"))
+_RELATION = re.compile(rf"\\(?:{_NAMED})(?![a-zA-Z])|[=<>]")
 _AND = re.compile(
     r"\\text\s*\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
 )
-_COMMA = re.compile(r",")
+_COMMA, _SEPARATOR, _COLON = re.compile(","), re.compile("[,;]"), re.compile(":")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*[Uu]\s*(?=[\[(])")
-_COLON = re.compile(r":")
 _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -130,10 +72,8 @@ def strip_marks(text: str) -> str:
     """
     text = re.sub(r"(?<!\\)\$|\\[()\[\]]", " ", text)
     text = text.strip().lstrip(",;: ").rstrip(f",;:. {ROW}")
-    while (box := re.match(r"\\boxed ?\{", text)) and matching(text, box.end() - 1) == len(
-        text
-    ) - 1:
-        text = text[box.end() : -1].strip()
+    while (box := outermost(text)) and box[0][:2] == (0, len(text)):
+        text = box[0].content.strip()
     return text
 
 
@@ -164,28 +104,18 @@ def _only_text(text: str) -> str:
 
 
 def _listed(text: str, depth: int) -> Node | None:
-    parts = [p for _, p in split_top(text, _AND) if p.strip(" ,")]
+    parts = [p for p in pieces(text, _AND) if p.strip(" ,")]
     if len(parts) == 1:
-        parts = [p for _, p in split_top(parts[0].strip(" ,"), _COMMA) if p.strip()]
+        parts = [p for p in pieces(parts[0].strip(" ,"), _COMMA) if p.strip()]
         if len(parts) == 1:
             return None if parts[0].strip() == text else _read(parts[0], depth + 1)
     return Bag(text, _flat([_read(p.strip(" ,"), depth + 1) for p in parts]))
 
 
 def _flat(items: Sequence[Node]) -> tuple[Node, ...]:
-    """Open lists within lists, and let ``n = 2, 3`` or ``(x, y) = (1, 2), (3, 4)`` share a name."""
-    flat: list[Node] = []
-    for item in items:
-        flat += item.items if isinstance(item, Bag) and not item.braces else (item,)
-    first = flat[0] if flat else None
-    if (
-        len(flat) > 1
-        and isinstance(first, Relation)
-        and set(first.signs) <= {"=", "in"}
-        and not any(isinstance(i, Relation) for i in flat[1:])
-    ):
-        flat[0] = first.sides[-1]
-    return tuple(flat)
+    """Open lists within lists."""
+    inner = (i.items if isinstance(i, Bag) and not i.braces else (i,) for i in items)
+    return tuple(node for nodes in inner for node in nodes)
 
 
 def _related(text: str, depth: int) -> Node | None:
@@ -198,54 +128,44 @@ def _related(text: str, depth: int) -> Node | None:
     if len(parts) < 2:
         return _read(parts[0][1], depth + 1) if parts else Scalar(text, None)
     signs = tuple(_RELATIONS[sign] for sign, _ in parts[1:])
-    sides = tuple(_read(side, depth + 1) for _, side in parts)
-    last = sides[-1]
-    if isinstance(last, Bag) and not last.braces and set(signs) <= {"=", "~"}:
-        # x = 1 +- 2: the values are a list, the name is shared
-        return Relation(text, (*sides[:-1], Bag(last.text, last.items)), signs)
-    return Relation(text, sides, signs)
+    return Relation(text, tuple(_read(side, depth + 1) for _, side in parts), signs)
 
 
 def _united(text: str, depth: int) -> Node | None:
-    parts = split_top(text, _CUP)
-    if len(parts) == 1:
-        return None
-    return Union(text, tuple(_read(p, depth + 1) for _, p in parts))
+    parts = pieces(text, _CUP)
+    return Union(text, tuple(_read(p, depth + 1) for p in parts)) if len(parts) > 1 else None
 
 
 def _bracketed(text: str, depth: int) -> Node | None:
     if text.startswith(("\\langle", "<")) and text.endswith(("\\rangle", ">")):
         text = "(" + text.removeprefix("\\langle").removesuffix("\\rangle").strip("<>") + ")"
-    left = "{" if text.startswith("\\{") else text[:1]
-    right = "}" if text.endswith("\\}") else text[-1:]
-    if left not in "([{" or right not in ")]}" or len(text) < 2:
+    escaped = text.startswith("\\{")
+    left, right = text[escaped : escaped + 1], text[-1:]
+    if left not in "([{" or right not in ")]}" or escaped != text.endswith("\\}"):
         return None
-    start, end = (2, -2) if text.startswith("\\{") else (1, -1)
-    if (start == 2) != text.endswith("\\}") or _closes_early(text):
-        return None
-    parts = [p for _, p in split_top(text[start:end], _COMMA)]
+    if len(text) < 2 or matching(text, int(escaped)) != len(text) - 1:
+        return None  # also where the first bracket closes early, as in (1,2)+(3,4)
+    inner = text[2:-2] if escaped else text[1:-1]
     if left == "{":
-        semicolons = [p for _, p in split_top(text[start:end], re.compile("[,;]"))]
-        if start == 2 or len(semicolons) > 1:
-            items = [_read(p, depth + 1) for p in semicolons if p.strip()]
-            return Bag(text, _flat(items), braces=True)
-        return _read(text[1:-1], depth + 1)
+        return _braced(text, inner, escaped, depth)
+    parts = pieces(inner, _COMMA)
     if len(parts) == 1:
-        inner = _read(parts[0], depth + 1) if left == "(" and right == ")" else None
-        return inner if isinstance(inner, Text | Relation | Group | Bag | Ratio) else None
+        node = _read(inner, depth + 1) if left + right == "()" else None
+        return node if isinstance(node, Text | Relation | Group | Bag | Ratio) else None
     return Group(text, tuple(_read(p, depth + 1) for p in parts), left, right)
 
 
-def _closes_early(text: str) -> bool:
-    """Return whether the first bracket closes before the end, as in ``(1,2)+(3,4)``."""
-    start = 1 if text.startswith("\\{") else 0
-    return matching(text, start) != len(text) - 1
+def _braced(text: str, inner: str, escaped: bool, depth: int) -> Node:
+    parts = pieces(inner, _SEPARATOR)
+    if escaped or len(parts) > 1:
+        return Bag(text, _flat([_read(p, depth + 1) for p in parts if p.strip()]), braces=True)
+    return _read(inner, depth + 1)
 
 
 def _proportion(text: str, depth: int) -> Node | None:
     if _RATIO_WORDS.fullmatch(text):
         text = text.replace(" to ", ":")
-    parts = [p for _, p in split_top(text, _COLON)]
+    parts = pieces(text, _COLON)
     if len(parts) == 1 or not all(p.strip() for p in parts):
         return None
     return Ratio(text.replace(" ", ""), tuple(_read(p, depth + 1) for p in parts))
@@ -271,9 +191,11 @@ def _scalar(text: str) -> Node:
 
 
 def _tree(text: str) -> Tree | None:
+    """Return the tree of an expression, None if it is left to math-verify."""
     if _SENTENCE.search(text):
         return None
     try:
-        return fold(parse(text))
+        tree = parse(text)
     except (UnreadableError, RecursionError):
         return None
+    return tree if tree[0] == "mat" or not contains(tree, "mat") else None

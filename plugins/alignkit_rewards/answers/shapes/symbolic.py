@@ -1,4 +1,4 @@
-r"""What the own parser cannot read (sums, integrals, limits) is left to math-verify and sympy.
+r"""Sums, integrals, limits: what `algebra` cannot read is left to math-verify and sympy.
 
 math-verify's "equal" counts only if the guards have nothing against it: both sides must be
 expressions in the same variables, and their values at random points must not differ.
@@ -12,8 +12,8 @@ import signal
 from functools import lru_cache
 from typing import Any
 
-from alignkit_rewards.extract import is_prose
-from alignkit_rewards.normalize import ROW
+from alignkit_rewards.answers.text.normalize import ROW
+from alignkit_rewards.answers.text.prose import is_prose
 
 MAX_LENGTH = 300
 """Characters of an expression that sympy is asked about."""
@@ -44,13 +44,14 @@ def _import_untimed() -> None:
 
 
 def _parsed(text: str) -> Any:
-    """Return a sympy expression, None if there is none or it is a set, relation or matrix."""
+    """Return a sympy expression or matrix, None if there is none or it is a set or relation."""
     import sympy  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse
 
     spelled = "$" + text.replace(ROW, "\\\\") + "$"
     found = parse(spelled, [LatexExtractionConfig()], parsing_timeout=None, raise_on_error=False)
-    return next((f for f in found if isinstance(f, sympy.Expr)), None)
+    kinds = (sympy.Expr, sympy.MatrixBase)
+    return next((f for f in found if isinstance(f, kinds)), None)
 
 
 def _differ(left: Any, right: Any) -> bool:
@@ -67,5 +68,5 @@ def _differ(left: Any, right: Any) -> bool:
 def _number(expression: Any, point: dict[Any, float]) -> complex | None:
     try:
         return complex(expression.subs(point).evalf(30))
-    except (TypeError, ValueError, ArithmeticError, AttributeError):
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         return None

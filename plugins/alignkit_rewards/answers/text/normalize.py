@@ -10,11 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-
-def word_set(text: str) -> frozenset[str]:
-    """Return the words of a text."""
-    return frozenset(text.split())
-
+from alignkit_rewards.answers.text.vocabulary import word_set
 
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ",
@@ -128,23 +124,3 @@ def _folded(char: str) -> str:
         top, _, bottom = plain.partition("⁄")
         return f" {top}/{bottom}" if bottom else plain
     return " " if plain.isspace() else plain
-
-
-def matching(text: str, start: int) -> int:
-    """Return the place of the bracket that closes the one at ``start``, or -1.
-
-    Interval brackets need not be of one kind: ``(0, 1]`` closes.
-    """
-    depth, at = 0, start
-    while at < len(text):
-        char = text[at]
-        if char == "\\" and at + 1 < len(text) and text[at + 1] not in "{}":
-            at += 1
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-            if depth == 0:
-                return at
-        at += 1
-    return -1

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
-from alignkit_rewards.expression import Tree
-from alignkit_rewards.normalize import ROW
-from alignkit_rewards.tokens import (
+from alignkit_rewards.answers.algebra.expression import Parser
+from alignkit_rewards.answers.algebra.tokens import (
     ALIASES,
     DECORATION,
-    FUNCTIONS,
-    GREEK,
     MATRICES,
+    PLAIN_SUBSCRIPT,
     UnreadableError,
 )
+from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.text.normalize import ROW
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
 
-if TYPE_CHECKING:
-    from alignkit_rewards.expression import _Parser
-
-_TWO = ("num", Fraction(2), 0)
-_TEN = ("num", Fraction(10), 0)
+MAX_LENGTH = 3000
 
 
-def read_command(parser: _Parser, name: str) -> Tree:
-    """Read what follows a command or a known name."""
+@lru_cache(maxsize=8192)
+def parse(text: str) -> Tree:
+    r"""Return the tree of one expression in canonical spelling; UnreadableError if it is none.
+
+    >>> parse(r"2x^{2}")[1:]
+    (('num', Fraction(2, 1), 0), ('pow', ('var', 'x'), ('num', Fraction(2, 1), 0)))
+    """
+    if len(text) > MAX_LENGTH:
+        raise UnreadableError("too long")
+    if "\\" not in text:
+        text = PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
+    return Parser(text, _command).expression()
+
+
+def _command(parser: Parser, name: str) -> Tree:
     if name in GREEK:
         return parser.variable(name)
     if name in FUNCTIONS and name != "sqrt":
@@ -37,14 +47,10 @@ def read_command(parser: _Parser, name: str) -> Tree:
     return _READERS[name](parser)
 
 
-def argument(parser: _Parser) -> Tree:
+def _argument(parser: Parser) -> Tree:
     r"""Read a LaTeX argument: ``{…}``, one digit of ``\frac12``, or one atom."""
     if parser.accept("{"):
-        bars, parser.bars = parser.bars, 0
-        inner = parser.sum()
-        parser.bars = bars
-        parser.expect("}")
-        return inner
+        return parser.bracketed("}")
     kind, value = parser.peek()
     if kind == "num" and value.isdigit() and len(value) > 1:
         parser.tokens[parser.at] = ("num", value[1:])
@@ -52,7 +58,7 @@ def argument(parser: _Parser) -> Tree:
     return parser.atom()
 
 
-def _root(parser: _Parser) -> Tree:
+def _root(parser: Parser) -> Tree:
     if parser.accept("["):
         index = parser.sum()
         parser.expect("]")
@@ -60,25 +66,22 @@ def _root(parser: _Parser) -> Tree:
     return ("fn", "sqrt", _radicand(parser))
 
 
-def _radicand(parser: _Parser) -> Tree:
+def _radicand(parser: Parser) -> Tree:
     """Read what is under a root; ``√12`` written plainly is the root of 12."""
     if parser.peek()[0] == "num":
         return parser.number(parser.next()[1])
-    return argument(parser)
+    return _argument(parser)
 
 
-def _fraction(parser: _Parser) -> Tree:
-    top = argument(parser)
-    return ("div", top, argument(parser))
+def _of_two(*head: str) -> Callable[[Parser], Tree]:
+    def read(parser: Parser) -> Tree:
+        return (*head, _argument(parser), _argument(parser))
+
+    return read
 
 
-def _binomial(parser: _Parser) -> Tree:
-    top = argument(parser)
-    return ("fn", "binomial", top, argument(parser))
-
-
-def _rounded(name: str) -> Callable[[_Parser], Tree]:
-    def read(parser: _Parser) -> Tree:
+def _rounded(name: str) -> Callable[[Parser], Tree]:
+    def read(parser: Parser) -> Tree:
         inner = parser.sum()
         if not parser.accept("r" + name):
             raise UnreadableError(name)
@@ -87,15 +90,16 @@ def _rounded(name: str) -> Callable[[_Parser], Tree]:
     return read
 
 
-def _function(parser: _Parser, name: str) -> Tree:
+def _function(parser: Parser, name: str) -> Tree:
     base: Tree | None = None
     if name == "log" and parser.accept("_"):
-        base = argument(parser)
+        base = _argument(parser)
     power = parser.exponent() if parser.accept("^") else None
-    arguments = _arguments(parser, name)
+    arguments = _arguments(parser)
     value: Tree = ("fn", name, *arguments)
-    if name in {"log", "lg"} and (base is not None or name == "lg"):
-        value = ("div", ("fn", "log", *arguments), ("fn", "log", base or _TEN))
+    if name == "lg" or base is not None:
+        ten: Tree = ("num", Fraction(10), 0)
+        value = ("div", ("fn", "log", *arguments), ("fn", "log", base or ten))
     if name == "exp":
         value = ("pow", ("const", "e"), arguments[0])
     if power is None:
@@ -104,20 +108,14 @@ def _function(parser: _Parser, name: str) -> Tree:
     return ("fn", "arc" + name, *arguments) if inverse else ("pow", value, power)
 
 
-def _arguments(parser: _Parser, name: str) -> list[Tree]:
-    for opening, closing in (("(", ")"), ("{", "}"), ("[", "]")):
+def _arguments(parser: Parser) -> list[Tree]:
+    for opening, closing in ("()", "{}", "[]"):
         if parser.accept(opening):
-            bars, parser.bars = parser.bars, 0
-            found = [parser.sum()]
-            while parser.accept(","):
-                found.append(parser.sum())
-            parser.bars = bars
-            parser.expect(closing)
-            return found
+            return parser.listed(closing)
     return [_bare_argument(parser)]
 
 
-def _bare_argument(parser: _Parser) -> Tree:
+def _bare_argument(parser: Parser) -> Tree:
     r"""Read ``2x`` of ``\sin 2x \cos x``: factors up to an operator, a bracket or a function."""
     if parser.accept("-"):
         return ("neg", _bare_argument(parser))
@@ -132,7 +130,7 @@ def _stops_argument(token: tuple[str, str]) -> bool:
     return (kind == "cmd" and value in FUNCTIONS - {"sqrt"}) or value in {"(", "[", "|"}
 
 
-def _decorated(parser: _Parser, command: str) -> Tree:
+def _decorated(parser: Parser, command: str) -> Tree:
     r"""Read ``\mathrm{e}``, ``\vec{v}``, ``\overline{AB}``: one letter, or a marked name."""
     name = parser.group_text()
     if not name.isalpha() or (len(name) > 1 and command in {"text", "mathrm"}):
@@ -140,7 +138,7 @@ def _decorated(parser: _Parser, command: str) -> Tree:
     return parser.variable(name)
 
 
-def _matrix(parser: _Parser) -> Tree:
+def _matrix(parser: Parser) -> Tree:
     kind = parser.group_text()
     if kind not in MATRICES:
         raise UnreadableError(f"environment {kind}")
@@ -161,12 +159,12 @@ def _matrix(parser: _Parser) -> Tree:
     return ("fn", "det", matrix) if kind == "vmatrix" else matrix
 
 
-_READERS: dict[str, Callable[[_Parser], Tree]] = {
+_READERS: dict[str, Callable[[Parser], Tree]] = {
     "pi": lambda parser: ("const", "pi"),
     **dict.fromkeys(("infty", "infinity", "oo"), lambda parser: ("const", "inf")),
-    "frac": _fraction,
+    "frac": _of_two("div"),
+    "binom": _of_two("fn", "binomial"),
     "sqrt": _root,
-    "binom": _binomial,
     "lfloor": _rounded("floor"),
     "lceil": _rounded("ceil"),
     "begin": _matrix,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from alignkit_rewards.formats import boxed_spans
-from alignkit_rewards.normalize import plain_unicode, word_set
-from alignkit_rewards.tokens import FUNCTIONS, GREEK
-from alignkit_rewards.units import known_unit
+from alignkit.text.boxes import outermost
+from alignkit_rewards.answers.text.normalize import plain_unicode
+from alignkit_rewards.answers.text.units import known_unit
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
 MAX_TEXT = 20_000
 
@@ -78,15 +78,13 @@ def _first_paragraph(text: str) -> str:
 
 def _last_boxes(text: str) -> str:
     """Return the content of the last box, joined with the boxes that list on before it."""
-    spans = boxed_spans(text)
-    if not spans:
-        return ""
-    first = len(spans) - 1
-    while first > 0 and _BETWEEN_BOXES.fullmatch(text[spans[first - 1][1] : spans[first][0]][:200]):
+    boxes = outermost(text)
+    first = len(boxes) - 1
+    while first > 0 and _BETWEEN_BOXES.fullmatch(
+        text[boxes[first - 1].end : boxes[first].start][:200]
+    ):
         first -= 1
-    if first == len(spans) - 1:
-        return spans[-1][2].strip()
-    contents = [content.strip() for _, _, content in spans[first:]]
+    contents = [box.content.strip() for box in boxes[max(first, 0) :]]
     return contents[0] if len(set(contents)) == 1 else ", ".join(contents)
 
 

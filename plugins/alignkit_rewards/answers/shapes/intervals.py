@@ -2,14 +2,39 @@ r"""Sets of real numbers: intervals, unions, and the inequalities that describe 
 
 from __future__ import annotations
 
-from alignkit_rewards.exact import names
-from alignkit_rewards.structure import Bag, Group, Node, Relation, Scalar, Union
+from collections.abc import Callable
+
+from alignkit_rewards.answers.algebra.trees import names
+from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Relation, Scalar, Union
+
+Same = Callable[[Node, Node], bool]
+"""Whether an answer (second) says what the gold (first) says."""
+
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
+"""Each sign, read from the right."""
 
 _INFINITY = Scalar("\\infty", ("const", "inf"))
 _MINUS_INFINITY = Scalar("-\\infty", ("neg", ("const", "inf")))
-_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 
 MAX_PARTS = 50
+
+
+def same_intervals(gold: Node, answer: Node, same: Same) -> bool:
+    """Return whether both are sets of reals, and made of the same intervals in some order."""
+    left, rest = as_intervals(gold), as_intervals(answer)
+    if left is None or rest is None or len(left) != len(rest):
+        return False
+    for item in left:
+        fit = next((other for other in rest if _same_interval(item, other, same)), None)
+        if fit is None:
+            return False
+        rest.remove(fit)
+    return True
+
+
+def _same_interval(gold: Group, answer: Group, same: Same) -> bool:
+    brackets = (gold.left, gold.right) == (answer.left, answer.right)
+    return brackets and all(map(same, gold.items, answer.items))
 
 
 def as_intervals(node: Node) -> list[Group] | None:
@@ -18,9 +43,7 @@ def as_intervals(node: Node) -> list[Group] | None:
         return [_open_at_infinity(node)] if len(node.items) == 2 else None
     if isinstance(node, Union) or (isinstance(node, Bag) and not node.braces):
         return _each(node.items)
-    if isinstance(node, Relation):
-        return _from_relation(node)
-    return None
+    return _from_relation(node) if isinstance(node, Relation) else None
 
 
 def _each(items: tuple[Node, ...]) -> list[Group] | None:
@@ -38,7 +61,7 @@ def _from_relation(node: Relation) -> list[Group] | None:
     if signs == ("in",):
         return as_intervals(sides[1])
     if len(sides) == 2 and not _is_name(sides[0]):
-        sides, signs = sides[::-1], tuple(_FLIPPED.get(s, "?") for s in signs)
+        sides, signs = sides[::-1], tuple(FLIPPED.get(s, "?") for s in signs)
     if len(sides) == 2 and _is_name(sides[0]) and _is_constant(sides[1]):
         return _half_line(sides[1], signs[0])
     if len(sides) == 3 and _is_name(sides[1]):
@@ -46,24 +69,26 @@ def _from_relation(node: Relation) -> list[Group] | None:
     return None
 
 
+def _edges(sign: str) -> tuple[str, str]:
+    """Return the brackets, left and right, that bound an interval as the sign does."""
+    return ("[", "]") if sign in {"<=", ">="} else ("(", ")")
+
+
 def _half_line(bound: Node, sign: str) -> list[Group] | None:
-    if sign in {"<", "<="}:
-        return [_interval("(", _MINUS_INFINITY, bound, "]" if sign == "<=" else ")")]
-    if sign in {">", ">="}:
-        return [_interval("[" if sign == ">=" else "(", bound, _INFINITY, ")")]
-    if sign == "!=":
-        below = _interval("(", _MINUS_INFINITY, bound, ")")
-        return [below, _interval("(", bound, _INFINITY, ")")]
-    return None
+    left, right = _edges(sign)
+    below = _interval("(", _MINUS_INFINITY, bound, right)
+    above = _interval(left, bound, _INFINITY, ")")
+    return {"<": [below], "<=": [below], ">": [above], ">=": [above], "!=": [below, above]}.get(
+        sign
+    )
 
 
 def _segment(low: Node, high: Node, signs: tuple[str, ...]) -> list[Group] | None:
     if set(signs) <= {">", ">="}:
-        low, high, signs = high, low, tuple(_FLIPPED[s] for s in signs[::-1])
+        low, high, signs = high, low, tuple(FLIPPED[s] for s in signs[::-1])
     if not set(signs) <= {"<", "<="} or not (_is_constant(low) and _is_constant(high)):
         return None
-    left, right = ("[" if signs[0] == "<=" else "("), ("]" if signs[1] == "<=" else ")")
-    return [_interval(left, low, high, right)]
+    return [_interval(_edges(signs[0])[0], low, high, _edges(signs[1])[1])]
 
 
 def _interval(left: str, low: Node, high: Node, right: str) -> Group:
@@ -79,9 +104,7 @@ def _open_at_infinity(group: Group) -> Group:
 
 
 def _infinite(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.tree in {
-        ("const", "inf"), ("neg", ("const", "inf")),
-    }  # fmt: skip
+    return isinstance(node, Scalar) and node.tree in {_INFINITY.tree, _MINUS_INFINITY.tree}
 
 
 def _is_name(node: Node) -> bool:

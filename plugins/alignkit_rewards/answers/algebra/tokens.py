@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from alignkit_rewards.normalize import ROW, word_set
+from alignkit_rewards.answers.text.normalize import ROW
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
-GREEK = word_set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
-    "rho varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma "
-    "Upsilon Phi Psi Omega ell hbar"
-)
-FUNCTIONS = word_set(
-    "sin cos tan sec csc cosec cot arcsin arccos arctan arcsec arccsc arccot asin acos atan sinh "
-    "cosh tanh sech csch coth arcsinh arccosh arctanh asinh acosh atanh ln log lg exp sqrt cbrt "
-    "abs floor ceil sgn sign gcd lcm max min det binomial factorial"
-)
 ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh",
     "acosh": "arccosh", "atanh": "arctanh", "cosec": "csc", "sgn": "sign",

@@ -1,11 +1,4 @@
-r"""A small parser from LaTeX or plain-text mathematics to expression trees.
-
-Trees are nested tuples whose first item names the node:
-
-``("num", Fraction, significant)`` (significant digits of a decimal, else 0), ``("var", name)``,
-``("const", "pi" | "e" | "i" | "inf")``, ``("add" | "mul", a, b)``, ``("div", a, b)``,
-``("neg", a)``, ``("pow", a, b)``, ``("fn", name, a, …)``, ``("pm" | "mp", a, b)``,
-``("mat", ("row", a, …), …)``.
+r"""The grammar of mathematics in LaTeX or plain text: sums, products, powers, brackets, numbers.
 
 No text is ever evaluated as Python; depth and length are capped.
 """
@@ -13,50 +6,40 @@ No text is ever evaluated as Python; depth and length are capped.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any
 
-from alignkit_rewards.tokens import (
+from alignkit_rewards.answers.algebra.tokens import (
     DECORATION,
     NO_FACTOR,
-    PLAIN_SUBSCRIPT,
     UnreadableError,
     mixed_numbers,
     tokens,
 )
+from alignkit_rewards.answers.algebra.trees import Tree
 
-Tree = tuple[Any, ...]
-
-MAX_LENGTH = 3000
 MAX_DEPTH = 80
 
 
-@lru_cache(maxsize=8192)
-def parse(text: str) -> Tree:
-    r"""Return the tree of one expression in canonical spelling; UnreadableError if it is none.
+class Parser:
+    """Recursive descent; each method reads one level of precedence.
 
-    >>> parse(r"2x^{2}")[1:]
-    (('num', Fraction(2, 1), 0), ('pow', ('var', 'x'), ('num', Fraction(2, 1), 0)))
+    ``commands`` reads what follows a command or a known name, such as ``\\frac`` or ``sin``.
     """
-    if len(text) > MAX_LENGTH:
-        raise UnreadableError("too long")
-    if "\\" not in text:
-        text = PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
-    parser = _Parser(mixed_numbers(text))
-    tree = parser.sum()
-    parser.expect_end()
-    return tree
 
-
-class _Parser:
-    """Recursive descent; each method reads one level of precedence."""
-
-    def __init__(self, text: str) -> None:
-        self.tokens = tokens(text)
+    def __init__(self, text: str, commands: Callable[[Parser, str], Tree]) -> None:
+        self.tokens = tokens(mixed_numbers(text))
         self.at = 0
-        self.depth = 0
-        self.bars = 0
+        self._commands = commands
+        self._depth = 0
+        self._bars = 0
+
+    def expression(self) -> Tree:
+        """Read all of the text."""
+        tree = self.sum()
+        if self.peek()[0] != "end":
+            raise UnreadableError(f"unexpected {self.peek()[1]!r}")
+        return tree
 
     # -------------------------------------------------------------- reading tokens
 
@@ -80,16 +63,10 @@ class _Parser:
         if self.next() != ("sym", value):
             raise UnreadableError(f"expected {value!r}")
 
-    def expect_end(self) -> None:
-        if self.peek()[0] != "end":
-            raise UnreadableError(f"unexpected {self.peek()[1]!r}")
-
     # -------------------------------------------------------------- precedence levels
 
     def sum(self) -> Tree:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UnreadableError("too deep")
+        self._descend()
         sign = self.accept("+", "-", "pm", "mp")
         left = self.product()
         if sign == "-":
@@ -102,8 +79,13 @@ class _Parser:
                 left = ("add", left, ("neg", right))
             else:
                 left = ("add" if operator == "+" else operator, left, right)
-        self.depth -= 1
+        self._depth -= 1
         return left
+
+    def _descend(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise UnreadableError("too deep")
 
     def product(self) -> Tree:
         left = self.signed()
@@ -115,39 +97,29 @@ class _Parser:
             elif self.accept("bmod", "mod"):
                 left = ("fn", "mod", left, self.signed())
             elif self.starts_factor():
-                left = ("mul", left, self.juxtaposed(left))
+                if self.peek()[0] == "num" and self.tokens[self.at - 1][0] == "num":
+                    raise UnreadableError("two numbers side by side")
+                left = ("mul", left, self.power())
             else:
                 return left
 
-    def juxtaposed(self, left: Tree) -> Tree:
-        if self.peek()[0] == "num" and self.tokens[self.at - 1][0] == "num":
-            raise UnreadableError("two numbers side by side")
-        return self.power()
-
     def signed(self) -> Tree:
         sign = self.accept("-", "+")
-        if sign:
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise UnreadableError("too deep")
-            value = self.signed()
-            self.depth -= 1
-            return ("neg", value) if sign == "-" else value
-        return self.power()
+        if not sign:
+            return self.power()
+        self._descend()
+        value = self.signed()
+        self._depth -= 1
+        return ("neg", value) if sign == "-" else value
 
     def power(self) -> Tree:
         base = self.postfix(self.atom())
         if self.accept("^"):
-            base = ("pow", base, self.exponent())
-            base = self.postfix(base)
+            base = self.postfix(("pow", base, self.exponent()))
         return base
 
     def exponent(self) -> Tree:
-        if self.accept("{"):
-            inner = self.sum()
-            self.expect("}")
-            return inner
-        return self.signed()
+        return self.bracketed("}") if self.accept("{") else self.signed()
 
     def postfix(self, value: Tree) -> Tree:
         while True:
@@ -155,19 +127,17 @@ class _Parser:
                 self.at += 2  # a degree sign changes no number
             elif self.accept("!"):
                 value = ("fn", "factorial", value)
-            elif self.peek() == ("sym", "%"):
-                self.at += 1
+            elif self.accept("%"):
                 value = ("div", value, ("num", Fraction(100), 0))
             else:
                 return value
 
     def starts_factor(self) -> bool:
         kind, value = self.peek()
-        if kind in {"num", "var"}:
-            return True
         if kind == "cmd":
             return value not in NO_FACTOR
-        return value in {"(", "[", "{"} or (value == "|" and not self.bars)
+        opens = value in {"(", "[", "{"} or (value == "|" and not self._bars)
+        return opens or kind in {"num", "var"}
 
     # -------------------------------------------------------------- atoms
 
@@ -178,37 +148,46 @@ class _Parser:
         if kind == "var":
             return self.variable(value)
         if kind == "cmd":
-            return self.command(value)
-        closing = {"(": ")", "[": "]", "{": "}"}.get(value)
-        if closing:
-            bars, self.bars = self.bars, 0
-            inner = self.sum()
-            self.bars = bars
-            self.expect(closing)
-            return inner
+            return self._commands(self, value)
+        if closing := {"(": ")", "[": "]", "{": "}"}.get(value):
+            return self.bracketed(closing)
         if value == "|":
-            return self.absolute()
+            return self._absolute()
         raise UnreadableError(f"unexpected {value!r}")
 
-    def absolute(self) -> Tree:
-        self.bars += 1
+    def bracketed(self, closing: str) -> Tree:
+        """Read a sum up to the bracket that closes it; bars that are open outside do not count."""
+        return self.listed(closing, separators=False)[0]
+
+    def listed(self, closing: str, *, separators: bool = True) -> list[Tree]:
+        """Read sums with commas between them, up to the closing bracket."""
+        bars, self._bars = self._bars, 0
+        found = [self.sum()]
+        while separators and self.accept(","):
+            found.append(self.sum())
+        self._bars = bars
+        self.expect(closing)
+        return found
+
+    def _absolute(self) -> Tree:
+        self._bars += 1
         inner = self.sum()
-        self.bars -= 1
+        self._bars -= 1
         self.expect("|")
         return ("fn", "abs", inner)
 
     def number(self, text: str) -> Tree:
         if self.peek() == ("cmd", "overline") and "." in text:
-            return self.repeating(text)
+            return self._repeating(text)
         if self.peek() == ("sym", "_") and text.isdigit():
-            return self.in_base(text)
+            return self._in_base(text)
         if len(text) > 1000:
             raise UnreadableError("number too long")
         mantissa = re.split("[eE]", text)[0]
         significant = len(mantissa.replace(".", "").lstrip("0")) if "." in text else 0
         return ("num", Fraction(text.rstrip(".") or "0"), significant)
 
-    def repeating(self, text: str) -> Tree:
+    def _repeating(self, text: str) -> Tree:
         r"""Read ``0.1\overline{6}``."""
         self.next()
         digits = self.group_text()
@@ -218,30 +197,24 @@ class _Parser:
         tail = Fraction(int(digits), (10 ** len(digits) - 1) * 10**shift)
         return ("num", Fraction(text.rstrip(".")) + tail, 0)
 
-    def in_base(self, text: str) -> Tree:
+    def _in_base(self, text: str) -> Tree:
         self.next()
         base = self.group_text()
-        if not base.isdigit() or not 2 <= int(base) <= 36:
-            raise UnreadableError("number base")
-        try:
+        if base.isdigit() and 2 <= int(base) <= 36 and int(max(text)) < int(base):
             return ("num", Fraction(int(text, int(base))), 0)
-        except ValueError as error:
-            raise UnreadableError("number base") from error
+        raise UnreadableError("number base")
 
     def variable(self, name: str) -> Tree:
-        if self.peek() == ("sym", "_"):
-            self.next()
+        if self.accept("_"):
             name += "_" + self.group_text()
         while self.accept("'"):
             name += "'"
-        if name in {"e", "i"}:
-            return ("const", name)
-        return ("var", name)
+        return ("const" if name in {"e", "i"} else "var", name)
 
     def group_text(self) -> str:
         """Read ``{…}`` or one token as a name."""
         kind, value = self.next()
-        if value != "{" or kind != "sym":
+        if (kind, value) != ("sym", "{"):
             if kind in {"num", "var", "cmd"}:
                 return value
             raise UnreadableError("subscript")
@@ -254,8 +227,3 @@ class _Parser:
             if value not in {"{", "}"} and value not in DECORATION:
                 parts.append(value)
         return "".join(parts)
-
-    def command(self, name: str) -> Tree:
-        from alignkit_rewards.commands import read_command
-
-        return read_command(self, name)

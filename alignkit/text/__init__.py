@@ -1,0 +1,1 @@
+"""What plugins need to know of text that no one of them owns. Pure functions; imports nothing."""

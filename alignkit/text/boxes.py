@@ -1,0 +1,58 @@
+r"""``\boxed{…}`` and ``\fbox{…}``: where solutions to mathematical problems mark their answer."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
+
+
+class Box(NamedTuple):
+    """A box whose braces balance, by its places in the text."""
+
+    start: int
+    end: int
+    """One past the closing brace."""
+    inside: int
+    text: str
+
+    @property
+    def content(self) -> str:
+        """What stands between the braces."""
+        return self.text[self.inside : self.end - 1]
+
+
+def boxes(text: str) -> list[Box]:
+    r"""Return every box whose braces balance, in the order of their beginnings.
+
+    Boxes within boxes are among them; ``\{`` and ``\}`` are no braces. Linear in the length of
+    the text.
+
+    >>> [box.content for box in boxes(r"\boxed{\frac{1}{2}} and \boxed{3")]
+    ['\\frac{1}{2}']
+    """
+    starts = {opening.end() - 1: opening.start() for opening in _OPENING.finditer(text)}
+    open_braces: list[int] = []
+    found: list[Box] = []
+    at = min(starts, default=len(text))
+    while at < len(text):
+        if text[at] == "{":
+            open_braces.append(at)
+        elif text[at] == "}" and open_braces and (brace := open_braces.pop()) in starts:
+            found.append(Box(starts[brace], at + 1, brace + 1, text))
+        at += 2 if text[at] == "\\" else 1
+    return sorted(found)
+
+
+def outermost(text: str) -> list[Box]:
+    r"""Return the boxes that balance and stand in no other.
+
+    >>> [box.content for box in outermost(r"\boxed{x = \boxed{3}}")]
+    ['x = \\boxed{3}']
+    """
+    found: list[Box] = []
+    for box in boxes(text):
+        if not found or box.start >= found[-1].end:
+            found.append(box)
+    return found

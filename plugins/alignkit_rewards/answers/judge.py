@@ -1,0 +1,86 @@
+"""Is an answer right? From the texts of golds and answer to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from alignkit_rewards.answers.algebra.literals import exact, same_number
+from alignkit_rewards.answers.shapes.equality import Comparer
+from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
+from alignkit_rewards.answers.shapes.reading import read
+from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.prose import answer_in
+from alignkit_rewards.answers.verdict import Conventions, Verdict
+
+MAX_ANSWER = 20_000
+"""Characters of an answer that are looked at; a longer one is right only if it is the gold."""
+
+MAX_LENGTH = 4000
+"""Characters of an answer, once its prose is cut off, that are read as mathematics."""
+
+
+def quick(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict | None:
+    """Decide at once the gold itself, plain numbers, what is empty or too long; None for the rest.
+
+    >>> quick(["0.5"], "1/2", Conventions())
+    Verdict(correct=True, why='number')
+    """
+    text = answer.strip()
+    if not text:
+        return Verdict(False, "no answer")
+    if any(text == gold.strip() for gold in golds):
+        return Verdict(True, "exact")
+    if len(text) > MAX_ANSWER:
+        return Verdict(False, "too long")
+    if (number := exact(text)) is None:
+        return None
+    against = [exact(gold) for gold in golds]
+    if any(g is not None and same_number(g, number, rounding=rules.rounding) for g in against):
+        return Verdict(True, "number")
+    return None if None in against else Verdict(False, "different")
+
+
+def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
+    r"""Return the verdict on ``answer`` against the accepted ``golds``.
+
+    What sympy is asked about may run for ever: judge hostile text where it can be killed.
+
+    >>> judge([r"\frac{1}{2}"], "so the answer is $0.5$.", Conventions())
+    Verdict(correct=True, why='expression')
+    """
+    verdicts = [_against(gold, answer, rules) for gold in golds]
+    right = [v for v in verdicts if v.correct]
+    return (right or verdicts or [Verdict(False, "no gold")])[0]
+
+
+def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
+    wanted = _gold_answer(gold)
+    if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
+        return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
+    said = (answer, answer_in(answer))
+    if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
+        return Verdict(True, "choice")
+    target = read(wanted, decimal_comma=rules.decimal_comma)
+    if _is_words(target) and any(words.same_words(wanted, s) for s in said):
+        return Verdict(True, "text")
+    found = words.number_word(said[1])
+    if len(found) > MAX_LENGTH:
+        return Verdict(False, "too long")
+    node = read(found, decimal_comma=rules.decimal_comma)
+    if Comparer(rules).same(target, node):
+        return Verdict(True, "expression")
+    return Verdict(False, "unparsed" if unread(node) else "different")
+
+
+@lru_cache(maxsize=4096)
+def _gold_answer(gold: str) -> str:
+    """Return the answer inside a gold, which may be a whole solution."""
+    return words.number_word(answer_in(gold))
+
+
+def _is_words(node: Node) -> bool:
+    """Return whether a gold is made of words, or of what can only be compared as words."""
+    if isinstance(node, Scalar):
+        return node.tree is None or node.text.isalpha()
+    return isinstance(node, Text)

@@ -1,0 +1,69 @@
+"""Are two single expressions equal, with their units, percent signs and number bases?"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from alignkit_rewards.answers.algebra.compare import constant, same_tree
+from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.shapes import symbolic
+from alignkit_rewards.answers.shapes.nodes import Scalar
+from alignkit_rewards.answers.text.units import units_agree
+from alignkit_rewards.answers.verdict import Conventions
+
+_HUNDRED: Tree = ("num", Fraction(100), 0)
+_BASED = re.compile(r"(\d+) ?_ ?\{? ?(\d+) ?\}?")
+
+
+def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
+    """Return whether two scalars are equal under the conventions."""
+    if not units_agree(gold.unit, answer.unit):
+        return False
+    if squeeze(gold.text) == squeeze(answer.text):
+        return gold.percent == answer.percent or rules.percent != "value"
+    if gold.tree is None or answer.tree is None:
+        return symbolic.same(gold.text, answer.text)
+    if based := _BASED.fullmatch(gold.text):
+        return _same_in_base(based, answer.text)
+    if not rules.unsimplified and constant(gold.tree) is not None and not _is_plain(answer.tree):
+        return False
+    pairs = _readings(gold.tree, answer.tree, gold.percent, answer.percent, rules)
+    return any(same_tree(g, a, rounding=rules.rounding) for g, a in pairs)
+
+
+def squeeze(text: str) -> str:
+    """Return ``text`` without white space and redundant braces, to compare spellings."""
+    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text))
+
+
+def _same_in_base(gold: re.Match[str], answer: str) -> bool:
+    """Compare numerals such as ``52_8``; the question names the base, so it may be left out."""
+    other = _BASED.fullmatch(answer)
+    return (other.groups() if other else (answer, gold[2])) == gold.groups()
+
+
+def _readings(
+    gold: Tree, answer: Tree, gold_percent: bool, answer_percent: bool, rules: Conventions
+) -> list[tuple[Tree, Tree]]:
+    """Return the pairs of trees to compare: a percent sign on one side can be read two ways."""
+    if gold_percent == answer_percent:
+        return [(gold, answer)]
+    hundredth = (
+        ("div", gold, _HUNDRED) if gold_percent else gold,
+        ("div", answer, _HUNDRED) if answer_percent else answer,
+    )
+    found = {"sign": [(gold, answer)], "value": [hundredth], "either": [(gold, answer), hundredth]}
+    return found[rules.percent]
+
+
+def _is_plain(tree: Tree) -> bool:
+    """Return whether a tree is a number as people write results: 7, -0.5, 3/4, 1 3/4."""
+    if tree[0] == "neg":
+        return _is_plain(tree[1])
+    if tree[0] == "add":
+        return bool(tree[1][0] == "num" and tree[2][0] == "div") and _is_plain(tree[2])
+    if tree[0] != "div" or tree[1][0] not in {"num", "neg"} or tree[2][0] != "num":
+        return bool(tree[0] == "num")
+    top, bottom = constant(tree[1]), constant(tree[2])
+    return bool(top and bottom) and Fraction(top or 0, bottom or 1).denominator == bottom
