@@ -58,34 +58,40 @@ def _byte_tokenizer():
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory) -> Path:
-    """A Hugging Face folder: Qwen2, hidden 32, 2 layers, byte-level vocabulary, float32."""
+def _write_qwen2(folder, tokenizer, ends, **sizes):
+    """Write a two-layer Qwen2 of random weights; ``ends`` is its generation config."""
     import torch
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny_model")
-    tokenizer = _byte_tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    ids = {"bos_token_id": None, "eos_token_id": ends.eos_token_id[0]}
+    settings = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, **ids, **sizes}
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id], pad_token_id=tokenizer.pad_token_id
-    )
+    model = Qwen2ForCausalLM(Qwen2Config(pad_token_id=ends.pad_token_id, **settings))
+    model.generation_config = ends
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A Hugging Face folder: Qwen2, hidden 32, 2 layers, byte-level vocabulary, float32."""
+    from transformers import GenerationConfig
+
+    tokenizer = _byte_tokenizer()
+    ends = GenerationConfig(
+        eos_token_id=[tokenizer.eos_token_id], pad_token_id=tokenizer.pad_token_id
+    )
+    return _write_qwen2(
+        tmp_path_factory.mktemp("tiny_model"),
+        tokenizer,
+        ends,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -93,30 +99,21 @@ def write_policy(tmp_path_factory):
     """Return a function that writes a random Qwen2 with the tokenizer and ends of `tiny_model`."""
 
     def write(name, **changes):
-        import torch
-        from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+        from transformers import AutoTokenizer, GenerationConfig
 
         from alignkit.testing import tiny_model
 
         tokenizer = AutoTokenizer.from_pretrained(tiny_model())
         ends = GenerationConfig.from_pretrained(tiny_model())
-        settings = {
-            "vocab_size": len(tokenizer),
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "bos_token_id": None,
-            "eos_token_id": ends.eos_token_id[0],
-            "pad_token_id": ends.eos_token_id[0],
-            "initializer_range": 0.2,
-        }
-        torch.manual_seed(0)
-        model = Qwen2ForCausalLM(Qwen2Config(**settings, **changes))
-        model.generation_config = ends
-        folder = tmp_path_factory.mktemp(name)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
+        return _write_qwen2(
+            tmp_path_factory.mktemp(name),
+            tokenizer,
+            ends,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            initializer_range=0.2,
+            **changes,
+        )
 
     return write
 

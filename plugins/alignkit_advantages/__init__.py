@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from alignkit import Component, Params, hookimpl
 from alignkit.protocols import Advantage
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class GroupStd(Params[Advantage]):
@@ -26,10 +24,7 @@ class GroupStd(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.ops import group_std
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return group_std(rewards, group_size, self.eps, centre=self.baseline == "mean")
-
-        return advantage
+        return partial(group_std, eps=self.eps, centre=self.baseline == "mean")
 
 
 class GroupMean(Params[Advantage]):
@@ -38,10 +33,7 @@ class GroupMean(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.ops import group_mean
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return group_mean(rewards, group_size)
-
-        return advantage
+        return group_mean
 
 
 class MaxRl(Params[Advantage]):
@@ -59,10 +51,7 @@ class MaxRl(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.maxrl import maxrl
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return maxrl(rewards, group_size, self.eps, centre=self.baseline == "mean")
-
-        return advantage
+        return partial(maxrl, eps=self.eps, centre=self.baseline == "mean")
 
 
 class NoBaseline(Params[Advantage]):
@@ -75,10 +64,7 @@ class NoBaseline(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.ops import none
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return none(rewards, group_size)
-
-        return advantage
+        return none
 
 
 class Rloo(Params[Advantage]):
@@ -87,10 +73,7 @@ class Rloo(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.rloo import rloo
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return rloo(rewards, group_size)
-
-        return advantage
+        return rloo
 
 
 class BatchStd(Params[Advantage]):
@@ -109,10 +92,7 @@ class BatchStd(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.batch_std import batch_std
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return batch_std(rewards, group_size, self.eps, baseline=self.baseline == "mean")
-
-        return advantage
+        return partial(batch_std, eps=self.eps, baseline=self.baseline == "mean")
 
 
 class PassAtK(Params[Advantage]):
@@ -129,10 +109,7 @@ class PassAtK(Params[Advantage]):
     def build(self) -> Advantage:
         from alignkit_advantages.pass_at_k import pass_at_k
 
-        def advantage(rewards: Tensor, /, *, group_size: int) -> Tensor:
-            return pass_at_k(rewards, group_size, self.k)
-
-        return advantage
+        return partial(pass_at_k, k=self.k)
 
 
 @hookimpl

@@ -11,15 +11,19 @@ from alignkit import Component, Params, hookimpl
 from alignkit.protocols import LossInputs, LossOutput, LossType
 
 
-class GrpoClip(Params[LossType]):
+class _Ratio(Params[LossType]):
+    """A loss of the importance ratio π / π_old, which it scales by the advantage."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
+    zero_without_advantage: ClassVar[bool] = True
+
+
+class GrpoClip(_Ratio):
     """Clipped importance ratio times the advantage (GRPO, arXiv:2402.03300 eq. 3, without KL)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
     """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
     bound can bind. Dimensionless."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.ops import grpo_clip, require
@@ -31,11 +35,8 @@ class GrpoClip(Params[LossType]):
         return loss
 
 
-class NoClip(Params[LossType]):
+class NoClip(_Ratio):
     """Importance ratio times the advantage, never clipped (GRPO's eq. 3 without the minimum)."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.ops import no_clip, require
@@ -46,7 +47,7 @@ class NoClip(Params[LossType]):
         return loss
 
 
-class Gspo(Params[LossType]):
+class Gspo(_Ratio):
     """Clipped importance ratio of the whole response, per token's mean (GSPO, arXiv:2507.18071).
 
     Meant for the normalizer ``masked_mean``, which gives every response the same weight.
@@ -55,9 +56,6 @@ class Gspo(Params[LossType]):
     cliprange: Annotated[float, Field(gt=0)] = 4e-4
     """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
     bound can bind. Dimensionless."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.gspo import gspo
@@ -84,7 +82,7 @@ class Reinforce(Params[LossType]):
         return loss
 
 
-class DapoClip(Params[LossType]):
+class DapoClip(_Ratio):
     """Clipped importance ratio with a higher upper bound (DAPO, arXiv:2503.14476 eq. 8).
 
     Room above lets unlikely tokens grow, and keeps entropy up.
@@ -97,9 +95,6 @@ class DapoClip(Params[LossType]):
     eps_high: Annotated[float, Field(gt=0)] = 0.28
     """The ratio earns nothing above 1 + eps_high. Dimensionless."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
-
     def build(self) -> LossType:
         from alignkit_losses.dapo_clip import dapo_clip
         from alignkit_losses.ops import require
@@ -111,7 +106,7 @@ class DapoClip(Params[LossType]):
         return loss
 
 
-class DualClip(Params[LossType]):
+class DualClip(_Ratio):
     """Clipped importance ratio, bounded for negative advantages too (arXiv:1912.09729)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
@@ -121,9 +116,6 @@ class DualClip(Params[LossType]):
     c: Annotated[float, Field(gt=1)] = 3.0
     """With a negative advantage A the loss is at most -c A: a ratio above c pushes no more.
     Dimensionless."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.dual_clip import dual_clip
@@ -136,7 +128,7 @@ class DualClip(Params[LossType]):
         return loss
 
 
-class CispoClip(Params[LossType]):
+class CispoClip(_Ratio):
     """REINFORCE weighted by a clipped importance ratio without gradient (arXiv:2506.13585 eq. 4).
 
     CISPO, meant for the normalizer ``token_mean``. Every token keeps its gradient.
@@ -147,9 +139,6 @@ class CispoClip(Params[LossType]):
 
     eps_high: Annotated[float, Field(gt=0)] = 4.0
     """The weight is at most 1 + eps_high. Dimensionless."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
-    zero_without_advantage: ClassVar[bool] = True
 
     def build(self) -> LossType:
         from alignkit_losses.cispo_clip import cispo_clip

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
 from pydantic import Field
 
 from alignkit import Component, Params, hookimpl
-from alignkit.protocols import Normalizer, StepTotals
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from alignkit.protocols import Normalizer
 
 
 class MaskedMean(Params[Normalizer]):
@@ -32,10 +30,7 @@ class MaskedNormalize(Params[Normalizer]):
     def build(self) -> Normalizer:
         from alignkit_normalizers.ops import masked_normalize
 
-        def normalizer(per_token: Tensor, mask: Tensor, /, *, totals: StepTotals) -> Tensor:
-            return masked_normalize(per_token, mask, totals=totals, constant=self.constant)
-
-        return normalizer
+        return partial(masked_normalize, constant=self.constant)
 
 
 class TokenMean(Params[Normalizer]):

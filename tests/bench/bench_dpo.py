@@ -9,17 +9,11 @@ log-probs once, before the first step (in TRL ``precompute_ref_log_probs``); tha
 from __future__ import annotations
 
 from cases import Case
-from turns import arguments, compare
+from turns import main
 
 CASES = {"dpo": Case("dpo", prompts=64, max_tokens=256)}
 SETTINGS = {"one micro-batch": {}, "micro-batches of 4": {"micro_batch": 4}}
 
 
-def main() -> None:
-    args = arguments(__doc__.partition("\n")[0], list(CASES))
-    for name in args.case or CASES:
-        compare(name, CASES[name], args, SETTINGS)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, CASES, SETTINGS)

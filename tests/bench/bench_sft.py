@@ -10,17 +10,11 @@ only; TRL's fastest mode groups rows of similar length into steps, which biases 
 from __future__ import annotations
 
 from cases import Case
-from turns import arguments, compare
+from turns import main
 
 CASES = {"sft": Case("sft", prompts=128, max_tokens=256)}
 SETTINGS = {"padded": {}, "grouped by length": {"grouped": True}}
 
 
-def main() -> None:
-    args = arguments(__doc__.partition("\n")[0], list(CASES))
-    for name in args.case or CASES:
-        compare(name, CASES[name], args, SETTINGS)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, CASES, SETTINGS)

@@ -43,6 +43,13 @@ def arguments(description: str, cases: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def main(doc: str, cases: Mapping[str, Case], settings: Mapping[str, dict]) -> None:
+    """Compare each of the cases asked for; ``doc`` is that of the script."""
+    args = arguments(doc.partition("\n")[0], list(cases))
+    for name in args.case or cases:
+        compare(name, cases[name], args, settings)
+
+
 @dataclass
 class Worker:
     """A process that does a round whenever told to."""

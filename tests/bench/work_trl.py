@@ -119,13 +119,7 @@ def sft(case: Case, options, rounds, model, tokenizer):
         train_sampling_strategy="group_by_length" if options.get("grouped") else "random",
     )
     trainer = counting(SFTTrainer, turns, lambda x: int((x["labels"] != -100).sum()))
-    return trainer(
-        model=model,
-        args=config,
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(rows(case)),
-        callbacks=[turns],
-    )
+    return on_rows(trainer, case, turns, model=model, args=config, processing_class=tokenizer)
 
 
 def dpo(case: Case, options, rounds, model, tokenizer):
@@ -138,13 +132,11 @@ def dpo(case: Case, options, rounds, model, tokenizer):
         precompute_ref_log_probs=True,
     )
     trainer = counting(DPOTrainer, turns, lambda x: int(x["completion_mask"].sum()))
-    return trainer(
-        model=model,
-        args=config,
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(rows(case)),
-        callbacks=[turns],
-    )
+    return on_rows(trainer, case, turns, model=model, args=config, processing_class=tokenizer)
+
+
+def on_rows(trainer, case: Case, turns: Turns, **given):
+    return trainer(train_dataset=Dataset.from_list(rows(case)), callbacks=[turns], **given)
 
 
 if __name__ == "__main__":

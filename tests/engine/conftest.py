@@ -6,6 +6,8 @@ from functools import partial
 
 import pytest
 
+from alignkit.run import Run
+
 
 @dataclass
 class TinyPolicy:
@@ -58,3 +60,13 @@ def _norm(module, hidden):
 def tiny_policy():
     """Make a policy; keyword arguments change the model's configuration."""
     return lambda **changes: TinyPolicy(_model(**changes))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose printed lines are kept in ``run.lines``."""
+    run = Run(tmp_path, {})
+    run.lines = []
+    run.printer = run.lines.append
+    yield run
+    run.close("failed")

@@ -13,7 +13,6 @@ from alignkit.engine.observing.inspector import Inspector, first_batch
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossOutput
-from alignkit.run import Run
 from alignkit_hf import HfPolicy
 
 
@@ -30,15 +29,6 @@ def token_mean(per_token, mask, /, *, totals):
 
 
 LIKELIHOOD = Objective.of(lambda x: LossOutput(per_token=-x.logprobs), token_mean)
-
-
-@pytest.fixture
-def run(tmp_path):
-    run = Run(tmp_path, {})
-    run.lines = []
-    run.printer = run.lines.append
-    yield run
-    run.close("failed")
 
 
 @pytest.fixture

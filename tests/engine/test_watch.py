@@ -8,7 +8,6 @@ from alignkit.docs import field_docs
 from alignkit.engine.observing.watch import Rule, Streak, Watcher, bound, passed
 from alignkit.engine.observing.watch_table import RULES, WatchTable
 from alignkit.errors import AlignkitError
-from alignkit.run import Run
 
 
 def rule(**changes):
@@ -69,15 +68,6 @@ def test_values_that_are_missing_or_no_numbers_neither_count_nor_break_a_row():
     ]
     assert [streak.see(i, row) for i, row in enumerate(rows)] == ["", "", "", ""]
     assert "since step 0" in streak.see(9, rows[0])
-
-
-@pytest.fixture
-def run(tmp_path):
-    run = Run(tmp_path, {})
-    run.lines = []
-    run.printer = run.lines.append
-    yield run
-    run.close("failed")
 
 
 def test_stop_ends_the_run_and_says_why_and_off_says_nothing(run):

@@ -12,11 +12,7 @@ from alignkit import plugins, recipe
 from alignkit.resume import resume
 from alignkit.run import execute
 
-SFT = """
-use = "sft"
-seed = 1
-n_steps = 4
-train_batch_size = 4
+COMMON = """
 [policy]
 use = "hf"
 path = "{model}"
@@ -25,30 +21,30 @@ use = "jsonl"
 path = "rows.jsonl"
 [prompt]
 use = "question_only"
-[normalizer]
-use = "token_mean"
 [optimizer]
 use = "adamw"
 lr = 1e-3
+"""
+SFT = f"""
+use = "sft"
+seed = 1
+n_steps = 4
+train_batch_size = 4
+{COMMON}
+[normalizer]
+use = "token_mean"
 [checkpoint]
 every = 1
 keep_last = 9
 """
-GRPO = """
+GRPO = f"""
 use = "grpo"
 seed = 1
 n_steps = 4
 rollout_batch_size = 8
 group_size = 4
 train_batch_size = 8
-[policy]
-use = "hf"
-path = "{model}"
-[data]
-use = "jsonl"
-path = "rows.jsonl"
-[prompt]
-use = "question_only"
+{COMMON}
 [reward]
 use = "python"
 file = "judge.py"
@@ -61,9 +57,6 @@ use = "masked_mean"
 [rollout]
 use = "hf"
 max_tokens = 5
-[optimizer]
-use = "adamw"
-lr = 1e-3
 [checkpoint]
 every = 0
 """

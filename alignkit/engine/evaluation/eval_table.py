@@ -86,16 +86,8 @@ class EvalFields(Params[T], Generic[T]):
         self, data: Dataset, prompt: PromptTemplate | None, reward: RewardFn | None
     ) -> EvalSet:
         """Join the table's values with the components of its sub-tables."""
-        return EvalSet(
-            data=data,
-            prompt=prompt,
-            reward=reward,
-            n=self.n,
-            seed=self.seed,
-            samples=self.samples,
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-        )
+        values = self.model_dump(include={*EvalFields.model_fields})
+        return EvalSet(data=data, prompt=prompt, reward=reward, **values)
 
 
 class EvalSetTable(EvalFields[EvalSet]):

@@ -36,7 +36,7 @@ class Evaluator:
         plan: EvalPlan,
         *,
         policy: Policy,
-        backend: RolloutBackend,
+        backend: RolloutBackend | None,
         prompt: PromptTemplate | None,
         reward: RewardFn | None,
         token_budget: int,
@@ -45,6 +45,8 @@ class Evaluator:
 
         ``token_budget`` caps padded tokens per forward pass when entropies are computed.
         """
+        if backend is None:
+            raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
         self.plan = plan
         self._policy, self._backend, self._budget = policy, backend, token_budget
         self._sets = complete(plan, prompt, reward)
@@ -81,30 +83,6 @@ class Evaluator:
         metrics = describe(trajectories, entropies, chosen.samples) | {"prompts_too_long": too_long}
         rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
         return metrics, rows
-
-
-def evaluator_for(
-    plan: EvalPlan | None,
-    *,
-    policy: Policy,
-    backend: RolloutBackend | None,
-    prompt: PromptTemplate | None,
-    reward: RewardFn | None,
-    token_budget: int,
-) -> Evaluator | None:
-    """Return the evaluator of an algorithm's optional ``[eval]`` table."""
-    if plan is None:
-        return None
-    if backend is None:
-        raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
-    return Evaluator(
-        plan,
-        policy=policy,
-        backend=backend,
-        prompt=prompt,
-        reward=reward,
-        token_budget=token_budget,
-    )
 
 
 def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:

@@ -40,14 +40,7 @@ class SamplingParams(Params[RolloutBackend]):
 
     def sampling(self) -> Sampling:
         """Return the record an algorithm completes with n, stop, seed, step and prompt keys."""
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            max_tokens=self.max_tokens,
-            min_tokens=self.min_tokens,
-        )
+        return Sampling(**self.model_dump(include={*SamplingParams.model_fields}))
 
 
 def check_request(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from alignkit.engine.evaluation.eval_table import EvalPlan
-from alignkit.engine.evaluation.evaluator import Evaluator, evaluator_for
+from alignkit.engine.evaluation.evaluator import Evaluator
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.observing.inspector import Inspector
 from alignkit.engine.observing.watch import UNWATCHED, Watcher
@@ -41,18 +41,19 @@ class Parts:
     trackers: Sequence[Tracker] = ()
     watch: Watcher = UNWATCHED
     """The ``[watch]`` table."""
-    evaluator: Evaluator | None = field(init=False)
+    evaluator: Evaluator | None = field(init=False, default=None)
     inspector: Inspector | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.evaluator = evaluator_for(
-            self.plan,
-            policy=self.policy,
-            backend=self.backend,
-            prompt=self.prompt,
-            reward=self.reward,
-            token_budget=self.token_budget,
-        )
+        if self.plan is not None:
+            self.evaluator = Evaluator(
+                self.plan,
+                policy=self.policy,
+                backend=self.backend,
+                prompt=self.prompt,
+                reward=self.reward,
+                token_budget=self.token_budget,
+            )
 
     def learner(self, *, total_steps: int) -> Learner:
         """Return the learner of these parts; see :class:`Learner`."""

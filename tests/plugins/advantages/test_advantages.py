@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from alignkit import AlignkitError
-from alignkit_advantages import GroupMean, GroupStd, MaxRl, NoBaseline
+from alignkit_advantages import (
+    BatchStd,
+    GroupMean,
+    GroupStd,
+    MaxRl,
+    NoBaseline,
+    PassAtK,
+    Rloo,
+)
 
 REWARDS = torch.tensor([1.0, 0.0, 0.0, 3.0, 2.0, 2.0, 2.0, 6.0], dtype=torch.float64)
 
@@ -64,7 +72,10 @@ def test_none_is_a_copy():
     assert got.data_ptr() != REWARDS.data_ptr()
 
 
-@pytest.mark.parametrize("params", [GroupStd(), GroupMean(), MaxRl()])
+@pytest.mark.parametrize(
+    "params",
+    [GroupStd(), GroupMean(), MaxRl(), Rloo(), BatchStd(), BatchStd(baseline="none"), PassAtK()],
+)
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_groups_of_equal_rewards_give_exact_zeros(params, value, dtype):

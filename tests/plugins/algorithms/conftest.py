@@ -126,18 +126,47 @@ class Toys:
             algorithm.run(run)
         finally:
             run.close("done")
+        return self.rows(folder)
+
+    def rows(self, folder):
+        """Return the rows of metrics that a run logged."""
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
+    def end_after(self, step, algorithm, folder):
+        """Run an algorithm until it has logged ``step``, and interrupt it there."""
+        folder.mkdir()
+        run = Run(folder, {})
+        log = run.log
+
+        def interrupted(logged, metrics):
+            log(logged, metrics)
+            if logged == step:
+                raise Interrupted("a test", 130)
+
+        run.log = interrupted
+        with pytest.raises(Interrupted):
+            algorithm.run(run)
+        run.close("failed")
+
     def go_on(self, algorithm, folder):
-        """Go on with a run that was ended; return where from, its result and all rows."""
+        """Resume a run; return where it started from, what it returned, and all its rows."""
         found = Store(folder / "checkpoints").newest(pytest.fail)
         start = Start(*found) if found else BEGINNING
         rewind(folder, start)
         run = Run(folder, {}, start)
         result = algorithm.run(run)
         run.close("done")
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return start, result, [json.loads(line) for line in lines]
+        return start, result, self.rows(folder)
+
+    def is_keyed_by_seed_step_and_question(self, asked):
+        """Check what two steps of a run with seed 5 asked a backend for."""
+        first, second = asked
+        assert [(s.seed, s.step, s.n, s.stop) for s in asked] == [
+            (5, 1, 4, ("#",)),
+            (5, 2, 4, ("#",)),
+        ]
+        assert set(first.prompt_keys).isdisjoint(second.prompt_keys)  # 2 x 4 of 12 questions
+        assert first.max_tokens == 4
 
     def timeless(self, rows):
         """Drop what differs between two runs of the same recipe."""
@@ -203,8 +232,6 @@ def grpo(toys):
 @pytest.fixture
 def steps(monkeypatch):
     """Record the rows of every optimizer step."""
-    from alignkit.engine.learning.learner import Learner
-
     seen = []
     step = Learner.step
 

@@ -246,13 +246,7 @@ def test_weights_are_handed_over_after_every_step(grpo, toys, tmp_path, watched)
 
 def test_draws_are_keyed_by_seed_step_and_question(grpo, toys, tmp_path, watched):
     toys.carry_out(grpo({"seed": 5, "n_steps": 2}, backend=watched), tmp_path)
-    first, second = watched.asked
-    assert [(s.seed, s.step, s.n, s.stop) for s in watched.asked] == [
-        (5, 1, 4, ("#",)),
-        (5, 2, 4, ("#",)),
-    ]
-    assert set(first.prompt_keys).isdisjoint(second.prompt_keys)  # 2 x 4 of 12 questions
-    assert first.max_tokens == 4
+    toys.is_keyed_by_seed_step_and_question(watched.asked)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

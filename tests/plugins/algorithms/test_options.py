@@ -1,6 +1,5 @@
 """Adapters, 8-bit state, recomputed layers and the profiler in whole runs; stopped and resumed."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,10 +7,6 @@ import pytest
 import torch
 
 from alignkit.engine.learning.reference_table import Reference
-from alignkit.lifecycle import past
-from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.past import Start
-from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
 from alignkit_hf import HfPolicy, Lora
 from alignkit_optimizers import AdamW
@@ -52,27 +47,10 @@ def test_a_run_with_an_adapter_is_resumed_exactly(grpo, toys, tmp_path, implemen
     assert (tmp_path / "whole" / "final" / "adapter" / "adapter_model.safetensors").is_file()
 
     folder = tmp_path / "cut"
-    folder.mkdir()
-    run = Run(folder, {})
-    log = run.log
-
-    def interrupted(step, metrics):
-        log(step, metrics)
-        if step == 2:
-            raise Interrupted("a test", 130)
-
-    run.log = interrupted
-    with pytest.raises(Interrupted):
-        grpo(implementation, pipeline_depth=depth).run(run)
-    run.close("failed")
-
-    start = Start(*Store(folder / "checkpoints").newest(print))
-    past.rewind(folder, start)
-    run, subject = Run(folder, {}, start), grpo(implementation, pipeline_depth=depth)
-    subject.run(run)
-    run.close("done")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert toys.timeless(json.loads(line) for line in lines) == want
+    toys.end_after(2, grpo(implementation, pipeline_depth=depth), folder)
+    subject = grpo(implementation, pipeline_depth=depth)
+    _, _, rows = toys.go_on(subject, folder)
+    assert toys.timeless(rows) == want
     for name, value in trained(whole).items():
         assert torch.equal(trained(subject)[name], value)
     sizes = [f.stat().st_size for f in (folder / "checkpoints").rglob("*.safetensors")]

@@ -1,6 +1,5 @@
 """pipeline_depth = 1: the same numbers as its schedule carried out one thing after the other."""
 
-import json
 import threading
 from dataclasses import replace
 
@@ -11,9 +10,6 @@ from alignkit.engine.learning.rows import Rows
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling import prefetch
 from alignkit.errors import AlignkitError
-from alignkit.lifecycle import past
-from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.past import Start
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
 from alignkit_algorithms.grpo import Grpo
@@ -65,7 +61,7 @@ def test_which_weights_sample_which_batch(grpo, toys, tmp_path):
     rollout, learn = subject.parts.backend.stream, threading.Event()
 
     def stream(prompts, sampling):
-        seen.append((sampling.step, subject.parts.backend._forward.policy.version))
+        seen.append((sampling.step, subject.parts.backend._paths.policy.version))
         here = threading.current_thread() is threading.main_thread()
         assert here == (sampling.step == 1)  # all but the first beside the learner
         assert here or learn.wait(60)
@@ -95,33 +91,11 @@ def test_resumed_after_an_interruption_to_the_same_numbers(grpo, toys, tmp_path)
     want = toys.timeless(toys.carry_out(whole, tmp_path / "whole"))
 
     folder = tmp_path / "cut"
-    folder.mkdir()
-    run = Run(folder, {})
-    log = run.log
-
-    def interrupted(step, metrics):
-        log(step, metrics)
-        if step == 2:
-            raise Interrupted("a test", 130)
-
-    run.log = interrupted
-    with pytest.raises(Interrupted):
-        grpo().run(run)
-    run.close("failed")
-
-    start = Start(*Store(folder / "checkpoints").newest(print))
-    past.rewind(folder, start)
-    run, subject = Run(folder, {}, start), grpo()
-    run.printer = lambda _: None
-    subject.run(run)
-    run.close("done")
-    rows = toys.timeless(past_rows(folder))
-    assert rows == want
+    toys.end_after(2, grpo(), folder)
+    subject = grpo()
+    _, _, rows = toys.go_on(subject, folder)
+    assert toys.timeless(rows) == want
     assert torch.equal(toys.weights(subject.parts.policy), toys.weights(whole.parts.policy))
-
-
-def past_rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_an_error_in_the_sampling_ends_the_run(grpo, toys, tmp_path):
@@ -181,12 +155,8 @@ def test_resumed_between_a_batch_and_the_one_sampled_beside_it(grpo, toys, tmp_p
         with pytest.raises(Interrupted):
             grpo().run(run)
     run.close("failed")
-    start = Start(*Store(folder / "checkpoints").newest(print))
+    subject = grpo()
+    start, _, rows = toys.go_on(subject, folder)
     assert (start.mark.step, start.mark.part) == (1, 1)
-    past.rewind(folder, start)
-    run, subject = Run(folder, {}, start), grpo()
-    run.printer = lambda _: None
-    subject.run(run)
-    run.close("done")
-    assert toys.timeless(past_rows(folder)) == want
+    assert toys.timeless(rows) == want
     assert torch.equal(toys.weights(subject.parts.policy), toys.weights(whole.parts.policy))

@@ -44,17 +44,28 @@ def sft(toys):
     return make
 
 
+@pytest.fixture
+def resumes_exactly(toys, ended, tmp_path):
+    """End a run before its n-th update; gone on with, it gives the numbers of one that was not."""
+
+    def check(make, before, resumed=None):
+        whole, resumed = make(), resumed or make()
+        rows = toys.carry_out(whole, tmp_path / "whole")
+        ended(make(), tmp_path / "cut", before=before)
+        start, _, got = toys.go_on(resumed, tmp_path / "cut")
+        assert toys.timeless(got) == toys.timeless(rows)
+        assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+        return start, got, whole
+
+    return check
+
+
 def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
-    grpo, toys, watched, ended, tmp_path
+    grpo, watched, resumes_exactly, tmp_path
 ):
-    whole = grpo()
-    rows = toys.carry_out(whole, tmp_path / "whole")
-    ended(grpo(), tmp_path / "cut", before=7)  # of 3 steps of 4 updates: the third of step 2
-    resumed = grpo(backend=watched)
-    start, _, got = toys.go_on(resumed, tmp_path / "cut")
+    # The 7th of 3 steps of 4 updates: the third of step 2.
+    start, _, _ = resumes_exactly(grpo, 7, grpo(backend=watched))
     assert (start.mark.step, start.mark.part) == (1, 4)  # batch, its log πref, and two updates
-    assert toys.timeless(got) == toys.timeless(rows)
-    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
     sampled = [version for what, version in watched.calls if what == "generate"]
     assert sampled == [8]  # step 3 alone, by the weights of 8 updates
     for file in ("rollouts/step_000003.jsonl", "final/model.safetensors"):
@@ -62,16 +73,10 @@ def test_a_rollout_batch_in_use_is_gone_on_with_and_not_sampled_again(
 
 
 @pytest.mark.parametrize("before", [1, 2, 3])
-def test_the_reference_of_dpo_stays_the_starting_policy(dpo, toys, ended, tmp_path, before):
-    whole = dpo()
-    rows = toys.carry_out(whole, tmp_path / "whole")
-    ended(dpo(), tmp_path / "cut", before=before)
-    resumed = dpo()
-    start, _, got = toys.go_on(resumed, tmp_path / "cut")
+def test_the_reference_of_dpo_stays_the_starting_policy(dpo, resumes_exactly, before):
+    start, got, _ = resumes_exactly(dpo, before)
     assert start.mark.step == before - 1
-    assert toys.timeless(got) == toys.timeless(rows)
     assert got[-1]["eval/margin"] > 0  # under a reference of the resumed weights it would be 0
-    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
 
 
 def test_an_end_before_anything_is_saved_begins_anew(grpo, toys, tmp_path):
@@ -118,23 +123,13 @@ def test_the_best_by_its_evaluation_is_kept_with_a_model_to_load(sft, toys, tmp_
 
 
 @pytest.mark.parametrize("implementation", ["fused", "foreach", "8bit", "offload"])
-def test_every_optimizer_goes_on_exactly(sft, toys, ended, tmp_path, implementation):
+def test_every_optimizer_goes_on_exactly(sft, toys, resumes_exactly, implementation):
     if implementation == "8bit":
         pytest.importorskip("bitsandbytes")
-
-    def make():
-        return sft(optimizer=toys.adamw(implementation=implementation))
-
-    whole = make()
-    rows = toys.carry_out(whole, tmp_path / "whole")
-    ended(make(), tmp_path / "cut", before=3)
-    resumed = make()
-    _, _, got = toys.go_on(resumed, tmp_path / "cut")
-    assert toys.timeless(got) == toys.timeless(rows)
-    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+    resumes_exactly(lambda: sft(optimizer=toys.adamw(implementation=implementation)), 3)
 
 
-def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, ended, tmp_path):
+def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, resumes_exactly):
     pytest.importorskip("peft")
     from alignkit_hf import HfPolicy, Lora
 
@@ -142,13 +137,7 @@ def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, ended, tmp_
         lora = Lora(rank=2, target="all-linear").build()
         return dpo(policy=HfPolicy(path=str(toys.folder)).build(lora=lora))
 
-    whole = make()
-    rows = toys.carry_out(whole, tmp_path / "whole")
-    ended(make(), tmp_path / "cut", before=3)
-    resumed = make()
-    start, _, got = toys.go_on(resumed, tmp_path / "cut")
-    assert toys.timeless(got) == toys.timeless(rows)
-    assert torch.equal(toys.weights(resumed.parts.policy), toys.weights(whole.parts.policy))
+    start, _, whole = resumes_exactly(make, 3)
     adapters = sum(p.numel() for p in whole.parts.policy.model.parameters() if p.requires_grad)
     size = (start.checkpoint / "tensors.safetensors").stat().st_size
     assert size < 12 * adapters + 20_000  # float32 weights and two moments, generators, header

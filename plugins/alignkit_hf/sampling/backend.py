@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Literal, cast
 
 from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
-from alignkit_hf.decoding import Decoding
-from alignkit_hf.forward import Forward
-from alignkit_hf.served import Served
-from alignkit_hf.static import GraphForward
-from alignkit_hf.stops import StopStrings, Texts
+from alignkit_hf.policy.served import Served
+from alignkit_hf.sampling.paths import Paths
+from alignkit_hf.sampling.texts import Texts
 
-if TYPE_CHECKING:
-    from torch import device
+_NOT_STARTED = "the hf rollout backend was not started: call start(policy)"
 
 
 class HfBackend:
@@ -26,37 +23,38 @@ class HfBackend:
     """
 
     def __init__(
-        self, sampling: Sampling, *, kv_cache_tokens: int, cuda_graphs: bool = True
+        self,
+        sampling: Sampling,
+        *,
+        kv_cache_tokens: int,
+        cuda_graphs: bool = True,
+        decoding: Literal["auto", "plain"] = "auto",
     ) -> None:
         self.sampling = sampling
         self.kv_cache_tokens = kv_cache_tokens
         self.cuda_graphs = cuda_graphs
+        self.decoding = decoding
         self._policy: Policy | None = None
         self._served: Served | None = None
-        self._forward: Forward | None = None
-        self._texts: Texts | None = None
-        self._stops: dict[tuple[str, ...], StopStrings] = {}
+        self._paths: Paths | None = None
 
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
         self._served = Served(policy) if getattr(policy, "adapter", None) else None
-        self._forward = self._make_forward(self._served or policy)
-        vocab = self._forward.model.get_output_embeddings().weight.shape[0]
-        self._texts = Texts(policy.tokenizer, vocab)
-        self._stops = {}
+        self._paths = self._tried(self._served or policy, Texts(policy.tokenizer, _ids(policy)))
 
     def hold(self) -> None:
         """From now on sample by a copy of the weights as of the last sync, this moment's first."""
-        if self._policy is None:
-            raise AlignkitError("the hf rollout backend was not started: call start(policy)")
+        if self._policy is None or self._paths is None:
+            raise AlignkitError(_NOT_STARTED)
         if self._served is None:
             self._served = Served(self._policy)
-            self._forward = self._make_forward(self._served)
+            self._paths = self._tried(self._served, self._paths.texts)
 
     def sync(self, policy: Policy, /) -> None:
         """Take over the weights, if there is a copy; each call builds its own cache."""
-        if self._forward is None or policy is not self._policy:
+        if self._paths is None or policy is not self._policy:
             self.start(policy)
         elif self._served is not None:
             self._served.take()
@@ -83,25 +81,30 @@ class HfBackend:
         Raises:
             AlignkitError: at the call itself, for the reasons ``generate`` has.
         """
-        if self._forward is None or self._texts is None:
-            raise AlignkitError("the hf rollout backend was not started: call start(policy)")
+        if self._paths is None:
+            raise AlignkitError(_NOT_STARTED)
         check_request(prompts, sampling)
-        stops = self._stop_strings(sampling.stop, self._forward.device)
-        run = Decoding(self._forward, self._texts, stops, sampling, self.kv_cache_tokens)
-        return run.run(prompts)
+        longest = max((len(prompt) for prompt in prompts), default=0) + sampling.max_tokens
+        sampler = self._paths.sampler(min(longest, self._paths.policy.max_length))
+        return sampler.stream(prompts, sampling)
 
     def close(self) -> None:
         """Let go of the policy."""
-        self._forward = self._texts = self._policy = self._served = None
-        self._stops = {}
+        self._policy = self._served = self._paths = None
 
-    def _make_forward(self, policy: Policy) -> Forward:
-        on_cuda = next(policy.model.parameters()).device.type == "cuda"
-        return GraphForward(policy) if self.cuda_graphs and on_cuda else Forward(policy)
+    def _tried(self, policy: Policy, texts: Texts) -> Paths:
+        return Paths(
+            policy,
+            texts,
+            decoding=self.decoding,
+            kv_cache_tokens=self.kv_cache_tokens,
+            cuda_graphs=self.cuda_graphs,
+        )
 
-    def _stop_strings(self, stops: tuple[str, ...], device: device) -> StopStrings | None:
-        if not stops or self._texts is None:
-            return None
-        if stops not in self._stops:
-            self._stops[stops] = StopStrings(self._texts, stops, device)
-        return self._stops[stops]
+
+def _ids(policy: Policy) -> int:
+    """Return how many token ids the model gives a logit for."""
+    model = cast(Any, policy.model)
+    head = model.get_output_embeddings()
+    size: int = model.config.get_text_config().vocab_size if head is None else len(head.weight)
+    return size

@@ -15,19 +15,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alignkit.protocols import Completion, Sampling
-from alignkit_hf.choose import choose
-from alignkit_hf.draws import stream, uniforms
-
-if TYPE_CHECKING:
-    from alignkit_hf.cache import Prompt, RowCache
-    from alignkit_hf.forward import Forward
-    from alignkit_hf.stops import StopStrings, Texts
+from alignkit_hf.fast.cache import Prompt, RowCache
+from alignkit_hf.fast.forward import Forward
+from alignkit_hf.sampling.choose import draw
+from alignkit_hf.sampling.records import Request, Response, requests
+from alignkit_hf.sampling.texts import Texts
 
 _REFILL = 8
 """Waiting responses join when one row in this many is free."""
@@ -41,11 +38,8 @@ and under autocast a cast of its weights."""
 class _Group:
     """One prompt and its responses ``first`` .. ``first + n - 1``."""
 
-    prompt: Sequence[int]
+    request: Request
     first: int
-    limit: int
-    """Tokens a response may have."""
-    streams: list[int]
     left: int
     """Responses that have not finished."""
     joined: int = 0
@@ -85,20 +79,15 @@ class _Rows:
 class Decoding:
     """One call of ``generate``."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        texts: Texts,
-        stops: StopStrings | None,
-        how: Sampling,
-        budget: int,
-    ) -> None:
-        self.forward, self.texts, self.stops, self.how = forward, texts, stops, how
-        self.budget = budget
+    def __init__(self, forward: Forward, texts: Texts, how: Sampling, budget: int) -> None:
+        self.forward, self.texts, self.how, self.budget = forward, texts, how, budget
         self.device = forward.device
         policy = forward.policy
         self.version = policy.version
         self.eos = torch.tensor(sorted(policy.eos_ids), dtype=torch.long, device=self.device)
+        self.stops = texts.stops(how.stop)
+        if self.stops is not None:
+            self.may_end = self.stops.may_end.to(self.device)
         self.running = 0
         self.cache: RowCache | None = None
         self.complete: list[int] = []
@@ -116,10 +105,12 @@ class Decoding:
             self.forward.release()
 
     def _run(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Completion]]]:
-        self.groups = self._groups(prompts)
+        n = self.how.n
+        asked = requests(prompts, self.how, self.forward.policy.max_length)
+        self.groups = [_Group(request, first=i * n, left=n) for i, request in enumerate(asked)]
         self._allocate(self.groups)
-        self.complete = [i for i, group in enumerate(self.groups) if not group.limit]
-        queue = deque(group for group in self.groups if group.limit)
+        self.complete = [i for i, request in enumerate(asked) if not request.limit]
+        queue = deque(group for group in self.groups if group.request.limit)
         bundle = -(-len(self.groups) // _BUNDLES)
         while queue or self.running or self.complete:
             with self.forward.ready():
@@ -133,20 +124,6 @@ class Decoding:
 
     # ------------------------------------------------------------ setting up
 
-    def _groups(self, prompts: Sequence[Sequence[int]]) -> list[_Group]:
-        how, room = self.how, self.forward.policy.max_length
-        keys = how.prompt_keys or range(len(prompts))
-        return [
-            _Group(
-                prompt=prompt,
-                first=i * how.n,
-                limit=max(0, min(how.max_tokens, room - len(prompt))),
-                left=how.n,
-                streams=[stream(how.seed, how.step, key, s) for s in range(how.n)],
-            )
-            for i, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
-        ]
-
     def _allocate(self, groups: list[_Group]) -> None:
         responses = len(groups) * self.how.n
         self.ids = torch.zeros(responses, self.how.max_tokens, dtype=torch.long, device=self.device)
@@ -154,9 +131,11 @@ class Decoding:
         self.lengths = [0] * responses
         self.cut: dict[int, str] = {}
         self.ended: set[int] = set()
-        sizes = [(len(group.prompt), group.limit) for group in groups if group.limit]
-        if sizes:
-            self.cache_type = self.forward.cache_type(responses, max(map(sum, sizes)))
+        asked = [group.request for group in groups if group.request.limit]
+        if asked:
+            longest = max(request.longest for request in asked)
+            self.cache_type = self.forward.cache_type(responses, longest)
+            sizes = [(len(request.prompt), request.limit) for request in asked]
             self.plan = self.cache_type.plan(n=self.how.n, sizes=sizes, budget=self.budget)
             self.state = _Rows.empty(self.plan.rows, self.device)
 
@@ -188,9 +167,9 @@ class Decoding:
         self._draw(torch.cat(logits), slice(start, self.running))
 
     def _prefill(self, groups: list[_Group]) -> None:
-        for i, logits, kv in self.forward.prompts([group.prompt for group in groups]):
+        for i, logits, kv in self.forward.prompts([group.request.prompt for group in groups]):
             if self.cache is None:
-                self.cache = self.cache_type(self.plan, kv)
+                self.cache = self.forward.new_cache(self.cache_type, self.plan, kv)
             groups[i].logits, groups[i].prompt_held = logits, self.cache.hold(kv)
 
     def _seat(self, group: _Group, count: int) -> Tensor:
@@ -205,9 +184,10 @@ class Decoding:
         self.cache.seat(group.prompt_held, rows)
         state = self.state
         state.response[rows] = torch.tensor([group.first + s for s in samples], device=self.device)
-        state.stream[rows] = torch.tensor([group.streams[s] for s in samples], device=self.device)
-        state.position[rows] = len(group.prompt) - 1
-        state.limit[rows] = group.limit
+        streams = [group.request.streams[s] for s in samples]
+        state.stream[rows] = torch.tensor(streams, device=self.device)
+        state.position[rows] = len(group.request.prompt) - 1
+        state.limit[rows] = group.request.limit
         state.drawn[rows] = 0
         logits = group.logits.expand(count, -1)
         if group.joined == self.how.n:
@@ -221,23 +201,16 @@ class Decoding:
         """Feed every running row its last token and draw the next."""
         assert self.cache is not None
         rows, state = slice(0, self.running), self.state
-        position, drawn = state.position[rows], state.drawn[rows]
-        held = drawn if self.plan.prompts else position + 1
         logits = self.forward.decode(
-            state.token[rows], position, drawn, int(held.max()), self.cache
+            state.token[rows], state.position[rows], state.drawn[rows], self.cache
         )
         self._draw(logits, rows)
 
     def _draw(self, logits: Tensor, rows: slice) -> None:
         """Draw a token for each of ``rows`` and let those leave that it ends."""
-        state, how = self.state, self.how
+        state = self.state
         drawn, response = state.drawn[rows], state.response[rows]
-        logits = logits.float()
-        if how.min_tokens and len(self.eos):
-            early = (drawn < how.min_tokens)[:, None]
-            no_end = logits[:, self.eos].masked_fill(early, -torch.inf)
-            logits = logits.index_copy(1, self.eos, no_end)
-        token, logprob = choose(logits, uniforms(state.stream[rows], drawn), how)
+        token, logprob = draw(logits, state.stream[rows], drawn, self.how, self.eos)
         self.ids[response, drawn] = token
         self.logprobs[response, drawn] = logprob
         state.token[rows] = token
@@ -251,7 +224,7 @@ class Decoding:
         ended = torch.isin(token, self.eos)
         done = ended | (drawn == self.state.limit[rows])
         if self.stops is not None:
-            may = self.stops.may_end[token] & (drawn >= self.how.min_tokens) & ~ended
+            may = self.may_end[token] & (drawn >= self.how.min_tokens) & ~ended
             stopped = [i for i in may.nonzero()[:, 0].tolist() if self._stops(rows.start + i)]
             done[stopped] = True
             ended[stopped] = True
@@ -307,22 +280,12 @@ class Decoding:
     def _completions(self, group: _Group) -> list[Completion]:
         responses = range(group.first, group.first + self.how.n)
         lengths = [self.lengths[r] for r in responses]
-        block = slice(group.first, group.first + self.how.n), slice(0, max(lengths))
+        block = slice(responses.start, responses.stop), slice(0, max(lengths))
         ids, logprobs = self.ids[block].tolist(), self.logprobs[block].tolist()
+        eos_ids = self.forward.policy.eos_ids
         return [
-            self._completion(r, ids[k][:length], logprobs[k][:length])
-            for k, (r, length) in enumerate(zip(responses, lengths, strict=True))
+            Response(
+                ids[k][: lengths[k]], logprobs[k][: lengths[k]], r in self.ended, self.cut.get(r)
+            ).completion(self.texts, eos_ids, self.version)
+            for k, r in enumerate(responses)
         ]
-
-    def _completion(self, response: int, ids: list[int], logprobs: list[float]) -> Completion:
-        text = self.cut.get(response)
-        if text is None:
-            eos = self.forward.policy.eos_ids
-            text = self.texts.decode(ids[:-1] if ids and ids[-1] in eos else ids)
-        return Completion(
-            text=text,
-            token_ids=tuple(ids),
-            logprobs=tuple(logprobs),
-            finish_reason="stop" if response in self.ended else "length",
-            weight_version=self.version,
-        )

@@ -1,19 +1,21 @@
 """The key-value cache of running responses: allocated once per call, never concatenated.
 
-Running responses sit in rows 0 .. B - 1. Two layouts: :class:`RowCache` keeps each response's
-prompt in its own row and serves any attention code; :class:`SharedCache` (in ``shared.py``)
-keeps a prompt once for all its responses.
+Running responses sit in rows 0 .. B - 1. :class:`RowCache` keeps each response's prompt in its own
+row and serves any attention code; the cache of ``shared.py`` keeps a prompt once for all its
+responses, that of ``static.py`` stays where it is from call to call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from alignkit_hf.fast.attention import attend, hiding
 
 PromptKV = list[tuple[Tensor, Tensor]]
 """Per layer, one prompt's keys and values, each (key-value heads, prompt tokens, head size)."""
@@ -56,6 +58,10 @@ class Cursor:
     """Tokens in the longest row, the next one counted."""
     same: bool = False
     """Whether it is known that all write at the same index, that of the longest row's last."""
+
+    def beyond(self) -> Tensor:
+        """(B, longest) bool, True past each row's new token."""
+        return torch.arange(self.longest, device=self.write.device) > self.write[:, None]
 
 
 class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -150,12 +156,18 @@ class RowCache(Cache):
     """Rows that hold their prompt and their response, one after the other."""
 
     layer_type: type[Layer] = Layer
+    attends = False
+    """Whether it attends in the model's own forward, too, or the model does, by a mask."""
 
     def __init__(self, plan: Plan, like: PromptKV) -> None:
         nowhere = torch.empty(0, dtype=torch.long, device=like[0][0].device)
         self.cursor = Cursor(nowhere, nowhere)
         kv = _held_type(like[0][0])
         self.held = [self.layer_type(plan, keys.to(kv), self.cursor) for keys, _ in like]
+        self.current = self.held[0]
+        """The layer that attends next."""
+        self.bias: Tensor | None = None
+        """(B, 1, 1, X), added to the first X of a row's scores; None hides nothing."""
         super().__init__(layers=list(self.held))
 
     @classmethod
@@ -196,16 +208,39 @@ class RowCache(Cache):
         for layer in self.held:
             layer.move(source, target)
 
-    def point(self, positions: Tensor, drawn: Tensor, longest: int) -> Self:
-        """Say where the next forward pass writes; see :meth:`Forward.decode`."""
-        self.cursor.rows = torch.arange(len(positions), device=positions.device)
-        self.cursor.write = positions
-        self.cursor.longest = longest
-        self.cursor.same = _level(positions, longest)
-        return self
+    def places(self, positions: Tensor, drawn: Tensor) -> Tensor:
+        """Return the index (B,) within its row that each row's new token goes to.
+
+        Args:
+            positions: (B,) those tokens' positions, counted from the start of the prompt.
+            drawn: (B,) how many tokens the response has with them.
+        """
+        return positions
+
+    def point(self, write: Tensor, longest: int) -> None:
+        """Say that the next forward pass writes at index ``write`` (B,) of rows ``longest`` long.
+
+        ``longest`` is one more than the largest of ``write``, or as many more as is convenient.
+        """
+        at = self.cursor
+        at.rows = torch.arange(len(write), device=write.device)
+        at.write, at.longest = write, longest
+        at.same = _level(write, longest)
+        self.bias = self._hidden()
+
+    def _hidden(self) -> Tensor | None:
+        """Return the bias of the next pass."""
+        return None if self.cursor.same else hiding(self.cursor.beyond())
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store one new token per running row; the layer's attention function comes next."""
+        self.current = self.held[layer_idx]
+        return self.current.update(key_states, value_states)
 
     def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
-        """Store the new token of each row and attend to what the row holds by now.
+        """Store the new token of each row and attend to what the row sees by now.
 
         Args:
             layer: which.
@@ -215,14 +250,12 @@ class RowCache(Cache):
         Returns:
             (B, heads, head size).
         """
-        keys, values = self.held[layer].append(qkv[:, heads:])
-        rows, _, size = qkv.shape
-        query = qkv[:, :heads].view(rows, keys.shape[1], -1, size).to(keys.dtype)
-        scores = (query @ keys.transpose(-1, -2)).float()  # (B, K, heads per K, longest)
-        if not self.cursor.same:
-            past = ~visible(self.cursor.write, self.cursor.longest, None)
-            scores.masked_fill_(past, -torch.inf)
-        return (scores.softmax(-1).to(values.dtype) @ values).view(rows, heads, size)
+        self.current = self.held[layer]
+        return self.attention(qkv[:, :heads], *self.current.append(qkv[:, heads:]))
+
+    def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See :class:`alignkit_hf.fast.attention.Attends`."""
+        return attend(query, keys, values, self.bias)
 
 
 def _level(write: Tensor, longest: int) -> bool:

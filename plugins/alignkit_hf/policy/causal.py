@@ -30,11 +30,14 @@ from alignkit.errors import AlignkitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignkit_hf import HfPolicy, LoraSpec
-    from alignkit_hf.lora import Adapter
+    from alignkit_hf.policy.lora import Adapter
+    from alignkit_hf.policy.params import LoraSpec, PolicyParams
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
+
+_SUPPORTED = {"flash_attention_2": "_supports_flash_attn", "sdpa": "_supports_sdpa"}
+"""Where a transformers class says that it knows an attention kernel."""
 
 _SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
@@ -46,7 +49,7 @@ class CausalPolicy:
     the checkpoint's. Dropout is off, because rollouts and updates must see the same function.
     """
 
-    def __init__(self, params: HfPolicy, lora: LoraSpec | None = None) -> None:
+    def __init__(self, params: PolicyParams, lora: LoraSpec | None = None) -> None:
         self.params, self.lora = params, lora
         self.version = 0
         self._adapter: Adapter | None = None
@@ -91,7 +94,7 @@ class CausalPolicy:
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
                 dtype=getattr(torch, self.params.dtype),
-                attn_implementation=self.params.kernel(self.device.type == "cuda")[0],
+                attn_implementation=self._kernel(),
                 output_loading_info=True,
                 **self._source,
             )
@@ -178,6 +181,15 @@ class CausalPolicy:
             if self.adapter:
                 self.adapter.save(folder / "adapter")
 
+    def _kernel(self) -> str:
+        """Return the attention to load the model with; "auto" takes what its class supports."""
+        wanted = self.params.kernel(self.device.type == "cuda")[0]
+        if self.params.attention != "auto":
+            return wanted
+        kind = AutoModelForCausalLM._model_mapping.get(type(self.config), None)
+        names = (name for name in (wanted, "sdpa") if getattr(kind, _SUPPORTED[name], True))
+        return next(names, "eager")
+
     @property
     def _source(self) -> dict[str, Any]:
         return {
@@ -203,7 +215,7 @@ def _adapted(model: PreTrainedModel, spec: LoraSpec, name: str) -> Adapter:
     peft loads bitsandbytes where it is there, which warns of kernels that nothing here uses.
     """
     getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
-    from alignkit_hf.lora import Adapter
+    from alignkit_hf.policy.lora import Adapter
 
     return Adapter(model, spec, name)
 

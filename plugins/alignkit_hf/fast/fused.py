@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alignkit_hf.products import Join, Product, joining
+from alignkit_hf.fast.products import Joined, Product, joining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alignkit_hf.cache import RowCache
+    from alignkit_hf.fast.cache import RowCache
 
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -66,7 +66,7 @@ class Fused:
         join = joining([*base.layers.parameters(), *head.parameters()])
         self.layers = [self._layer(layer, join) for layer in base.layers]
         self.norm = _norm(base.norm)
-        self.head = join([head])
+        self.head = join(Joined([head]))
         self.turns = torch.empty(0, 1, 0)
         """(positions, 1, D / 2), complex."""
 
@@ -116,24 +116,24 @@ class Fused:
         if wide is not qk:
             qk.copy_(wide)
 
-    def _layer(self, layer: Any, join: Join) -> _Layer:
+    def _layer(self, layer: Any, join: Callable[[Joined], Product]) -> _Layer:
         attention, network = layer.self_attn, layer.mlp
         normed = hasattr(attention, "q_norm")
         scale = float(attention.scaling)
         order, factor = self._places(scale=1.0 if normed else scale)
         return _Layer(
             norm=_norm(layer.input_layernorm),
-            qkv=join([attention.q_proj, attention.k_proj, attention.v_proj], order, factor),
+            qkv=join(Joined([attention.q_proj, attention.k_proj, attention.v_proj], order, factor)),
             head_norms=(
                 (_norm(attention.q_norm, self.order, scale), _norm(attention.k_norm, self.order))
                 if normed
                 else ()
             ),
-            out=join([attention.o_proj]),
+            out=join(Joined([attention.o_proj])),
             second_norm=_norm(layer.post_attention_layernorm),
-            gate=join([network.gate_proj]),
-            up=join([network.up_proj]),
-            down=join([network.down_proj]),
+            gate=join(Joined([network.gate_proj])),
+            up=join(Joined([network.up_proj])),
+            down=join(Joined([network.down_proj])),
         )
 
     def _places(self, scale: float) -> tuple[Tensor, Tensor]:

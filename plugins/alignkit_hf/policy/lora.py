@@ -25,7 +25,7 @@ from alignkit.errors import AlignkitError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from alignkit_hf import LoraSpec
+    from alignkit_hf.policy.params import LoraSpec
 
 _PREFIX = "base_model.model."
 """What peft puts before the names of a wrapped model's weights."""

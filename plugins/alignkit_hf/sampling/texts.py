@@ -1,4 +1,4 @@
-"""Stop strings: found on the tail of a response, its text cut right after them.
+"""The text of responses, and the stop strings that end them, each cut right after its own.
 
 Decoding every response at every token would cost more than a small model's forward pass. So a
 table over the vocabulary says once which tokens can complete a stop string at all, and only
@@ -8,6 +8,7 @@ responses that just drew such a token are decoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +27,7 @@ class Texts:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.special = frozenset(tokenizer.all_special_ids)
-        self._pieces: list[str] | None = None
+        self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids`` without special tokens, spaces left as they are."""
@@ -36,26 +37,33 @@ class Texts:
         assert isinstance(text, str)
         return text
 
-    @property
+    def stops(self, stops: tuple[str, ...]) -> StopStrings | None:
+        """Return what looks for ``stops``, kept for the next call; None where there are none."""
+        if stops and stops not in self._stops:
+            self._stops[stops] = StopStrings(self, stops)
+        return self._stops.get(stops)
+
+    @cached_property
     def pieces(self) -> list[str]:
         """Text each token adds in the middle of a response; "" for special tokens."""
-        if self._pieces is None:
-            anchor = self.tokenizer.encode("a", add_special_tokens=False)[-1:]
-            before = self.decode(anchor)
-            joined = [self.decode([*anchor, token]) for token in range(self.vocab_size)]
-            self._pieces = [text.removeprefix(before) for text in joined]
-        return self._pieces
+        anchor = self.tokenizer.encode("a", add_special_tokens=False)[-1:]
+        before = self.decode(anchor)
+        joined = [self.decode([*anchor, token]) for token in range(self.vocab_size)]
+        return [text.removeprefix(before) for text in joined]
 
 
 class StopStrings:
-    """The stop strings of one call; ``may_end`` (V,) marks tokens that can complete one."""
+    """The stop strings of one call."""
 
-    def __init__(self, texts: Texts, stops: Sequence[str], device: torch.device) -> None:
+    def __init__(self, texts: Texts, stops: Sequence[str]) -> None:
         self.texts = texts
         self.stops = tuple(stops)
         self.window = 4 * max(map(len, self.stops)) + 4  # tokens; each has a byte or more
-        ends = [self._can_end(piece) for piece in texts.pieces]
-        self.may_end: Tensor = torch.tensor(ends, device=device)
+
+    @cached_property
+    def may_end(self) -> Tensor:
+        """(V,) bool on the CPU: whether a token can complete a stop string."""
+        return torch.tensor([self._can_end(piece) for piece in self.texts.pieces])
 
     def _can_end(self, piece: str) -> bool:
         return any(

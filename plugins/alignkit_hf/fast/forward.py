@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignkit.engine.forward.logprobs import has_linear_head
-from alignkit.errors import AlignkitError
-from alignkit_hf import shared
-from alignkit_hf.cache import PromptKV, RowCache, visible
-from alignkit_hf.fused import Fused, is_usual
-from alignkit_hf.probe import working_cache
+from alignkit_hf.fast.attention import NAME, attending
+from alignkit_hf.fast.cache import Plan, PromptKV, RowCache, visible
+from alignkit_hf.fast.fused import Fused, is_usual
+from alignkit_hf.sampling.calls import UnqualifiedError, inference, last_only
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,23 +28,34 @@ _ALONE = 4
 
 
 class Forward:
-    """Runs one policy's model for sampling; holds no weights and no cache of its own."""
+    """Runs one policy's model for sampling; holds no weights and no cache of its own.
+
+    Which ways of decoding are right for the model, :func:`alignkit_hf.fast.probe.qualify` says.
+    """
 
     def __init__(self, policy: Policy) -> None:
+        """Look the model over.
+
+        Raises:
+            UnqualifiedError: some layers are neither full nor sliding attention.
+        """
         self.policy = policy
         self.model = cast(Any, policy.model)
         self.config: Any = self.model.config.get_text_config()
         self.device: torch.device = next(self.model.parameters()).device
         self.attention: str = self.config._attn_implementation
         self.attending = self.attention
-        self.windows = _windows(self.config, policy.name)
+        self.windows = _windows(self.config)
         with self.ready():
             linear = has_linear_head(self.model)
         self.head: nn.Module | None = self.model.get_output_embeddings() if linear else None
         self.fused: Fused | None = None
-        self.fuses = self.device.type == "cpu" and is_usual(self.model)
-        self.fuses = self.fuses and not any(self.windows.values())
-        self.works_with, self.fuses = working_cache(self)
+        self.fuses = (
+            self.device.type == "cpu" and is_usual(self.model) and not any(self.windows.values())
+        )
+        """Whether decode steps are run by ``fused``."""
+        self.works_with: type[RowCache] = RowCache
+        """The best cache whose decode steps are right."""
 
     def refresh(self) -> None:
         """Take over the model's present weights; needed before decoding once they have changed."""
@@ -66,17 +76,22 @@ class Forward:
         alone = responses <= _ALONE or min(windows, default=longest) < longest
         return RowCache if alone else self.works_with
 
+    def new_cache(self, kind: type[RowCache], plan: Plan, like: PromptKV) -> RowCache:
+        """Return an empty cache for prompts whose keys and values are like ``like``."""
+        return kind(plan, like)
+
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Evaluation mode, no gradient, autocast; the model is left as it was found."""
-        training = self.model.training
-        self.model.eval()
         try:
-            with torch.no_grad(), self.policy.autocast():
+            with inference(self.policy):
                 yield
         finally:
-            self._attend_with(self.attention)
-            self.model.train(training)
+            self.own_attention()
+
+    def own_attention(self) -> None:
+        """Let the model attend as its configuration says until the next pass."""
+        self._attend_with(self.attention)
 
     def _attend_with(self, name: str) -> None:
         if name != self.attending:  # setting it walks through the whole configuration
@@ -86,7 +101,7 @@ class Forward:
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor, PromptKV]]:
         """Yield index, next-token logits (V,) and keys and values of each prompt, in any order."""
-        self._attend_with(self.attention)
+        self.own_attention()
         for batch in self._batches([len(p) for p in prompts]):
             yield from zip(batch, *self._prefill([prompts[i] for i in batch]), strict=True)
 
@@ -121,7 +136,7 @@ class Forward:
         positions = torch.arange(ids.shape[1], device=self.device)[None]
         given = {"position_ids": positions, "past_key_values": cache, "use_cache": True}
         if self.head is None:
-            logits: Tensor = self.model(ids, logits_to_keep=1, **given).logits[:, -1]
+            logits: Tensor = self.model(ids, **last_only(self.model), **given).logits[:, -1]
             return logits
         hidden = self.model.get_decoder()(ids, **given).last_hidden_state
         rows = torch.arange(len(lengths), device=self.device)
@@ -130,30 +145,38 @@ class Forward:
 
     # ------------------------------------------------------------ responses
 
-    def decode(
-        self, tokens: Tensor, positions: Tensor, drawn: Tensor, longest: int, cache: RowCache
-    ) -> Tensor:
+    def decode(self, tokens: Tensor, positions: Tensor, drawn: Tensor, cache: RowCache) -> Tensor:
         """Feed each running row the token it drew last; return next-token logits (B, V).
 
         Args:
             tokens: (B,) those tokens' ids.
             positions: (B,) their positions, counted from the start of the prompt.
             drawn: (B,) how many tokens the response has with them.
-            longest: the largest number of tokens a row of ``cache`` will then hold.
             cache: what came before them; gains one token per row.
         """
-        cache.point(positions, drawn, longest)
+        write = cache.places(positions, drawn)
+        longest = int(write.max()) + 1
+        cache.point(write, longest)
         if self.fused is not None:
             return self.fused.step(tokens, positions, cache)
-        given = {"position_ids": positions[:, None], "past_key_values": cache, "use_cache": True}
-        if isinstance(cache, shared.SharedCache):
-            self._attend_with(shared.NAME)
-            with cache.active():
-                output = self.model(tokens[:, None], **given)
-        else:
-            self._attend_with(_maskable(self.attention))
-            mask = self._mask(positions, longest)
-            output = self.model(tokens[:, None], attention_mask=mask, **given)
+        if cache.attends:
+            return self._step(NAME, tokens, positions, cache)
+        mask = self._mask(positions, longest)
+        return self._step(_maskable(self.attention), tokens, positions, cache, mask)
+
+    def _step(
+        self, attention: str, tokens: Tensor, positions: Tensor, cache: RowCache, mask: Any = None
+    ) -> Tensor:
+        """Run the model's own forward on one token per row, with ``attention`` in its layers."""
+        self._attend_with(attention)
+        with attending(cache):
+            output = self.model(
+                tokens[:, None],
+                attention_mask=mask,
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -174,14 +197,13 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, hidden)
 
 
-def _windows(config: Any, name: str) -> dict[str, int | None]:
+def _windows(config: Any) -> dict[str, int | None]:
     """Return the window of each kind of attention layer the model has; None sees everything."""
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or ())
     if unknown := layers - {"full_attention", "sliding_attention"}:
-        raise AlignkitError(
-            f"{name}: the hf rollout backend does not know {', '.join(sorted(unknown))} layers, "
-            "only full and sliding attention"
+        raise UnqualifiedError(
+            f"it knows full and sliding attention, not {', '.join(sorted(unknown))} layers"
         )
     if not layers:
         return {"full_attention": window}

@@ -9,36 +9,14 @@ two parts lie side by side here, so nothing needs to be put together by normalis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from alignkit_hf.cache import Cursor, Layer, Plan, Prompt, PromptKV, RowCache
-
-if TYPE_CHECKING:
-    from torch import nn
-
-NAME = "alignkit_shared_prompt"
-"""What the attention function is called in transformers' registry."""
-
-_UNKNOWN = ("softcap", "s_aux", "position_bias")
-_ACTIVE: ContextVar[SharedCache] = ContextVar("the cache of the forward pass under way")
-
-
-class UnsupportedAttentionError(Exception):
-    """The model asks its attention for something that is not implemented here."""
-
-
-def refuse_unknown(asked: Mapping[str, Any]) -> None:
-    """Raise UnsupportedAttentionError if a model asks for what attention here does not do."""
-    if unknown := sorted(name for name in _UNKNOWN if asked.get(name) is not None):
-        raise UnsupportedAttentionError(", ".join(unknown))
+from alignkit_hf.fast.attention import hiding
+from alignkit_hf.fast.cache import Cursor, Layer, Plan, Prompt, PromptKV, RowCache
 
 
 class SharedLayer(Layer):  # type: ignore[no-untyped-call]
@@ -101,7 +79,7 @@ class Seating:
         in_order = len(row_at) == len(slots) and bool((row_at == straight).all())
         longest = int(lengths.max())
         past = torch.arange(longest, device=slots.device) >= lengths[slots][:, None]
-        bias = _bias(past) if bool(past.any()) else None
+        bias = hiding(past) if bool(past.any()) else None
         return cls(
             width=width,
             row_at=None if in_order else row_at,
@@ -116,7 +94,9 @@ class SharedCache(RowCache):
     """Rows that hold responses only; prompts 0 .. held - 1 are those still needed."""
 
     layer_type = SharedLayer
+    attends = True
     held: list[SharedLayer]  # type: ignore[assignment]
+    current: SharedLayer
 
     def __init__(self, plan: Plan, like: PromptKV) -> None:
         super().__init__(plan, like)
@@ -125,10 +105,7 @@ class SharedCache(RowCache):
         self.lengths = torch.zeros(plan.prompts, dtype=torch.long, device=device)
         self.prompts: list[Prompt] = []
         self.capacity = plan.prompts
-        self.current = self.held[0]
         self.seating: Seating | None = None
-        self.bias: Tensor | None = None
-        """(B, 1, 1, X), added to the first X of a row's scores, its prompt's before its own."""
 
     @classmethod
     def plan(cls, *, n: int, sizes: Sequence[tuple[int, int]], budget: int) -> Plan:
@@ -191,49 +168,23 @@ class SharedCache(RowCache):
         self.slots[target] = self.slots[source]
         self.seating = None
 
-    def point(self, positions: Tensor, drawn: Tensor, longest: int) -> Self:
-        """Say where the next forward pass writes: a row's first token goes to index 0."""
-        super().point(drawn - 1, drawn, longest)
-        running = len(drawn)
+    def places(self, positions: Tensor, drawn: Tensor) -> Tensor:
+        """Return the index within its row: that of a response's first token is 0."""
+        return drawn - 1
+
+    def _hidden(self) -> Tensor | None:
+        """Return the bias of the next pass, a row's prompt before the row itself."""
+        running = len(self.cursor.rows)
         if self.seating is None or len(self.seating.place_of) != running:
             self.seating = Seating.of(self.slots[:running], self.lengths[: len(self.prompts)])
         if self.cursor.same:
-            self.bias = self.seating.prompt_bias
-            return self
-        own = torch.arange(longest, device=drawn.device) >= drawn[:, None]
-        self.bias = _bias(torch.cat([self.seating.prompt_mask, own], 1))
-        return self
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Make this the cache that :func:`attention` reads."""
-        token = _ACTIVE.set(self)
-        try:
-            yield
-        finally:
-            _ACTIVE.reset(token)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Store one new token per running row and note the layer for the attention function."""
-        self.current = self.held[layer_idx]
-        return self.current.update(key_states, value_states)
-
-    def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
-        """See :meth:`RowCache.attend`."""
-        self.current = self.held[layer]
-        return self.attention(qkv[:, :heads], *self.current.append(qkv[:, heads:]))
+            return self.seating.prompt_bias
+        return hiding(torch.cat([self.seating.prompt_mask, self.cursor.beyond()], 1))
 
     def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from each row's new token to its prompt and its response.
 
-        Args:
-            query: (B, heads, head size), scaled.
-            keys: (B, key-value heads, longest response, head size), as are ``values``.
-
-        Returns:
-            (B, heads, head size).
+        See :class:`alignkit_hf.fast.attention.Attends`.
         """
         assert self.seating is not None
         rows, heads, size = query.shape
@@ -258,42 +209,3 @@ class SharedCache(RowCache):
         if self.bias is not None:
             scores[..., : self.bias.shape[-1]].add_(self.bias)
         return scores.softmax(-1)
-
-
-def _bias(past: Tensor) -> Tensor:
-    """Return what hides, when added to scores, where ``past`` (B, X) is True: (B, 1, 1, X)."""
-    return torch.zeros(past.shape, device=past.device).masked_fill_(past, -torch.inf)[:, None, None]
-
-
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attend from each row's new token to its prompt and its response.
-
-    Args:
-        module: the attention layer; not used.
-        query: (B, heads, 1, head size).
-        key: (B, key-value heads, longest response, head size), as is ``value``.
-        attention_mask: not used; the active cache knows.
-        scaling: factor of the scores; None is 1 / sqrt(head size).
-        **kwargs: what the model passes besides.
-
-    Returns:
-        (B, 1, heads, head size), and None for the weights.
-
-    Raises:
-        UnsupportedAttentionError: the model wants capped scores, sinks or a position bias.
-    """
-    refuse_unknown(kwargs)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    seen = _ACTIVE.get().attention(query[:, :, 0] * scale, key, value)  # (B, heads, head size)
-    return seen[:, None], None
-
-
-AttentionInterface.register(NAME, attention)

@@ -3,7 +3,7 @@
 A product is what ``torch.nn.functional.linear`` gives for weights laid on top of one another.
 :class:`Packed` keeps them the way the processor's matrix product reads them fastest, which takes
 as much memory once more, and lets that product add, multiply or gate on its way out;
-:class:`Plain` reads them where they are.
+:class:`Unpacked` reads them where they are.
 
 Shapes: B = rows, I = inputs, O = outputs, those of all the layers joined.
 """
@@ -11,6 +11,7 @@ Shapes: B = rows, I = inputs, O = outputs, those of all the layers joined.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -37,37 +38,37 @@ class Product(Protocol):
         """Return y times ``other`` (B, O), element by element."""
 
 
-Join = Callable[..., Product]
-"""Called with layers to join, and with ``order`` and ``factor`` where outputs are to change
-places and to be scaled."""
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Layers laid on top of one another: output i is that of row ``order`` [i] x ``factor`` [i]."""
+
+    parts: Sequence[nn.Linear]
+    order: Tensor | None = None
+    """(O,) int64; None leaves outputs where they are."""
+    factor: Tensor | None = None
+    """(O,); None is all ones."""
 
 
-def joining(parameters: Sequence[Tensor]) -> Join:
+def joining(parameters: Sequence[Tensor]) -> Callable[[Joined], Product]:
     """Choose how products with layers of these weights are computed."""
     first = parameters[0]
     small = sum(p.numel() for p in parameters) * first.element_size() <= _PACKED_BYTES
     packs = first.device.type == "cpu" and first.dtype == torch.float32
-    return Packed if small and packs and torch._C._has_mkldnn else Plain
+    return Packed if small and packs and torch._C._has_mkldnn else Unpacked
 
 
 class Packed:
     """oneDNN's product with weights in its own layout; float32 on a CPU."""
 
-    def __init__(
-        self,
-        parts: Sequence[nn.Linear],
-        order: Tensor | None = None,
-        factor: Tensor | None = None,
-    ) -> None:
-        """Lay out ``parts``; output i is that of row ``order`` [i] times ``factor`` [i]."""
-        weight = torch.cat([p.weight.detach() for p in parts])  # (O, I)
-        bias = _joined_bias(parts)
-        if order is not None:
-            weight = weight[order]
-            bias = None if bias is None else bias[order]
-        if factor is not None:
-            weight = weight * factor[:, None]
-            bias = None if bias is None else bias * factor
+    def __init__(self, layers: Joined) -> None:
+        weight = torch.cat([part.weight.detach() for part in layers.parts])  # (O, I)
+        bias = _joined_bias(layers.parts)  # (O,)
+        if layers.order is not None:
+            weight = weight[layers.order]
+            bias = None if bias is None else bias[layers.order]
+        if layers.factor is not None:
+            weight = weight * layers.factor[:, None]
+            bias = None if bias is None else bias * layers.factor
         operations = cast(Any, torch.ops.mkldnn)
         self._product = operations._linear_pointwise
         self._weight, self._bias = operations._reorder_linear_weight(weight), bias
@@ -93,25 +94,19 @@ class Packed:
         return found
 
 
-class Plain:
+class Unpacked:
     """torch's product with each layer's own weights, of any type and on any device."""
 
-    def __init__(
-        self,
-        parts: Sequence[nn.Linear],
-        order: Tensor | None = None,
-        factor: Tensor | None = None,
-    ) -> None:
-        """Refer to ``parts``; output i is that of row ``order`` [i] times ``factor`` [i]."""
-        self._parts, self._order, self._factor = parts, order, factor
+    def __init__(self, layers: Joined) -> None:
+        self._layers = layers
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """See :class:`Product`."""
-        outputs = [F.linear(x, p.weight, p.bias) for p in self._parts]
+        outputs = [F.linear(x, p.weight, p.bias) for p in self._layers.parts]
         found = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        if self._order is not None:
-            found = found[..., self._order]
-        return found if self._factor is None else found.mul_(self._factor)
+        if self._layers.order is not None:
+            found = found[..., self._layers.order]
+        return found if self._layers.factor is None else found.mul_(self._layers.factor)
 
     def silu(self, x: Tensor, /) -> Tensor:
         """See :class:`Product`."""

@@ -6,10 +6,34 @@ import torch
 from torch import Tensor
 
 from alignkit.protocols import Sampling
+from alignkit_hf.sampling.draws import uniforms
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**28}
 """Rows x vocabulary handled at once: on a CPU so that the passes over it stay in cache, on CUDA
 so that they stay few and their memory bounded."""
+
+
+def draw(
+    logits: Tensor, streams: Tensor, drawn: Tensor, how: Sampling, eos: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw the next token of each response.
+
+    Args:
+        logits: (B, V) of any floating dtype.
+        streams: (B,) int64, what each response's draws are keyed by.
+        drawn: (B,) int64 tokens it has so far; below ``how.min_tokens`` it must not end.
+        how: temperature, top_k, top_p, min_p and min_tokens.
+        eos: (E,) int64 ids that end a response.
+
+    Returns:
+        See :func:`choose`.
+    """
+    logits = logits.float()
+    if how.min_tokens and len(eos):
+        early = (drawn < how.min_tokens)[:, None]  # (B, 1)
+        no_end = logits[:, eos].masked_fill(early, -torch.inf)  # (B, E)
+        logits = logits.index_copy(1, eos, no_end)
+    return choose(logits, uniforms(streams, drawn), how)
 
 
 def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
