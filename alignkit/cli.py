@@ -10,8 +10,7 @@ from pathlib import Path
 import click
 
 from alignkit import recipe
-from alignkit.commands import FILE, Commands, plugin_option
-from alignkit.ending import summary
+from alignkit.commands import FILE, Commands, call, plugin_option
 from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.run import command_line, execute
@@ -51,7 +50,8 @@ def run(
         click.echo(redact_text(text(node, path)))
         return
     how = {"profiled": profile, "deterministic": deterministic}
-    click.echo(summary(execute(node, path, out, command_line(), **how)))
+    done = execute(node, path, out, command_line(), **how)
+    call(registry, "show", folder=done.dir, brief=True)
 
 
 @main.command()
@@ -65,7 +65,10 @@ def resume(folder: Path, allow_changes: bool, secrets: Sequence[str], registry: 
 
     words = command_line()
     run = go_on(folder, registry, words, allow_changes=allow_changes, secrets=secrets)
-    click.echo(summary(run) if run else f"{shown(folder)} is finished; there is nothing to do")
+    if run is None:
+        click.echo(f"{shown(folder)} is finished; there is nothing to do")
+    else:
+        call(registry, "show", folder=run.dir, brief=True)
 
 
 @main.command("list-plugins")

@@ -91,6 +91,20 @@ def command_of(registry: Registry, name: str) -> click.Command:
     return found
 
 
+def call(registry: Registry, name: str, **values: Any) -> None:
+    """Call the command of that name, which a plugin may offer, from within another one.
+
+    ``values`` are by the names of its parameters; the others have their defaults. Where there is
+    no such command, that is printed instead.
+    """
+    try:
+        found = command_of(registry, name)
+    except AlignkitError as error:
+        click.echo(f"without alignkit {name}: {error}")
+        return
+    click.get_current_context().invoke(found, **values)
+
+
 def _offered(registry: Registry) -> Iterator[click.Command]:
     """Yield a stand-in for each command that plugins offer: its name and help alone."""
     for (kind, name), offers in registry.offers.items():

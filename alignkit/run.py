@@ -52,14 +52,9 @@ class Run:
         self.checkpoint = start.checkpoint if start else None
         self.profiled = False
         self.signals = Signals()
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.rows_logged = 0
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        for row in _rows(folder / "metrics.jsonl") if start else ():
-            self._remember(row)
 
     @property
     def name(self) -> str:
@@ -88,16 +83,10 @@ class Run:
         row = {"time": round(self.elapsed(), 3)} | {k: float(v) for k, v in metrics.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
         with self.signals.deferred():
-            self._remember(row)
             self._metrics.write(json.dumps({"step": step} | finite) + "\n")
             self._metrics.flush()
             for tracker in self._trackers:
                 tracker.log(step, row)
-
-    def _remember(self, row: Mapping[str, float]) -> None:
-        self.rows_logged += 1
-        self.first = {**row, **self.first}
-        self.last = {**self.last, **row}
 
     def logged_bytes(self) -> int:
         """Return the length of ``metrics.jsonl``."""
@@ -216,14 +205,6 @@ def _crashed(run: Run, folder: str) -> RunFailed:
     with suppress(OSError):
         (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
-
-
-def _rows(metrics: Path) -> list[dict[str, float]]:
-    """Return the rows of a ``metrics.jsonl`` as :meth:`Run.log` took them."""
-    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-    return [
-        {k: math.nan if v is None else v for k, v in row.items() if k != "step"} for row in lines
-    ]
 
 
 def command_line() -> list[str]:

@@ -56,10 +56,11 @@ class Show(Params[click.Command]):
     def build(self) -> click.Command:
         @click.command()
         @click.argument("folder", metavar="RUN_DIR", type=FILE)
-        def show(folder: Path) -> None:
+        @click.option("--brief", is_flag=True, help="Only how it ended, as run and resume do.")
+        def show(folder: Path, brief: bool) -> None:
             from alignkit_report import story
 
-            click.echo(story.of(folder))
+            click.echo(story.of(folder, briefly=brief))
 
         return show
 

@@ -24,9 +24,11 @@ _CURVES = (
     "eval/response_length_correct", "eval/response_length_incorrect",
 )  # fmt: skip
 
+_HEADLINES = ("eval/answer_reward", "eval/reward", "eval/format_reward")
 
-def of(folder: Path) -> str:
-    """Return the story of the run in a directory; AlignkitError if there is none."""
+
+def of(folder: Path, *, briefly: bool = False) -> str:
+    """Return the story of the run in a directory, or its end; AlignkitError if there is none."""
     if not is_run(folder):
         found = find([folder])
         names = ", ".join(shown(run.path) for run in found[:3])
@@ -34,7 +36,23 @@ def of(folder: Path) -> str:
             f"{shown(folder)} is no run directory but holds {len(found)}: {names}…; show one of "
             f"them, or see all with `alignkit report {shown(folder)}`"
         )
-    return story(read(folder))
+    return brief(folder) if briefly else story(read(folder))
+
+
+def brief(folder: Path) -> str:
+    """Return how the headline metrics of a run moved, where it is, and what can be done next."""
+    run, shown_as = read(folder), shown(folder)
+    ended = "done in" if run.status == "done" else f"{run.status} after"
+    lines = [f"{ended} {run.seconds:.0f} s"]
+    for metric in _HEADLINES:
+        if values := [value for _, value in run.series(metric)]:
+            moved = f"{values[0]:.3f} -> " if len(run.rows) > 1 else ""
+            lines.append(f"  {metric}: {moved}{values[-1]:.3f}")
+    lines.append(f"run directory: {shown_as}  (metrics.jsonl, eval/, rollouts/)")
+    if (folder / "final").is_dir():
+        lines.append(f"model: {shown_as}/final  (AutoModelForCausalLM.from_pretrained loads it)")
+        lines.append(f"next: alignkit run recipes/evaluate.toml -s policy.path={shown_as}/final")
+    return "\n".join(lines)
 
 
 def story(run: RunData) -> str:

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, first
 from alignkit.run_data.runs import duration
+from alignkit.text_table import aligned
 
 _HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
 _FINALS = (
@@ -72,16 +73,9 @@ def text(groups: Sequence[Group]) -> str:
     """Return the table as aligned text."""
     found = lines(groups)
     metric = headline(groups)
-    rows: list[tuple[str, ...]] = [
-        ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE")
-    ]
-    rows += [_cells(line) for line in found]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*table, *notes(groups)])
+    heads = ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE")
+    table = aligned(heads, [_cells(line) for line in found])
+    return "\n".join([table, *notes(groups)])
 
 
 def notes(groups: Sequence[Group]) -> list[str]:

@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, command_of, plugin_option
-from alignkit.errors import AlignkitError, RunFailed
+from alignkit.commands import FILE, call, plugin_option
+from alignkit.errors import RunFailed
 from alignkit.plugins import Registry
-from alignkit.run_data.runs import RunData
 
 
 class SweepCommand(Params[click.Command]):
@@ -53,25 +52,13 @@ class SweepCommand(Params[click.Command]):
             off = [word for name in registry.disabled for word in ("-p", f"no:{name}")]
             made = runner.Runner(planned, jobs, off, click.echo)
             made.run(only)
-            _report(registry, planned.finished(), planned.out / "report.html", swept.title)
+            if folders := [run.path for run in planned.finished()]:
+                page = {"out": planned.out / "report.html", "title": swept.title, "table": True}
+                call(registry, "report", folders=folders, **page)
             if made.failures:
                 raise RunFailed(runner.failed(made.failures))
 
         return sweep
-
-
-def _report(registry: Registry, runs: Sequence[RunData], out: Path, title: str) -> None:
-    """Have the ``report`` command write its page about the runs, as ``alignkit report`` does."""
-    try:
-        report = command_of(registry, "report")
-    except AlignkitError as error:
-        click.echo(f"no report: {error}")
-        return
-    if runs:
-        folders = [run.path for run in runs]
-        click.get_current_context().invoke(
-            report, folders=folders, out=out, title=title, table=True
-        )
 
 
 @hookimpl

@@ -11,6 +11,7 @@ from typing import Any
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.run_data.groups import Group, final
 from alignkit.run_data.runs import RunData, is_run, read
+from alignkit.text_table import aligned
 from alignkit_sweep.child import Job
 from alignkit_sweep.variants import Sweep, Variant
 
@@ -118,7 +119,7 @@ class Plans:
 
     def listing(self, only: Sequence[str] = ()) -> str:
         """Return one line per run: its state and what the variant sets."""
-        rows = [("RUN", "STATE", "SETTINGS")]
+        rows = []
         for v in self.chosen(only):
             settings = [f"{k} = {value}" for k, value in self.sweep.settings(v).items()]
             settings += [f"best of {v.best_of}"] * bool(v.best_of)
@@ -127,5 +128,4 @@ class Plans:
                 folder = self.folder(v, seed)
                 state = read(folder).status if is_run(folder) else "missing"
                 rows.append((f"{v.name}/{folder.name}", state, ", ".join(settings)))
-        widths = [max(len(row[i]) for row in rows) for i in range(2)]
-        return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
+        return aligned(("RUN", "STATE", "SETTINGS"), rows)
