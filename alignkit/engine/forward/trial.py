@@ -50,6 +50,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Switch off what is random in training, but let layers be computed again that shall be.
+
+    transformers asks a layer's training mode whether to recompute it, so layers that do keep it;
+    what runs within them is switched off by ``recomputing``.
+    """
+    training = [
+        module
+        for module in model.modules()
+        if module.training and not getattr(module, "gradient_checkpointing", False)
+    ]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """Return what products with ``tensor`` are computed in: autocast's type, or its own."""
     device = tensor.device.type

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import logging
 
 from alignkit.engine.forward.recomputing import checkpoint_layers
+from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
 
@@ -157,9 +158,13 @@ class CausalPolicy:
 
     @property
     def max_length(self) -> int:
-        """Prompt and response tokens the model takes together."""
+        """Prompt and response tokens the model takes together.
+
+        Where positions change with the length of the whole row, no more than leave them alone.
+        """
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return limit if isinstance(limit, int) and limit > 0 else NO_LIMIT
+        whole = limit if isinstance(limit, int) and limit > 0 else NO_LIMIT
+        return min(whole, length_bound(self.config) or whole)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context forward passes run in."""
