@@ -43,7 +43,7 @@ VARIANTS = {
         "head_dim": 12, "sliding_window": None,
     }},
     "phi3": {
-        **_ropes(partial_rotary_factor=1.0), **_NO_WINDOW, **_TIES,
+        **_NO_WINDOW, **_TIES,
         "longrope, no window": {
             "sliding_window": None, "original_max_position_embeddings": 16,
             "rope_parameters": ROPES["rope longrope"],
