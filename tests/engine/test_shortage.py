@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignkit import AlignkitError
-from alignkit.engine.forward import logprobs, shortage
+from alignkit.engine.forward import logprobs, passes, shortage
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective
 from alignkit.engine.tokens import TrainRow
@@ -38,7 +38,7 @@ def fail(*_, **__):
 def test_a_forward_pass_names_a_smaller_token_budget(monkeypatch, policy, packs, held, budget):
     monkeypatch.setattr(shortage, "can_pack", lambda model: packs)
     monkeypatch.setattr(logprobs, "can_pack", lambda model: packs)
-    monkeypatch.setattr(logprobs, "token_logprobs", fail)
+    monkeypatch.setattr(passes, "token_logprobs", fail)
     with pytest.raises(AlignkitError) as raised:
         logprobs.response_logprobs(policy, ROWS)
     assert str(raised.value) == (
@@ -56,7 +56,7 @@ def test_a_backward_pass_does_so_too(monkeypatch, policy):
 
 
 def test_one_response_too_long_has_other_remedies(monkeypatch, policy):
-    monkeypatch.setattr(logprobs, "token_logprobs", fail)
+    monkeypatch.setattr(passes, "token_logprobs", fail)
     with pytest.raises(AlignkitError, match="no token_budget makes that smaller") as raised:
         logprobs.response_logprobs(policy, ROWS[:1])
     for key in ("gradient_checkpointing", "max_tokens", "gpu_memory_utilization"):

@@ -104,8 +104,13 @@ class FrozenPolicy(PolicyView):
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Return a copy with weights of its own, which nothing is learned through."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """Return a copy with weights of its own, which nothing is learned through.
+
+    Some models keep states of their last call, which may belong to a graph and cannot be copied.
+    """
+    states = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
+              if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
+    return copy.deepcopy(model, states).requires_grad_(False).eval()
 
 
 def detached_logprobs(

@@ -13,18 +13,29 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from alignkit.engine.forward.head import linear_logprobs, logits_logprobs
-from alignkit.engine.forward.packable import can_pack
-from alignkit.engine.forward.packed import Packed, attending, shared_batches
+from alignkit.engine.forward import passes
+from alignkit.engine.forward.packable import can_pack, can_pad
+from alignkit.engine.forward.packed import shared_batches
+from alignkit.engine.forward.passes import has_linear_head, token_logprobs
 from alignkit.engine.forward.shortage import explained
-from alignkit.engine.forward.trial import once_per_model
+from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
-from alignkit.engine.tokens import Padded, TrainRow, micro_batches
+from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
+
+__all__ = [
+    "by_row",
+    "cut",
+    "detached",
+    "has_linear_head",
+    "response_logprobs",
+    "token_logprobs",
+]
 
 
 def response_logprobs(
@@ -39,17 +50,41 @@ def response_logprobs(
     ``temperature`` divides the logits, as it did when the response was sampled; the entropies are
     the policy's own, at temperature 1. All three are (B, T); the log-probs carry the gradient, the
     entropies do not and are None unless asked for. Padding holds zeros. float32, or float64 for a
-    float64 model.
+    float64 model. Nothing is random: what is for training only, such as dropout, stays off.
+
+    Raises:
+        AlignkitError: a row is longer than the policy takes, or its model is not causal.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    _refuse_too_long(policy, rows)
     how = {"temperature": temperature, "with_entropy": with_entropy}
-    with policy.autocast(), explained(policy, rows):
+    with policy.autocast(), explained(policy, rows), still(policy.model):
         packs = can_pack(policy.model) and any(row.trained_ids for row in rows)
-        logprobs, entropy, mask = (_packed if packs else _padded)(policy, rows, **how)
+        logprobs, entropy, mask = _computed(policy, rows, packs, how)
     note_pass(policy.model, rows, logprobs, shared=packs)
     spread = _spread(entropy, mask) if with_entropy else None
     return _spread(logprobs, mask), spread, mask
+
+
+def _computed(
+    policy: Policy, rows: Sequence[TrainRow], packs: bool, how: dict[str, Any]
+) -> passes.Found:
+    """Take the fastest pass that is right for the policy's model."""
+    if packs:
+        return passes.packed(policy.model, rows, **how)
+    if can_pad(policy.model):
+        return passes.padded(policy.model, rows, pad_id=policy.pad_id, **how)
+    return passes.alone(policy.model, rows, **how)
+
+
+def _refuse_too_long(policy: Policy, rows: Sequence[TrainRow]) -> None:
+    longest = max((row.length for row in rows), default=0)
+    if longest > policy.max_length:
+        raise AlignkitError(
+            f"a row of {longest} tokens is longer than the {policy.max_length} that "
+            f"{policy.name} takes"
+        )
 
 
 def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
@@ -96,122 +131,7 @@ def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[lis
     return micro_batches([row.length for row in rows], token_budget)
 
 
-def _padded(policy: Policy, rows: Sequence[TrainRow], **how: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-probs and entropies (N,), and where they go: the mask (B, T)."""
-    device = next(policy.model.parameters()).device
-    batch = Padded.of(rows, policy.pad_id, device)
-    row = torch.arange(len(rows), device=device)[:, None].expand_as(batch.mask)  # (B, T)
-    at = (row[batch.mask], batch.positions[batch.mask])
-    targets = batch.targets[batch.mask]
-    return *token_logprobs(policy.model, batch.input_ids, at, targets, **how), batch.mask
-
-
-def _packed(policy: Policy, rows: Sequence[TrainRow], **how: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Do as ``_padded`` does, on one row without padding."""
-    device = next(policy.model.parameters()).device
-    batch = Packed.of(rows, device)
-    at = (torch.zeros_like(batch.positions), batch.positions)
-    targets = torch.tensor([i for row in rows for i in row.trained_ids], device=device)
-    size = torch.tensor([len(row.trained_ids) for row in rows], device=device)  # (B,)
-    mask = torch.arange(int(size.max()), device=device) < size[:, None]  # (B, T)
-    has_linear_head(policy.model)  # it tries the model out, which must not happen below
-    with attending(policy.model, batch.blocks):
-        found = token_logprobs(
-            policy.model, batch.input_ids, at, targets, position_ids=batch.position_ids, **how
-        )
-    return *found, mask
-
-
-def token_logprobs(
-    model: nn.Module,
-    input_ids: Tensor,
-    at: tuple[Tensor, Tensor],
-    targets: Tensor,
-    *,
-    position_ids: Tensor | None = None,
-    temperature: float = 1.0,
-    with_entropy: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Return the log-probs of ``targets`` (N,), predicted at N places of ``input_ids`` (B, L).
-
-    ``at`` is the row and the position of each place, both (N,) int64; ``position_ids`` (B, L)
-    are 0, 1, 2 … unless given. The entropies, (N,) too, carry no gradient and are zeros unless
-    asked for.
-    """
-    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
-    if position_ids is not None:
-        inputs["position_ids"] = position_ids
-    if has_linear_head(model):
-        hidden = _decoder(model)(**inputs).last_hidden_state
-        head = _head(model)
-        return linear_logprobs(
-            hidden[at],
-            head.weight,
-            targets,
-            bias=head.bias,
-            temperature=temperature,
-            with_entropy=with_entropy,
-        )
-    logits = _full_logits(model, input_ids)[at]  # (N, V)
-    return logits_logprobs(logits, targets, temperature=temperature)
-
-
-def _full_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Return (B, L, V); a model that is not of transformers is given the ids and nothing else."""
-    options = {"use_cache": False} if hasattr(model, "generation_config") else {}
-    logits: Tensor = model(input_ids=input_ids, **options).logits
-    return logits
-
-
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """Put (N,) values where the (B, T) mask is True, zeros elsewhere; differentiable."""
     zeros = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
     return zeros.masked_scatter(mask, values)
-
-
-# ---------------------------------------------------------------- which models qualify
-
-
-@once_per_model
-@torch.no_grad()
-def has_linear_head(model: nn.Module) -> bool:
-    """Tell whether the model's logits are a linear map of its decoder's last hidden state.
-
-    Four tokens run with large made-up logits in the head's place, and both ends must come
-    through: the head is given the decoder's last hidden state, and the model returns what the
-    head gave. Large, because soft-capping hardly shows on a fresh model's small logits. A model
-    whose logits are soft-capped, scaled or otherwise unusual computes them in full.
-    """
-    head, decoder = _head(model), _decoder(model)
-    if not isinstance(head, nn.Linear) or decoder is None:
-        return False
-    seen: list[Tensor] = []
-
-    def replace(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen.extend(args)
-        return torch.linspace(-100, 100, output.numel()).view_as(output).to(output)
-
-    ids = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
-    hook = head.register_forward_hook(replace)
-    try:
-        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        logits = model(input_ids=ids, use_cache=False).logits
-    finally:
-        hook.remove()
-    given = torch.linspace(-100, 100, logits.numel()).view_as(logits).to(head.weight)
-    return len(seen) == 1 and torch.allclose(seen[0], hidden) and _same(logits, given)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Compare values whatever the dtypes, to the rounding of the coarser one."""
-    return torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-6)
-
-
-def _head(model: nn.Module) -> Any:
-    find = getattr(model, "get_output_embeddings", None)
-    return find() if find else None
-
-
-def _decoder(model: nn.Module) -> Any:
-    find = getattr(model, "get_decoder", None)
-    return find() if find else None

@@ -1,23 +1,38 @@
-"""Which models can be packed: asked of the model itself, by trying it out."""
+"""Which passes a model takes: asked of the model itself, by trying them out.
+
+Packed rows are fastest, rows padded side by side come next, and each row alone is right for any
+causal model. A pass is taken if its log-probs are those of each row alone. Whatever goes wrong in
+a trial, an error of the model's own code included, means the next plainer pass.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from alignkit.engine.forward import passes
 from alignkit.engine.forward.attention import UnsupportedAttentionError
-from alignkit.engine.forward.packed import Packed, attending
+from alignkit.engine.forward.spans import windows
 from alignkit.engine.forward.trial import apart, compute_dtype, once_per_model
 from alignkit.engine.tokens import TrainRow
-
-if TYPE_CHECKING:
-    from torch import nn
+from alignkit.errors import AlignkitError
 
 RECOMPUTES: WeakSet[nn.Module] = WeakSet()
 """Checkpointed models whose layers find their blocks in the backward pass; see ``recomputing``."""
+
+REASONS: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
+"""Why a model does not take a pass, by the name of the pass."""
+
+_SHAPES = (
+    ((1, 2, 3), (4, 5, 6, 7)),
+    ((1, 2, 3), (6, 4)),
+    ((5, 3), (2, 1, 4)),
+    ((1, 2, 3), (7, 3, 1, 6, 2, 5, 4, 1, 7, 6, 5)),
+)
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -29,7 +44,18 @@ def can_pack(model: nn.Module) -> bool:
     """
     if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
         return False
-    return _qualifies(model) and _agrees(model)
+    return _qualifies(model) and _packs(model)
+
+
+def can_pad(model: nn.Module) -> bool:
+    """Tell whether padding on the right changes nothing of a row; asked of a model once.
+
+    Raises:
+        AlignkitError: a token's logits change with the tokens that follow it.
+    """
+    from transformers import PreTrainedModel
+
+    return not isinstance(model, PreTrainedModel) or _pads(model)
 
 
 def _qualifies(model: nn.Module) -> bool:
@@ -37,55 +63,96 @@ def _qualifies(model: nn.Module) -> bool:
 
     if not isinstance(model, PreTrainedModel):
         return False
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    usual = model.config._attn_implementation in ("sdpa", "eager", "flash_attention_2")
-    return usual and kinds == {"full_attention"}
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    usual = config._attn_implementation in ("sdpa", "eager", "flash_attention_2")
+    longest = getattr(config, "max_position_embeddings", None)
+    narrow = any(not isinstance(longest, int) or size < longest for size in windows(config))
+    return usual and kinds == {"full_attention"} and not narrow
 
 
 @once_per_model
-def _agrees(model: Any) -> bool:
-    """Compare packed rows with the rows one by one, to the rounding of what it computes in.
+def _packs(model: nn.Module) -> bool:
+    """Compare packed rows with the rows one by one, to the rounding of what it computes in."""
+    return _agrees(model, "packed", passes.packed)
+
+
+@once_per_model
+def _pads(model: nn.Module) -> bool:
+    _refuse_foresight(model)
+
+    def padded(model: nn.Module, rows: Sequence[TrainRow]) -> passes.Found:
+        return passes.padded(model, rows, pad_id=0)
+
+    return _agrees(model, "padded", padded)
+
+
+def _agrees(
+    model: nn.Module, name: str, taken: Callable[[nn.Module, Sequence[TrainRow]], passes.Found]
+) -> bool:
+    """Tell whether ``taken`` gives what each row alone gives.
 
     In float64 gradients too: norms that round to float32 inside (Qwen's, Llama's) round the
     gradient of a shared prompt elsewhere than those of its copies. That is no less exact, but
     float64 is for comparing to the last digits, so such a model's rows are not packed there.
     """
-    vocabulary = len(model.get_input_embeddings().weight)
-    shapes = (((1, 2, 3), (4, 5, 6, 7)), ((1, 2, 3), (6, 4)), ((5, 3), (2, 1, 4)))
-    rows = [TrainRow(_within(p, vocabulary), _within(r, vocabulary)) for p, r in shapes]
-    packed = Packed.of(rows, next(model.parameters()).device)
-    dtype = compute_dtype(next(model.parameters()))
-    precise = dtype == torch.float64
+    rows = _rows(model)
+    precise = compute_dtype(next(model.parameters())) == torch.float64
     try:
         with torch.set_grad_enabled(precise):
-            with attending(model, packed.blocks):
-                got = model(
-                    input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False
-                ).logits[0, packed.positions]
-            want = torch.cat([_alone(model, row) for row in rows])
+            got, want = taken(model, rows)[0], passes.alone(model, rows)[0]
             if got.requires_grad:
-                got, want = (torch.cat([x.flatten(), _slope(model, x)]) for x in (got, want))
-    except UnsupportedAttentionError:
-        return False
-    return apart(got, want) <= (1e-10 if precise else 1e-3 if dtype == torch.float32 else 0.1)
+                got, want = (torch.cat([x, _slope(model, x)]) for x in (got, want))
+    except torch.OutOfMemoryError:
+        raise
+    except UnsupportedAttentionError as error:
+        return _refused(model, name, f"its attention wants {error}")
+    except Exception as error:  # noqa: BLE001 - a model's own code may raise anything
+        return _refused(model, name, f"{type(error).__name__}: {error}")
+    share = apart(got, want)
+    return share <= _tolerance(model) or _refused(model, name, f"log-probs differ by {share:.2g}")
 
 
-def _slope(model: Any, logits: Tensor) -> Tensor:
-    """Return the gradient of some sum of ``logits`` by the trainable weights, flattened."""
-    weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype, device=logits.device)
+def _refused(model: nn.Module, name: str, reason: str) -> bool:
+    REASONS.setdefault(model, {})[name] = reason
+    return False
+
+
+def _refuse_foresight(model: nn.Module) -> None:
+    """Raise AlignkitError where a token's logits change with the tokens that follow."""
+    rows = _rows(model)
+    shorter = [TrainRow(row.prompt_ids, row.response_ids[:-1]) for row in rows]
+    with torch.no_grad():
+        got, want = passes.alone(model, shorter)[0], passes.alone(model, rows)[0]
+    ends = torch.tensor([len(row.response_ids) for row in rows]).cumsum(0) - 1
+    kept = torch.ones(len(want), dtype=torch.bool)
+    kept[ends] = False
+    if not apart(got, want[kept.to(want.device)]) <= _tolerance(model):
+        raise AlignkitError(
+            f"cannot learn with a {type(model).__name__}: its logits change with the tokens that "
+            "follow, and a causal language model's do not"
+        )
+
+
+def _tolerance(model: nn.Module) -> float:
+    dtype = compute_dtype(next(model.parameters()))
+    return {torch.float64: 1e-10, torch.float32: 1e-3}.get(dtype, 0.1)
+
+
+def _rows(model: Any) -> list[TrainRow]:
+    vocabulary = len(model.get_input_embeddings().weight)
+
+    def within(ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(i % vocabulary for i in ids)
+
+    return [TrainRow(within(prompt), within(response)) for prompt, response in _SHAPES]
+
+
+def _slope(model: nn.Module, values: Tensor) -> Tensor:
+    """Return the gradient of some sum of ``values`` by the trainable weights, flattened."""
+    weights = torch.linspace(-1, 1, values.numel(), dtype=values.dtype, device=values.device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(
-        logits.flatten() @ weights, trainable, allow_unused=True, materialize_grads=True
+        values.flatten() @ weights, trainable, allow_unused=True, materialize_grads=True
     )
     return torch.cat([grad.flatten() for grad in grads])
-
-
-def _alone(model: Any, row: TrainRow) -> Tensor:
-    """Return the logits (T, V) that predict the response of ``row``."""
-    ids = torch.tensor([[*row.prompt_ids, *row.response_ids[:-1]]], device=model.device)
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
-    return logits[len(row.prompt_ids) - 1 :]
-
-
-def _within(ids: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
-    return tuple(i % vocabulary for i in ids)

@@ -1,9 +1,12 @@
-"""Gradient checkpointing that packed rows survive.
+"""Gradient checkpointing that packed rows survive and that draws nothing at random.
 
 A checkpointed layer runs a second time in the backward pass, after the forward pass and what
 was set up for it are over. Packed rows need their blocks there again, so each layer's call
 takes along the blocks it ran with. (The backward pass of CUDA tensors runs on a thread of its
 own, which sees no context variable of the caller's: another reason to take them along.)
+
+transformers recomputes layers in training mode only, which turns dropout and router noise on as
+well. Here a layer is in evaluation mode while it runs, both times.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import nn
 
 from alignkit.engine.forward.packable import RECOMPUTES
 from alignkit.engine.forward.packed import Block, active_blocks, attending
+from alignkit.engine.forward.trial import evaluating
 
 
 def checkpoint_layers(model: Any) -> None:
@@ -24,25 +28,27 @@ def checkpoint_layers(model: Any) -> None:
     owner = ref(model)  # the layers hold what is made here: no cycle through them
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        found, blocks = owner(), active_blocks()
-        if blocks is None or found is None:
+        found = owner()
+        if found is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), _Again(found, blocks)
+        return _Again(found, None), _Again(found, active_blocks())
 
     model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     RECOMPUTES.add(model)
 
 
 class _Again(AbstractContextManager[None]):
-    """``attending``, to be entered as often as a backward pass is made."""
+    """Evaluation mode, and ``attending`` if there are blocks; to be entered any number of times."""
 
-    def __init__(self, model: nn.Module, blocks: Sequence[Block]) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[Block] | None) -> None:
         self.model, self.blocks = model, blocks
         self.entered: list[ExitStack] = []
 
     def __enter__(self) -> None:
         stack = ExitStack()
-        stack.enter_context(attending(self.model, self.blocks))
+        stack.enter_context(evaluating(self.model))
+        if self.blocks is not None:
+            stack.enter_context(attending(self.model, self.blocks))
         self.entered.append(stack)
 
     def __exit__(self, *_: object) -> None:

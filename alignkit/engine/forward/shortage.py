@@ -43,8 +43,11 @@ def advice(policy: Policy, rows: Sequence[TrainRow]) -> str:
 
 def _computed(policy: Policy, rows: Sequence[TrainRow]) -> int:
     """Return the tokens that ``token_budget`` counts: padding, or shared prompts once."""
-    with policy.autocast():
-        packs = can_pack(policy.model)
+    try:
+        with policy.autocast():
+            packs = can_pack(policy.model)
+    except torch.OutOfMemoryError:  # nor could it be tried out
+        packs = False
     if not packs:
         return len(rows) * max(row.length for row in rows)
     prompts = {tuple(row.prompt_ids) for row in rows}

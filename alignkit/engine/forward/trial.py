@@ -8,7 +8,7 @@ used. A model that gives something else keeps the plain way.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TypeVar
@@ -48,6 +48,34 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Switch off what is random in training, but let layers be computed again that shall be.
+
+    transformers asks a layer's training mode whether to recompute it, so layers that do keep it;
+    what runs within them is switched off by ``recomputing``.
+    """
+    training = [module for module in model.modules() if module.training]
+    if training and torch.is_grad_enabled():  # else nothing is computed again
+        recomputed = _recomputed(training)
+        training = [module for module in training if module not in recomputed]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _recomputed(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Return the modules that recompute: layers of transformers' kind, or else whole decoders."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    asked = {module for module in modules if getattr(module, "gradient_checkpointing", False)}
+    return {module for module in asked if isinstance(module, GradientCheckpointingLayer)} or asked
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -14,6 +14,7 @@ from alignkit.engine.forward.logprobs import has_linear_head
 from alignkit_hf.fast.attention import NAME, attending
 from alignkit_hf.fast.cache import Plan, PromptKV, RowCache, visible
 from alignkit_hf.fast.fused import Fused, is_usual
+from alignkit_hf.fast.understood import unknown_fields
 from alignkit_hf.sampling.calls import UnqualifiedError, inference, last_only
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class Forward:
         self.head: nn.Module | None = self.model.get_output_embeddings() if linear else None
         self.fused: Fused | None = None
         self.fuses = (
-            self.device.type == "cpu" and is_usual(self.model) and not any(self.windows.values())
+            self.device.type == "cpu"
+            and is_usual(self.model)
+            and not unknown_fields(self.config)
+            and not any(self.windows.values())
         )
         """Whether decode steps are run by ``fused``."""
         self.works_with: type[RowCache] = RowCache

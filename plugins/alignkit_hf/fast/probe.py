@@ -2,23 +2,29 @@
 
 Models differ in what they ask of masks, positions and attention code. Rather than a list of
 architectures, a few tokens through the model decide in which ways it is decoded: at start, and
-again, past it, before the first row that is longer than a window of the model's.
+again, past it, before the first row that is longer than a window of the model's, or than its
+positions were made for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from alignkit.engine.forward.attention import UnsupportedAttentionError
-from alignkit.engine.forward.trial import apart
+from alignkit.engine.forward.frozen import PolicyView
+from alignkit.engine.forward.spans import windows
+from alignkit.engine.forward.trial import apart, compute_dtype
+from alignkit.protocols import Policy
 from alignkit_hf.fast.cache import RowCache
 from alignkit_hf.fast.forward import Forward
 from alignkit_hf.fast.shared import SharedCache
 from alignkit_hf.fast.static import StaticCache, StaticForward
+from alignkit_hf.fast.understood import shortened
 from alignkit_hf.sampling.calls import UnqualifiedError, logits_after, tolerance
 
 Prompts = tuple[Sequence[int], Sequence[int]]
@@ -40,10 +46,7 @@ def qualify(forward: Forward) -> None:
         want = _plain(forward, _PROMPTS)
         allowed = tolerance(forward.model)
         if forward.fuses:
-            forward.refresh()
-            errors = [_error(forward, cache, want) for cache in (SharedCache, RowCache)]
-            forward.release()
-            forward.fuses = max(errors) <= allowed
+            forward.fuses = _fused_error(forward, want) <= allowed and _fuses_exactly(forward)
         if not forward.fuses and (error := _error(forward, RowCache, want)) > allowed:
             raise UnqualifiedError(_difference(error))
         if forward.fuses or _error(forward, SharedCache, want) <= allowed:
@@ -54,22 +57,49 @@ def qualify(forward: Forward) -> None:
             forward.forget()
 
 
-def qualify_past(forward: Forward, window: int) -> None:
-    """Try the caches that rows longer than ``window`` tokens get.
+def _fused_error(forward: Forward, want: Tensor) -> float:
+    """Return how far apart written-out steps are, with either cache."""
+    forward.refresh()
+    try:
+        return max(_error(forward, cache, want) for cache in (SharedCache, RowCache))
+    finally:
+        forward.release()
+
+
+def _fuses_exactly(forward: Forward) -> bool:
+    """Try written-out steps in float32, where the model's own type rounds too much to tell.
+
+    Two layers do: all are alike.
+    """
+    if compute_dtype(next(forward.model.parameters())).itemsize >= torch.float32.itemsize:
+        return True
+    view = PolicyView(forward.policy, shortened(forward.model), forward.policy.version)
+    exact = Forward(cast(Policy, view))
+    with exact.ready():
+        error = _fused_error(exact, _plain(exact, _PROMPTS))
+    return exact.fuses and error <= tolerance(exact.model)
+
+
+def qualify_past(forward: Forward, border: int) -> None:
+    """Try the caches that rows longer than ``border`` tokens get.
 
     Raises:
         UnqualifiedError: one of them decodes wrong there.
     """
-    longest = max(1, min(window + 1, forward.policy.max_length - len(_NEXT)))
-    prompts = ([1 + i % 5 for i in range(longest)], [2])
-    kinds = {forward.cache_type(responses, window + 1) for responses in (1, 2**31)}
+    most = forward.policy.max_length - len(_NEXT)
+    kinds = {forward.cache_type(responses, border + 1) for responses in (1, 2**31)}
+    lengths = {max(1, min(length, most)) for length in (border - 1, border + 1)}
     with forward.ready():
-        want = _plain(forward, prompts)
         forward.refresh()
-        errors = [_error(forward, kind, want, prompts) for kind in kinds]
+        errors = [0.0]
+        for length in lengths:  # the first passes the border with its response
+            prompts = ([1 + i % 5 for i in range(length)], [2])
+            want = _plain(forward, prompts)
+            errors += [_error(forward, kind, want, prompts) for kind in kinds]
         forward.release()
-        if max(errors) > tolerance(forward.model):
-            raise UnqualifiedError(f"past a window of {window} tokens {_difference(max(errors))}")
+    if max(errors) > tolerance(forward.model):
+        what = "a window of " if border in windows(forward.model.config) else ""
+        raise UnqualifiedError(f"past {what}{border} tokens {_difference(max(errors))}")
 
 
 def _difference(error: float) -> str:

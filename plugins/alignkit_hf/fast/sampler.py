@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from alignkit.engine.forward.spans import borders
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.fast.decoding import Decoding
 from alignkit_hf.fast.forward import Forward
 from alignkit_hf.fast.probe import qualify, qualify_past
 from alignkit_hf.fast.static import GraphForward
-from alignkit_hf.sampling.calls import windows
 from alignkit_hf.sampling.texts import Texts
 
 
@@ -29,10 +29,12 @@ class FastSampler:
         self.forward: Forward = kind(policy)
         self.texts, self.kv_cache_tokens = texts, kv_cache_tokens
         qualify(self.forward)
-        self._untried = windows(self.forward.model)
+        self._untried = borders(self.forward.model.config)
 
     def qualify(self, longest: int) -> None:
-        """Try the model out past each of its windows below ``longest``, each once.
+        """Try the model out past each of its borders below ``longest``, each once.
+
+        They are windows and the lengths that positions were first made for.
 
         Raises:
             UnqualifiedError: rows of so many tokens are not decoded right.

@@ -24,8 +24,10 @@ from transformers import (
 from transformers.utils import logging
 
 from alignkit.engine.forward.recomputing import checkpoint_layers
+from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
+from alignkit_hf.policy.refused import refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +79,10 @@ class CausalPolicy:
     def config(self) -> Any:
         """The model's transformers configuration, loaded without the weights."""
         with _loading(self.name, "configuration"):
-            return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
+            config = AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # _source
+        if reason := refusal(config.to_dict()):
+            raise AlignkitError(f"{self.name}: {reason}")
+        return config
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -90,6 +95,7 @@ class CausalPolicy:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The torch module on its device, weights in the recipe's dtype."""
+        _ = self.config  # refused before the weights are read
         with _loading(self.name, "model"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
@@ -112,7 +118,7 @@ class CausalPolicy:
             self._adapter = _adapted(model, self.lora, self.name)
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
-            checkpoint_layers(model)
+            self._recompute(model)
         return model
 
     @property
@@ -171,9 +177,13 @@ class CausalPolicy:
 
     @property
     def max_length(self) -> int:
-        """Prompt and response tokens the model takes together."""
+        """Prompt and response tokens the model takes together.
+
+        Where positions change with the length of the whole row, no more than leave them alone.
+        """
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return limit if isinstance(limit, int) and limit > 0 else NO_LIMIT
+        whole = limit if isinstance(limit, int) and limit > 0 else NO_LIMIT
+        return min(whole, length_bound(self.config) or whole)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context forward passes run in."""
@@ -194,6 +204,14 @@ class CausalPolicy:
             self.tokenizer.save_pretrained(folder)
             if self.adapter:
                 self.adapter.save(folder / "adapter")
+
+    def _recompute(self, model: PreTrainedModel) -> None:
+        try:
+            checkpoint_layers(model)
+        except (ValueError, NotImplementedError) as error:
+            raise AlignkitError(
+                f"gradient_checkpointing = true does not work for {self.name}: {error}"
+            ) from error
 
     def _kernel(self) -> str:
         """Return the attention to load the model with; "auto" takes what its class supports."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignkit_hf.policy.refused import refusal
+
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -57,6 +59,8 @@ def _missing_files(folder: Path) -> Iterator[str]:
 
     if not has("config.json"):
         yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
+    elif reason := _refusal(folder / "config.json"):
+        yield reason
     if not has(*_WEIGHTS):
         yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
     try:
@@ -68,6 +72,14 @@ def _missing_files(folder: Path) -> Iterator[str]:
             yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
     if not has(*_TOKENIZERS):
         yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
+
+
+def _refusal(config: Path) -> str | None:
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{config} cannot be read: {error}"
+    return refusal(settings) if isinstance(settings, dict) else f"{config} holds no settings"
 
 
 def _missing_shards(folder: Path) -> list[str]:

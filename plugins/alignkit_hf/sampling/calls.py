@@ -11,11 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignkit.engine.forward.trial import compute_dtype
+from alignkit.engine.forward.trial import compute_dtype, evaluating
 from alignkit.protocols import Policy
-
-_WINDOWS = ("window", "window_size", "attention_chunk_size", "index_topk")
-"""How settings end that say how far a layer sees."""
 
 
 class UnqualifiedError(Exception):
@@ -41,13 +38,8 @@ def tried(otherwise: str) -> Iterator[None]:
 @contextmanager
 def inference(policy: Policy) -> Iterator[None]:
     """Evaluation mode, no gradient, autocast; the model is left as it was found."""
-    training = policy.model.training
-    policy.model.eval()
-    try:
-        with torch.no_grad(), policy.autocast():
-            yield
-    finally:
-        policy.model.train(training)
+    with evaluating(policy.model), torch.no_grad(), policy.autocast():
+        yield
 
 
 def logits_after(model: Any, ids: Tensor) -> Tensor:
@@ -59,16 +51,6 @@ def logits_after(model: Any, ids: Tensor) -> Tensor:
 def last_only(model: Any) -> dict[str, int]:
     """Return what makes a call compute the last token's logits only, if the model knows how."""
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
-
-
-def windows(model: Any) -> list[int]:
-    """Return how far, in tokens, some layers of the model see by its configuration, sorted.
-
-    From there on a token does not see all before it, in each architecture in its own way.
-    """
-    settings = model.config.get_text_config().to_dict()
-    sizes = [value for name, value in settings.items() if name.endswith(_WINDOWS)]
-    return sorted(size for size in sizes if isinstance(size, int) and size > 0)
 
 
 def tolerance(model: Any) -> float:

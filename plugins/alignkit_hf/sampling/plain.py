@@ -6,7 +6,8 @@ no padding, no mask, no position to get wrong. A row whose response has ended ru
 until the last one has.
 
 Where the model keeps a cache of its own that changes nothing, a call reads the newest token only.
-Without one, and where rows grow longer than a window of its attention, it reads whole rows.
+Without one, and where rows grow longer than a window of its attention or than the length that its
+positions were made for, it reads whole rows.
 
 Shapes: B = responses side by side, T = tokens of each row so far, V = vocabulary.
 """
@@ -19,6 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from alignkit.engine.forward.spans import borders
 from alignkit.engine.forward.trial import apart
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
@@ -29,7 +31,6 @@ from alignkit_hf.sampling.calls import (
     logits_after,
     tolerance,
     tried,
-    windows,
 )
 from alignkit_hf.sampling.choose import draw
 from alignkit_hf.sampling.records import Request, Response, requests
@@ -82,7 +83,9 @@ class PlainSampler:
         keys = torch.tensor(streams, device=self.device)  # (B,)
         eos = torch.tensor(sorted(self.policy.eos_ids), dtype=torch.long, device=self.device)
         ids = torch.tensor([list(request.prompt)] * len(streams), device=self.device)  # (B, T)
-        use_cache = self.use_cache and not any(w < request.longest for w in windows(self.model))
+        use_cache = self.use_cache and not any(
+            b < request.longest for b in borders(self.model.config)
+        )
         cache = None
         for count in range(request.limit):
             logits, cache = self._logits(ids, cache, use_cache=use_cache)  # (B, V)

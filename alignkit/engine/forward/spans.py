@@ -1,0 +1,69 @@
+"""How far a model sees and for how many tokens its positions hold, by its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_WINDOWS = ("window", "window_size", "attention_chunk_size", "index_topk", "local_attention")
+"""How settings end that say how far a layer sees."""
+
+_ORIGINAL = "original_max_position_embeddings"
+_STRETCHING = ("dynamic", "longrope")
+"""Rotary positions whose angles change once a row is longer than the original length: those of
+all its tokens, so that a token's logits depend on how many tokens follow it."""
+
+
+def windows(config: Any) -> list[int]:
+    """Return how far, in tokens, some layers see, sorted.
+
+    From there on a token does not see all before it, in each architecture in its own way.
+    """
+    settings = config.get_text_config().to_dict()
+    sizes = [value for name, value in settings.items() if name.endswith(_WINDOWS)]
+    return sorted({size for size in sizes if isinstance(size, int) and size > 0})
+
+
+def borders(config: Any) -> list[int]:
+    """Return all lengths, sorted, past which a row may be computed in another way.
+
+    Besides windows they are the lengths that a model's positions were first made for.
+    """
+    settings = config.get_text_config().to_dict()
+    return sorted({*windows(config), *_originals(settings)})
+
+
+def length_bound(config: Any) -> int | None:
+    """Return the longest row whose logits do not depend on its length; None if nothing bounds it.
+
+    Angles of dynamic and long rotary positions (arXiv:2402.13753) follow the length of the whole
+    row. What sampling computes at a token is not what an update computes at it, past this.
+    """
+    settings = config.get_text_config().to_dict()
+    if not any(kind in _STRETCHING for kind in _rope_types(settings)):
+        return None
+    whole = settings.get("max_position_embeddings")
+    known = [*_originals(settings), *([whole] if isinstance(whole, int) else [])]
+    return min(known, default=None)
+
+
+def _originals(settings: Mapping[str, Any]) -> Iterator[int]:
+    for part in _parts(settings):
+        size = part.get(_ORIGINAL)
+        if isinstance(size, int) and size > 0:
+            yield size
+
+
+def _rope_types(settings: Mapping[str, Any]) -> Iterator[Any]:
+    for part in _parts(settings):
+        yield part.get("rope_type", part.get("type"))
+
+
+def _parts(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the settings, and those of rotary positions: one set, or one for each kind of layer."""
+    yield settings
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = settings.get(name)
+        if isinstance(rope, Mapping):
+            yield rope
+            yield from (part for part in rope.values() if isinstance(part, Mapping))

@@ -1,0 +1,29 @@
+"""Which architectures are refused, by their configuration alone; tests/zoo tries all out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_ENCODERS = frozenset(
+    {
+        "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie",
+        "megatron-bert", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert",
+        "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    }
+)  # fmt: skip
+"""Types of models that see what follows unless ``is_decoder`` says otherwise."""
+
+_REFUSED: Mapping[str, str] = {}
+"""Why models of a type are refused, by the type."""
+
+
+def refusal(settings: Mapping[str, Any]) -> str | None:
+    """Return why a model of these settings, those of its config.json, is refused; None if not."""
+    kind = settings.get("model_type")
+    if not isinstance(kind, str):
+        return None
+    if kind in _ENCODERS and not settings.get("is_decoder"):
+        return f"{kind} models see the tokens that follow unless is_decoder = true in config.json"
+    reason = _REFUSED.get(kind)
+    return reason and f"{kind} models are not supported: {reason}"
