@@ -7,10 +7,10 @@ row sees, so no mask is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,30 +25,18 @@ NAME = "alignkit_decode"
 """What the attention function is called in transformers' registry."""
 
 
-class Attends(Protocol):
-    """A cache that attends by itself."""
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Called with queries (B, heads, head size), scaled, and the keys and values of the layer that
+stored its new tokens last, (B, key-value heads, longest, head size); returns what the queries see,
+(B, heads, head size)."""
 
-    def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend from each row's new token to all it sees.
-
-        Args:
-            query: (B, heads, head size), scaled.
-            keys: (B, key-value heads, longest, head size), as are ``values``: what the layer
-                that last stored a token holds in its rows.
-
-        Returns:
-            (B, heads, head size).
-        """
-        ...
-
-
-_ACTIVE: ContextVar[Attends] = ContextVar("the cache of the forward pass under way")
+_ACTIVE: ContextVar[Attend] = ContextVar("how rows attend in the forward pass under way")
 
 
 @contextmanager
-def attending(cache: Attends) -> Iterator[None]:
-    """Let :func:`attention` ask ``cache`` while the context lasts."""
-    token = _ACTIVE.set(cache)
+def attending(attend: Attend) -> Iterator[None]:
+    """Let :func:`attention` attend by ``attend``, a cache's, while the context lasts."""
+    token = _ACTIVE.set(attend)
     try:
         yield
     finally:
@@ -110,7 +98,7 @@ def attention(
     """
     refuse_unknown(kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _ACTIVE.get().attention(query[:, :, 0] * scale, key, value)[:, None], None
+    return _ACTIVE.get()(query[:, :, 0] * scale, key, value)[:, None], None
 
 
 AttentionInterface.register(NAME, attention)

@@ -92,17 +92,14 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             (B, key-value heads, longest, head size) each; what lies past a row's own length is
             for the attention mask to hide.
         """
-        at = self.cursor
-        self._clean(at.longest)
-        self.keys[at.rows, :, at.write] = key_states[:, :, 0].to(self.keys.dtype)
-        self.values[at.rows, :, at.write] = value_states[:, :, 0].to(self.values.dtype)
-        return self._running()
+        return self.append(torch.stack([key_states[:, :, 0], value_states[:, :, 0]], 1))
 
     def append(self, new: Tensor) -> tuple[Tensor, Tensor]:
         """Store one new token per running row; return what :meth:`update` does.
 
         Args:
-            new: (B, 2 x key-value heads, head size), keys before values.
+            new: (B, 2 x key-value heads, head size), or (B, 2, key-value heads, head size), keys
+                before values.
         """
         at = self.cursor
         self._clean(at.longest)
@@ -111,10 +108,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.both[:, : len(new), :, at.longest - 1] = new.transpose(0, 1)
         else:
             self.both[:, at.rows, :, at.write] = new
-        return self._running()
-
-    def _running(self) -> tuple[Tensor, Tensor]:
-        keys, values = self.both[:, : len(self.cursor.rows), :, : self.cursor.longest]
+        keys, values = self.both[:, : len(new), :, : at.longest]
         return keys, values
 
     def _clean(self, tokens: int) -> None:
@@ -254,7 +248,7 @@ class RowCache(Cache):
         return self.attention(qkv[:, :heads], *self.current.append(qkv[:, heads:]))
 
     def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """See :class:`alignkit_hf.fast.attention.Attends`."""
+        """Attend from each row's new token; see :data:`alignkit_hf.fast.attention.Attend`."""
         return attend(query, keys, values, self.bias)
 
 

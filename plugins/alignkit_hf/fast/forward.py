@@ -173,7 +173,7 @@ class Forward:
     ) -> Tensor:
         """Run the model's own forward on one token per row, with ``attention`` in its layers."""
         self._attend_with(attention)
-        with attending(cache):
+        with attending(cache.attention):
             output = self.model(
                 tokens[:, None],
                 attention_mask=mask,

@@ -74,22 +74,18 @@ class Packed:
         self._weight, self._bias = operations._reorder_linear_weight(weight), bias
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         found: Tensor = self._product(x, self._weight, self._bias, "none", [], "")
         return found
 
     def silu(self, x: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         found: Tensor = self._product(x, self._weight, self._bias, "swish", [], "")
         return found
 
     def plus(self, x: Tensor, other: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         found: Tensor = self._product.binary(x, other, self._weight, self._bias, "add")
         return found
 
     def times(self, x: Tensor, other: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         found: Tensor = self._product.binary(x, other, self._weight, self._bias, "mul")
         return found
 
@@ -101,7 +97,6 @@ class Unpacked:
         self._layers = layers
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         outputs = [F.linear(x, p.weight, p.bias) for p in self._layers.parts]
         found = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if self._layers.order is not None:
@@ -109,15 +104,12 @@ class Unpacked:
         return found if self._layers.factor is None else found.mul_(self._layers.factor)
 
     def silu(self, x: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         return F.silu(self(x), inplace=True)
 
     def plus(self, x: Tensor, other: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         return self(x).add_(other)
 
     def times(self, x: Tensor, other: Tensor, /) -> Tensor:
-        """See :class:`Product`."""
         return self(x).mul_(other)
 
 

@@ -182,10 +182,7 @@ class SharedCache(RowCache):
         return hiding(torch.cat([self.seating.prompt_mask, self.cursor.beyond()], 1))
 
     def attention(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend from each row's new token to its prompt and its response.
-
-        See :class:`alignkit_hf.fast.attention.Attends`.
-        """
+        """Attend from each row's new token to its prompt and its response."""
         assert self.seating is not None
         rows, heads, size = query.shape
         kv_heads, count = keys.shape[1], len(self.prompts)

@@ -73,7 +73,8 @@ class StaticForward(Forward):
         super().__init__(policy)
         self.usable = False
         """Whether decode steps of fixed shapes are right."""
-        self.forget()
+        self._steps: dict[tuple[int, int], _Step] = {}
+        self._cache: StaticCache | None = None
 
     def fits_model(self) -> bool:
         """Whether the model may be decoded so at all: no window, and no weights cast each step."""
@@ -123,8 +124,7 @@ class StaticForward(Forward):
 
     def forget(self) -> None:
         """Let go of the cache and of the steps that use it."""
-        self._steps = {}
-        self._cache = None
+        self._steps, self._cache = {}, None
 
 
 class GraphForward(StaticForward):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from alignkit.engine.sampling.rollout_table import check_request
@@ -31,9 +32,9 @@ class HfBackend:
         decoding: Literal["auto", "plain"] = "auto",
     ) -> None:
         self.sampling = sampling
-        self.kv_cache_tokens = kv_cache_tokens
-        self.cuda_graphs = cuda_graphs
-        self.decoding = decoding
+        self._find_paths = partial(
+            Paths, kv_cache_tokens=kv_cache_tokens, cuda_graphs=cuda_graphs, decoding=decoding
+        )
         self._policy: Policy | None = None
         self._served: Served | None = None
         self._paths: Paths | None = None
@@ -42,7 +43,8 @@ class HfBackend:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
         self._served = Served(policy) if getattr(policy, "adapter", None) else None
-        self._paths = self._tried(self._served or policy, Texts(policy.tokenizer, _ids(policy)))
+        texts = Texts(policy.tokenizer, _vocabulary(policy))
+        self._paths = self._find_paths(self._served or policy, texts)
 
     def hold(self) -> None:
         """From now on sample by a copy of the weights as of the last sync, this moment's first."""
@@ -50,7 +52,7 @@ class HfBackend:
             raise AlignkitError(_NOT_STARTED)
         if self._served is None:
             self._served = Served(self._policy)
-            self._paths = self._tried(self._served, self._paths.texts)
+            self._paths = self._find_paths(self._served, self._paths.texts)
 
     def sync(self, policy: Policy, /) -> None:
         """Take over the weights, if there is a copy; each call builds its own cache."""
@@ -92,17 +94,8 @@ class HfBackend:
         """Let go of the policy."""
         self._policy = self._served = self._paths = None
 
-    def _tried(self, policy: Policy, texts: Texts) -> Paths:
-        return Paths(
-            policy,
-            texts,
-            decoding=self.decoding,
-            kv_cache_tokens=self.kv_cache_tokens,
-            cuda_graphs=self.cuda_graphs,
-        )
 
-
-def _ids(policy: Policy) -> int:
+def _vocabulary(policy: Policy) -> int:
     """Return how many token ids the model gives a logit for."""
     model = cast(Any, policy.model)
     head = model.get_output_embeddings()

@@ -9,7 +9,6 @@ from alignkit.protocols import Policy
 from alignkit_hf.fast.sampler import FastSampler
 from alignkit_hf.sampling.calls import tried
 from alignkit_hf.sampling.plain import PlainSampler
-from alignkit_hf.sampling.records import Sampler
 from alignkit_hf.sampling.texts import Texts
 
 
@@ -42,7 +41,7 @@ class Paths:
         if self.fast is None:
             self.plain  # noqa: B018 - tried out now
 
-    def sampler(self, longest: int) -> Sampler:
+    def sampler(self, longest: int) -> FastSampler | PlainSampler:
         """Return what samples rows of up to ``longest`` tokens, prompts counted."""
         fast, self.fast = self.fast, None
         if fast is not None:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from alignkit.protocols import Completion, Sampling
 from alignkit_hf.sampling.draws import stream
 from alignkit_hf.sampling.texts import Texts
-
-
-class Sampler(Protocol):
-    """Samples from one policy."""
-
-    def stream(
-        self, prompts: Sequence[Sequence[int]], how: Sampling, /
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield each prompt's index and ``how.n`` completions, in any order of the prompts.
-
-        While the caller has the turn, the model and torch's modes are as the caller left them.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,23 @@ def enlarge(model, factor):
                 parameter.mul_(factor)
 
 
-@pytest.fixture
-def policy(tiny_folder):
-    """The tiny Qwen2 with enlarged weights; each test gets its own."""
+@pytest.fixture(scope="session")
+def tiny_policy(tiny_folder):
+    """``tiny_policy(**keys)``: the tiny Qwen2 with enlarged weights."""
     from alignkit_hf import HfPolicy
 
-    policy = HfPolicy(path=str(tiny_folder), device="cpu").build()
-    enlarge(policy.model, 6)
-    return policy
+    def make(**keys):
+        policy = HfPolicy(path=str(tiny_folder), device="cpu", **keys).build()
+        enlarge(policy.model, 6)
+        return policy
+
+    return make
+
+
+@pytest.fixture
+def policy(tiny_policy):
+    """The tiny Qwen2 in float32; each test gets its own."""
+    return tiny_policy()
 
 
 @pytest.fixture(scope="session")
