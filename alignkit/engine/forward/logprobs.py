@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 __all__ = [
-    "by_row", "cut", "detached", "has_linear_head", "response_logprobs", "token_logprobs",
+    "by_row",
+    "cut",
+    "detached",
+    "has_linear_head",
+    "response_logprobs",
+    "token_logprobs",
 ]
 
 

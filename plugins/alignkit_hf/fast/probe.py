@@ -22,9 +22,9 @@ from alignkit.engine.forward.trial import apart, compute_dtype
 from alignkit.protocols import Policy
 from alignkit_hf.fast.cache import RowCache
 from alignkit_hf.fast.forward import Forward
-from alignkit_hf.fast.understood import shortened
 from alignkit_hf.fast.shared import SharedCache
 from alignkit_hf.fast.static import StaticCache, StaticForward
+from alignkit_hf.fast.understood import shortened
 from alignkit_hf.sampling.calls import UnqualifiedError, logits_after, tolerance
 
 Prompts = tuple[Sequence[int], Sequence[int]]

@@ -66,6 +66,8 @@ class _Step:
 class StaticForward(Forward):
     """Forward passes whose decode steps have few shapes."""
 
+    _cache: StaticCache | None
+
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self.usable = False
@@ -121,7 +123,7 @@ class StaticForward(Forward):
     def forget(self) -> None:
         """Let go of the cache and of the steps that use it."""
         self._steps: dict[tuple[int, int], _Step] = {}
-        self._cache: StaticCache | None = None
+        self._cache = None
 
 
 class GraphForward(StaticForward):
