@@ -14,12 +14,26 @@ from alignkit_hf.policy.params import Lora, LoraSpec, PolicyParams
 
 
 class HfPolicy(PolicyParams):
-    """A causal language model from a Hugging Face folder or the Hub."""
+    """A causal language model from a Hugging Face folder or the Hub.
+
+    Support is decided by trying, not by name. Some tokens through the model itself say whether
+    learning takes packed rows, padded rows or each row alone, and whether decoding keeps a cache
+    of ours, by steps written out or the model's own, or calls the model plainly. The fastest way
+    is taken whose log-probs are those of one call per row without a cache; an error in a trial
+    means the next plainer way. Trials are repeated before the first rows that are longer than a
+    window or than the positions were made for. Dropout and router noise are off, always.
+
+    Refused: types of models whose logits change with the tokens that follow, before anything is
+    loaded; rows past the original length of dynamic and longrope positions, whose angles depend
+    on the whole row, which max_length therefore leaves out.
+    """
 
     def build(self, *, lora: Annotated[LoraSpec, Lora] | None = None) -> Policy:
         from alignkit_hf.policy.causal import CausalPolicy
 
-        return CausalPolicy(self, lora)
+        policy = CausalPolicy(self, lora)
+        policy.refuse_unsupported()
+        return policy
 
 
 class HfRollout(SamplingParams):

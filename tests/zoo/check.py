@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ def slope(values: torch.Tensor, model) -> torch.Tensor:
 
 def difference(got: torch.Tensor, want: torch.Tensor) -> float:
     found = float((got.detach() - want.detach()).abs().max())
-    return found if found == found else float("inf")
+    return float("inf") if math.isnan(found) else found
 
 
 def check_learner(policy, verdict: Verdict, reference) -> None:
@@ -108,17 +109,20 @@ def check_learner(policy, verdict: Verdict, reference) -> None:
     want = torch.cat([plain(reference, row) for row in rows])
     wanted = slope(want, reference)
     before = {}
+    recomputed = policy.params.gradient_checkpointing
     for turn in range(2):
         logprobs, _, mask = response_logprobs(policy, rows)
         values = logprobs[mask]
         _note(verdict, "values", difference(values, want), f"learner, pass {turn + 1}")
-        slopes = slope(values, policy.model)
-        share = float((slopes - wanted).norm() / wanted.norm())
-        _note(verdict, "slopes", share, "gradients")
+        if not turn:
+            slopes = slope(values, policy.model)
+            share = float((slopes - wanted).norm() / wanted.norm())
+            _note(verdict, "slopes", share, "gradients")
         before.setdefault("values", values.detach())
         if not torch.equal(before["values"], values.detach()):
             verdict.wrong = verdict.wrong or "two identical passes differ"
-    for kind in (policy, FrozenPolicy.of(policy, copied=True)):
+    kinds = [FrozenPolicy.of(policy, copied=True), policy][: 1 if recomputed else 2]
+    for kind in kinds:
         old = torch.cat(detached_logprobs(kind, rows, token_budget=64, temperature=1.0))
         _note(verdict, "values", difference(old, want), "old or reference log-probs")
     alone = torch.cat(detached_logprobs(policy, rows, token_budget=1, temperature=1.0))
@@ -131,7 +135,7 @@ def check_decoding(policy, verdict: Verdict, reference) -> None:
 
     rows = rows_for(min(36, policy.max_length))
     prompts = sorted({row.prompt_ids for row in rows})
-    for n, budget, asked in ((1, 2**18, prompts[-1:]), (4, 150, prompts)):
+    for n, budget, asked in ((1, 2**18, prompts[-1:]), (3, 120, prompts)):
         backend = HfRollout(kv_cache_tokens=budget).build()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -178,32 +182,31 @@ def check(config, folder: Path) -> Verdict:
     """Return the verdict on the models of ``config``."""
     from transformers import AutoModelForCausalLM
 
+    from alignkit_hf.policy.refused import refusal
+
     verdict = Verdict()
     write(folder, config)
-    for attention in ("sdpa", "eager"):
-        for recompute in (False, True):
-            keys = {"attention": "auto" if attention == "sdpa" else attention}
-            try:
-                policy = policy_of(folder, **keys, gradient_checkpointing=recompute)
-                kernel = policy.model.config._attn_implementation
-            except AlignkitError as error:
-                if recompute and "gradient_checkpointing" in str(error):
-                    continue
-                verdict.refused = str(error).splitlines()[0]
-                return verdict
-            reference = AutoModelForCausalLM.from_pretrained(
-                folder, attn_implementation=kernel, dtype=torch.float32
-            ).eval()
-            try:
-                check_learner(policy, verdict, reference)
-                if not recompute:
-                    check_decoding(policy, verdict, reference)
-            except AlignkitError as error:
-                verdict.refused = str(error).splitlines()[0]
-                return verdict
-            if verdict.wrong:
-                verdict.wrong += f" ({attention}{', recomputed' if recompute else ''})"
-                return verdict
-            if not recompute and attention == "sdpa":
-                verdict.learner, verdict.decode = way_of(policy), decoding_of(policy)
+    for attention, recompute in (("sdpa", False), ("sdpa", True), ("eager", False)):
+        keys = {"attention": "auto" if attention == "sdpa" else attention}
+        if problem := refusal(config.to_dict()):
+            verdict.refused = problem
+            return verdict
+        try:
+            policy = policy_of(folder, **keys, gradient_checkpointing=recompute)
+        except AlignkitError as error:  # before there is a run directory
+            if "gradient_checkpointing" not in str(error):
+                verdict.wrong = f"refused late: {error}"
+            continue
+        kernel = policy.model.config._attn_implementation
+        reference = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=kernel, dtype=torch.float32
+        ).eval()
+        check_learner(policy, verdict, reference)
+        if not recompute:
+            check_decoding(policy, verdict, reference)
+        if verdict.wrong:
+            verdict.wrong += f" ({attention}{', recomputed' if recompute else ''})"
+            break
+        if not recompute and attention == "sdpa":
+            verdict.learner, verdict.decode = way_of(policy), decoding_of(policy)
     return verdict

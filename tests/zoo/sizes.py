@@ -102,6 +102,7 @@ SMALL = {
     "lru_width": 32,
     "attention_chunk_size": 8,
     "attention_window_size": 8,
+    "is_decoder": True,
     # windows
     "sliding_window": 8,
     "window_size": 8,

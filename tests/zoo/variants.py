@@ -30,6 +30,7 @@ _HEADS = {"heads of 12": {"head_dim": 12}}
 _BIAS = {"attention biases": {"attention_bias": True}}
 
 VARIANTS = {
+    "bert": {"an encoder": {"is_decoder": False}},
     "llama": {**_ropes(), **_TIES, **_HEADS, **_BIAS, "mlp biases": {"mlp_bias": True}},
     "qwen2": {
         **_ropes(), **_TIES,

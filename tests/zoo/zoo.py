@@ -1,7 +1,7 @@
 """Every case of the zoo, each in a process of its own, and the table of what became of it.
 
-``python tests/zoo/zoo.py`` writes README.md beside it; names of model types make it print only
-these.
+``python tests/zoo/zoo.py [TYPE ...]`` prints a JSON line for each case, of all model types or of
+those named; ``python tests/zoo/zoo.py --table FILE ...`` writes README.md beside it from such lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from check import Verdict, check
 from sizes import known_types, tiny
+from table import write_table
 from variants import VARIANTS
+
+UNBUILT = {
+    "blt": "its parts have sizes of their own, billions of weights at the least",
+    "dbrx": "the installed transformers cannot make its configuration",
+    "fuyu": "a vision model, large at its smallest",
+    "gemma3n": "needs the package timm",
+    "gemma4_assistant": "has no vocabulary of its own: a helper of another model",
+    "gemma4_unified_assistant": "has no vocabulary of its own: a helper of another model",
+    "phi4_multimodal": "a vision model, large at its smallest",
+}
+"""Types of which no tiny model can be made, and why."""
 
 _LIMIT = 120
 """Seconds that a case may take."""
@@ -91,10 +103,15 @@ def _verdict(kind: str, settings: dict) -> Verdict:
 
 
 def main(only: list[str]) -> None:
+    """Print a line for each case."""
     for kind, name, settings in cases(only):
-        found = judged(kind, settings)
-        print(kind, name or "-", json.dumps(asdict(found)), flush=True)
+        if kind not in UNBUILT:
+            line = {"kind": kind, "variant": name, **asdict(judged(kind, settings))}
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--table"]:
+        write_table([Path(name) for name in sys.argv[2:]])
+    else:
+        main(sys.argv[1:])

@@ -39,7 +39,8 @@ def alone(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
     found = [padded(model, [row], pad_id=0, **how) for row in rows if row.trained_ids]
     mask = _mask(rows, next(model.parameters()).device)
     if not found:
-        return *torch.zeros(2, 0, device=mask.device), mask
+        nothing = torch.zeros(0, device=mask.device)
+        return nothing, nothing, mask
     logprobs, entropies = (torch.cat([part[i] for part in found]) for i in (0, 1))
     return logprobs, entropies, mask
 

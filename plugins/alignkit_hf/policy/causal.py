@@ -69,6 +69,22 @@ class CausalPolicy:
         rank = os.environ.get("LOCAL_RANK", "0")
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
+    def refuse_unsupported(self) -> None:
+        """Raise AlignkitError if the configuration alone says that the model cannot be used."""
+        if reason := refusal(self.config.to_dict()):
+            raise AlignkitError(f"{self.name}: {reason}")
+        kind = self._class
+        recomputes = getattr(kind, "supports_gradient_checkpointing", True)
+        if self.params.gradient_checkpointing and not recomputes:
+            raise AlignkitError(
+                f"{self.name}: gradient_checkpointing = true is not known to {kind.__name__}"
+            )
+
+    @property
+    def _class(self) -> Any:
+        """What transformers makes of the configuration; None for code of the checkpoint's own."""
+        return AutoModelForCausalLM._model_mapping.get(type(self.config), None)
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded without the weights."""
@@ -79,10 +95,7 @@ class CausalPolicy:
     def config(self) -> Any:
         """The model's transformers configuration, loaded without the weights."""
         with _loading(self.name, "configuration"):
-            config = AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # _source
-        if reason := refusal(config.to_dict()):
-            raise AlignkitError(f"{self.name}: {reason}")
-        return config
+            return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -95,7 +108,6 @@ class CausalPolicy:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The torch module on its device, weights in the recipe's dtype."""
-        _ = self.config  # refused before the weights are read
         with _loading(self.name, "model"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
@@ -118,7 +130,7 @@ class CausalPolicy:
             self._adapter = _adapted(model, self.lora, self.name)
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
-            self._recompute(model)
+            checkpoint_layers(model)
         return model
 
     @property
@@ -205,21 +217,12 @@ class CausalPolicy:
             if self.adapter:
                 self.adapter.save(folder / "adapter")
 
-    def _recompute(self, model: PreTrainedModel) -> None:
-        try:
-            checkpoint_layers(model)
-        except (ValueError, NotImplementedError) as error:
-            raise AlignkitError(
-                f"gradient_checkpointing = true does not work for {self.name}: {error}"
-            ) from error
-
     def _kernel(self) -> str:
         """Return the attention to load the model with; "auto" takes what its class supports."""
         wanted = self.params.kernel(self.device.type == "cuda")[0]
         if self.params.attention != "auto":
             return wanted
-        kind = AutoModelForCausalLM._model_mapping.get(type(self.config), None)
-        names = (name for name in (wanted, "sdpa") if getattr(kind, _SUPPORTED[name], True))
+        names = (name for name in (wanted, "sdpa") if getattr(self._class, _SUPPORTED[name], True))
         return next(names, "eager")
 
     @property

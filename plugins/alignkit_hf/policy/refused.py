@@ -14,7 +14,17 @@ _ENCODERS = frozenset(
 )  # fmt: skip
 """Types of models that see what follows unless ``is_decoder`` says otherwise."""
 
-_REFUSED: Mapping[str, str] = {}
+_FORESIGHT = "as transformers computes them, logits change with the tokens that follow"
+_SPARSE = "the keys that their sparse attention picks change with the tokens that follow"
+
+_REFUSED: Mapping[str, str] = {
+    "axk2": _SPARSE,
+    "blt": "they read bytes in patches, not tokens",
+    "cpmant": _FORESIGHT,
+    "deepseek_v32": _SPARSE,
+    "emu3": "they are made for images",
+    "glm_moe_dsa": _SPARSE,
+}
 """Why models of a type are refused, by the type."""
 
 

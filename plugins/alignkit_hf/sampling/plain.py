@@ -83,9 +83,8 @@ class PlainSampler:
         keys = torch.tensor(streams, device=self.device)  # (B,)
         eos = torch.tensor(sorted(self.policy.eos_ids), dtype=torch.long, device=self.device)
         ids = torch.tensor([list(request.prompt)] * len(streams), device=self.device)  # (B, T)
-        use_cache = self.use_cache and not any(
-            b < request.longest for b in borders(self.model.config)
-        )
+        past = any(border < request.longest for border in borders(self.model.config))
+        use_cache = self.use_cache and not past
         cache = None
         for count in range(request.limit):
             logits, cache = self._logits(ids, cache, use_cache=use_cache)  # (B, V)
