@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import file_sum, sync_folder, write_json
@@ -21,10 +20,9 @@ from alignkit.lifecycle.folders import discard, put, sync_tree
 
 MANIFEST = "manifest.json"
 DAMAGED = ".damaged"
-CHUNK = 2**22
 
-Content = Callable[[BinaryIO], None]
-"""Writes one file of a checkpoint."""
+Content = Callable[[Path], object]
+"""Writes one file of a checkpoint to the path given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +44,6 @@ class Mark:
     def name(self) -> str:
         """Name of the folder; names sort as the marks do."""
         return f"step_{self.step:06d}" + (f"_part_{self.part:04d}" if self.part else "")
-
-
-class _Summed:
-    """A file that sums up what is written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._sum, self.size = file, hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        self._sum.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"size": self.size, "sha256": self._sum.hexdigest()}
 
 
 class Store:
@@ -181,12 +163,12 @@ def _signed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Content) -> dict[str, Any]:
-    with path.open("wb") as file:
-        summed = _Summed(file)
-        content(cast(BinaryIO, summed))
-        file.flush()
-        os.fsync(file.fileno())
-    return summed.facts
+    path.touch()
+    mode = path.stat().st_mode
+    content(path)
+    path.chmod(mode)  # a library that writes aside and renames keeps others from reading
+    sync_folder(path)
+    return {"size": path.stat().st_size, "sha256": file_sum(path)}
 
 
 def _no_room(folder: Path, error: OSError, need: int) -> str:

@@ -1,19 +1,30 @@
 """What a checkpoint holds comes back as it was, to the bit, and nothing is pickled."""
 
+import errno
 import math
+import os
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from alignkit.engine.learning.supervised import Epochs, epoch_batches
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.seeds import generators, seed_everything, set_generators
 from alignkit.engine.tokens import TrainRow
-from alignkit.engine.training.checkpoint import LONG, SMALL, Packed, Unpacked, load_weights, weights
+from alignkit.engine.training import checkpoint
+from alignkit.engine.training.checkpoint import (
+    LONG,
+    SMALL,
+    Packed,
+    Unpacked,
+    load_weights,
+    os_errors,
+    weights,
+)
 from alignkit.engine.training.checkpoint_table import CheckpointPlan, CheckpointTable, seconds
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Reward
@@ -21,8 +32,7 @@ from alignkit.protocols import Completion, Example, Reward
 
 def back(value, folder):
     for name, write in Packed(value).files().items():
-        with (folder / name).open("wb") as file:
-            write(file)
+        write(folder / name)
     return Unpacked(folder).value()
 
 
@@ -82,6 +92,40 @@ def test_small_tensors_share_one(tmp_path):
     with safe_open(tmp_path / "tensors.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == ["shared/F32", "tensor/0"]
         assert file.get_tensor("shared/F32").shape == (7,)
+
+
+def test_tensors_on_one_memory_come_back_each_by_itself(tmp_path):
+    whole = torch.arange(3.0 * SMALL)
+    got = back([whole, whole, whole[SMALL:], whole.view(3, SMALL).T], tmp_path)
+    assert torch.equal(got[1], whole)
+    assert torch.equal(got[2], whole[SMALL:])
+    assert torch.equal(got[3], whole.view(3, SMALL).T)
+    got[0].zero_()
+    assert torch.equal(got[1], whole)
+
+
+def test_a_large_state_is_parted_into_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PART", 10 * SMALL)
+    sizes = [SMALL, SMALL, SMALL, 4 * SMALL, SMALL]  # float32: 4 bytes each
+    value = [torch.randn(size) for size in sizes] + [torch.ones(3)]
+    got = back(value, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(got, value, strict=True))
+    files = {p.name: p.stat().st_size // (4 * SMALL) for p in tmp_path.glob("tensors*")}
+    assert files == {
+        "tensors.safetensors": 2,
+        "tensors_1.safetensors": 1,
+        "tensors_2.safetensors": 4,
+        "tensors_3.safetensors": 1,
+    }
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_an_error_of_the_disk_is_known_whoever_wrote(number):
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, os_errors():
+        raise SafetensorError(f"Error while serializing: I/O error: … (os error {number}) at path")
+    assert raised.value.errno == number
+    with pytest.raises(SafetensorError, match="invalid header"), os_errors():
+        raise SafetensorError("invalid header")
 
 
 def test_the_records_of_a_rollout_batch(tmp_path):

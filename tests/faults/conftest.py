@@ -138,3 +138,9 @@ def disk(tmp_path):
 def grpo():
     """The text of a small GRPO recipe whose judge is the file judge.py."""
     return GRPO
+
+
+@pytest.fixture
+def sft():
+    """The text of a small SFT recipe that saves a checkpoint after each step."""
+    return SFT

@@ -44,6 +44,31 @@ def test_a_full_disk_stops_the_run_with_its_checkpoints_whole_and_it_goes_on(run
     assert [r["step"] for r in runs.rows("small/run")] == [r["step"] for r in runs.rows("calm")]
 
 
+def test_a_disk_too_full_for_the_final_model_stops_the_run_and_it_goes_on(runs, calm, disk):
+    one = size(checkpoints(calm.dir)[0])
+    final = size(calm.dir / "final")
+    place = disk("small", size(calm.dir) - final // 2)
+    said = r"cannot write to small/run: No space left on device; [\d,]+ bytes are free there"
+    with pytest.raises(RunFailed, match=said) as error:
+        runs.start(out="small/run")
+    assert "Traceback" not in str(error.value)
+    assert not (place / "run" / "final").exists()
+    disk("small", 20 * one)
+    runs.resume("small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+
+
+def test_a_disk_too_full_for_the_best_model_says_what_a_checkpoint_takes(runs, sft, calm, disk):
+    one = size(checkpoints(calm.dir)[0])
+    evaluated = ("checkpoint.every=0", "checkpoint.keep_best=1", "checkpoint.metric=train/loss")
+    place = disk("small", int(1.1 * one))  # room for the checkpoint, not for the model beside it
+    said = r"cannot write a checkpoint to small/run/checkpoints: No space left on device; it takes "
+    with pytest.raises(RunFailed, match=said) as error:
+        runs.start(sft, *evaluated, out="small/run")
+    assert "Traceback" not in str(error.value)
+    assert checkpoints(place / "run") == []
+
+
 def test_a_disk_too_full_for_a_row_of_metrics_stops_the_run_without_a_traceback(runs, disk):
     place = disk("small", 2**21)
 

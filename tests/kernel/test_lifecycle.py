@@ -27,7 +27,7 @@ from alignkit.run import Run, execute
 
 def write(store, step, part=0, text=b"weights", score=None, **options):
     mark = Mark(step, part, 10 * step, 1.5 * step, score)
-    return store.write(mark, {"w": lambda file: file.write(text)}, need=len(text), **options)
+    return store.write(mark, {"w": lambda path: path.write_bytes(text)}, need=len(text), **options)
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_the_last_and_the_best_are_kept(store):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_others(store):
     write(store, 1)
 
-    def full(file):
-        file.write(b"half")
+    def full(path):
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(AlignkitError) as error:
@@ -121,6 +121,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others(store):
     assert "No space left on device" in str(error.value)
     assert "3.0 GiB" in str(error.value)
     assert sorted(os.listdir(store.folder)) == ["step_000001"]
+
+
+def test_files_are_as_open_as_the_user_s_are_whoever_wrote_them(store):
+    def privately(path):
+        aside = path.with_name("aside")
+        aside.touch(mode=0o600)
+        aside.rename(path)
+
+    folder = store.write(Mark(1, 0, 0, 0.0), {"w": privately}, need=0)
+    (folder.parent / "plain").touch()
+    assert (folder / "w").stat().st_mode == (folder.parent / "plain").stat().st_mode
 
 
 def test_what_a_killed_process_left_is_tidied(store):

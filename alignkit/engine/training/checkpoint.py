@@ -2,22 +2,27 @@
 
 ``state.json`` holds plain values as they are and everything else as a tagged object:
 ``{"map": …}``, ``{"tuple": …}``, ``{"record": …}`` for the records of the engine that a step
-works on, and ``{"tensor": …}``, a place in ``tensors.safetensors``. Small tensors, and long lists
-of numbers, share one tensor per dtype there. Floats come back bit for bit.
+works on, and ``{"tensor": …}``, the name of a tensor in ``tensors.safetensors`` or, where there is
+more than ``PART`` bytes, in one of ``tensors_1.safetensors``, …. Small tensors, and long lists of
+numbers, share one tensor per dtype. Floats come back bit for bit.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from alignkit.engine.sampling.rollouts import Trajectory
@@ -25,7 +30,10 @@ from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Policy, Reward
 
-STATE, TENSORS = "state.json", "tensors.safetensors"
+STATE, TENSORS = "state.json", "tensors{}.safetensors"
+PART = 2**30
+"""Bytes of tensors in one file. A save holds one file's in the host's memory, where the whole state
+of a policy on a GPU may not fit."""
 SMALL = 2**14
 """Tensors of fewer elements share one."""
 LONG = 8
@@ -58,13 +66,13 @@ class Packed:
         """Bytes of the tensors."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
-    def files(self) -> dict[str, Callable[[BinaryIO], None]]:
+    def files(self) -> dict[str, Callable[[Path], object]]:
         """Return what writes each file of the checkpoint."""
         text = json.dumps(self.tree).encode()
-        return {
-            STATE: lambda file: void(file.write(text)),
-            TENSORS: lambda file: write_tensors(file, self.tensors),
-        }
+        writers: dict[str, Callable[[Path], object]] = {STATE: lambda path: path.write_bytes(text)}
+        for i, part in enumerate(_parts(self.tensors)):
+            writers[TENSORS.format(f"_{i}" if i else "")] = partial(_write, part)
+        return writers
 
     def _pack(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str):
@@ -123,7 +131,8 @@ class Unpacked:
 
     def __init__(self, folder: Path) -> None:
         self._tree = json.loads((folder / STATE).read_bytes())
-        self._file = safe_open(folder / TENSORS, framework="pt")
+        files = [safe_open(p, framework="pt") for p in folder.glob(TENSORS.format("*"))]
+        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._shared: dict[str, Tensor] = {}
 
     def value(self) -> Any:
@@ -163,24 +172,44 @@ class Unpacked:
         return self._shared[name][place["start"] : place["start"] + size].reshape(shape).clone()
 
     def _get(self, name: str) -> Tensor:
-        found: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        found: Tensor = self._files[name].get_tensor(name)
         return found
 
 
-def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, one tensor in memory at a time."""
-    header: dict[str, Any] = {}
-    end = 0
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the tensors in groups of ``PART`` bytes at most, or of one; at least one group."""
+    part: dict[str, Tensor] = {}
+    size = 0
     for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        shape = list(tensor.shape)
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for tensor in tensors.values():
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        file.write(flat.view(torch.uint8).numpy().data)
+        if part and size + tensor.nbytes > PART:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += tensor.nbytes
+    yield part
+
+
+def _write(part: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; a tensor on another's memory is copied, which the library asks."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in part.items():
+        value = tensor.detach().cpu().contiguous()
+        places = {t.untyped_storage().data_ptr() for t in tensors.values()}
+        shared = value.untyped_storage().data_ptr() in places
+        tensors[name] = value.clone() if shared else value
+    with os_errors():
+        save_file(tensors, path)
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Raise safetensors' own error about a file as the OSError that it stands for."""
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
 
 
 def weights(policy: Policy) -> dict[str, Tensor]:
@@ -200,7 +229,3 @@ def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
         tensor.copy_(saved[name])
     if extra := saved.keys() - own.keys():
         raise AlignkitError(f"the checkpoint holds weights the policy lacks, as {min(extra)}")
-
-
-def void(_: object) -> None:
-    """Return None: for callables that must."""
