@@ -131,8 +131,10 @@ class Unpacked:
 
     def __init__(self, folder: Path) -> None:
         self._tree = json.loads((folder / STATE).read_bytes())
-        files = [safe_open(p, framework="pt") for p in folder.glob(TENSORS.format("*"))]
-        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+        files: list[Any] = [
+            safe_open(p, framework="pt") for p in sorted(folder.glob(TENSORS.format("*")))
+        ]
+        self._files: dict[str, Any] = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._shared: dict[str, Tensor] = {}
 
     def value(self) -> Any:
