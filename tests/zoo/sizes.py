@@ -124,7 +124,8 @@ AMENDED = {
     "deepseek_v3": _LATENT,
     "deepseek_v32": _LATENT,
     "dots1": {"n_shared_experts": 1},
-    "gemma3n_text": {"num_hidden_layers": 5, "num_kv_shared_layers": 1},
+    "gemma3n_text": {"num_hidden_layers": 4, "num_kv_shared_layers": 1, "layer_types": [
+        "sliding_attention", "full_attention", "sliding_attention", "full_attention"]},
     "glm4_moe_lite": _LATENT,
     "glm_moe_dsa": _LATENT,
     "gpt_neo": {"attention_types": [[["global", "local", "local"], 1]]},

@@ -8,15 +8,16 @@ from pathlib import Path
 
 _HEAD = """# The zoo
 
-Every architecture that the installed transformers ({version}) maps to a causal language model, tiny, with
-weights, biases and norms large enough that a wrong mask or position shows. Each case compares, in
-float32, sampling (one row, groups, rows that take the places of finished ones), the learner's
-log-probs and gradients (shared prompts, rows of many lengths, layers recomputed, sdpa and eager
-attention), old and reference log-probs with one plain call per row, without a cache.
+Every architecture that the installed transformers ({version}) maps to a causal language model,
+tiny, with weights, biases and norms large enough that a wrong mask or position shows. Each case
+is in float32 and compared with one plain call per row, without a cache: sampling (one row, groups,
+rows that take the places of finished ones), the learner's log-probs and gradients (shared
+prompts, rows of many lengths, layers recomputed, sdpa and eager attention), old and reference
+log-probs.
 
-- **right**: log-probs within {values} nats, gradients within {slopes} of their norm. *decode* is how
-  it was sampled: steps written out, cached (the model's own forward and a cache of ours), or plain
-  calls; *learn* is the pass that updates took: packed, padded, or one by one.
+- **right**: log-probs within {values} nats, gradients within {slopes} of their norm. *decode* is
+  how it was sampled: steps written out, cached (the model's own forward and a cache of ours), or
+  plain calls; *learn* is the pass that updates took: packed, padded, or one by one.
 - **refused**: in one line, before there is a run directory.
 - **WRONG**: neither. There must be none.
 

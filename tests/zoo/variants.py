@@ -84,7 +84,6 @@ VARIANTS = {
     },
     "phimoe": {**_NO_WINDOW, "jitter": {"router_jitter_noise": 0.3, "input_jitter_noise": 0.3}},
     "mixtral": {**_NO_WINDOW, "jitter": {"router_jitter_noise": 0.3}},
-    "gpt_oss": _NO_WINDOW,
     "gpt_neo": {"global only": {"attention_types": [[["global"], 3]]}},
     "falcon": {
         "alibi": {"alibi": True},

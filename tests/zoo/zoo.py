@@ -1,7 +1,8 @@
 """Every case of the zoo, each in a process of its own, and the table of what became of it.
 
 ``python tests/zoo/zoo.py [TYPE ...]`` prints a JSON line for each case, of all model types or of
-those named; ``python tests/zoo/zoo.py --table FILE ...`` writes README.md beside it from such lines.
+those named; ``python tests/zoo/zoo.py --table FILE ...`` writes README.md beside it from such
+lines.
 """
 
 from __future__ import annotations

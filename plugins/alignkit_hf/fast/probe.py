@@ -29,7 +29,12 @@ from alignkit_hf.sampling.calls import UnqualifiedError, logits_after, tolerance
 
 Prompts = tuple[Sequence[int], Sequence[int]]
 
-_PROMPTS: Prompts = ([5, 3, 4], [2])
+
+def _prompts(forward: Forward) -> Prompts:
+    """Return what to begin with; some models count positions without padding, so some is in it."""
+    return [5, forward.policy.pad_id, 4], [2]
+
+
 _ROWS = (0, 0, 1)
 """Which prompt each row starts from."""
 _NEXT = ([1, 2, 3], [3, 1, 2])
@@ -43,25 +48,27 @@ def qualify(forward: Forward) -> None:
         UnqualifiedError: it decodes right in none.
     """
     with forward.ready():
-        want = _plain(forward, _PROMPTS)
+        prompts = _prompts(forward)
+        want = _plain(forward, prompts)
         allowed = tolerance(forward.model)
         if forward.fuses:
-            forward.fuses = _fused_error(forward, want) <= allowed and _fuses_exactly(forward)
-        if not forward.fuses and (error := _error(forward, RowCache, want)) > allowed:
+            right = _fused_error(forward, want, prompts) <= allowed
+            forward.fuses = right and _fuses_exactly(forward)
+        if not forward.fuses and (error := _error(forward, RowCache, want, prompts)) > allowed:
             raise UnqualifiedError(_difference(error))
-        if forward.fuses or _error(forward, SharedCache, want) <= allowed:
+        if forward.fuses or _error(forward, SharedCache, want, prompts) <= allowed:
             forward.works_with = SharedCache
         if isinstance(forward, StaticForward) and forward.fits_model():
-            forward.usable = _error(forward, StaticCache, want) <= allowed
+            forward.usable = _error(forward, StaticCache, want, prompts) <= allowed
             forward.fuses = forward.fuses and not forward.usable
             forward.forget()
 
 
-def _fused_error(forward: Forward, want: Tensor) -> float:
+def _fused_error(forward: Forward, want: Tensor, prompts: Prompts) -> float:
     """Return how far apart written-out steps are, with either cache."""
     forward.refresh()
     try:
-        return max(_error(forward, cache, want) for cache in (SharedCache, RowCache))
+        return max(_error(forward, kind, want, prompts) for kind in (SharedCache, RowCache))
     finally:
         forward.release()
 
@@ -76,7 +83,8 @@ def _fuses_exactly(forward: Forward) -> bool:
     view = PolicyView(forward.policy, shortened(forward.model), forward.policy.version)
     exact = Forward(cast(Policy, view))
     with exact.ready():
-        error = _fused_error(exact, _plain(exact, _PROMPTS))
+        prompts = _prompts(exact)
+        error = _fused_error(exact, _plain(exact, prompts), prompts)
     return exact.fuses and error <= tolerance(exact.model)
 
 
@@ -114,9 +122,7 @@ def _plain(forward: Forward, prompts: Prompts) -> Tensor:
     return torch.cat(logits)
 
 
-def _error(
-    forward: Forward, kind: type[RowCache], want: Tensor, prompts: Prompts = _PROMPTS
-) -> float:
+def _error(forward: Forward, kind: type[RowCache], want: Tensor, prompts: Prompts) -> float:
     """Return how far apart the logits are with this cache; infinite where it cannot be used."""
     try:
         return apart(_decoded(forward, kind, prompts), want)

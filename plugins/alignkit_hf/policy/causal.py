@@ -70,8 +70,15 @@ class CausalPolicy:
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
     def refuse_unsupported(self) -> None:
-        """Raise AlignkitError if the configuration alone says that the model cannot be used."""
-        if reason := refusal(self.config.to_dict()):
+        """Raise AlignkitError if the configuration alone says that the model cannot be used.
+
+        One that cannot be loaded is left to what needs it first, which says so.
+        """
+        try:
+            settings = self.config.to_dict()
+        except AlignkitError:
+            return
+        if reason := refusal(settings):
             raise AlignkitError(f"{self.name}: {reason}")
         kind = self._class
         recomputes = getattr(kind, "supports_gradient_checkpointing", True)

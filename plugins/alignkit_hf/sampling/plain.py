@@ -40,6 +40,8 @@ _TRIAL = ((5, 3, 4, 1, 2, 3), (2, 1, 3, 5, 4, 4))
 """Rows that the model is tried out with."""
 _FIRST = 3
 """As many tokens of each are a prompt."""
+_PADDING = 1, 3
+"""Row and place of a padding token among them: some models count positions without it."""
 
 
 class PlainSampler:
@@ -117,9 +119,15 @@ class PlainSampler:
             response.cut = stops.cut(response.ids)
             response.ended = response.cut is not None
 
+    def _rows(self) -> Tensor:
+        """Return the rows (B, T) of a trial."""
+        ids = torch.tensor(_TRIAL, device=self.device)
+        ids[_PADDING] = self.policy.pad_id
+        return ids
+
     def _trial(self, *, use_cache: bool = False) -> Tensor:
         """Return the logits (B, steps, V) of stepping through the trial's rows."""
-        ids, cache, found = torch.tensor(_TRIAL, device=self.device), None, []
+        ids, cache, found = self._rows(), None, []
         for end in range(_FIRST, ids.shape[1] + 1):
             logits, cache = self._logits(ids[:, :end], cache, use_cache=use_cache)
             found.append(logits)
@@ -129,7 +137,7 @@ class PlainSampler:
         """Refuse a model whose logits are not numbers or change with the tokens that follow."""
         if not want.isfinite().all():
             raise AlignkitError(f"cannot sample from {self.policy.name}: its logits are not finite")
-        ids = torch.tensor(_TRIAL, device=self.device)
+        ids = self._rows()
         at_once = self.model(ids, use_cache=False).logits[:, _FIRST - 1 :]
         if not self._agrees(at_once, want):
             raise AlignkitError(
