@@ -90,7 +90,7 @@ def _package(folder: Path, name: str) -> Iterator[tuple[str, str]]:
         if path.suffix == ".py":
             inner = ".".join(path.relative_to(folder).with_suffix("").parts)
             yield f"{name}.{inner}".removesuffix(".__init__"), _source(path)
-        elif "__pycache__" not in path.parts:  # a template, a table of words
+        elif "__pycache__" not in path.parts and path.suffix != ".md":  # a template
             yield f"{name}/{path.relative_to(folder)}", file_sum(path)
 
 

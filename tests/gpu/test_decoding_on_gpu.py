@@ -22,15 +22,16 @@ def sample(cuda, wide_folder):
     """``sample(graphs, **how)``: responses and the forward passes they came from."""
     from alignkit_hf import HfPolicy, HfRollout
 
-    def sample(graphs, *, dtype="float32", times=1, **how):
+    def sample(graphs, *, dtype="float32", times=1, decoding="auto", **how):
         policy = HfPolicy(path=str(wide_folder), device="cuda", dtype=dtype).build()
-        backend = HfRollout(cuda_graphs=graphs).build()
+        backend = HfRollout(cuda_graphs=graphs, decoding=decoding).build()
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # going on without graphs is a warning
             backend.start(policy)
             sampling = replace(backend.sampling, **{**HOW, **how})
             found = [backend.generate(PROMPTS, sampling) for _ in range(times)]
-        return found, backend._paths.fast.forward, policy
+        fast = backend._paths.fast
+        return found, fast and fast.forward, policy
 
     return sample
 
@@ -39,9 +40,10 @@ def ids(groups):
     return [c.token_ids for group in groups for c in group]
 
 
-def test_the_same_tokens_with_graphs_as_without(cuda, sample):
+@pytest.mark.parametrize("decoding", ["auto", "plain"])
+def test_the_same_tokens_with_graphs_as_without(cuda, sample, decoding):
     cuda.backends.cuda.matmul.allow_tf32 = False
-    ((want,), _, _) = sample(False)
+    ((want,), _, _) = sample(False, decoding=decoding)
     ((got,), forward, _) = sample(True)
     assert forward.usable
     assert not forward._plain

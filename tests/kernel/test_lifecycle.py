@@ -330,6 +330,7 @@ def test_the_files_of_a_plugin_are_its_code(tmp_path):
         (tmp_path / name).write_text(text)
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__/m.pyc").write_text("compiled")
+    (tmp_path / "README.md").write_text("guides explain code, they are none")
     before = dict(_package(tmp_path, "mine"))
     assert list(before) == ["mine", "mine.sub.m", "mine/words.txt"]
     (tmp_path / "words.txt").write_text("b")

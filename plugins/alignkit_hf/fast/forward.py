@@ -207,7 +207,7 @@ def _windows(config: Any) -> dict[str, int | None]:
     layers = set(getattr(config, "layer_types", None) or ())
     if unknown := layers - {"full_attention", "sliding_attention"}:
         raise UnqualifiedError(
-            f"it knows full and sliding attention, not {', '.join(sorted(unknown))} layers"
+            f"its {', '.join(sorted(unknown))} layers are neither full nor sliding attention"
         )
     if not layers:
         return {"full_attention": window}

@@ -32,7 +32,7 @@ def tried(otherwise: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001
         kind = "" if isinstance(error, UnqualifiedError) else f"{type(error).__name__}: "
-        warnings.warn(f"{otherwise}: {kind}{error}", stacklevel=2)
+        warnings.warn(f"{otherwise}: {kind}{error}", stacklevel=3)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def test_a_model_that_ignores_positions_is_sampled_plainly(random_policy, prompt
 
 def test_a_model_with_unknown_layers_is_sampled_plainly(random_policy):
     policy = random_policy("llama4_text", head_dim=8, attention_chunk_size=8, num_local_experts=2)
-    said = f"{SLOW} work for it: it knows full and sliding attention, not chunked_attention layers"
+    said = f"{SLOW} work for it: its chunked_attention layers are neither full nor sliding"
     with pytest.warns(UserWarning, match=said):
         assert started(policy)._paths.fast is None
 
