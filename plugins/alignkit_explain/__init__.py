@@ -42,7 +42,7 @@ class Explain(Params[click.Command]):
             from alignkit_explain.recipes import explained
 
             node = recipe.load(path, registry, overlays, overrides)
-            click.echo(redact_text(explained(node, like)))
+            click.echo(redact_text(explained(node, registry, like)))
 
         return explain
 
