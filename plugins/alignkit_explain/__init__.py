@@ -48,7 +48,7 @@ class Explain(Params[click.Command]):
 
 
 class Describe(Params[click.Command]):
-    """Show the fields, defaults, documentation and source of a component."""
+    """Show the fields, defaults, documentation and source of the component NAME."""
 
     def build(self) -> click.Command:
         @click.command()
