@@ -11,14 +11,14 @@ from alignkit.lifecycle.files import write_json
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
-from alignkit.lifecycle.manifest import machine
+from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.past import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.run import Run, built, carry_out
 from alignkit.security.left_out import only_secrets
-from alignkit.security.secrets import redact
+from alignkit.security.secrets import redact, redact_command
 
 
 def resume(
@@ -57,9 +57,12 @@ def resume(
         past.rewind(folder, start)
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
+        words = redact_command(command)
         name = start.checkpoint.name if start.checkpoint else None
         first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
-        manifest.resumed(command, first)
+        again = [*manifest.facts.get("resumes", []), {"at": now(), "command": words, **first}]
+        manifest.facts |= {"status": "running", "resumes": again}
+        manifest.write()
         run = Run(folder, redact(node.dump()), start)
         run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
         return carry_out(algorithm, run, manifest)

@@ -60,15 +60,6 @@ class Manifest:
         """Write it, whole."""
         write_json(self.path, self.facts)
 
-    def resumed(self, command: Sequence[str], start: Mapping[str, Any]) -> None:
-        """Note that the run goes on, from where and with what changes."""
-        resumes = [
-            *self.facts.get("resumes", []),
-            {"at": now(), "command": redact_command(command), **start},
-        ]
-        self.facts |= {"status": "running", "resumes": resumes}
-        self.write()
-
     def close(self, status: str, seconds: float, result: Mapping[str, float]) -> None:
         """Note how the run ended, and with how many threads it computed."""
         finite = {k: v if math.isfinite(v) else None for k, v in result.items()}

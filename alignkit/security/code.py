@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from alignkit.errors import shown
+from alignkit.lifecycle.files import file_sum
 from alignkit.recipe import Node
 
 BUILT_IN = "alignkit"
@@ -32,17 +32,12 @@ def announcement(node: Node) -> str:
     return f"this recipe runs code of: {'; '.join(found)}" if found else ""
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _with_hash(source: Path | str, key: str) -> str:
     where = f"[{key}] " if key else ""
     if isinstance(source, str):
         return f"{where}{source}"
     try:
-        note = f"sha256 {sha256(source)[:16]}"
+        note = f"sha256 {file_sum(source)[:16]}"
     except OSError as error:
         note = f"cannot be read: {error.strerror}"
     return f"{where}{shown(source)} ({note})"

@@ -14,6 +14,7 @@ from alignkit.engine.evaluation.eval_table import (
     EvalSetTable,
     needs_data,
 )
+from alignkit.footprint import Workload
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -23,7 +24,7 @@ from alignkit.protocols import (
     RolloutBackend,
     Tracker,
 )
-from alignkit_algorithms.shared import evaluated_greedily
+from alignkit_algorithms.shared import evaluated_greedily, work_of
 
 
 class Evaluate(EvalFields[Algorithm]):
@@ -65,6 +66,9 @@ class Evaluate(EvalFields[Algorithm]):
             trackers=trackers,
         )
         return EvaluationRun(parts)
+
+    def workload(self, tables: Mapping[str, Any]) -> Workload:
+        return work_of(self, tables)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from super().check(tables)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from alignkit import Params
+from alignkit.footprint import Workload
 from alignkit.protocols import Prefetches
 
 Eos = Literal["auto", "always", "never"]
@@ -89,3 +90,20 @@ def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[s
         "response tokens per step, at most": f"{responses} × {most} = {responses * most:,}",
         "response tokens in all, at most": f"{responses * most * steps:,}",
     }
+
+
+def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
+    """Return what an algorithm has its model do, from the keys that the algorithms here share."""
+
+    def value(name: str, of: Any = params) -> int:
+        return int(getattr(of, name, 0))
+
+    sampled = (value("rollout_batch_size"), value("n"), value("n", tables.get("eval")))
+    return Workload(
+        steps=value("n_steps"),
+        responses=value("rollout_batch_size"),
+        length=value("max_tokens", tables.get("rollout")),
+        epochs=value("epochs_per_rollout_batch") or 1,
+        at_once=max(sampled),
+        micro_batch=value("token_budget") if "optimizer" in tables else 0,
+    )

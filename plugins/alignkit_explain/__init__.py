@@ -42,13 +42,13 @@ class Explain(Params[click.Command]):
             from alignkit_explain.recipes import explained
 
             node = recipe.load(path, registry, overlays, overrides)
-            click.echo(redact_text(explained(node, like)))
+            click.echo(redact_text(explained(node, registry, like)))
 
         return explain
 
 
 class Describe(Params[click.Command]):
-    """Show the fields, defaults, documentation and source of a component."""
+    """Show the fields, defaults, documentation and source of the component NAME."""
 
     def build(self) -> click.Command:
         @click.command()

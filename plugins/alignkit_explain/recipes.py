@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignkit.docs import field_docs
+from alignkit.plugins import Registry
 from alignkit.recipe import Node, missing
-from alignkit.run_data.runs import find
 from alignkit_explain import estimate
 
 FORMULAS = ("advantage", "loss_type", "normalizer")
@@ -18,14 +18,14 @@ FORMULAS = ("advantage", "loss_type", "normalizer")
 INDENT = "    "
 
 
-def explained(node: Node, like: Path | None = None) -> str:
+def explained(node: Node, registry: Registry, like: Path | None = None) -> str:
     """Return the recipe in plain text: components, formulas, given values with file:line.
 
     ``like`` is the directory of a run that tells how fast this machine is.
     """
     parts = ["\n".join(_part(part)) for part in node.walk()]
-    run = next(iter(find([like]))) if like else None
-    parts.append("\n".join(["Estimate", *_indented(*estimate.text(node.dump(), run))]))
+    told = estimate.text(node, like, registry)
+    parts.append("\n".join(["Estimate", *_indented(*told)]))
     if lacking := missing(node):
         parts.append("\n".join(["Missing on this machine", *_indented(*map(str, lacking))]))
     return "\n\n".join(parts)

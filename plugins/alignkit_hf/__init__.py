@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from alignkit import Component, hookimpl
 from alignkit.engine.sampling.rollout_table import SamplingParams
+from alignkit.footprint import CACHE, ModelSizes, Workload
 from alignkit.protocols import Policy, RolloutBackend
 from alignkit_hf.policy.params import Lora, LoraSpec, PolicyParams
 
@@ -56,6 +57,14 @@ class HfRollout(SamplingParams):
     decoding: Literal["auto", "plain"] = "auto"
     """"plain" calls the model as anybody would, one prompt at a time: slow, and what all else is
     measured by. "auto" takes the fastest way that gives the same for this model, or else that."""
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count the tokens of the responses that run at once: keys and values of every layer."""
+        most = workload.at_once * self.max_tokens or self.kv_cache_tokens
+        tokens = min(self.kv_cache_tokens, most)
+        return {CACHE: None if sizes.cache is None else sizes.cache * tokens}
 
     @property
     def samples_ahead(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from alignkit import Component, Params, hookimpl
+from alignkit.footprint import GRADIENTS, OPTIMIZER, ModelSizes, Workload
 from alignkit.protocols import Optimizer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -57,6 +58,16 @@ class AdamW(Params[Optimizer]):
                 'implementation = "8bit" needs the package bitsandbytes: '
                 "pip install 'alignkit[8bit]'"
             )
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count two numbers of state a weight, or two bytes, or none on the device."""
+        kept = {"8bit": 2, "offload": 0}.get(self.implementation, 2 * sizes.trained_number)
+        return {
+            GRADIENTS: sizes.trained * sizes.trained_number,
+            OPTIMIZER: sizes.trained * kept,
+        }
 
     def build(self) -> Optimizer:
         from alignkit_optimizers.adamw import ScheduledAdamW

@@ -51,7 +51,7 @@ class Report(Params[click.Command]):
 
 
 class Show(Params[click.Command]):
-    """Tell the story of a run: plan, curves, best step, right and wrong answers."""
+    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers."""
 
     def build(self) -> click.Command:
         @click.command()

@@ -19,7 +19,7 @@ class NewPlugin(Params[click.Command]):
     def build(self) -> click.Command:
         @click.command()
         @click.argument("name")
-        @click.option("--kind", required=True, type=click.Choice(list(HOOKS)))
+        @click.option("--kind", required=True, type=click.Choice(HOOKS), help="What it offers.")
         @click.option("--dest", type=FILE, default=Path("."), help="Folder to put the package in.")
         @click.pass_context
         def new_plugin(ctx: click.Context, name: str, kind: str, dest: Path) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alignkit.errors import AlignkitError, shown
-from alignkit.plugins import Registry
+from alignkit.plugins import COMMANDS, Registry
 from alignkit.shipped import shipped
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,7 +43,7 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
     folder = parent / f"alignkit-{name.replace('_', '-')}"
     if folder.exists():
         raise AlignkitError(f"{shown(folder)} exists; choose another NAME or --dest")
-    for part in ("common", kind):
+    for part in ("common", kind):  # the kind's files count where both have one
         for template in sorted((TEMPLATES / part).rglob("*.tmpl")):
             relative = template.relative_to(TEMPLATES / part).as_posix()
             target = folder / _filled(relative.removesuffix(".tmpl"), name, kind)
@@ -55,16 +55,12 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
 
 def next_steps(folder: str, name: str, kind: str) -> str:
     """Return what to say about a package that was written to ``folder``."""
-    use = (
-        f"alignkit {name.replace('_', '-')}"
-        if kind == "command"
-        else (f"alignkit run {folder}/recipe.toml")
-    )
+    words = f"{name.replace('_', '-')} --help" if kind == "command" else f"run {folder}/recipe.toml"
     return (
         f"wrote {folder}\n"
         f"next: pip install -e '{folder}[test]' && (cd {folder} && pytest)\n"
         f"      alignkit describe {kind} {name}\n"
-        f"      {use}"
+        f"      alignkit {words}"
     )
 
 
@@ -86,6 +82,8 @@ def _taken(name: str, kind: str, registry: Registry) -> str:
     for plugin in registry.plugins:
         if plugin.name == name:
             return f"{plugin.dist} {plugin.version} has a plugin of that name"
+    if kind == "command" and name in COMMANDS:
+        return f"alignkit {name} is a command of the kernel's"
     if name in registry.names(kind):
         owner = ", ".join(plugin.name for plugin, _ in registry.offers[kind, name])
         return f"plugin {owner} offers a {kind} {name!r}, and recipes could not tell them apart"
@@ -105,7 +103,7 @@ def _snake(name: str) -> str:
 
 def _filled(text: str, name: str, kind: str) -> str:
     words = {
-        "MY_TABLE": TABLES[kind],
+        "MY_TABLE": TABLES.get(kind, ""),
         "MY_HOOK": kind,
         "MY_KIND": kind.replace("_", " "),
         "MY_VERSION": ".".join(version("alignkit").split(".")[:2]),

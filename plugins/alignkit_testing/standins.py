@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignkit import plugins
 from alignkit.component import Component, Params, Slot, slots_of
 from alignkit.errors import AlignkitError
-from alignkit.kinds import KINDS
+from alignkit.kinds import HOOKS, KINDS
 from alignkit.plugins import Offer, Plugin, Registry
 from alignkit.protocols import Example, Reward, RewardFn, Tracker, per_response
 
@@ -42,8 +42,8 @@ def registry_of(
     are installed; ``builtins=False`` leaves those out. Modules are plugin modules with hooks.
     Raises AlignkitError for a word that is no kind, TypeError for a component with a fault.
     """
-    for kind in components.keys() - set(KINDS.values()):
-        raise AlignkitError(f"no kind {kind!r}; kinds: {', '.join(KINDS.values())}")
+    for kind in components.keys() - set(HOOKS):
+        raise AlignkitError(f"no kind {kind!r}; kinds: {', '.join(HOOKS)}")
     found: list[tuple[str, Component[Any]]] = [
         (kind, Component(word, params))
         for kind, named in components.items()

@@ -137,7 +137,7 @@ class Recipes:
             return False
         tomli_w.dumps(node.dump())
         plan.text(node, file)
-        explained(node)
+        explained(node, self.registry)
         return True
 
 

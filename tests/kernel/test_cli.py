@@ -32,6 +32,15 @@ def test_a_run_ends_with_where_it_is_and_status_0(toys):
     assert "run directory: here" in done.output
 
 
+def test_a_run_without_the_command_that_tells_its_end_is_done_all_the_same(toys, registry):
+    del registry.offers["command", "show"]
+    done = call("run", "toy.toml", "--out", "here")
+    assert done.exit_code == 0, done.output
+    *_, where, last = done.output.splitlines()
+    assert where == "run directory: here"
+    assert last.startswith("without alignkit show: unknown command 'show'.")
+
+
 def test_a_failed_run_has_status_1_and_a_wrong_recipe_2_without_a_traceback(toys):
     failed = call("run", "toy.toml", "-s", "fail=user", "--out", "here")
     assert failed.exit_code == 1

@@ -236,10 +236,13 @@ def test_ignored_signals_stay_ignored():
 
 def test_a_time_limit_wakes_a_waiting_process():
     signals, began = Signals(), time.monotonic()
-    with signals.installed():
+
+    def wait():
         signals.stop_in(0.2, "stop_after = 0.2s")
-        with pytest.raises(Interrupted) as error:
-            time.sleep(30)
+        time.sleep(30)
+
+    with signals.installed(), pytest.raises(Interrupted) as error:
+        wait()
     assert 0.2 <= time.monotonic() - began < 20
     assert error.value.cause == "stop_after = 0.2s"
     assert error.value.exit_status == STOPPED

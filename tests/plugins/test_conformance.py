@@ -82,3 +82,8 @@ test_algorithms = conformance(
         },
     },
 )
+test_explain = conformance("explain")
+test_grading = conformance("grading")
+test_report = conformance("report")
+test_scaffold = conformance("scaffold")
+test_sweep = conformance("sweep")

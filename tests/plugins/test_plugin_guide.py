@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignkit import hookspecs, protocols, recipe
-from alignkit.kinds import KINDS
+from alignkit.kinds import HOOKS, KINDS
 from alignkit.testing import checks, registry_of
 from alignkit.toml import read
 
@@ -51,8 +51,13 @@ def test_every_hook_is_documented_with_its_real_signature(protocol, kind):
     assert listed.splitlines() == [shown(s) for s in signatures(protocol, kind)]
 
 
+def test_the_hook_that_no_recipe_chooses_from_is_documented_with_its_real_signature():
+    (listed,) = blocks(SECTIONS["command"], "text")
+    assert listed.strip() == shown(f"def command{inspect.signature(hookspecs.command)}")
+
+
 def test_there_is_a_section_for_every_hook_and_no_other():
-    assert set(SECTIONS) == set(KINDS.values())
+    assert set(SECTIONS) == set(HOOKS)
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def module(tmp_path):
     sys.modules.pop("guide_example", None)
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("kind", HOOKS)
 def test_the_example_of_a_hook_conforms(kind, module):
     (source,) = blocks(SECTIONS[kind], "python")
     registry = registry_of(module(source))
@@ -107,5 +112,5 @@ def test_the_whole_plugin_at_the_top_is_twenty_lines_and_conforms(module):
 
 
 def test_the_kinds_and_checks_the_guide_counts_are_all():
-    for kind in KINDS.values():
+    for kind in HOOKS:
         assert f"`{kind}`" in GUIDE

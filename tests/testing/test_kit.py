@@ -9,7 +9,7 @@ import pytest
 from pydantic import ConfigDict, Field, field_validator
 
 from alignkit import AlignkitError, Component, Params, hookimpl
-from alignkit.kinds import KINDS
+from alignkit.kinds import HOOKS
 from alignkit.protocols import Advantage, LossOutput, LossType, PromptTemplate
 from alignkit.testing import checks, conformance, registry_of, run_cli
 from alignkit_testing.kit import checks_of
@@ -126,7 +126,7 @@ def test_every_general_check_has_a_planted_bug(names):
     assert names("every") == set(EVERY) | tested_apart
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("kind", HOOKS)
 def test_every_kind_has_checks_with_help_and_unlike_names(kind):
     found = list(checks_of(kind))
     assert len({check.__name__ for check in found}) == len(found)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from alignkit.component import Params
+from alignkit.footprint import REFERENCE, ModelSizes, Workload
 from alignkit.protocols import Policy
 
 Estimator = Literal["k1", "k2", "k3"]
@@ -64,3 +65,10 @@ class ReferenceTable(Params[Reference]):
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         which = "[reference.policy]" if "policy" in tables else "the policy before step 1"
         return {"reference": f"{which}, {self.beta} × {self.estimator}"}
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count the weights of a second model; the one below an adapter is there already."""
+        shared = sizes.adapted and "policy" not in tables
+        return {} if shared else {REFERENCE: sizes.parameters * sizes.number}

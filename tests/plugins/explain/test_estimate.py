@@ -9,21 +9,31 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from alignkit import plugins, recipe, toml
+from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.model_shape import ModelShape, shape_at
 from alignkit.run_data.runs import read
-from alignkit_explain.estimate import estimate, work
+from alignkit_explain.estimate import estimate
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = str(ROOT / "data" / "tiny_policy")
-PLAN = {
+RECIPE = ROOT / "recipes" / "grpo.toml"
+KEYS = {
     "token_budget": 1000,
     "rollout_batch_size": 8,
+    "train_batch_size": 8,
     "n_steps": 5,
     "epochs_per_rollout_batch": 2,
-    "policy": {"path": TINY, "dtype": "float32", "autocast": "none"},
-    "rollout": {"max_tokens": 10, "kv_cache_tokens": 10_000},
-    "optimizer": {"implementation": "fused"},
+    "rollout.max_tokens": 10,
+    "rollout.kv_cache_tokens": 10_000,
+    "eval.n": 8,
 }
+
+
+def node_of(*more, **changes):
+    """Return the recipe of grpo with the keys above, ``more`` overrides, and other keys' values."""
+    keys = [f"{key}={value}" for key, value in {**KEYS, **changes}.items()]
+    return recipe.load(RECIPE, plugins.load(), (), [*keys, *more])
 
 
 def test_parameters_are_counted_as_they_are():
@@ -36,7 +46,7 @@ def test_parameters_are_counted_as_they_are():
 
 
 def test_memory_by_hand():
-    found = estimate(PLAN).memory
+    found = estimate(node_of()).memory
     # h = 96, 4 layers, k = 32, m = 256: 8 * 96 + 3 * 32 + 4 * 256 = 1,888 numbers a layer.
     assert found["weights"] == 451_840 * 4
     assert found["gradients"] == 451_840 * 4
@@ -49,24 +59,51 @@ def test_memory_by_hand():
 
 def test_what_saves_memory_lowers_the_estimate():
     state = {
-        kind: estimate(PLAN | {"optimizer": {"implementation": kind}}).memory["optimizer state"]
+        kind: estimate(node_of(f"optimizer.implementation={kind}")).memory["optimizer state"]
         for kind in ("fused", "8bit", "offload")
     }
     assert state == {"fused": 451_840 * 8, "8bit": 451_840 * 2, "offload": 0}
-    again = PLAN | {"policy": PLAN["policy"] | {"gradient_checkpointing": True}}
+    again = node_of("policy.gradient_checkpointing=true")
     # The hidden state of each layer, and everything of one.
     assert estimate(again).memory["activations"] == 1000 * (4 * 96 + 1888) * 4
-    assert estimate(PLAN | {"reference": {}}).memory["reference policy"] == 451_840 * 4
+    held = estimate(node_of("reference.beta=0.1"))
+    assert held.memory["reference policy"] == 451_840 * 4
 
 
 def test_adapters_alone_have_gradients_and_state():
-    policy = PLAN["policy"] | {"lora": {"rank": 2}, "dtype": "bfloat16"}
-    found = estimate(PLAN | {"policy": policy, "reference": {}}).memory
+    policy = ["policy.lora.rank=2", "policy.dtype=bfloat16"]
+    found = estimate(node_of(*policy, "reference.beta=0.1")).memory
     # A layer: q and o 96 + 96 each, k and v 96 + 32, three of the MLP 96 + 256; two numbers each.
     trained = 4 * 2 * (2 * 192 + 2 * 128 + 3 * 352)
     assert found["weights"] == 451_840 * 2
     assert (found["gradients"], found["optimizer state"]) == (trained * 4, trained * 8)
     assert "reference policy" not in found  # the weights below the adapter
+    own = [f"reference.policy.path={TINY}", "reference.policy.use=hf"]
+    found = estimate(node_of(*policy, "reference.beta=0.1", *own)).memory
+    assert found["reference policy"] == 451_840 * 2  # a model beside it
+
+
+def test_a_component_of_a_third_party_tells_what_it_takes_and_needs_not():
+    from alignkit.testing import registry_of
+
+    class Scratch(SamplingParams):
+        """Samples somewhere, with some memory."""
+
+        def memory(self, tables, sizes, workload):
+            return {"scratch": 5.0 * workload.at_once, "caches": None}
+
+    class Silent(SamplingParams):
+        """Samples somewhere."""
+
+    registry = registry_of(rollout_backend={"scratch": Scratch, "silent": Silent})
+
+    def told(use):
+        table = node_of().dump() | {"rollout": {"use": use, "max_tokens": 10}}
+        return estimate(recipe.resolve(toml.Document(table), registry))
+
+    assert told("scratch").memory["scratch"] == 5.0 * 8
+    assert "caches" not in told("scratch").memory
+    assert (told("scratch").elsewhere, told("silent").elsewhere) == (False, True)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -99,8 +136,12 @@ def test_activations_are_what_autograd_keeps(checkpointing):
 def test_work_by_hand():
     # 8 responses of 10 tokens, 5 times: 400 tokens, each sampled (2 N), scored (2 N) and learnt
     # from twice (2 * 6 N).
-    assert work(PLAN, 1000, 10) == 400 * 16 * 1000
-    assert work({**PLAN, "n_steps": 0}, 1000, 10) is None
+    assert estimate(node_of()).work(10) == 400 * 16 * 451_840
+    # with checkpointing each pass computes the layers once more: 2 N for each of the two
+    again = estimate(node_of("policy.gradient_checkpointing=true"))
+    assert again.work(10) == 400 * 20 * 451_840
+    evaluated = recipe.load(ROOT / "recipes" / "evaluate.toml", plugins.load())
+    assert estimate(evaluated).work(10) is None
 
 
 def run_of(folder, **plan):
@@ -108,7 +149,7 @@ def run_of(folder, **plan):
     row = {"train/response_length": 4.0, "time/rollout": 1.0, "time/update": 2.0, "time/eval": 9.0}
     rows = [json.dumps({"step": i, "time": 3.0 * i} | row) for i in (1, 2)]
     (folder / "metrics.jsonl").write_text("\n".join(rows))
-    (folder / "recipe.toml").write_text(tomli_w.dumps(PLAN | {"n_steps": 4} | plan))
+    (folder / "recipe.toml").write_text(tomli_w.dumps(node_of(n_steps=4).dump() | plan))
     return folder
 
 
@@ -164,6 +205,6 @@ def test_a_run_takes_as_much_memory_and_time_as_estimated(tmp_path):
     command = [sys.executable, "-m", "alignkit", "run", "recipes/grpo.toml", "-s", "n_steps=6"]
     subprocess.run([*command, "-s", "eval.n=64", "--out", tmp_path / "run"], cwd=ROOT, check=True)
     run = read(tmp_path / "run")
-    expected = estimate(run.plan)
+    expected = estimate(recipe.load(tmp_path / "run" / "recipe.toml", plugins.load()))
     peak = max(row.get("memory/peak_mib", 0) for row in run.rows) * 2**20  # of that process alone
     assert peak / 1.5 < expected.total < peak * 2

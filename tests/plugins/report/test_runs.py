@@ -185,3 +185,12 @@ def test_other_algorithms_are_compared_by_what_they_log(make_run, load):
     found = load(make_run("b", [{"train/loss": 2.0}, {"train/loss": 1.0}, {"train/loss": 1.5}]))
     assert tables.headline(found) == "train/loss"
     assert tables.lines(found)[0].best.value == 1.0  # of a loss, the least
+
+
+def test_a_run_that_is_given_alone_has_the_name_of_its_variant_in_the_sweep(make_run, tmp_path):
+    deep = make_run("sweep/wide/lr=1/seed_0", [{ACC: 0.5}])
+    assert [run.variant for run in runs.find([deep])] == ["lr=1"]
+    (tmp_path / "sweep" / runs.SWEEP).write_text("{}")
+    assert [run.variant for run in runs.find([deep])] == ["wide/lr=1"]
+    assert [run.variant for run in runs.find([tmp_path / "sweep"])] == ["wide/lr=1"]
+    assert [run.variant for run in runs.find([tmp_path / "sweep/wide"])] == ["lr=1"]

@@ -70,6 +70,32 @@ def test_a_report_goes_beside_the_run_or_where_it_is_told(run, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_report_may_have_a_title_and_a_table(run):
+    done = call("report", run, "--title", "Of <mine>", "--table")
+    heads, row, *_, last = done.output.splitlines()
+    assert (heads.split()[0], row.split()[0], last) == ("VARIANT", "a", "report: a/report.html")
+    assert "<h1>Of &lt;mine&gt;</h1>" in (run / "report.html").read_text()
+
+
+def test_the_end_of_a_run_is_told_briefly(run, make_run):
+    lines = call("show", run, "--brief").output.splitlines()
+    assert lines == [
+        "done in 10 s",
+        "  eval/answer_reward: 0.250 -> 0.500",  # first and last, not the best one, 0.75
+        "run directory: a  (metrics.jsonl, eval/, rollouts/)",
+    ]
+    (run / "final").mkdir()
+    assert call("show", run, "--brief").output.splitlines()[3:] == [
+        "model: a/final  (AutoModelForCausalLM.from_pretrained loads it)",
+        "next: alignkit run recipes/evaluate.toml -s policy.path=a/final",
+    ]
+    one = make_run("one", [{ACC: 0.25}], status="failed")
+    assert call("show", one, "--brief").output.splitlines()[:2] == [
+        "failed after 10 s",
+        "  eval/answer_reward: 0.250",
+    ]
+
+
 def test_a_report_refuses_what_is_no_run(run, tmp_path):
     (tmp_path / "none").mkdir()
     refused = call("report", run, "none", "--out", "r.html")

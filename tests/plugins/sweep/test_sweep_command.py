@@ -47,6 +47,36 @@ def test_the_command_runs_alignkit_and_fails_with_status_1_when_a_run_does(
     assert Path("runs/s/s/seed_own.log").is_file()
 
 
+def test_a_finished_sweep_ends_with_the_table_and_page_of_the_report_command(
+    place, sweep, make, registry, monkeypatch
+):
+    make(sweep(TWO))
+    (place / "out/else/seed_0").mkdir(parents=True)  # of another sweep, so not in this page
+    (place / "out/else/seed_0/metrics.jsonl").write_text('{"step": 0, "eval/answer_reward": 1}\n')
+    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
+    done = call("sweep", "s.toml", "--out", "out")
+    assert done.exit_code == 0, done.output
+    heads, first, second, *_, last = done.output.splitlines()
+    assert heads.split()[:2] == ["VARIANT", "RUNS"]
+    assert (first.split()[:2], second.split()[:2]) == (["n=4", "2"], ["n=8", "2"])
+    assert last == "report: out/report.html"
+    page = (place / "out/report.html").read_text()
+    assert "<h1>s</h1>" in page  # the sweep's title
+    assert "else" not in page.partition("<script")[0]
+
+
+def test_a_sweep_without_the_report_command_says_so_and_is_done(
+    place, sweep, make, registry, monkeypatch
+):
+    make(sweep(TWO))
+    del registry.offers["command", "report"]
+    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
+    done = call("sweep", "s.toml", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert "without alignkit report: unknown command 'report'" in done.output
+    assert not (place / "out/report.html").exists()
+
+
 # ---------------------------------------------------------------- kills
 
 DRIVER = '''
