@@ -16,7 +16,6 @@ KNOWN = {
     ("alignkit_hf.probe", "alignkit_hf.forward"),
     ("alignkit_rewards.expression", "alignkit_rewards.commands"),
     ("alignkit_rewards.relations", "alignkit_rewards.equality"),
-    ("alignkit_vllm.backend", "alignkit_vllm"),
 }
 """Imports that close a circle; there may be fewer."""
 
