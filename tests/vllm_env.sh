@@ -20,7 +20,7 @@ if [ ! -e "$stamp" ]; then
     $pip uninstall --yes torchvision torchaudio torchcodec triton
     $pip install "hatchling>=1.26" "pytest>=8.2" "hypothesis>=6.100" "math-verify>=0.9,<0.10" \
         "pluggy>=1.5" "packaging>=23" "tomli>=2.0" "tomli-w>=1.0" "click>=8.1" \
-        "rich>=13"
+        "rich>=13" "httpx2>=2.0,<3" "anyio>=4.10"
     touch "$stamp"
 fi
 # Every time: plugins may have come or gone.

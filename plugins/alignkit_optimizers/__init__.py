@@ -63,7 +63,10 @@ class AdamW(Params[Optimizer]):
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
     ) -> Mapping[str, float | None]:
         """Count two numbers of state a weight, or two bytes, or none on the device."""
-        kept = {"8bit": 2, "offload": 0}.get(self.implementation, 2 * sizes.trained_number)
+        lost = 2 if sizes.trained_number == 2 else 0  # what rounding takes from a 16-bit weight
+        kept = {"8bit": 2, "offload": 0, "kahan": 8 + lost}.get(
+            self.implementation, 2 * sizes.trained_number
+        )
         return {
             GRADIENTS: sizes.trained * sizes.trained_number,
             OPTIMIZER: sizes.trained * kept,

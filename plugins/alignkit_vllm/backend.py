@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_vllm import check, machine
-from alignkit_vllm.devices import own_devices, policy_devices
-from alignkit_vllm.http import UnreachableError
-from alignkit_vllm.local import LocalEngine
+from alignkit_vllm.engines import Engine, LostError
+from alignkit_vllm.engines.local import LocalEngine
+from alignkit_vllm.engines.server import ServerEngine
+from alignkit_vllm.options import compute_dtype, describe, engine_options, visible_devices
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
-from alignkit_vllm.server import LostError, ServerEngine
+from alignkit_vllm.settings import VllmSettings
 from alignkit_vllm.watch import Watch
-from alignkit_vllm.weights import compute_dtype
-
-if TYPE_CHECKING:
-    from alignkit_vllm import VllmRollout
-
 
 CHECKED = 2
 """Syncs that are always checked: at the start, and the first after an update."""
 
 
-class Engine(Protocol):
-    """What the backend needs of an engine, wherever it runs."""
-
-    peer: str
-
-    def start(self, folder: Path, policy: Policy) -> None: ...
-    def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None: ...
-    def holds(self) -> str: ...
-    def columns(self) -> Mapping[str, Any]: ...
-    def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]: ...
-    def recover(self, lost: Exception) -> None: ...
-    def max_len(self) -> int: ...
-    def progress(self) -> str: ...
-    def log_end(self) -> str: ...
-    def rest(self) -> None: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class VllmBackend:
     """Samples with vLLM. Between calls it holds the engine, and the weights' version."""
 
-    def __init__(self, keys: VllmRollout) -> None:
+    def __init__(self, keys: VllmSettings) -> None:
         self.keys = keys
         self.sampling: Sampling = keys.sampling()
         self.version = -1
@@ -147,44 +123,16 @@ class VllmBackend:
 
     def _make_engine(self, policy: Policy) -> Engine:
         keys = self.keys
-        options = self._options(policy)
+        options = engine_options(keys, policy, self._dtype)
         if keys.mode == "colocate":
             return LocalEngine(options, sleep=keys.sleep)
-        own = own_devices(keys.devices, keys.tensor_parallel_size)
         return ServerEngine(
             url=keys.url,
-            devices=own if keys.mode == "device" else policy_devices(keys.tensor_parallel_size),
+            visible=visible_devices(keys, policy),
             options=options,
             timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
             max_restarts=keys.max_restarts,
         )
-
-    def _options(self, policy: Policy) -> dict[str, Any]:
-        """Return vLLM's engine options, as ``vllm.LLM`` and the server's flags name them."""
-        keys = self.keys
-        room = min(keys.max_model_len or policy.max_length, policy.max_length)
-        options: dict[str, Any] = {
-            "load_format": "dummy",  # the first sync fills every weight, or the check says so
-            "dtype": str(self._dtype).removeprefix("torch."),
-            "max_model_len": room if room < 2**31 - 1 else None,
-            "max_num_seqs": keys.max_num_seqs,
-            "seed": 0,
-        }
-        if next(policy.model.parameters()).device.type == "cuda":
-            shared = keys.mode != "device"
-            return options | {
-                "gpu_memory_utilization": keys.gpu_memory_utilization or (0.45 if shared else 0.85),
-                "tensor_parallel_size": keys.tensor_parallel_size,
-                "enforce_eager": keys.enforce_eager,
-            }
-        return options | {
-            "enforce_eager": True,
-            # vLLM 0.32 fails on CPUs when it cuts the prompt of a request that has a seed.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(4096, room if room < 2**31 - 1 else 0),
-            "distributed_executor_backend": "uni",
-            "kv_cache_memory_bytes": int(keys.kv_cache_gib * 2**30),
-        }
 
     def _answers(
         self, policy: Policy, asked: Sequence[Request]
@@ -200,7 +148,7 @@ class VllmBackend:
                     for i, found in self._watch.each("generation", limit, answers, engine.progress):
                         del left[places[i]]
                         yield places[i], found
-                except (LostError, UnreachableError) as lost:
+                except LostError as lost:
                     self._revive(lost)
 
     def _hold(self, policy: Policy, *, fresh: bool = False) -> None:
@@ -213,7 +161,7 @@ class VllmBackend:
                 if fresh or self._running().holds() != self._name(self.version):
                     self._load(policy)
                 return
-            except (LostError, UnreachableError) as lost:
+            except LostError as lost:
                 self._revive(lost)
 
     def _revive(self, lost: AlignkitError) -> None:
@@ -243,22 +191,3 @@ class VllmBackend:
         self.gaps.append(check.gap(policy, request, answer))
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(self.gaps[-1], bound)
-
-
-def describe(policy: Policy, folder: Path) -> None:
-    """Write the policy's configuration and tokenizer, without weights, for an engine to read.
-
-    From the model in memory: no other revision, nothing to download.
-    """
-    config: Any = policy.model.config
-    config = type(config).from_dict(config.to_dict())
-    config.architectures = [_class_name(policy)]
-    config.save_pretrained(folder)
-    policy.tokenizer.save_pretrained(folder)
-
-
-def _class_name(policy: Policy) -> str:
-    """Return the model's class, without the wrapping that FSDP gives it."""
-    name = type(policy.model).__name__
-    declared = getattr(policy.model.config, "architectures", None) or []
-    return str(declared[0]) if declared and name not in declared else name.removeprefix("FSDP")

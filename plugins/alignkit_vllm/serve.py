@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from alignkit_vllm.guard import closed
 from alignkit_vllm.machine import installed
@@ -28,6 +28,8 @@ OPTIONS = (
     "--logprobs-mode=processed_logprobs",
     "--generation-config=vllm",
 )
+ON_CPUS = {"--no-enable-chunked-prefill": ""}  # see options.py
+ON_GPUS = {"--weight-transfer-config": '={"backend": "nccl"}'}  # see weights/transfer.py
 ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # reset_prefix_cache and collective_rpc
     "VLLM_NO_USAGE_STATS": "1",
@@ -45,12 +47,18 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.enable()  # of this process, which has read its environment already
     if trainer := os.environ.get(TRAINER):
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
-    guarded = closed(list(arguments[1:]), os.environ)
-    found = installed()
-    whole = "--no-enable-chunked-prefill"  # on CPUs, see backend.py
-    more = [whole] if found and found.for_cpu and whole not in arguments else []
-    sys.argv = ["vllm", f"--model={arguments[0]}", *OPTIONS, *guarded, *more, *arguments[1:]]
+    sys.argv = command(arguments, os.environ)
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+
+
+def command(arguments: Sequence[str], environ: MutableMapping[str, str]) -> list[str]:
+    """Return the command line of vLLM's server for ``arguments``, and see to its key."""
+    model, *own = arguments
+    given = {word.partition("=")[0] for word in own}
+    found = installed()
+    build = ON_CPUS if found and found.for_cpu else ON_GPUS
+    more = [f"{name}{value}" for name, value in build.items() if name not in given]
+    return ["vllm", f"--model={model}", *OPTIONS, *closed(own, environ), *more, *own]
 
 
 def _end_with(trainer: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignkit_vllm.weights import receive
+from alignkit_vllm.weights.sockets import receive
 
 COLUMNS = 4
 """Columns of a weight matrix that a check compares."""
@@ -24,8 +24,9 @@ class Extension:
     """Added to vLLM's worker class (``worker_extension_cls``)."""
 
     model_runner: Any
-    rank: int
+    device: torch.device
     parallel_config: Any
+    vllm_config: Any
 
     def alignkit_load(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Take over ``weights`` in place."""
@@ -37,6 +38,20 @@ class Extension:
     def alignkit_fetch(self, host: str, port: str, token: str, timeout: str, version: str) -> None:
         """Connect to the trainer and take over the weights it sends."""
         self.alignkit_load(receive(host, int(port), token, float(timeout)), version)
+
+    def alignkit_place(self) -> dict[str, Any]:
+        """Return the fields of a :class:`~alignkit_vllm.weights.transfer.Place`."""
+        config, transfer = self.parallel_config, self.vllm_config.weight_transfer_config
+        on_gpu = self.device.type == "cuda"
+        return {
+            "gpu": str(torch.cuda.get_device_properties(self.device).uuid) if on_gpu else "",
+            "transfer": transfer.backend if transfer else "",
+            "workers": config.world_size * config.data_parallel_size,
+        }
+
+    def alignkit_hold(self, version: str) -> None:
+        """Note the version of the weights that the engine's own transfer brings."""
+        self.alignkit_held = version
 
     def alignkit_version(self) -> str:
         """Return the version of the weights held; "" before the first."""

@@ -163,6 +163,26 @@ def test_a_process_of_its_own_takes_weights_over_a_socket(needs_vllm, wide_folde
         backend.close()
 
 
+@pytest.mark.parametrize("mode", ["server", "device"])
+def test_a_process_of_its_own_takes_weights_by_vllm_s_transfer(needs_vllm, wide_folder, mode):
+    """From memory on the policy's card; with a second card, by NCCL to that."""
+    if mode == "device" and needs_vllm.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    policy = make_policy(wide_folder)
+    backend = VllmRollout(mode=mode, **SHARED).build()
+    try:
+        backend.start(policy)
+        for _ in range(3):
+            update(policy)
+            backend.sync(policy)
+            ((found,),) = backend.generate([LONG], GREEDY)
+            assert_same(policy, LONG, found)
+        trainer = type(backend._engine._delivery._transfer._engine).__name__
+        assert trainer.startswith({"server": "IPC", "device": "NCCL"}[mode])
+    finally:
+        backend.close()
+
+
 def test_more_memory_than_is_free_is_refused_before_the_start(needs_vllm, wide_folder):
     torch = needs_vllm
     free, _ = torch.cuda.mem_get_info()

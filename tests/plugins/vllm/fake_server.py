@@ -13,7 +13,7 @@ HELD = [""]
 
 def called(method, args):
     if method == "alignkit_fetch":
-        from alignkit_vllm.weights import receive
+        from alignkit_vllm.weights.sockets import receive
 
         host, port, token, timeout, version = args
         HELD[0] = "" if not list(receive(host, int(port), token, float(timeout))) else version

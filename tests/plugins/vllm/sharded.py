@@ -46,7 +46,8 @@ def main(folder, store, rank, out, url=None):
 def through_a_socket(policy):
     import torch
 
-    from alignkit_vllm.weights import Sender, named_weights, receive
+    from alignkit_vllm.weights import named_weights
+    from alignkit_vllm.weights.sockets import Sender, receive
 
     sender, found = Sender(1, "127.0.0.1", 120), {}
     worker = threading.Thread(
@@ -63,11 +64,11 @@ def through_a_socket(policy):
 def to_server(policy, url):
     import torch
 
-    from alignkit_vllm.server import ServerEngine
+    from alignkit_vllm.engines.server import ServerEngine
 
     engine = ServerEngine(
         url=url,
-        devices=lambda _: None,
+        visible=None,
         options={"dtype": "float32"},
         timeouts=(120, 120, 120),
         max_restarts=0,

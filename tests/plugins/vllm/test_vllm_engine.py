@@ -11,6 +11,7 @@ from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy, HfRollout
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.check import WeightsError
+from alignkit_vllm.weights.transfer import gpu_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
@@ -88,6 +89,12 @@ def test_a_cache_kept_over_a_sync_shows(served, monkeypatch):
     ((fresh,),) = backend.generate([LONG], greedy)
     assert_same(policy, LONG, fresh)
     backend._check(policy)
+
+
+def test_a_worker_on_a_cpu_has_no_gpu_and_no_transfer(served):
+    backend, policy = served
+    assert backend._engine._rpc("alignkit_place") == [{"gpu": "", "transfer": "", "workers": 1}]
+    assert gpu_of(policy) == ""
 
 
 @pytest.mark.parametrize("syncs", [0, 1], ids=["at the start", "after the first update"])

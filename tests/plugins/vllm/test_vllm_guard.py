@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from alignkit import AlignkitError
+from alignkit_vllm.engines.client import Client
 from alignkit_vllm.guard import KEY, Guard, closed, new_key
-from alignkit_vllm.http import Client
 
 
 async def inner(scope, receive, send):

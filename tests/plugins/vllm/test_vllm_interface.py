@@ -6,6 +6,8 @@ run without a GPU (sleep, the CUDA workers and their two model runners) is read 
 
 import ast
 import inspect
+import json
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +16,27 @@ import pytest
 import torch
 
 from alignkit_vllm import VllmRollout
-from alignkit_vllm.backend import VllmBackend
 from alignkit_vllm.check import probe
+from alignkit_vllm.engines.process import arguments
+from alignkit_vllm.machine import Installed
+from alignkit_vllm.options import IPC, engine_options
 from alignkit_vllm.requests import requests
-from alignkit_vllm.serve import OPTIONS
-from alignkit_vllm.server import ServerEngine
+from alignkit_vllm.serve import OPTIONS, command
+from alignkit_vllm.weights import named_weights
+from alignkit_vllm.weights.transfer import Source, init_info, routes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
 
+def text(path):
+    """Return the text of a module of vLLM's."""
+    root = Path(find_spec("vllm").submodule_search_locations[0])
+    return (root / path).read_text(encoding="utf-8")
+
+
 def methods(path, owner):
     """Return the signatures of a class's methods, read from vLLM's source, not imported."""
-    root = Path(find_spec("vllm").submodule_search_locations[0])
-    tree = ast.parse((root / path).read_text(encoding="utf-8"))
+    tree = ast.parse(text(path))
     (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == owner]
     made = [n for n in found.body if isinstance(n, ast.FunctionDef)]
     return {n.name: [a.arg for a in (*n.args.args, *n.args.kwonlyargs)] for n in made}
@@ -37,9 +47,7 @@ def options_on_a_gpu(mode):
     weight = SimpleNamespace(device=torch.device("cuda"))
     model = SimpleNamespace(parameters=lambda: iter([weight]))
     policy = SimpleNamespace(model=model, max_length=4096)
-    backend = VllmBackend(VllmRollout(mode=mode))
-    backend._dtype = torch.bfloat16
-    return backend._options(policy)
+    return engine_options(VllmRollout(mode=mode), policy, torch.bfloat16)
 
 
 def test_the_engine_s_methods_take_what_they_are_given():
@@ -84,15 +92,25 @@ def test_the_server_understands_the_command_that_gpus_get(mode):
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     options = options_on_a_gpu(mode) | {"enforce_eager": True, "tensor_parallel_size": 2}
-    engine = ServerEngine(
-        url=None, devices=lambda _: None, options=options, timeouts=(1, 1, 1), max_restarts=0
-    )
-    command = ["--model=m", *OPTIONS, "--host=127.0.0.1", "--port=1", *engine._arguments()]
-    parsed = vars(make_arg_parser(FlexibleArgumentParser()).parse_args(command))
+    words = ["--model=m", *OPTIONS, "--host=127.0.0.1", "--port=1", *arguments(options)]
+    parsed = vars(make_arg_parser(FlexibleArgumentParser()).parse_args(words))
+    transfer = parsed["weight_transfer_config"]
+    parsed["weight_transfer_config"] = transfer and {"backend": transfer.backend}
     for name, value in options.items():
         assert parsed[name] == value, name
     assert parsed["worker_extension_cls"] == "alignkit_vllm.worker.Extension"
     assert parsed["logprobs_mode"] == "processed_logprobs"
+
+
+def test_the_server_understands_what_the_cuda_build_gets_besides(monkeypatch):
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    monkeypatch.setattr("alignkit_vllm.serve.installed", lambda: Installed("vllm", "0.32.0"))
+    words = command(["m", *arguments(options_on_a_gpu("device"))], {"ALIGNKIT_VLLM_KEY": "k"})
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(words[1:])
+    assert parsed.weight_transfer_config.backend == "nccl"
+    assert parsed.middleware == ["alignkit_vllm.guard.Guard"]
 
 
 def test_requests_are_made_of_fields_that_sampling_has(tied_folder):
@@ -141,8 +159,7 @@ def test_the_cuda_worker_sleeps_and_wakes_and_the_extension_hides_nothing_of_it(
 
 
 def test_processed_logprobs_are_those_of_the_distribution_that_was_cut_on_cuda_too():
-    root = Path(find_spec("vllm").submodule_search_locations[0])
-    sampler = (root / "v1/worker/gpu/sample/sampler.py").read_text(encoding="utf-8")
+    sampler = text("v1/worker/gpu/sample/sampler.py")
     assert (
         "if self.logprobs_mode in PROCESSED_LOGPROBS_MODES:\n                logits = proc"
         in sampler
@@ -159,5 +176,150 @@ def test_processed_logprobs_are_those_of_the_distribution_that_was_cut_on_cuda_t
     ],
 )
 def test_messages_about_memory_read_as_the_advice_expects(path, words):
-    root = Path(find_spec("vllm").submodule_search_locations[0])
-    assert words in (root / path).read_text(encoding="utf-8")
+    assert words in text(path)
+
+
+# ---------------------------------------------------------------- weight transfer on CUDA
+
+
+@pytest.fixture(params=["tied", "untied"])
+def policy(request):
+    from alignkit_hf import HfPolicy
+
+    return HfPolicy(path=str(request.getfixturevalue(f"{request.param}_folder"))).build()
+
+
+@pytest.fixture
+def server():
+    """vLLM's own routes before an engine that notes what it is asked: ``(post, asked)``."""
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+    from vllm.entrypoints.rl.factories import register_rl_api_routers
+
+    asked = []
+
+    class Engine:
+        def __getattr__(self, name):
+            async def note(*args, **kwargs):
+                asked.append((name, args, kwargs))
+
+            return note
+
+    app = FastAPI()
+    register_rl_api_routers(app)
+    app.state.engine_client = Engine()
+    client = TestClient(app)
+
+    def post(path, json=None):
+        answer = client.post(f"/{path}", json=json)
+        assert answer.status_code == 200, answer.text
+
+    return post, asked
+
+
+def test_the_server_understands_the_requests_of_an_update(server):
+    from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
+
+    post, asked = server
+    client = routes(post)
+    assert isinstance(client, VLLMWeightSyncClient)
+    client.init_weight_transfer_engine({"packed": True})
+    client.start_weight_update()
+    client.update_weights({"names": ["w"], "dtype_names": ["float32"], "shapes": [[2]]})
+    client.finish_weight_update()
+    (_, (init,), _), _, (_, _, update), _ = asked
+    assert [name for name, *_ in asked] == [
+        "init_weight_transfer_engine", "start_weight_update", "update_weights",
+        "finish_weight_update",
+    ]  # fmt: skip
+    assert init.init_info == {"packed": True}
+    assert update["request"].update_info["shapes"] == [[2]]
+
+
+def test_handles_of_memory_arrive_as_they_were_with_the_server_s_leave_alone(server, monkeypatch):
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
+
+    post, asked = server
+    handles = {"GPU-a": (torch.Tensor, (4,), b"\x00\xff", None)}
+    sent = {"names": ["w"], "dtype_names": ["uint8"], "shapes": [[4]], "tensor_sizes": [4]}
+    routes(post).update_weights({**sent, "ipc_handles": handles})
+    arrived = asked[0][2]["request"].update_info
+    json.dumps(arrived)
+    with pytest.raises(ValueError, match="VLLM_ALLOW_INSECURE_SERIALIZATION=1"):
+        IPCWeightTransferUpdateInfo(**arrived)
+    monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")  # as the run's own server has
+    assert IPCWeightTransferUpdateInfo(**arrived).ipc_handles == handles
+
+
+@pytest.mark.parametrize("how", ["ipc", "nccl"])
+def test_both_ends_are_made_from_what_is_given(how):
+    from vllm.distributed.weight_transfer.factory import (
+        WeightTransferEngineFactory,
+        WeightTransferTrainerFactory,
+    )
+
+    info = init_info(how, 123, workers=2, port=4567)
+    assert (info.backend, info.is_sender) == (how, True)
+    assert (info.packed, info.packed_buffer_size_bytes) == (True, 123)
+    trainer = WeightTransferTrainerFactory._registry[how]()
+    worker = WeightTransferEngineFactory._registry[how]()
+    assert isinstance(info, trainer.init_info_cls)
+    for method in ("trainer_init", "send_weights", "shutdown"):
+        assert callable(getattr(trainer, method))
+    given = inspect.signature(WeightTransferTrainerFactory.trainer_init)
+    given.bind(info, client=None, source=None)
+    if how == "nccl":
+        assert (info.master_address, info.master_port, info.world_size) == (
+            "127.0.0.1", 4567, 3,
+        )  # fmt: skip
+    else:
+        assert worker.init_info_cls(packed=True).packed
+
+
+def test_weights_pass_the_trainer_s_own_check(policy):
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
+
+    source = Source(policy, torch.bfloat16)
+    check = NCCLTrainerWeightTransferEngine._checked_iter
+    sent = dict(check(source, source.metadata()))
+    for name, value in named_weights(policy, torch.bfloat16):
+        assert torch.equal(sent[name], value)
+    wrong = Source(policy, torch.float32)
+    with pytest.raises(ValueError, match="disagrees with iteration at index 0"):
+        list(check(wrong, source.metadata()))
+
+
+@pytest.mark.parametrize("module", ["ipc_engine", "nccl_engine"])
+def test_the_trainers_ask_a_source_for_nothing_else(module):
+    engine = import_module(f"vllm.distributed.weight_transfer.{module}")
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(engine)))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("source")
+    }
+    assert used <= {"metadata"}
+
+
+def test_a_failed_update_ends_the_sending():
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
+
+    source = inspect.getsource(NCCLTrainerWeightTransferEngine.shutdown)
+    assert "self.model_update_group.destroy()" in source
+    from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+
+    assert "ncclCommAbort" in inspect.getsource(PyNcclCommunicator.destroy)
+    assert "if self.disabled:" in inspect.getsource(PyNcclCommunicator.broadcast)
+
+
+def test_a_worker_tells_its_place_from_what_it_has():
+    found = methods("v1/worker/gpu_worker.py", "Worker")
+    for name in ("init_weight_transfer_engine", "update_weights", "finish_weight_update"):
+        assert name in found
+    source = text("v1/worker/gpu_worker.py")
+    assert "self.vllm_config.weight_transfer_config" in source
+    assert "self.device = torch.device(" in source
+    from vllm.config import ParallelConfig, WeightTransferConfig
+
+    config = ParallelConfig()
+    assert config.world_size * config.data_parallel_size == 1
+    assert WeightTransferConfig(**IPC).backend == "ipc"

@@ -14,10 +14,10 @@ import pytest
 from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout, machine, server
-from alignkit_vllm.http import Client, StrangerError, UnreachableError
-from alignkit_vllm.meeting import hopeless, meet
-from alignkit_vllm.process import free_port
+from alignkit_vllm import VllmRollout, machine
+from alignkit_vllm.engines import server
+from alignkit_vllm.engines.client import Client, StrangerError, UnreachableError, hopeless, meet
+from alignkit_vllm.engines.process import free_port
 from alignkit_vllm.watch import DeadlineError
 
 MODEL = {"data": [{"id": "m", "max_model_len": 512}]}

@@ -9,10 +9,10 @@ import torch
 from alignkit import AlignkitError
 from alignkit_hf import HfPolicy
 from alignkit_vllm import machine, memory
-from alignkit_vllm.local import LocalEngine
+from alignkit_vllm.engines.local import LocalEngine
+from alignkit_vllm.engines.process import Child
+from alignkit_vllm.engines.server import ServerEngine
 from alignkit_vllm.memory import GIB, Needs, explain, explained, needs_of, shortage
-from alignkit_vllm.process import Child
-from alignkit_vllm.server import ServerEngine
 
 # Qwen2.5-Math-1.5B in bfloat16: 28 layers, 2 key-value heads of 128 numbers of 2 bytes, keys and
 # values: 2 * 28 * 2 * 128 * 2 = 28,672 bytes a token (with 12 query heads it would be 172,032);
@@ -169,7 +169,7 @@ def test_a_batch_that_runs_out_of_memory_says_what_to_turn(monkeypatch):
         enqueue=lambda *_, use_tqdm: ["0-aa"],
         llm_engine=SimpleNamespace(step=step, abort_request=lambda names, *, internal: None),
     )
-    monkeypatch.setattr("alignkit_vllm.local._sampling", lambda requests: requests)
+    monkeypatch.setattr("alignkit_vllm.engines.local._sampling", lambda requests: requests)
     with pytest.raises(AlignkitError, match=r"set gpu_memory_utilization = 0\.37 in \[rollout\]"):
         list(engine.stream([SimpleNamespace(prompt=(1,))]))
 
@@ -211,7 +211,7 @@ def smi(monkeypatch):
 def server(monkeypatch, tiny_folder, devices):
     made = ServerEngine(
         url=None,
-        devices=lambda _: devices,
+        visible=devices,
         options=OPTIONS,
         timeouts=(5, 5, 5),
         max_restarts=0,
@@ -239,7 +239,7 @@ def test_an_index_is_looked_up_only_where_all_gpus_are_alike(smi):
 
 def test_a_dead_server_s_log_is_read_from_where_the_cause_stands(monkeypatch, smi, tmp_path):
     dead = server(monkeypatch, tmp_path, ["0"])
-    dead._visible, dead._needs = ["0"], QWEN
+    dead.visible, dead._needs = ["0"], QWEN
     log = tmp_path / "server.log"
     after = [f"(EngineCore pid=9) frame {i}" for i in range(40)]  # the end shown has 20 lines
     log.write_text("\n".join([f"(EngineCore pid=9) ERROR 11-20 [core.py:1] {NO_CACHE}", *after]))

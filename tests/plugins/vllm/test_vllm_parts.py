@@ -17,7 +17,8 @@ from alignkit_vllm.check import WeightsError, bound_for, probe, require_small
 from alignkit_vllm.machine import Gpu, Installed, parse, visible
 from alignkit_vllm.requests import Answer, completions, requests, seed_of
 from alignkit_vllm.watch import DeadlineError, Watch
-from alignkit_vllm.weights import Sender, named_weights, receive
+from alignkit_vllm.weights import named_weights
+from alignkit_vllm.weights.sockets import Sender, receive
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.check import compare_columns
+from alignkit_vllm.engines.client import Client
+from alignkit_vllm.engines.process import Child, free_port
 from alignkit_vllm.guard import KEY
-from alignkit_vllm.http import Client
-from alignkit_vllm.process import Child, free_port
 from alignkit_vllm.requests import completions, requests
 from alignkit_vllm.watch import DeadlineError
 
@@ -96,7 +96,7 @@ def test_five_updates_in_a_row_each_reach_the_server(served, policy):
 def test_a_sharded_policy_reaches_the_server_whole(served, tied_folder, sharded_trainer, tmp_path):
     """Two processes hold half of each weight; sharded.py scales all of them by 1.25."""
     client = served._engine._client
-    key = client._headers["Authorization"].removeprefix("Bearer ")
+    key = client.key
     sharded_trainer(tied_folder, tmp_path / "done", client.url, **{KEY: key})
     assert served._engine.holds() == "sharded"
     whole = HfPolicy(path=str(tied_folder)).build()
@@ -118,7 +118,7 @@ def test_the_server_of_a_run_is_local_and_answers_nobody_without_its_key(served)
         with pytest.raises(AlignkitError, match="refuses the key"):
             Client(client.url, "guessed").post(path, body, 5)
     command = Path(f"/proc/{served._engine._child.process.pid}/cmdline").read_text()
-    key = client._headers["Authorization"].removeprefix("Bearer ")
+    key = client.key
     assert len(key) >= 43
     assert key not in command
 

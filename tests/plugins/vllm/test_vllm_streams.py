@@ -13,9 +13,10 @@ from alignkit.protocols import Sampling, streams
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.backend import VllmBackend
-from alignkit_vllm.local import LocalEngine
+from alignkit_vllm.engines import LostError
+from alignkit_vllm.engines.local import LocalEngine
+from alignkit_vllm.engines.server import ServerEngine
 from alignkit_vllm.requests import Answer, Request
-from alignkit_vllm.server import LostError, ServerEngine
 from alignkit_vllm.watch import DeadlineError, Watch
 
 WAIT = 30  # seconds until a test gives up; none of them comes near
@@ -68,7 +69,7 @@ def server():
     thread.start()
     made.engine = ServerEngine(
         url=f"http://127.0.0.1:{web.server_port}",
-        devices=lambda _: None,
+        visible=None,
         options={},
         timeouts=(WAIT, WAIT, WAIT),
         max_restarts=0,
@@ -150,7 +151,7 @@ class FakeLlm:
 
 @pytest.fixture
 def local(monkeypatch):
-    from alignkit_vllm import local as module
+    from alignkit_vllm.engines import local as module
 
     made = LocalEngine({}, sleep=False)
     made._llm = FakeLlm()

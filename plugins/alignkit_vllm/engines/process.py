@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from alignkit_vllm.serve import TRAINER
 
@@ -72,6 +74,22 @@ class Child:
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Return vLLM's engine ``options`` as flags of its server.
+
+    >>> arguments({"max_model_len": None, "enforce_eager": True, "seed": 0})
+    ['--enforce-eager', '--seed=0', '--uvicorn-log-level=warning']
+    """
+    flags = [_flag(name.replace("_", "-"), v) for name, v in options.items() if v is not None]
+    return [*flags, "--uvicorn-log-level=warning"]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
 def free_port() -> int:

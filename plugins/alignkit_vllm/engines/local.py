@@ -16,8 +16,9 @@ import torch
 
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine, memory
+from alignkit_vllm.engines import Engine
 from alignkit_vllm.requests import Answer, Request
-from alignkit_vllm.weights import named_weights
+from alignkit_vllm.weights import named_weights, ranks
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -32,7 +33,7 @@ ENVIRONMENT = {
 """Set before vLLM is imported, unless the user did."""
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """``vllm.LLM`` with its one worker in the trainer's process."""
 
     peer = "the vLLM engine in this process"
@@ -47,7 +48,6 @@ class LocalEngine:
         self._needs: memory.Needs | None = None
 
     def start(self, folder: Path, policy: Policy) -> None:
-        """Start on the model that ``folder`` describes, with random weights."""
         device = next(policy.model.parameters()).device
         self._on_gpu = device.type == "cuda"
         self._refuse(device)
@@ -81,8 +81,7 @@ class LocalEngine:
         return memory.explained(self.options, self._needs, before)
 
     def _refuse(self, device: torch.device) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if distributed and torch.distributed.get_world_size() > 1:
+        if ranks() > 1:
             raise AlignkitError(
                 'mode = "colocate" serves a trainer of one process; with several ranks set '
                 'mode = "device" or "server" in [rollout]'
@@ -111,7 +110,6 @@ class LocalEngine:
         return {"enable_sleep_mode": self.sleep}
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Take over the policy's weights; drop what was cached under other ones."""
         with torch.no_grad(), self._explained():
             if self._asleep:
                 torch.cuda.empty_cache()  # what the learner no longer uses
@@ -128,16 +126,13 @@ class LocalEngine:
             raise AlignkitError("the vLLM engine did not drop its prefix cache: is it still busy?")
 
     def holds(self) -> str:
-        """Return the version of the weights held; "" while the engine sleeps without any."""
         return "" if self._asleep else str(self._rpc("alignkit_version")[0])
 
     def columns(self) -> Mapping[str, Any]:
-        """Return some columns of the weights, see ``worker.columns``."""
         columns: Mapping[str, Any] = self._rpc("alignkit_columns")[0]
         return columns
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
-        """Yield each request's place and its answers, as they are finished."""
         prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
         engine: Any = self._llm.llm_engine
         with self._explained():
@@ -157,33 +152,18 @@ class LocalEngine:
                 engine.abort_request([ids[i] for i in places.values()], internal=True)
 
     def progress(self) -> str:
-        """Return how much of a batch is left."""
         engine = getattr(self._llm, "llm_engine", None)
         return f"{engine.get_num_unfinished_requests()} responses unfinished" if engine else ""
 
     def rest(self) -> None:
-        """Give memory back until the next :meth:`load`."""
         if self.sleep and self._on_gpu and not self._asleep:
             self._llm.sleep(level=2)
             self._asleep = True
 
-    def log_end(self) -> str:
-        """Return nothing: the engine logs to this process's stderr."""
-        return ""
-
-    def recover(self, lost: Exception) -> None:
-        """Pass on what happened: an engine in this process cannot be started anew."""
-        raise lost
-
     def max_len(self) -> int:
-        """Return the most tokens of prompt and response together."""
         return int(self._llm.llm_engine.model_config.max_model_len)
 
-    def kill(self) -> None:
-        """Do nothing: the engine ends with this process."""
-
     def close(self) -> None:
-        """Shut the engine down and free its memory."""
         llm, self._llm = self._llm, None
         if llm is None:
             return

@@ -1,8 +1,8 @@
-"""The policy's weights on their way to the engine: straight from memory to memory, no file.
+"""Weights over a socket: the one way that serves CPUs, GPUs, this machine and others alike.
 
-An engine in this process takes the tensors as they are. One in another process opens a
-connection back to the trainer and reads each tensor's bytes into memory of its own; that is the
-same on CPUs and GPUs, on one machine and on several, and it needs no second set of weights.
+The worker opens a connection back to the trainer and shows a token, then reads each tensor's bytes
+into memory of its own: no second set of weights, nothing unpickled, nobody served who was not
+asked. vLLM's own transfers have no way between CPUs, nor one that strangers cannot join.
 """
 
 from __future__ import annotations
@@ -11,65 +11,15 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from socket import SocketIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Adapted
-
-if TYPE_CHECKING:
-    from alignkit.protocols import Policy
-
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch.compile, FSDP and activation checkpointing put into parameter names."""
-
-
-def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield every weight once, by its checkpoint name, floating-point ones as ``dtype``.
-
-    A tied output head comes only as the embedding (of sharded weights as both, which engines
-    take too). Sharded weights are gathered one at a time, so all ranks have to iterate.
-    """
-    sent: set[tuple[int, torch.Size]] = set()
-    merged = policy.weights() if isinstance(policy, Adapted) else None
-    for name, value in merged or policy.model.state_dict().items():
-        full = value.full_tensor() if hasattr(value, "full_tensor") else value
-        place = (full.data_ptr(), full.shape)
-        if full is value and full.numel():
-            if place in sent:
-                continue
-            sent.add(place)
-        yield clean(name), full.detach().to(dtype) if full.is_floating_point() else full.detach()
-
-
-def clean(name: str) -> str:
-    """Return the name a checkpoint has for the parameter.
-
-    >>> clean("_orig_mod.model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight")
-    'model.layers.0.mlp.up_proj.weight'
-    """
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
-
-
-def compute_dtype(policy: Policy, wanted: str) -> torch.dtype:
-    """Return the engine's type: the one ``wanted``, or that of the policy's matrix products."""
-    if wanted != "auto":
-        dtype = getattr(torch, wanted)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-    parameter = next(policy.model.parameters())
-    context: AbstractContextManager[Any] = policy.autocast() or nullcontext()
-    with context:
-        if torch.is_autocast_enabled(parameter.device.type):
-            return torch.get_autocast_dtype(parameter.device.type)
-    return parameter.dtype
 
 
 class Sender:

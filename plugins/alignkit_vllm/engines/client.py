@@ -1,0 +1,152 @@
+"""JSON over HTTP with one vLLM server, and who it is that answers at its address.
+
+Each request has a connection of its own: servers end and are started anew between requests.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import httpx2
+
+from alignkit.errors import AlignkitError
+from alignkit_vllm import machine
+from alignkit_vllm.engines import LostError
+from alignkit_vllm.guard import KEY, headers
+
+QUICK = 30.0
+"""Seconds that a request may take which needs no work of the engine."""
+
+START = "Start the server with: python -m alignkit_vllm.serve MODEL"
+
+
+class UnreachableError(LostError):
+    """The server does not answer, or says that its engine is dead."""
+
+
+class StrangerError(AlignkitError):
+    """Something answers, but not as a vLLM server that ``alignkit_vllm.serve`` started."""
+
+
+class Client:
+    """Talks to one server. Calls may come from many threads."""
+
+    def __init__(self, url: str, key: str = "") -> None:
+        """``key`` is what the server's :class:`~alignkit_vllm.guard.Guard` asks for."""
+        self.url, self.key = url.rstrip("/"), key
+        self._how: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": headers(key),
+            "verify": ssl.create_default_context(),
+            "trust_env": False,  # the way to a server of one's own leads over no proxy
+        }
+
+    def get(self, path: str, timeout: float) -> Any:
+        """Return the JSON at ``path``, None if there is none."""
+        return anyio.run(self.ask, "GET", path, None, timeout)
+
+    def post(self, path: str, body: Mapping[str, Any] | None, timeout: float) -> Any:
+        """Send ``body`` to ``path`` and return the JSON answered, None if there is none."""
+        return anyio.run(self.ask, "POST", path, body, timeout)
+
+    def call_workers(self, method: str, args: Sequence[str], timeout: float) -> list[Any]:
+        """Return what a method of ``alignkit_vllm.worker.Extension`` gives in each worker."""
+        return anyio.run(self.ask_workers, method, args, timeout)
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float
+    ) -> Any:
+        """Do as :meth:`get` or :meth:`post`; whoever cancels it cuts the connection."""
+        try:
+            async with httpx2.AsyncClient(**self._how) as http:
+                answer = await http.request(method, path, json=body, timeout=timeout)
+        except httpx2.RequestError as error:
+            cause = _system_error(error)
+            raise UnreachableError(f"{method} {self.url}{path}: {cause!r}") from cause
+        return _content(answer, f"{method} {self.url}{path}")
+
+    async def ask_workers(self, method: str, args: Sequence[str], timeout: float) -> list[Any]:
+        """Do as :meth:`call_workers`; whoever cancels it cuts the connection."""
+        body = {"method": method, "args": list(args), "timeout": timeout}
+        try:
+            answer = await self.ask("POST", "/collective_rpc", body, timeout)
+        except StrangerError as error:
+            raise StrangerError(f"{error}\n  {START}") from error
+        results: list[Any] = answer["results"]
+        return results
+
+    def local_address(self) -> str:
+        """Return this machine's address as the server would reach it."""
+        url = httpx2.URL(self.url)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((url.host, url.port or 80))
+            address: str = probe.getsockname()[0]
+        return address
+
+    def is_here(self) -> bool:
+        """Whether the server is on this machine."""
+        return httpx2.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+
+
+def _system_error(error: httpx2.RequestError) -> BaseException:
+    """Return the system's own error that lies below, where one does."""
+    inner = error.__cause__
+    below = (inner.__cause__ or inner.__context__) if inner else None
+    while isinstance(below, OSError) and isinstance(cause := below.__cause__, OSError):
+        below = cause  # "all attempts failed", of which there was one
+    return below if isinstance(below, OSError) else error
+
+
+def _content(answer: httpx2.Response, asked: str) -> Any:
+    """Return the JSON of an answer, None if there is none; raise for what is no good answer."""
+    status, text = answer.status_code, answer.text
+    if status >= 500 and status != 501:  # 501: it knows no such request
+        raise UnreachableError(f"{asked}: {status} {text[:2000]}")
+    if status == 401:
+        raise StrangerError(
+            f"{asked}: the server refuses the key; set {KEY} to the one it was started with (it "
+            f"shows a random one on its stderr)"
+        )
+    if status >= 400:
+        raise StrangerError(f"{asked}: {status} {text[:2000]}")
+    try:
+        return answer.json() if text.strip() else None
+    except ValueError as error:
+        raise StrangerError(f"{asked}: the answer is no JSON: {text[:200]!r}") from error
+
+
+def meet(client: Client, peer: str) -> tuple[str, int]:
+    """Return the name of the model that the healthy server ``peer`` serves, and its length.
+
+    Raises:
+        UnreachableError: the server went away.
+        AlignkitError: it is no vLLM server, or one of another release.
+    """
+    try:
+        release = str(client.get("/version", QUICK)["version"])
+        tested = machine.Installed("vllm", release).tested
+        model = client.get("/v1/models", QUICK)["data"][0]
+        found = str(model["id"]), int(model["max_model_len"])
+    except (LookupError, TypeError, ValueError, StrangerError) as error:
+        why = str(error) if isinstance(error, StrangerError) else repr(error)
+        raise StrangerError(f"{peer} does not answer as vLLM does ({why}).\n  {START}") from error
+    if not tested:
+        raise AlignkitError(
+            f"{peer} runs vLLM {release}; versions {machine.TESTED}.x are tested: install one of "
+            f"these where the server runs"
+        )
+    return found
+
+
+def hopeless(error: AlignkitError) -> str:
+    """Return why no waiting brings the server within reach, "" if it may yet come.
+
+    No host of that name, or no encryption as asked for.
+    """
+    cause = error.__cause__
+    unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+    return str(cause) if unknown or isinstance(cause, ssl.SSLError) else ""

@@ -1,0 +1,105 @@
+"""What an engine is started with: a model's folder, vLLM's options, and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignkit.protocols import Policy
+from alignkit_vllm import machine
+from alignkit_vllm.settings import VllmSettings
+
+IPC = {"backend": "ipc"}
+"""``weight_transfer_config`` of an engine on the policy's card; others have the server's own."""
+
+
+def engine_options(keys: VllmSettings, policy: Policy, dtype: torch.dtype) -> dict[str, Any]:
+    """Return vLLM's engine options, as ``vllm.LLM`` and the server's flags name them."""
+    room = min(keys.max_model_len or policy.max_length, policy.max_length)
+    options: dict[str, Any] = {
+        "load_format": "dummy",  # the first sync fills every weight, or the check says so
+        "dtype": str(dtype).removeprefix("torch."),
+        "max_model_len": room if room < 2**31 - 1 else None,
+        "max_num_seqs": keys.max_num_seqs,
+        "seed": 0,
+    }
+    if _device(policy).type == "cuda":
+        return options | _on_gpus(keys)
+    return options | {
+        "enforce_eager": True,
+        # vLLM 0.32 fails on CPUs when it cuts the prompt of a request that has a seed.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(4096, room if room < 2**31 - 1 else 0),
+        "distributed_executor_backend": "uni",
+        "kv_cache_memory_bytes": int(keys.kv_cache_gib * 2**30),
+    }
+
+
+def _on_gpus(keys: VllmSettings) -> dict[str, Any]:
+    share = 0.85 if keys.mode == "device" else 0.45
+    options = {
+        "gpu_memory_utilization": keys.gpu_memory_utilization or share,
+        "tensor_parallel_size": keys.tensor_parallel_size,
+        "enforce_eager": keys.enforce_eager,
+    }
+    one_card = keys.mode == "server" and keys.tensor_parallel_size == 1
+    return options | ({"weight_transfer_config": IPC} if one_card else {})
+
+
+def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
+    """Return the engine process's CUDA_VISIBLE_DEVICES, None to leave it as it is.
+
+    With mode "device" the GPUs that the recipe names or the last ones, with "server" the policy's
+    and those after it.
+    """
+    device, count = _device(policy), keys.tensor_parallel_size
+    if keys.mode == "device" and keys.devices:
+        return keys.devices
+    if device.type != "cuda":
+        return None
+    if keys.mode == "device":
+        return machine.visible_here()[-count:]
+    first = device.index or 0
+    return machine.visible_here()[first : first + count] or None
+
+
+def _device(policy: Policy) -> torch.device:
+    found: torch.device = next(policy.model.parameters()).device
+    return found
+
+
+def compute_dtype(policy: Policy, wanted: str) -> torch.dtype:
+    """Return the engine's type: the one ``wanted``, or that of the policy's matrix products."""
+    if wanted != "auto":
+        dtype = getattr(torch, wanted)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    parameter = next(policy.model.parameters())
+    context: AbstractContextManager[Any] = policy.autocast() or nullcontext()
+    with context:
+        if torch.is_autocast_enabled(parameter.device.type):
+            return torch.get_autocast_dtype(parameter.device.type)
+    return parameter.dtype
+
+
+def describe(policy: Policy, folder: Path) -> None:
+    """Write the policy's configuration and tokenizer, without weights, for an engine to read.
+
+    From the model in memory: no other revision, nothing to download.
+    """
+    config: Any = policy.model.config
+    config = type(config).from_dict(config.to_dict())
+    config.architectures = [_class_name(policy)]
+    config.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+
+
+def _class_name(policy: Policy) -> str:
+    """Return the model's class, without the wrapping that FSDP gives it."""
+    name = type(policy.model).__name__
+    declared = getattr(policy.model.config, "architectures", None) or []
+    return str(declared[0]) if declared and name not in declared else name.removeprefix("FSDP")

@@ -1,0 +1,120 @@
+"""The keys of ``[rollout] use = "vllm"``, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from alignkit.engine.sampling.rollout_table import SamplingParams
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class VllmSettings(SamplingParams):
+    """What a recipe says of a vLLM engine; see ``VllmRollout``."""
+
+    mode: Literal["colocate", "device", "server"] = "colocate"
+    """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
+    policy learns; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
+    without one, in a process of its own on the policy's device."""
+
+    devices: tuple[str, ...] = ()
+    """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of
+    ``tensor_parallel_size``. Empty takes the last visible ones."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
+    """With mode "server": a server that runs already, as "http://host:8000". Start it with
+    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows."""
+
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
+    where the policy is on the same one. No effect on CPUs."""
+
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 0.25
+    """Size of the key-value cache on CPUs, in GiB; on GPUs ``gpu_memory_utilization`` sets it."""
+
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    """Most tokens of prompt and response together. Unset: what the policy takes. A response is
+    cut here (finish_reason "length")."""
+
+    max_num_seqs: Annotated[int, Field(ge=1)] = 256
+    """Responses decoded at once, at most."""
+
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs the model is cut over; above 1 with mode "device" or "server" only."""
+
+    enforce_eager: bool = False
+    """Do without CUDA graphs: a faster start, slower decoding. CPUs always do."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type the engine holds weights and computes in; "auto" is the type of the policy's matrix
+    products (its ``autocast``, or else its ``dtype``)."""
+
+    sleep: bool = True
+    """With mode "colocate" on a GPU: give the engine's memory back after each batch of responses.
+    Waking takes the weights from the policy again."""
+
+    check_every: Annotated[int, Field(ge=0)] = 20
+    """Syncs between checks that the engine holds the policy's weights (some columns of them, and
+    a greedy probe). The first two, at the start and after the first update, are always checked;
+    0 checks only these."""
+
+    max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
+    """A check stops the run when engine and policy differ by more than this in the probe's
+    log-probs, nats per token on average. Unset: 0.01 for float32, 0.1 for 16-bit types."""
+
+    start_timeout: Seconds = 900.0
+    """Deadline for starting the engine, in seconds; then the run stops and says what hung."""
+
+    sync_timeout: Seconds = 300.0
+    """Deadline for one transfer of weights, in seconds."""
+
+    generate_timeout: Seconds = 3600.0
+    """Deadline for one batch of responses, in seconds."""
+
+    heartbeat: Seconds = 60.0
+    """A stage that takes longer says so every so many seconds, and how far it is."""
+
+    max_restarts: Annotated[int, Field(ge=0)] = 2
+    """With an engine in a process of its own: times it is started anew in one run after it died.
+    A server at ``url`` that fails is waited for as often, and then given the weights again."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Refuse fields that do not go together."""
+        yield from super().check(tables)
+        if self.temperature > 2 or 0 < self.temperature < 0.01:
+            yield "temperature", f"vLLM takes 0 or 0.01 to 2, not {self.temperature:g}"
+        if self.url is not None and self.mode != "server":
+            yield "url", f'has no meaning with mode = "{self.mode}"; set mode = "server"'
+        yield from self._port_problems()
+        if self.mode == "colocate" and self.tensor_parallel_size > 1:
+            yield (
+                "tensor_parallel_size",
+                'mode "colocate" runs on the policy\'s one device; set mode = "device"',
+            )
+        yield from self._device_problems()
+        if self.max_model_len is not None and self.max_tokens >= self.max_model_len:
+            yield (
+                "max_model_len",
+                f"{self.max_model_len} leaves no room for a prompt beside max_tokens = "
+                f"{self.max_tokens}; set it to at least {2 * self.max_tokens}",
+            )
+
+    def _port_problems(self) -> Iterator[tuple[str, str]]:
+        try:
+            _ = urlsplit(self.url or "").port
+        except ValueError as error:
+            yield "url", f"{error}"
+
+    def _device_problems(self) -> Iterator[tuple[str, str]]:
+        if self.devices and self.mode != "device":
+            yield "devices", f'has no meaning with mode = "{self.mode}"; set mode = "device"'
+        elif self.devices and len(self.devices) != self.tensor_parallel_size:
+            yield (
+                "devices",
+                f"names {len(self.devices)} GPUs for tensor_parallel_size = "
+                f"{self.tensor_parallel_size}; give as many",
+            )

@@ -1,0 +1,77 @@
+"""The policy's weights on their way to the engine: straight from memory to memory, no file.
+
+An engine in this process takes the tensors as they are. To another process they go by vLLM's own
+transfer between GPUs (:mod:`.transfer`) or, where that has no way, over a socket (:mod:`.sockets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from alignkit.protocols import Adapted
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put into parameter names."""
+
+
+def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield every weight once, by its checkpoint name, floating-point ones as ``dtype``.
+
+    A tied output head comes only as the embedding (of sharded weights as both, which engines
+    take too). Sharded weights are gathered one at a time, so all ranks have to iterate.
+    """
+    for name, value in _each_once(policy):
+        full = value.full_tensor() if _is_sharded(value) else value
+        yield name, full.detach().to(sent_as(value, dtype))
+
+
+def shapes(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, torch.dtype, torch.Size]]:
+    """Yield name, type and whole shape of what :func:`named_weights` yields; gathers nothing."""
+    for name, value in _each_once(policy):
+        yield name, sent_as(value, dtype), value.shape
+
+
+def sent_as(value: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the type that a weight is sent in."""
+    return dtype if value.is_floating_point() else value.dtype
+
+
+def _each_once(policy: Policy) -> Iterator[tuple[str, Any]]:
+    """Yield the weights by their names in a checkpoint, of tied ones the first."""
+    seen: set[tuple[int, torch.Size]] = set()
+    merged = policy.weights() if isinstance(policy, Adapted) else None
+    for name, value in merged or policy.model.state_dict().items():
+        if not _is_sharded(value) and value.numel():
+            place = (value.data_ptr(), value.shape)
+            if place in seen:
+                continue
+            seen.add(place)
+        yield clean(name), value
+
+
+def _is_sharded(value: Any) -> bool:
+    return hasattr(value, "full_tensor")
+
+
+def clean(name: str) -> str:
+    """Return the name a checkpoint has for the parameter.
+
+    >>> clean("_orig_mod.model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight")
+    'model.layers.0.mlp.up_proj.weight'
+    """
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def ranks() -> int:
+    """Return how many processes the policy is cut over."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if together else 1
