@@ -9,7 +9,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-
 def modules(*folders):
     """Return the file of each module below ``folders``, by its dotted name."""
     return {
