@@ -9,10 +9,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 KNOWN = {
-    ("alignkit_hf", "alignkit_hf.policy"),
-    ("alignkit_hf.lora", "alignkit_hf"),
-    ("alignkit_hf.policy", "alignkit_hf"),
-    ("alignkit_hf.probe", "alignkit_hf.forward"),
     ("alignkit_rewards.expression", "alignkit_rewards.commands"),
     ("alignkit_rewards.relations", "alignkit_rewards.equality"),
     ("alignkit_vllm.backend", "alignkit_vllm"),
