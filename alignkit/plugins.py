@@ -106,18 +106,18 @@ def load(disable: Iterable[str] = ()) -> Registry:
     found = _entry_points()
     for name in sorted(blocked - found.keys()):
         raise AlignkitError(f"cannot disable unknown plugin {name!r}.{did_you_mean(name, found)}")
-    plugins: list[Plugin] = []
-    offers: Offers = defaultdict(list)
+    vetted = []
     for _, candidates in sorted(found.items()):
         for entry in candidates:
             plugin = _describe(entry)
-            plugins.append(plugin)
             _vet(plugin, entry, candidates, blocked)
-            if plugin.status == "active":
-                _activate(plugin, entry, offers)
-    _refuse_taken_commands(offers)
+            vetted.append((plugin, entry))
+    offers: Offers = defaultdict(list)
+    for plugin, entry in sorted(vetted, key=lambda pair: pair[0].dist != OURS):  # ours come first
+        if plugin.status == "active":
+            _activate(plugin, entry, offers)
     _note_shared_names(offers)
-    return Registry(plugins, dict(offers))
+    return Registry([plugin for plugin, _ in vetted], dict(offers))
 
 
 def _disabled_by_environment() -> list[str]:
@@ -177,6 +177,12 @@ def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
         plugin.detail = f"{type(error).__name__}: {error}".splitlines()[0]
         plugin.traceback = traceback.format_exc()
         return
+    for kind, component in components if plugin.dist != OURS else ():
+        if kind == "command" and (owner := _owner(component.name, offers)):
+            word = component.name.replace("_", "-")
+            plugin.status = "conflict"
+            plugin.detail = f"command {word!r} is that of {owner}; rename {plugin.name}'s"
+            return
     for kind, component in components:
         offers[kind, component.name].append((plugin, component))
         plugin.provides.setdefault(kind, []).append(component.name)
@@ -216,20 +222,10 @@ def _vet_component(kind: str, component: Any) -> None:
     slots_of(component.params, KINDS)
 
 
-def _refuse_taken_commands(offers: Offers) -> None:
-    """Put every plugin in conflict that offers a command of the kernel's or of a built-in's."""
-    for (kind, name), shared in list(offers.items()):
-        owners = [f"plugin {p.name} of {p.dist}" for p, _ in shared if p.dist == OURS]
-        owners += ["the kernel"] if name in COMMANDS else []
-        for plugin, _ in shared if kind == "command" and owners else ():
-            if plugin.dist != OURS:
-                word = name.replace("_", "-")
-                plugin.status, plugin.provides = "conflict", {}
-                plugin.detail = f"command {word!r} is that of {owners[0]}; rename {plugin.name}'s"
-    for key, shared in list(offers.items()):
-        offers[key] = [offer for offer in shared if offer[0].status == "active"]
-        if not offers[key]:
-            del offers[key]
+def _owner(name: str, offers: Offers) -> str:
+    """Return whose command a name is that no third party may offer, or ``""``."""
+    built_in = [p for p, _ in offers.get(("command", name), ()) if p.dist == OURS]
+    return f"plugin {built_in[0].name} of {OURS}" if built_in else "the kernel" * (name in COMMANDS)
 
 
 def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:

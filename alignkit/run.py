@@ -46,7 +46,7 @@ class Run:
         self.dir = folder
         self.plan = plan
         self.printer: Callable[[str], None] = lambda text: print(text, flush=True)
-        self.total_steps: int | None = plan.get("n_steps") or None
+        self.total_steps: int | None = None
         self.resumed = start is not None
         self.first_step = start.first_step if start else 0
         self.checkpoint = start.checkpoint if start else None

@@ -1,6 +1,6 @@
 """What a run's numbers depend on, in sums that are compared before it is resumed.
 
-- the recipe's values, but for those of ``[[trackers]]``, ``[checkpoint]`` and ``[watch]``
+- the recipe's values, but for those of trackers and of tables that are ``harmless``
 - the files and folders it names, by content: they may be moved
 - the code of the engine and of the plugins it uses, without comments and docstrings
 - versions of the packages that compute, and the hardware that does
@@ -23,8 +23,6 @@ from alignkit.recipe import Node, path_mark
 from alignkit.security.secrets import redact
 
 NAME = "fingerprint.json"
-HARMLESS = ("trackers", "checkpoint", "watch")
-"""Tables that change nothing in a run but what is said and kept of it."""
 UNRELATED = ("alignkit", "wandb", "pydantic")
 """Packages that compute nothing, or whose code is summed up by itself."""
 
@@ -38,7 +36,7 @@ def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
     recipe: dict[str, str] = {}
     files: dict[str, str] = {}
     for part in node.walk():
-        if not part.key or part.key[0] not in HARMLESS:
+        if part.kind != "tracker" and not part.params.harmless:
             _values(part, recipe, files)
     return {
         "recipe": recipe,

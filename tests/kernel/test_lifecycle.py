@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from alignkit import recipe
+from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
@@ -310,6 +311,19 @@ def test_what_changes_numbers_is_named_and_nothing_else(plan, tmp_path):
     (tmp_path / "w").rename(tmp_path / "moved")
     (tmp_path / "moved/model").write_text("1 2 3")
     assert differences(before, fingerprint(plan("policy.path='moved'"), machine())) == []
+
+
+def test_what_is_said_and_kept_of_a_run_may_change_before_it_is_resumed():
+    recipe_file = Path(__file__).resolve().parents[2] / "recipes" / "grpo.toml"
+
+    def sums(*overrides):
+        node = recipe.load(recipe_file, plugins.load(), (), overrides)
+        return fingerprint(node, machine())
+
+    before = sums()
+    harmless = ["checkpoint.every=5", "watch.steps=7", "trackers.0.every=3"]
+    assert differences(before, sums(*harmless)) == []
+    assert differences(before, sums(*harmless, "eval.every=3")) == ["recipe eval.every"]
 
 
 def test_comments_and_docstrings_are_not_code(tmp_path):

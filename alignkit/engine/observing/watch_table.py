@@ -57,8 +57,8 @@ def _ratio(metric: str, way: str) -> DefaultRule:
         "Dimensionless.",
         cause="too many or too large updates on one rollout batch, which took the probability of "
         f"sampled tokens far {way}",
-        remedy="a lower optimizer.lr, fewer epochs_per_rollout_batch, a larger train_batch_size, "
-        "or a loss that clips (grpo_clip)",
+        remedy="a lower learning rate, fewer passes over a rollout batch, more responses in an "
+        "update, or a loss that clips",
     )  # fmt: skip
 
 
@@ -78,8 +78,8 @@ RULES = (
         measure="Share of a step's groups.",
         cause="the questions are too hard or too easy for the policy, or the reward never varies "
         "(a format the policy does not know)",
-        remedy="other data, a larger group_size, fine-tuning first, or drop_groups_without_signal "
-        "= true with max_refills",
+        remedy="other data, larger groups, fine-tuning first, or dynamic sampling, which samples "
+        "other groups in place of such",
     ),
     DefaultRule(
         name="unparsed", metric="train/unparsed", side="above", level=0.2,
@@ -105,8 +105,8 @@ RULES = (
         measure="Mean of the absolute difference of log-probs, nats per token.",
         cause="the rollout backend holds other weights or computes in another precision, or top_p, "
         "top_k or min_p cut what was sampled from",
-        remedy="rollout.check_every = 1 to find stale weights, the same dtype on both sides, "
-        "top_p = 1, or importance_cap = 2 to correct for it",
+        remedy="checking the backend's weights at every sync, the same dtype on both sides, "
+        "top_p = 1, or truncated importance sampling to correct for it",
     ),
     _ratio("train/ratio_p99", "up"),
     _ratio("train/ratio_inverse_p99", "down"),
@@ -152,6 +152,8 @@ RULES = (
 
 
 class _Steps(Params[Watcher]):
+    harmless = True
+
     steps: Annotated[int, Field(ge=1)] = 3
     """Steps in a row a level must be passed before a rule acts."""
 

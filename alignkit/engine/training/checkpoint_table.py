@@ -68,6 +68,8 @@ class CheckpointTable(Params[CheckpointPlan]):
     """Saved states of the run, to resume it from; besides, it is saved whenever a signal or
     ``stop_after`` ends it."""
 
+    harmless = True
+
     every: Annotated[int, Field(ge=0)] | Duration = "15m"
     """Steps between saved states, or a duration such as "15m" or "1h"; 0 = only when the run is
     ended before its end. What a run loses that is killed without warning."""

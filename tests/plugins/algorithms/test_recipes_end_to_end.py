@@ -117,11 +117,13 @@ def test_evaluating_the_saved_policy_repeats_the_last_evaluation(written):
     path = written(RECIPES["evaluate"])
     override = f"policy.path={trained.dir / 'final'}"
     again = execute(load(path, override), path, path.parent / "again", ["alignkit"])
-    for name in ("answer_reward", "response_length", "n_neither", "truncated"):
-        assert again.last[f"eval/{name}"] == trained.last[f"eval/{name}"]
-    assert again.last["eval/token_entropy"] == pytest.approx(
-        trained.last["eval/token_entropy"], abs=1e-6
+    last, repeated = (
+        json.loads((run.dir / "metrics.jsonl").read_text().splitlines()[-1])
+        for run in (trained, again)
     )
+    for name in ("answer_reward", "response_length", "n_neither", "truncated"):
+        assert repeated[f"eval/{name}"] == last[f"eval/{name}"]
+    assert repeated["eval/token_entropy"] == pytest.approx(last["eval/token_entropy"], abs=1e-6)
 
 
 def test_all_problems_of_a_recipe_come_with_their_lines(written):

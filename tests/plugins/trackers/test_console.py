@@ -16,7 +16,8 @@ PATTERNS = Console().metrics
 @pytest.fixture
 def run(tmp_path):
     """A run whose printed lines are kept in ``run.lines``."""
-    run = Run(tmp_path, {"use": "grpo", "n_steps": 20})
+    run = Run(tmp_path, {"use": "grpo"})
+    run.total_steps = 20  # as the loop of an algorithm says
     run.lines = []
     run.printer = run.lines.append
     run.elapsed = lambda: 62.0
