@@ -1,10 +1,15 @@
 """Worker processes that grade, each of which can be killed.
 
-The workers are plain subprocesses that speak JSON lines, not ``multiprocessing`` children: they
-never import the user's ``__main__``, inherit no locks of a process that runs torch threads, are
-started from any thread, and nothing they send is unpickled. A worker asks the kernel to kill it
-when one verdict takes too long (``setitimer`` with the default action of SIGALRM), which works
-inside C code and after the parent has died; the parent kills it a little later in any case.
+Made by hand because what there is did not pass the tests of this plugin. `concurrent.futures`
+cannot end a task. pebble 5.2.3 can, at about the same speed, but its whole pool is broken for good
+once a worker dies while none is at work; with "spawn" and "forkserver" a script without a
+``__main__`` guard runs again in every worker, and with "fork" the workers hold torch and its locks.
+
+The workers here are plain subprocesses that speak JSON lines: they never import the user's
+``__main__``, inherit no locks of a process that runs torch threads, are started from any thread,
+and nothing they send is unpickled. A worker asks the kernel to kill it when one verdict takes too
+long (``setitimer`` with the default action of SIGALRM), which works inside C code and after the
+parent has died; the parent kills it a little later in any case.
 """
 
 from __future__ import annotations
@@ -21,13 +26,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import alignkit
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.cpus import usable_cpus
 from alignkit_rewards.answers import Conventions, Verdict
+from alignkit_rewards.worker import OUT_OF_MEMORY
 
 logger = logging.getLogger("alignkit_rewards")
 
@@ -44,6 +52,9 @@ still while sympy is imported."""
 CHUNK = 16
 """Most pairs sent to a worker at once."""
 
+Pair = tuple[Sequence[str], str]
+"""The accepted answers, and the answer to judge by them."""
+
 _BOOT = """
 import sys, types
 for name, folder in zip(("alignkit", "alignkit_rewards"), sys.argv[2:4]):
@@ -58,46 +69,23 @@ main(int(sys.argv[1]))
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Pairs to judge by one worker, and where their verdicts go."""
+    """One pair to judge, and where its verdict goes."""
 
-    batch: Batch
-    places: list[int]
+    pair: Pair
+    rules: dict[str, Any]
+    timeout: float
+    verdict: Future[Verdict] = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Pairs under way; :meth:`result` waits for their verdicts."""
+    """Pairs under way."""
 
-    def __init__(
-        self, pairs: Sequence[tuple[Sequence[str], str]], rules: Conventions, timeout: float
-    ) -> None:
-        self.pairs = pairs
-        self.rules = asdict(rules)
-        self.timeout = timeout
-        self._verdicts: list[Verdict | None] = [None] * len(pairs)
-        self._left = len(pairs)
-        self._error: AlignkitError | None = None
-        self._done = threading.Condition()
-
-    def settle(self, place: int, verdict: Verdict) -> None:
-        """Record one verdict."""
-        with self._done:
-            self._verdicts[place] = verdict
-            self._left -= 1
-            self._done.notify_all()
-
-    def fail(self, error: AlignkitError) -> None:
-        """Give up: no worker can be started."""
-        with self._done:
-            self._error = error
-            self._done.notify_all()
+    tasks: list[Task]
 
     def result(self) -> list[Verdict]:
         """Return one verdict per pair, in order; AlignkitError if workers cannot be started."""
-        with self._done:
-            self._done.wait_for(lambda: self._left == 0 or self._error is not None)
-        if self._error is not None:
-            raise self._error
-        return [v for v in self._verdicts if v is not None]
+        return [task.verdict.result() for task in self.tasks]
 
 
 class Worker:
@@ -106,13 +94,14 @@ class Worker:
     def __init__(self) -> None:
         packages = [str(Path(file).parent) for file in (alignkit.__file__, __file__)]
         path = "\n".join(p for p in sys.path if p)
-        self._process = subprocess.Popen(  # nosec B603 # a list of words, no shell
+        self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
             [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), *packages, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
+        self.ended = False
         self._buffer = b""
         first = self._line(START_S)
         if first != b'"ready"':
@@ -123,46 +112,53 @@ class Worker:
                 "'import math_verify'` works."
             )
 
-    def send(self, message: object) -> None:
-        """Hand over a message; BrokenPipeError if the worker is dead."""
-        assert self._process.stdin is not None
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Hand over tasks of one batch; BrokenPipeError if the worker is dead."""
+        assert self.process.stdin is not None
+        pairs = [task.pair for task in tasks]
+        message = {"rules": tasks[0].rules, "limit": tasks[0].timeout, "pairs": pairs}
         data = memoryview(json.dumps(message).encode() + b"\n")
         while data:
-            data = data[self._process.stdin.write(data) or 0 :]
+            data = data[self.process.stdin.write(data) or 0 :]
 
-    def verdict(self, timeout: float) -> Verdict:
+    def verdict(self, task: Task) -> Verdict:
         """Wait for the next verdict; a dead or late worker is killed and named as the reason."""
-        line = self._line(timeout + GRACE_S)
-        if line:
-            return Verdict(*json.loads(line))
-        self.kill()
-        late = line is None or self._process.returncode == -signal.SIGALRM
-        return Verdict(False, "timed out" if late else "crashed")
+        line = self._line(task.timeout + GRACE_S)
+        verdict = Verdict(*json.loads(line)) if line else None
+        if verdict is None or verdict.why == OUT_OF_MEMORY:
+            self.kill()
+        if verdict is not None:
+            return verdict
+        late = line is None or self.process.returncode == -signal.SIGALRM
+        why = "timed out" if late else "crashed"
+        logger.warning("grading %s: %.80r", why, task.pair[1])
+        return Verdict(False, why)
 
     @property
     def alive(self) -> bool:
         """Whether the process is still there."""
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def kill(self) -> None:
         """End the process now and reap it."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        self.ended = True
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
 
     def _line(self, timeout: float) -> bytes | None:
         """Read one line; ``b""`` if the process ended, None if time ran out."""
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not _readable(self._process.stdout.fileno(), left):
+            if left <= 0 or not _readable(self.process.stdout.fileno(), left):
                 return None
-            data = self._process.stdout.read(65536)
+            data = self.process.stdout.read(65536)
             if not data:
-                self._process.wait()
+                self.process.wait()
                 return b""
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
@@ -180,7 +176,7 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._workers: list[Worker | None] = [None] * size
         self._closed = False
         self._threads = [
@@ -190,71 +186,56 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def submit(
-        self, pairs: Sequence[tuple[Sequence[str], str]], rules: Conventions, timeout: float
-    ) -> Batch:
-        """Start judging (accepted answers, answer) pairs, each within ``timeout`` seconds."""
-        batch = Batch(pairs, rules, timeout)
-        step = max(1, min(CHUNK, -(-len(pairs) // (2 * self.size))))
-        for start in range(0, len(pairs), step):
-            self._tasks.put(Task(batch, list(range(start, min(start + step, len(pairs))))))
-        return batch
+    def submit(self, pairs: Sequence[Pair], rules: Conventions, timeout: float) -> Batch:
+        """Start judging pairs, each within ``timeout`` seconds."""
+        choices = asdict(rules)
+        tasks = [Task(pair, choices, timeout) for pair in pairs]
+        step = max(1, min(CHUNK, -(-len(tasks) // (2 * self.size))))
+        for start in range(0, len(tasks), step):
+            self._chunks.put(tasks[start : start + step])
+        return Batch(tasks)
 
     def processes(self) -> list[int]:
         """Return the process ids of the live workers."""
-        return [w._process.pid for w in self._workers if w is not None and w.alive]
+        return [w.process.pid for w in self._workers if w is not None and w.alive]
 
     def close(self) -> None:
         """End all workers; calling it twice is fine."""
         self._closed = True
         for _ in self._threads:
-            self._tasks.put(None)
+            self._chunks.put(None)
         for worker in self._workers:
             if worker is not None:
-                worker._process.kill()
+                worker.process.kill()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
 
     def _serve(self, index: int) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (chunk := self._chunks.get()) is not None:
             try:
-                self._work(index, task)
-            except AlignkitError as error:
-                task.batch.fail(error)
-            except OSError as error:
-                task.batch.fail(AlignkitError(f"a grading worker cannot be run: {error}"))
+                self._judge(index, chunk)
+            except (AlignkitError, OSError) as error:
+                if isinstance(error, OSError):
+                    error = AlignkitError(f"a grading worker cannot be run: {error}")
+                for task in chunk:
+                    task.verdict.set_exception(error)
         if (worker := self._workers[index]) is not None:
             worker.kill()
 
-    def _work(self, index: int, task: Task) -> None:
-        """Judge a task's pairs, starting a new worker after each pair that cost one."""
-        left = task.places
-        while left and not self._closed:
+    def _judge(self, index: int, chunk: list[Task]) -> None:
+        """Judge the tasks and take each off the chunk; a new worker follows each that cost one."""
+        while chunk:
+            if self._closed:
+                raise AlignkitError("grading was stopped while verdicts were under way")
             worker = self._worker(index)
-            batch = task.batch
-            pairs = [batch.pairs[i] for i in left]
             try:
-                worker.send(
-                    {"rules": task.batch.rules, "limit": task.batch.timeout, "pairs": pairs}
-                )
-            except BrokenPipeError:  # it died idle, through no fault of these pairs
+                worker.send(chunk)
+            except BrokenPipeError:  # it died idle, through no fault of these tasks
                 worker.kill()
-                continue
-            left = self._collect(worker, batch, left)
-        if left:
-            raise AlignkitError("grading was stopped while verdicts were under way")
-
-    def _collect(self, worker: Worker, batch: Batch, places: list[int]) -> list[int]:
-        """Take verdicts until the worker is done or dead; return the places still open."""
-        for done, place in enumerate(places, 1):
-            verdict = worker.verdict(batch.timeout)
-            if verdict.why in ("timed out", "crashed"):
-                logger.warning("grading %s: %.80r", verdict.why, batch.pairs[place][1])
-            batch.settle(place, verdict)
-            if not worker.alive:
-                return places[done:]
-        return []
+            while chunk and not worker.ended:
+                verdict = worker.verdict(chunk[0])
+                chunk.pop(0).verdict.set_result(verdict)
 
     def _worker(self, index: int) -> Worker:
         worker = self._workers[index]
@@ -274,7 +255,8 @@ def shared_pool() -> Pool:
     global _pool  # noqa: PLW0603 one pool per process is the point
     with _lock:
         if _pool is None:
-            _pool = Pool(_size())
+            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            _pool = Pool(max(1, min(8, usable_cpus() // ranks)))
         return _pool
 
 
@@ -285,12 +267,6 @@ def close_pool() -> None:
         pool, _pool = _pool, None
     if pool is not None:
         pool.close()
-
-
-def _size() -> int:
-    """Return the number of workers: the cores this process may use, shared among local ranks."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, usable_cpus() // ranks))
 
 
 def _forget() -> None:

@@ -11,6 +11,9 @@ import sys
 import traceback
 from typing import IO, Any
 
+OUT_OF_MEMORY = "out of memory"
+"""Why a verdict was given up that is a worker's last."""
+
 
 def main(memory_mb: int) -> None:
     """Serve until standard input closes or the parent dies; see :mod:`alignkit_rewards.pool`."""
@@ -27,25 +30,26 @@ def main(memory_mb: int) -> None:
         out.write(json.dumps(traceback.format_exc(limit=3)) + "\n")
         raise
     out.write('"ready"\n')
-    while (line := _next_line(parent)) and not _serve(json.loads(line), out):
+    while (line := _next_line(parent)) and _serve(json.loads(line), out):
         pass
 
 
 def _serve(message: Any, out: IO[str]) -> bool:
-    """Answer one message; return True if this process had better be replaced."""
+    """Answer one message; return whether all of it was answered, and more can be."""
     from alignkit_rewards.answers import Conventions, Verdict, judge
 
     rules = Conventions(**message["rules"])
-    worn = False
     for golds, answer in message["pairs"]:
         signal.setitimer(signal.ITIMER_REAL, message["limit"])
         try:
             verdict = judge(golds, answer, rules)
-        except MemoryError:
-            verdict, worn = Verdict(False, "out of memory"), True
+        except MemoryError:  # what is left of it is not enough for the next
+            verdict = Verdict(False, OUT_OF_MEMORY)
         signal.setitimer(signal.ITIMER_REAL, 0)
         out.write(json.dumps([verdict.correct, verdict.why]) + "\n")
-    return worn
+        if verdict.why == OUT_OF_MEMORY:
+            return False
+    return True
 
 
 def _next_line(parent: int) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
-from alignkit.protocols import Example, Reward
+from alignkit.protocols import Example, Reads, Reward
 from alignkit_testing.kit import Check, Subject
 from alignkit_testing.samples import HOSTILE
 
@@ -92,6 +92,20 @@ def works_off_the_main_thread(subject: Subject) -> None:
         assert list(future.result()) == want, "gives other rewards in a thread"
 
 
+def reads_any_text(subject: Subject) -> None:
+    """A reward that reads answers finds text, or None, in whatever a model writes, always alike."""
+    reward = subject.build()
+    if not isinstance(reward, Reads):
+        return
+    for text in HOSTILE:
+        try:
+            found = reward.read(text)
+        except Exception as error:
+            raise AssertionError(f"read raises {error!r} on the response {text[:80]!r}") from error
+        assert found is None or isinstance(found, str), f"read returns {found!r}, not text or None"
+        assert reward.read(text) == found, f"read finds another answer again in {text[:80]!r}"
+
+
 def _batch(subject: Subject) -> tuple[list[str], list[Example]]:
     return [text for text, _ in subject.responses], [example for _, example in subject.responses]
 
@@ -120,4 +134,5 @@ CHECKS: tuple[Check, ...] = (
     is_deterministic,
     refuses_uneven_lists,
     works_off_the_main_thread,
+    reads_any_text,
 )

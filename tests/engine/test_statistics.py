@@ -166,6 +166,23 @@ def test_several_samples_give_pass_and_majority():
     }
 
 
+class Lines:
+    """A reward whose answer is a response's last line."""
+
+    def __call__(self, responses, examples):
+        raise AssertionError("these are judged already")
+
+    def read(self, response):
+        return response.rpartition("\n")[2] or None
+
+
+def test_samples_vote_on_what_the_reward_reads():
+    said = ["so\n4", "thus\n4", "5", "5\n"]
+    group = [response(float(text[-1:] == "4"), text=text) for text in said]
+    assert sampled([group], Lines())["majority@4"] == 1.0  # 4, 4, 5 and no answer
+    assert sampled([group])["majority@4"] == 0.0  # white space aside "5" is there twice
+
+
 def test_updates_are_joined_by_their_tokens():
     common = {"lr": 0.1, "skipped_steps": 0.0}
     got = update_means(

@@ -43,11 +43,28 @@ REWARD_BUGS = {
         lambda responses, examples: [exact(r, e) for r, e in zip(responses, examples, strict=False)]
     ),
     "works_off_the_main_thread": batched(uses_alarm),
+    "reads_any_text": lambda: Reader(lambda text: text.split("<answer>")[1]),
 }
+
+
+class Reader:
+    """A sound reward that reads answers its own way."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __call__(self, responses, examples):
+        return per_response(exact)(responses, examples)
 
 
 def test_a_sound_reward_passes(planted, failing):
     assert failing("reward_fn", planted(reward(exact))) == {}
+
+
+@pytest.mark.parametrize("read", [lambda text: 4, lambda text: str(random.random())])
+def test_a_reward_that_reads_no_text_or_never_the_same_is_caught(planted, failing, read):
+    assert "reads_any_text" in failing("reward_fn", planted(lambda: Reader(read)))
+    assert failing("reward_fn", planted(lambda: Reader(str.strip))) == {}
 
 
 @pytest.mark.parametrize("check", REWARD_BUGS)

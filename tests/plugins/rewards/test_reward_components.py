@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from alignkit import AlignkitError, plugins
-from alignkit.protocols import Example, Reward
+from alignkit.protocols import Example, Reads, Reward
 from alignkit_cs336 import question_only_reward_fn, r1_zero_reward_fn
 from alignkit_rewards import (
     FormatBonus,
@@ -17,6 +17,9 @@ from alignkit_rewards import (
     RepetitionPenalty,
     WeightedSum,
 )
+from alignkit_rewards.answers import Conventions
+from alignkit_rewards.formats import boxed_answer
+from alignkit_rewards.graded import GradedReward
 
 OFFERED = (
     "r1_zero",
@@ -119,6 +122,33 @@ def test_groups_submitted_apart_get_what_one_call_gives():
         first = reward.submit(responses[:4], examples[:4])
         assert [*first.result(), *second.result()] == whole
         assert [r.parts["answer"] for r in whole] == [1, 1, 0, 1, 1, 0, 0, 0]
+
+
+def test_rewards_say_which_answer_samples_vote_on(script):
+    graded, shaping = R1Zero().build(), LengthPenalty(free=2, span=4).build()
+    written = script("def reward(r, e):\n    return 0\n").build()
+    text = r"so <answer> x = \boxed{4} </answer> \boxed{5}"
+    for reward in (
+        graded,
+        QuestionOnly().build(),
+        written,
+        WeightedSum().build(terms={"a": graded}),
+    ):
+        assert isinstance(reward, Reads)
+        assert reward.read(text) == "4"
+        assert reward.read("so 4") is None
+    assert WeightedSum().build(terms={"b": shaping, "a": graded}).read(text) == "4"
+    assert WeightedSum().build(terms={"b": shaping}).read(" so 4 ") == "so 4"
+
+
+def test_a_term_that_changes_the_call_alone_is_called():
+    class Doubled(GradedReward):
+        def __call__(self, responses, examples):
+            return [Reward(2 * r.total) for r in super().__call__(responses, examples)]
+
+    doubled = Doubled(boxed_answer, Conventions(), timeout=2.0)
+    reward = WeightedSum().build(terms={"a": doubled})
+    assert score(reward, r"\boxed{2 + 2}").total == 2.0  # its inherited submit would give 1
 
 
 def test_a_weight_for_no_term_is_an_error():

@@ -1,5 +1,7 @@
 """Which answers equal which golds: written examples, and properties that no pair may break."""
 
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import alignkit
+import alignkit_rewards
 from alignkit_rewards.answers import Conventions, judge
 
 RULES = Conventions()
@@ -70,6 +74,25 @@ def test_conventions_are_options(rules, gold, answer, expected):
 def test_any_of_several_golds_will_do():
     assert judge(["1/2", "3"], "x = 3", RULES).correct
     assert not judge(["1/2", "3"], "4", RULES).correct
+
+
+def test_answers_are_judged_without_alignkit():
+    """The package needs its own folder and the finder of boxes: neither alignkit nor pydantic."""
+    code = """
+import sys, types
+for name, folder in zip(("alignkit", "alignkit_rewards"), sys.argv[1:]):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from alignkit_rewards.answers import Conventions, judge
+assert judge([r"\\boxed{1/2}"], "so it is 0.5", Conventions()).correct
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+    folders = [str(Path(m.__file__).parent) for m in (alignkit, alignkit_rewards)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *folders], capture_output=True, text=True, check=True
+    )
+    assert "mpmath" in done.stdout.split()
+    assert not {"pydantic", "pluggy", "torch", "sympy"} & {*done.stdout.split()}
 
 
 def test_a_solution_is_a_gold():

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from alignkit_rewards import QuestionOnly, R1Zero, graded
+from alignkit_rewards import pool as graders
 from alignkit_rewards.answers import Conventions
 from alignkit_rewards.pool import Pool, close_pool, shared_pool
 
@@ -52,6 +53,21 @@ def test_a_hanging_verdict_costs_its_worker_and_nothing_else(pool, caplog):
     ]
     assert "timed out" in caplog.text
     assert len(pool.processes()) == 1
+
+
+def test_a_verdict_that_wants_too_much_memory_costs_its_worker_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(graders, "MEMORY_MB", 48)  # too little for sympy
+    made = Pool(1)
+    try:
+        assert made.submit([(["x"], "x + 0")], RULES, 20.0).result()[0].correct
+        before = made.processes()
+        pairs = [(["y"], "y + 0"), (["10"], r"\sum_{k=1}^4 k"), (["z"], "z + 0")]
+        found = made.submit(pairs, RULES, 20.0).result()
+        assert [v.why for v in found] == ["expression", "out of memory", "expression"]
+        assert gone(before)
+        assert made.submit(pairs[:1], RULES, 20.0).result()[0].correct
+    finally:
+        made.close()
 
 
 def test_a_worker_killed_while_idle_is_replaced(pool):

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-import mpmath  # type: ignore[import-untyped]
-
 from alignkit_rewards.answers.algebra.trees import NoValueError, Tree
 
 MAX_BITS = 200_000
@@ -47,7 +45,7 @@ def _bits(value: Fraction) -> int:
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1:
-        return _root(base, exponent)
+        raise NoValueError("root")
     if base == 0 and exponent <= 0:
         raise NoValueError("0^0")
     if abs(base) in {0, 1}:
@@ -57,27 +55,6 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     return Fraction(base**exponent.numerator)
 
 
-def _root(base: Fraction, exponent: Fraction) -> Fraction:
-    degree = exponent.denominator
-    if base < 0 or degree > 64 or _bits(base) * abs(exponent.numerator) > MAX_BITS:
-        raise NoValueError("root")
-    powered = Fraction(base ** abs(exponent.numerator))
-    top = _integer_root(powered.numerator, degree)
-    root = Fraction(top, _integer_root(powered.denominator, degree))
-    return root if exponent > 0 or not root else 1 / root
-
-
-def _integer_root(value: int, degree: int) -> int:
-    if degree == 2:
-        root = math.isqrt(value)
-    else:
-        with mpmath.workprec(value.bit_length() // degree + 20):
-            root = int(mpmath.nint(mpmath.root(value, degree)))
-    if root**degree != value:
-        raise NoValueError("irrational")
-    return root
-
-
 def _divide(a: Fraction, b: Fraction) -> Fraction:
     if not b:
         raise NoValueError("division by zero")
@@ -85,8 +62,6 @@ def _divide(a: Fraction, b: Fraction) -> Fraction:
 
 
 def _function(name: str, arguments: list[Fraction]) -> Fraction:
-    if name == "sqrt":
-        return _root(arguments[0], Fraction(1, 2))
     if name in {"max", "min"}:
         return max(arguments) if name == "max" else min(arguments)
     if name == "mod" and arguments[1]:

@@ -40,8 +40,6 @@ _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
-_SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,20}\s\d{1,9}$")
-"""A word before a number, as in a date: no product of letters."""
 _NOON = re.compile(r"\b([ap])\.m(?:\.|\b)", re.I)
 _REALS = re.compile(
     r"(?:x ?\\in ?)?\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?", re.I
@@ -192,8 +190,6 @@ def _scalar(text: str) -> Node:
 
 def _tree(text: str) -> Tree | None:
     """Return the tree of an expression, None if it is left to math-verify."""
-    if _SENTENCE.search(text):
-        return None
     try:
         tree = parse(text)
     except (UnreadableError, RecursionError):
