@@ -30,12 +30,18 @@ from variants import VARIANTS
 
 UNBUILT = {
     "blt": "its parts have sizes of their own, billions of weights at the least",
+    "cohere_compass_text": "its configuration names no kind of layer that its model knows",
     "dbrx": "the installed transformers cannot make its configuration",
     "fuyu": "a vision model, large at its smallest",
     "gemma3n": "needs the package timm",
     "gemma4_assistant": "has no vocabulary of its own: a helper of another model",
     "gemma4_unified_assistant": "has no vocabulary of its own: a helper of another model",
+    "musicgen": "made of three other models",
+    "musicgen_melody": "made of three other models",
     "phi4_multimodal": "a vision model, large at its smallest",
+    "reformer": "its sizes depend on each other in ways not worked out here",
+    "zamba": "its sizes depend on each other in ways not worked out here",
+    "zamba2": "its sizes depend on each other in ways not worked out here",
 }
 """Types of which no tiny model can be made, and why."""
 

@@ -15,15 +15,19 @@ _ENCODERS = frozenset(
 """Types of models that see what follows unless ``is_decoder`` says otherwise."""
 
 _FORESIGHT = "as transformers computes them, logits change with the tokens that follow"
-_SPARSE = "the keys that their sparse attention picks change with the tokens that follow"
+_SPARSE = "the keys that their sparse attention picks change with the tokens beside them"
+_STEADY = frozenset({"deepseek_v4"})
+"""Types with an ``index_topk`` whose picks do not change so."""
 
 _REFUSED: Mapping[str, str] = {
-    "axk2": _SPARSE,
     "blt": "they read bytes in patches, not tokens",
     "cpmant": _FORESIGHT,
-    "deepseek_v32": _SPARSE,
     "emu3": "they are made for images",
-    "glm_moe_dsa": _SPARSE,
+    "mllama": "they are made for images",
+    "prophetnet": _FORESIGHT,
+    "xlm": _FORESIGHT,
+    "xlnet": _FORESIGHT,
+    "xmod": "they want to be told a language first",
 }
 """Why models of a type are refused, by the type."""
 
@@ -35,5 +39,6 @@ def refusal(settings: Mapping[str, Any]) -> str | None:
         return None
     if kind in _ENCODERS and not settings.get("is_decoder"):
         return f"{kind} models see the tokens that follow unless is_decoder = true in config.json"
-    reason = _REFUSED.get(kind)
+    picks = isinstance(settings.get("index_topk"), int) and kind not in _STEADY
+    reason = _SPARSE if picks else _REFUSED.get(kind)
     return reason and f"{kind} models are not supported: {reason}"
