@@ -40,7 +40,8 @@ class AdamW(Params[Optimizer]):
     """Optimizer steps over which the rate rises linearly to lr; the last of them uses lr."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it."""
+    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it. One
+    of 0 would be reached a step later, since a step at a rate of 0 does nothing."""
 
     implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"] = "fused"
     """How the two running means are kept and updated. "fused": in the weights' type, all weights

@@ -54,7 +54,9 @@ class ScheduledAdamW:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return 1.0
-        span = max(total_steps - 1 - self.warmup_steps, 1)
+        # The last step uses the floor, but for one of 0: a step at that rate would be wasted.
+        last = total_steps - 1 if self.min_lr_ratio else total_steps
+        span = max(last - self.warmup_steps, 1)
         done = min((step - self.warmup_steps) / span, 1.0)
         left = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.min_lr_ratio + (1 - self.min_lr_ratio) * left

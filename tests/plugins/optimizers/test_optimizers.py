@@ -98,7 +98,11 @@ def test_schedules_by_hand(schedule, expected):
 def test_the_last_step_uses_the_floor(schedule, warmup, total, ratio):
     params = AdamW(lr=1.0, schedule=schedule, warmup_steps=warmup, min_lr_ratio=ratio)
     factors = [params.build().lr_factor(total, i) for i in range(total)]
-    assert factors[-1] == pytest.approx(1.0 if total - 1 == warmup else ratio, abs=1e-12)
+    if ratio:
+        assert factors[-1] == pytest.approx(1.0 if total - 1 == warmup else ratio, abs=1e-12)
+    else:
+        assert factors[-1] > 0  # no step is wasted
+        assert params.build().lr_factor(total, total) == pytest.approx(0, abs=1e-12)
     assert max(factors) == 1
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
 
