@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    import click
+
     from alignkit import protocols as p
     from alignkit.component import Component
 
@@ -83,4 +85,10 @@ def optimizer() -> Iterable[Component[p.Optimizer]]:
 @hookspec
 def tracker() -> Iterable[Component[p.Tracker]]:
     """Offer places metrics go (``[[trackers]] use = "console"``)."""
+    return ()
+
+
+@hookspec
+def command() -> Iterable[Component[click.Command]]:
+    """Offer words of the command line (``alignkit report``); no recipe chooses them."""
     return ()

@@ -1,4 +1,4 @@
-"""The component kinds: the protocol a component builds, and the hook that offers it."""
+"""What plugins offer: the kinds of component a recipe chooses among, and commands."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ KINDS: dict[type, str] = {
     p.Optimizer: "optimizer",
     p.Tracker: "tracker",
 }
+"""The protocol that a component of a recipe builds, and the hook that offers it."""
+
+HOOKS = (*KINDS.values(), "command")
+"""All hooks: those of :data:`KINDS`, and the one for what no recipe chooses."""

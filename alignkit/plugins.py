@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from itertools import chain
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,9 +21,13 @@ import pluggy
 from alignkit import hookspecs
 from alignkit.component import Component, Params, slots_of
 from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.kinds import KINDS
+from alignkit.kinds import HOOKS, KINDS
 
 GROUP = "alignkit"
+OURS = "alignkit"
+"""The distribution whose plugins have the first right to their names."""
+COMMANDS = ("run", "resume", "list_plugins")
+"""Commands that are the kernel's own, as components spell them; no plugin can offer one."""
 Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]
 
 
@@ -43,6 +48,7 @@ class Plugin:
 
 
 Offer = tuple[Plugin, Component[Any]]
+Offers = dict[tuple[str, str], list[Offer]]
 
 
 @dataclass
@@ -52,6 +58,11 @@ class Registry:
     plugins: list[Plugin]
     offers: Mapping[tuple[str, str], list[Offer]]
     """By (kind, bare component name); more than one offer is an ambiguity, not an error."""
+
+    @property
+    def disabled(self) -> list[str]:
+        """Names of the plugins that were left out."""
+        return [p.name for p in self.plugins if p.status == "disabled"]
 
     def names(self, kind: str) -> list[str]:
         """Return the bare names offered for ``kind``, sorted."""
@@ -75,11 +86,14 @@ class Registry:
         return f"{kind} {bare!r} is offered by {len(found)} plugins; write {choices}."
 
     def _unknown(self, kind: str, name: str) -> str:
-        down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
-        note = f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
         known = ", ".join(self.names(kind)) or "none"
         guess = did_you_mean(name.rpartition("/")[2], self.names(kind))
-        return f"unknown {kind} {name!r}.{guess} Known: {known}.{note}"
+        return f"unknown {kind} {name!r}.{guess} Known: {known}.{self.not_searched()}"
+
+    def not_searched(self) -> str:
+        """Return which plugins may have what was looked for but are not active, in brackets."""
+        down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
+        return f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
 
 
 def load(disable: Iterable[str] = ()) -> Registry:
@@ -92,17 +106,16 @@ def load(disable: Iterable[str] = ()) -> Registry:
     found = _entry_points()
     for name in sorted(blocked - found.keys()):
         raise AlignkitError(f"cannot disable unknown plugin {name!r}.{did_you_mean(name, found)}")
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
     plugins: list[Plugin] = []
-    offers: dict[tuple[str, str], list[Offer]] = defaultdict(list)
+    offers: Offers = defaultdict(list)
     for _, candidates in sorted(found.items()):
         for entry in candidates:
             plugin = _describe(entry)
             plugins.append(plugin)
             _vet(plugin, entry, candidates, blocked)
             if plugin.status == "active":
-                _activate(manager, plugin, entry, offers)
+                _activate(plugin, entry, offers)
+    _refuse_taken_commands(offers)
     _note_shared_names(offers)
     return Registry(plugins, dict(offers))
 
@@ -131,10 +144,10 @@ def _vet(
     others = [_describe(e).dist for e in candidates if e is not entry]
     if plugin.name in blocked:
         plugin.status = "disabled"
-    elif others and plugin.dist != "alignkit":  # built-in names are reserved
+    elif others and plugin.dist != OURS:  # built-in names are reserved
         plugin.status = "conflict"
         plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
-    elif plugin.dist != "alignkit" and (wanted := _unmet_requirement(entry.dist)):
+    elif plugin.dist != OURS and (wanted := _unmet_requirement(entry.dist)):
         plugin.status, plugin.detail = "incompatible", wanted
 
 
@@ -156,19 +169,10 @@ def _unmet_requirement(dist: Distribution | None) -> str:
     return ""
 
 
-def _activate(
-    manager: pluggy.PluginManager,
-    plugin: Plugin,
-    entry: EntryPoint,
-    offers: dict[tuple[str, str], list[Offer]],
-) -> None:
+def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
     try:
-        module = entry.load()
-        manager.register(module, plugin.name)
-        components = _components(manager, module)
+        components = components_of(entry.load())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - one bad plugin must not stop a run
-        if manager.has_plugin(plugin.name):
-            manager.unregister(name=plugin.name)
         plugin.status = "broken"
         plugin.detail = f"{type(error).__name__}: {error}".splitlines()[0]
         plugin.traceback = traceback.format_exc()
@@ -179,34 +183,27 @@ def _activate(
 
 
 def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
-    """Return ``(kind, component)`` for all a plugin module offers, vetted as when installed."""
+    """Return ``(kind, component)`` for all a plugin module offers.
+
+    Raises TypeError, saying what is wrong, if any of it is no component.
+    """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(module)
-    return _components(manager, module)
-
-
-def _components(manager: pluggy.PluginManager, module: Any) -> list[tuple[str, Component[Any]]]:
-    """Call the hooks of one plugin; raise if it offers something that is no component."""
     for hook in manager.get_hookcallers(module) or ():
         if not hook.has_spec():
-            guess = did_you_mean(hook.name, KINDS.values())
-            raise TypeError(f"unknown hook {hook.name!r}.{guess}")
-    found: list[tuple[str, Component[Any]]] = []
-    for kind in KINDS.values():
-        hooks = getattr(manager.hook, kind).get_hookimpls()
-        own = [implementation for implementation in hooks if implementation.plugin is module]
-        if not own and isinstance(getattr(module, kind, None), ModuleType):
+            raise TypeError(f"unknown hook {hook.name!r}.{did_you_mean(hook.name, HOOKS)}")
+    found: dict[tuple[str, str], Component[Any]] = {}
+    for kind in HOOKS:
+        hook = getattr(manager.hook, kind)
+        if not hook.get_hookimpls() and isinstance(getattr(module, kind, None), ModuleType):
             raise TypeError(f"its submodule {kind!r} hides a hook; rename the submodule")
-        for implementation in own:
-            found += [(kind, c) for c in implementation.function()]
-    seen = set()
-    for kind, component in found:
-        _vet_component(kind, component)
-        if (kind, component.name) in seen:
-            raise TypeError(f"offers {kind} {component.name!r} twice")
-        seen.add((kind, component.name))
-    return found
+        for component in chain.from_iterable(hook()):
+            _vet_component(kind, component)
+            if (kind, component.name) in found:
+                raise TypeError(f"offers {kind} {component.name!r} twice")
+            found[kind, component.name] = component
+    return [(kind, component) for (kind, _), component in found.items()]
 
 
 def _vet_component(kind: str, component: Any) -> None:
@@ -217,6 +214,22 @@ def _vet_component(kind: str, component: Any) -> None:
     if not (isinstance(component.params, type) and issubclass(component.params, Params)):
         raise TypeError(f"{kind} {component.name!r}: {component.params!r} is no subclass of Params")
     slots_of(component.params, KINDS)
+
+
+def _refuse_taken_commands(offers: Offers) -> None:
+    """Put every plugin in conflict that offers a command of the kernel's or of a built-in's."""
+    for (kind, name), shared in list(offers.items()):
+        owners = [f"plugin {p.name} of {p.dist}" for p, _ in shared if p.dist == OURS]
+        owners += ["the kernel"] if name in COMMANDS else []
+        for plugin, _ in shared if kind == "command" and owners else ():
+            if plugin.dist != OURS:
+                word = name.replace("_", "-")
+                plugin.status, plugin.provides = "conflict", {}
+                plugin.detail = f"command {word!r} is that of {owners[0]}; rename {plugin.name}'s"
+    for key, shared in list(offers.items()):
+        offers[key] = [offer for offer in shared if offer[0].status == "active"]
+        if not offers[key]:
+            del offers[key]
 
 
 def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:

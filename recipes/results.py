@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from alignkit.report.groups import Estimate, Group, final, load
-from alignkit.report.tables import lines, notes
+from alignkit.run_data.groups import Estimate, Group, final, load
+from alignkit_report.tables import lines, notes
 
 COLUMNS = {
     "format": "eval/format_reward",

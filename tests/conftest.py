@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads its thread pool
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,17 @@ def pytest_addoption(parser):
         metavar="N",
         help="recipes, rows and plugins each that tests/fuzz makes up; 20000 takes minutes",
     )
+
+
+@pytest.fixture
+def registry():
+    """A registry of the made-up components of fixtures/toys.py."""
+    name, path = "alignkit_toys", Path(__file__).parent / "fixtures" / "toys.py"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name].registry()
 
 
 def _byte_tokenizer():

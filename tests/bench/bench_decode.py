@@ -29,7 +29,7 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from alignkit.protocols import Sampling
-from alignkit_hf.rollout import HfBackend
+from alignkit_hf.sampling.backend import HfBackend
 
 SHAPES = {
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024},

@@ -42,7 +42,7 @@ from alignkit.engine.learning.objective import Objective
 from alignkit.engine.observing.metering import Meter, peak_flops, tabled
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Sampling
-from alignkit_hf.rollout import HfBackend
+from alignkit_hf.sampling.backend import HfBackend
 from alignkit_losses import GrpoClip
 from alignkit_normalizers import MaskedMean
 from alignkit_optimizers import AdamW

@@ -16,7 +16,7 @@ from alignkit_algorithms.dpo import Dpo
 from alignkit_algorithms.grpo import Grpo
 from alignkit_algorithms.sft import Sft
 from alignkit_hf import HfPolicy
-from alignkit_hf.rollout import HfBackend
+from alignkit_hf.sampling.backend import HfBackend
 from alignkit_losses import GrpoClip
 from alignkit_normalizers import MaskedMean, TokenMean
 from alignkit_optimizers import AdamW

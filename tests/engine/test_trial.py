@@ -65,3 +65,4 @@ def test_how_far_apart_by_hand():
     got = want + torch.tensor([[0.0, 0.3], [-0.6, 0.0]])
     assert apart(got, want) == pytest.approx(0.2)
     assert apart(want, want) == 0
+    assert apart(got * float("nan"), want) == float("inf")

@@ -81,7 +81,7 @@ def test_a_loss_that_is_never_finite_stops_the_run_with_its_batch_saved(
 def test_empty_responses_are_counted_and_stop_a_run_that_has_nothing_else(
     runs, grpo, monkeypatch, capsys
 ):
-    from alignkit_hf.rollout import HfBackend
+    from alignkit_hf.sampling.backend import HfBackend
 
     def emptied(self, prompts, sampling, before=HfBackend.stream):
         for index, group in before(self, prompts, sampling):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import tomli_w
 
-from alignkit import explain, plugins, recipe
+from alignkit import plan, plugins, recipe
 from alignkit.errors import AlignkitError
-from alignkit.explain.recipes import explained
 from alignkit_data import Gsm8k, Jsonl, Math
+from alignkit_explain.recipes import explained
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -136,7 +136,7 @@ class Recipes:
             self.refused += 1
             return False
         tomli_w.dumps(node.dump())
-        explain.plan(node, file)
+        plan.text(node, file)
         explained(node)
         return True
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import alignkit.plugins as loading
-from alignkit import Component, Params, explain, hookimpl
+from alignkit import Component, Params, hookimpl, listing
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossType
 
@@ -128,6 +128,6 @@ def test_any_plugin_is_listed_and_stops_no_other(cases, guarded, monkeypatch):
                 return
             assert {p.status for p in registry.plugins} <= set(get_args(loading.Status))
             assert len(registry.offers) >= wanted  # ours are all there
-            explain.plugin_table(registry.plugins)
+            listing.plugin_table(registry.plugins)
 
     check()

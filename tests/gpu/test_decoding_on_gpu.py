@@ -30,7 +30,7 @@ def sample(cuda, wide_folder):
             backend.start(policy)
             sampling = replace(backend.sampling, **{**HOW, **how})
             found = [backend.generate(PROMPTS, sampling) for _ in range(times)]
-        return found, backend._forward, policy
+        return found, backend._paths.fast.forward, policy
 
     return sample
 
@@ -64,19 +64,19 @@ def test_greedy_in_bfloat16_agrees_with_the_model(cuda, sample):
 
 
 def test_recorded_steps_are_kept_and_see_new_weights(cuda, sample):
-    from alignkit_hf.rollout import HfBackend
+    from alignkit_hf.sampling.backend import HfBackend
 
     ((first, second), _, policy) = sample(True, times=2)
     assert ids(first) == ids(second)
     backend = HfBackend(Sampling(**HOW), kv_cache_tokens=2**18)
     backend.start(policy)
     before = backend.generate(PROMPTS, backend.sampling)
-    steps = dict(backend._forward._steps)
+    steps = dict(backend._paths.fast.forward._steps)
     with cuda.no_grad():
         for parameter in policy.model.parameters():
             parameter.mul_(-1)
     after = backend.generate(PROMPTS, backend.sampling)
-    assert backend._forward._steps.keys() >= steps.keys()
+    assert backend._paths.fast.forward._steps.keys() >= steps.keys()
     assert ids(after) != ids(before)
     fresh = HfBackend(Sampling(**HOW), kv_cache_tokens=2**18)
     fresh.start(policy)
@@ -89,5 +89,5 @@ def test_autocast_is_decoded_without_graphs(cuda, wide_folder):
     backend = HfRollout(max_tokens=4).build()
     policy = HfPolicy(path=str(wide_folder), device="cuda", autocast="bfloat16").build()
     backend.start(policy)
-    assert not backend._forward.usable
+    assert not backend._paths.fast.forward.usable
     assert len(backend.generate(PROMPTS, backend.sampling)) == len(PROMPTS)

@@ -157,7 +157,7 @@ def test_speed_and_peak_memory_are_metered(cuda, wide_folder):
 
 
 def test_a_copy_for_sampling_is_on_the_device(cuda, wide_folder):
-    from alignkit_hf.served import Served
+    from alignkit_hf.policy.served import Served
 
     subject = policy(wide_folder, "cuda")
     served = Served(subject)

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from alignkit import explain, recipe
+from alignkit import plan, recipe
 from alignkit.errors import AlignkitError, RecipeError
 
 GOOD = """\
@@ -140,7 +140,7 @@ def test_an_absent_package_is_named_with_the_component_that_wants_it(load):
 
 
 def test_the_plan_says_where_each_value_comes_from(load):
-    said = explain.plan(load(GOOD, "loss.cliprange=0.3", "policy.use=needy"), "r.toml")
+    said = plan.text(load(GOOD, "loss.cliprange=0.3", "policy.use=needy"), "r.toml")
     rows = {line.split("#")[0].strip(): line.split("#")[-1].strip() for line in said.splitlines()}
     assert rows["n = 6"] == "r.toml:2"
     assert rows["seed = 0"] == "default"

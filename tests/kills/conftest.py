@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkit.testing.algorithm import is_measured
+from alignkit_testing.algorithm import is_measured
 
 collect_ignore = ["zygote.py"]  # a program, not a module
 

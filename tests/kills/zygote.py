@@ -26,8 +26,8 @@ import transformers  # noqa: F401
 import alignkit_optimizers.adamw  # noqa: F401
 from alignkit import cli, plugins
 from alignkit.lifecycle import checkpoints
-from alignkit.sweep import child, runner
-from alignkit.testing.standins import tiny_model, tiny_rows, with_stand_ins
+from alignkit_sweep import child, runner
+from alignkit_testing.standins import tiny_model, tiny_rows, with_stand_ins
 
 REGISTRY = with_stand_ins(plugins.load())
 plugins.load = lambda disable=(): REGISTRY

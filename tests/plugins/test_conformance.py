@@ -4,7 +4,7 @@ import json
 
 from alignkit.protocols import Example
 from alignkit.testing import conformance, tiny_model, tiny_rows
-from alignkit.testing.standins import _folder
+from alignkit_testing.standins import _folder
 
 EVAL = {"n": 4, "data": {"use": "data/jsonl", "path": tiny_rows()}}
 JUDGED = {"prompt": {"use": "prompts/question_only"}, "reward": {"use": "testing/vowels"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkit.testing.algorithm import is_measured
+from alignkit_testing.algorithm import is_measured
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 
 from alignkit import plugins
 from alignkit.cli import main
-from alignkit.kinds import KINDS
+from alignkit.kinds import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,8 +53,9 @@ def test_every_command_is_listed_with_its_argument_and_all_its_options():
     shown = {
         cells[0].strip("`"): set(re.findall(r"`(-.*?)`", cells[2])) for cells in rows("Commands")
     }
-    real = {}
-    for name, command in main.commands.items():
+    real, ctx = {}, click.Context(main)
+    for name in main.list_commands(ctx):
+        command = main.get_command(ctx, name)
         options = [p for p in command.params if isinstance(p, click.Option)]
         arguments = [
             p.make_metavar(click.Context(command)) for p in command.params if p not in options
@@ -68,7 +69,7 @@ def test_every_command_is_listed_with_its_argument_and_all_its_options():
 
 def test_everything_built_in_is_listed_and_nothing_else():
     shown = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[2]) for cells in rows("Built in")}
-    real = {kind: [] for kind in KINDS.values()}
+    real = {kind: [] for kind in HOOKS}
     for plugin in plugins.load().plugins:
         for kind, names in plugin.provides.items():
             real[kind] += names if plugin.dist == "alignkit" else []

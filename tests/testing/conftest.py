@@ -6,7 +6,7 @@ import pytest
 
 from alignkit import Params
 from alignkit.testing import checks, registry_of
-from alignkit.testing.kit import checks_of
+from alignkit_testing.kit import checks_of
 
 
 def _planted(factory, needs=(), declared=()):
@@ -50,7 +50,7 @@ def _names(kind):
 def _of(kind):
     import importlib
 
-    return importlib.import_module(f"alignkit.testing.{kind}").CHECKS
+    return importlib.import_module(f"alignkit_testing.{kind}").CHECKS
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from alignkit import AlignkitError, Component, Params, hookimpl
 from alignkit.kinds import KINDS
 from alignkit.protocols import Advantage, LossOutput, LossType, PromptTemplate
 from alignkit.testing import checks, conformance, registry_of, run_cli
-from alignkit.testing.kit import checks_of
-from alignkit.testing.registering import is_light
+from alignkit_testing.kit import checks_of
+from alignkit_testing.registering import is_light
 
 
 class Reinforce(Params[LossType]):

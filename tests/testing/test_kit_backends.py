@@ -8,7 +8,7 @@ import pytest
 
 from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.protocols import RolloutBackend, Sampling
-from alignkit_hf.rollout import HfBackend
+from alignkit_hf.sampling.backend import HfBackend
 
 
 class Backend(HfBackend):
@@ -162,12 +162,12 @@ class OwnWeights(Backend):
         super().start(frozen)
 
     def sync(self, policy):
-        self._forward.policy.version = policy.version
+        self._paths.policy.version = policy.version
 
 
 class ClosesOnce(Backend):
     def close(self):
-        assert self._forward is not None, "was not started"
+        assert self._paths is not None, "was not started"
         super().close()
 
 

@@ -9,7 +9,7 @@ import torch
 from alignkit.protocols import Policy
 from alignkit.testing import tiny_model
 from alignkit_hf import HfPolicy
-from alignkit_hf.policy import CausalPolicy
+from alignkit_hf.policy.causal import CausalPolicy
 
 
 class EndsAtNothing(CausalPolicy):

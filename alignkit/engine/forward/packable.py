@@ -8,7 +8,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from alignkit.engine.forward.packed import Packed, UnsupportedAttentionError, attending
+from alignkit.engine.forward.attention import UnsupportedAttentionError
+from alignkit.engine.forward.packed import Packed, attending
 from alignkit.engine.forward.trial import apart, compute_dtype, once_per_model
 from alignkit.engine.tokens import TrainRow
 

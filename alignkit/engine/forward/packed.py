@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alignkit.engine.forward import varlen
+from alignkit.engine.forward.attention import refuse_unknown
 from alignkit.engine.tokens import TrainRow
 
 if TYPE_CHECKING:
@@ -39,12 +40,7 @@ NAME = "alignkit_packed"
 _SIMILAR = 0.5
 """A block's segments are at least this share of its longest one."""
 
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
 _ACTIVE: ContextVar[Sequence[Block]] = ContextVar("the blocks of the forward pass under way")
-
-
-class UnsupportedAttentionError(Exception):
-    """The model asks its attention for something that is not implemented here."""
 
 
 # ---------------------------------------------------------------- laying out
@@ -279,9 +275,7 @@ def attention(
         UnsupportedAttentionError: the model wants capped scores, sinks, a position bias or a
             sliding window.
     """
-    asked = sorted(name for name in _UNKNOWN if kwargs.get(name) is not None)
-    if asked:
-        raise UnsupportedAttentionError(", ".join(asked))
+    refuse_unknown(kwargs, "sliding_window")
     blocks = _ACTIVE.get()
     if not dropout and varlen.usable(query, key):
         if blocks[0].layout is None:

@@ -7,6 +7,7 @@ used. A model that gives something else keeps the plain way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -60,8 +61,10 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def apart(got: Tensor, want: Tensor) -> float:
     """Return the largest difference as a share of how far values lie from their mean.
 
-    The mean is over the last dimension, such as a token's logits.
+    The mean is over the last dimension, such as a token's logits. Infinite where something is
+    no number.
     """
     got, want = got.detach().double(), want.detach().double()
     scale = (want - want.mean(-1, keepdim=True)).abs().max()
-    return float((got - want).abs().max() / scale)
+    share = float((got - want).abs().max() / scale)
+    return math.inf if math.isnan(share) else share

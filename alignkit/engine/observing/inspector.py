@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError, shown
-from alignkit.report.samples import printable
+from alignkit.security.text import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

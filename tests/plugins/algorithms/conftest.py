@@ -13,7 +13,7 @@ from alignkit.lifecycle.past import BEGINNING, Start, rewind
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.protocols import Example, Reward
 from alignkit.run import Run
-from alignkit.testing.algorithm import is_measured
+from alignkit_testing.algorithm import is_measured
 
 
 @dataclass(frozen=True)

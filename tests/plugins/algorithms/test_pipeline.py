@@ -61,7 +61,7 @@ def test_which_weights_sample_which_batch(grpo, toys, tmp_path):
     rollout, learn = subject.parts.backend.stream, threading.Event()
 
     def stream(prompts, sampling):
-        seen.append((sampling.step, subject.parts.backend._forward.policy.version))
+        seen.append((sampling.step, subject.parts.backend._paths.policy.version))
         here = threading.current_thread() is threading.main_thread()
         assert here == (sampling.step == 1)  # all but the first beside the learner
         assert here or learn.wait(60)

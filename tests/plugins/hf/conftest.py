@@ -1,8 +1,23 @@
 """Small models with opinions: random weights are enlarged, so that attention decides tokens."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+
+SIZES = {
+    "vocab_size": 256,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
 
 
 def enlarge(model, factor):
@@ -23,6 +38,38 @@ def policy(tiny_folder):
     policy = HfPolicy(path=str(tiny_folder), device="cpu").build()
     enlarge(policy.model, 6)
     return policy
+
+
+@pytest.fixture(scope="session")
+def random_policy():
+    """``random_policy(type of model, attention=, dtype=, noise=, **settings)``, without a text.
+
+    ``noise`` is added to biases and norms, so that they do something.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def make(kind, attention="sdpa", dtype=torch.float32, noise=0.0, **settings):
+        torch.manual_seed(3)
+        config = AutoConfig.for_model(kind, **SIZES | settings)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+        model.to(dtype)
+        for parameter in model.parameters():
+            if parameter.ndim != 2 and noise:
+                parameter.data += torch.randn_like(parameter) * noise
+        enlarge(model, 6)
+        return SimpleNamespace(
+            name=kind,
+            model=model,
+            tokenizer=SimpleNamespace(all_special_ids=(), decode=lambda ids, **_: ""),
+            eos_ids=frozenset(),
+            pad_id=0,
+            max_length=256,
+            version=0,
+            autocast=nullcontext,
+        )
+
+    return make
 
 
 @pytest.fixture

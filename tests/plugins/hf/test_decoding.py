@@ -2,87 +2,46 @@
 
 import gc
 import weakref
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from alignkit import AlignkitError
 from alignkit_hf import HfRollout
-from alignkit_hf.cache import RowCache
-from alignkit_hf.forward import Forward
-from alignkit_hf.rollout import HfBackend
-from alignkit_hf.shared import SharedCache
+from alignkit_hf.fast.cache import RowCache
+from alignkit_hf.fast.forward import Forward
+from alignkit_hf.fast.probe import qualify
+from alignkit_hf.fast.shared import SharedCache
 
-SIZES = {
-    "vocab_size": 256,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-}
 WINDOW = {"sliding_window": 8}
 MODELS = {
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config, SIZES),
+    "qwen2": ("qwen2", {}),
     "qwen2, some layers with a window": (
-        Qwen2ForCausalLM,
-        Qwen2Config,
-        SIZES | WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
+        "qwen2",
+        WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
     ),
-    "qwen3, norms on heads": (Qwen3ForCausalLM, Qwen3Config, SIZES | {"head_dim": 8}),
-    "llama": (LlamaForCausalLM, LlamaConfig, SIZES),
+    "qwen3, norms on heads": ("qwen3", {"head_dim": 8}),
+    "llama": ("llama", {}),
     "llama, stretched positions": (
-        LlamaForCausalLM,
-        LlamaConfig,
-        SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
     ),
-    "mistral, all layers with a window": (MistralForCausalLM, MistralConfig, SIZES | WINDOW),
-    "gemma2, capped scores and logits": (Gemma2ForCausalLM, Gemma2Config, SIZES | {"head_dim": 8}),
-    "gpt2": (
-        GPT2LMHeadModel,
-        GPT2Config,
-        {"vocab_size": 256, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
-    ),
+    "mistral, all layers with a window": ("mistral", WINDOW),
+    "gemma2, capped scores and logits": ("gemma2", {"head_dim": 8}),
+    "gpt2": ("gpt2", {}),
 }
 
 
-def random_policy(name, attention="sdpa"):
-    """A policy around a random model; its tokenizer is not asked for text."""
-    kind, config, sizes = MODELS[name]
-    torch.manual_seed(3)
-    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
-    model = kind._from_config(config(**sizes, **ends), attn_implementation=attention).eval()
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            parameter.data.mul_(6)
-    return SimpleNamespace(
-        name=name,
-        model=model,
-        tokenizer=SimpleNamespace(all_special_ids=(), decode=lambda ids, **_: ""),
-        eos_ids=frozenset(),
-        pad_id=0,
-        max_length=256,
-        version=0,
-        autocast=nullcontext,
-    )
+@pytest.fixture
+def model_of(random_policy):
+    """``model_of(name, attention)``: a policy around a random model of ``MODELS``."""
+
+    def make(name, attention="sdpa"):
+        kind, settings = MODELS[name]
+        return random_policy(kind, attention, **settings)
+
+    return make
 
 
 def greedy(model, prompt, count):
@@ -103,8 +62,8 @@ def ids(completions):
 
 @pytest.mark.parametrize("budget", [2**18, 100])
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_is_generate(name, budget, sample, prompts):
-    policy = random_policy(name)
+def test_greedy_is_generate(name, budget, sample, prompts, model_of):
+    policy = model_of(name)
     got = sample(policy, prompts, budget, n=2, temperature=0, max_tokens=24)
     expected = [greedy(policy.model, prompt, 24) for prompt in prompts]
     assert ids(got) == [[tuple(row)] * 2 for row in expected]
@@ -120,18 +79,20 @@ def test_greedy_is_generate(name, budget, sample, prompts):
         ("gemma2, capped scores and logits", "eager", RowCache),
     ],
 )
-def test_prompts_are_shared_where_the_model_allows(name, attention, cache):
-    assert Forward(random_policy(name, attention)).works_with is cache
+def test_prompts_are_shared_where_the_model_allows(name, attention, cache, model_of):
+    forward = Forward(model_of(name, attention))
+    qualify(forward)
+    assert forward.works_with is cache
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_rows_with_their_own_prompt_give_the_same(attention, prompts):
-    policy = random_policy("qwen2", attention)
+def test_rows_with_their_own_prompt_give_the_same(attention, prompts, model_of):
+    policy = model_of("qwen2", attention)
     found = []
     for cache in (SharedCache, RowCache):
         backend = HfRollout(kv_cache_tokens=150).build()
         backend.start(policy)
-        backend._forward.works_with = cache
+        backend._paths.fast.forward.works_with = cache
         how = replace(backend.sampling, n=3, max_tokens=20, seed=1)
         found.append(backend.generate(prompts, how))
     assert ids(found[0]) == ids(found[1])
@@ -359,23 +320,3 @@ def test_bf16_autocast(policy, sample, prompts):
                 logits = policy.model(row).logits[0, len(prompt) - 1 : -1].float()
             expected = logits.log_softmax(-1).gather(1, row[0, len(prompt) :, None])[:, 0]
             assert (torch.tensor(c.logprobs) - expected).abs().max() < 1.0
-
-
-def test_a_model_that_ignores_positions_is_refused():
-    policy = random_policy("qwen2")
-    forward = policy.model.model.forward
-
-    def deaf(*args, position_ids=None, **kwargs):
-        return forward(*args, **kwargs)
-
-    policy.model.model.forward = deaf
-    backend = HfBackend(HfRollout().sampling(), kv_cache_tokens=100)
-    with pytest.raises(AlignkitError, match="cannot sample from qwen2: with a key-value cache"):
-        backend.start(policy)
-
-
-def test_unknown_layers_are_refused():
-    policy = random_policy("qwen2")
-    policy.model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
-    with pytest.raises(AlignkitError, match="does not know linear_attention layers"):
-        Forward(policy)

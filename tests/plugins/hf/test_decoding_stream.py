@@ -7,7 +7,7 @@ import torch
 
 from alignkit import AlignkitError
 from alignkit_hf import HfRollout
-from alignkit_hf.forward import Forward
+from alignkit_hf.fast.forward import Forward
 
 
 def streaming(policy, prompts, budget=100, **how):

@@ -156,7 +156,7 @@ def test_the_state_of_a_model_with_an_adapter_goes_back_in(folder):
 
 
 def test_peft_absent_is_said_with_its_remedy(monkeypatch):
-    monkeypatch.setattr("alignkit_hf.find_spec", lambda _: None)
+    monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda _: None)
     assert list(Lora().missing()) == [
         "[policy.lora] needs the package peft: pip install 'alignkit[lora]'"
     ]

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import alignkit_hf
 from alignkit import AlignkitError
 from alignkit_hf import HfPolicy, HfRollout
 
@@ -210,7 +209,7 @@ def test_not_a_folder(folder):
     ],
 )
 def test_the_attention_that_runs_is_a_fact(monkeypatch, installed, keys, cuda, want):
-    monkeypatch.setattr(alignkit_hf, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda name: installed or None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     params = HfPolicy(path="a/b", **keys)
     assert params.facts({}) == {"attention": want}
@@ -219,7 +218,7 @@ def test_the_attention_that_runs_is_a_fact(monkeypatch, installed, keys, cuda, w
 
 
 def test_the_attention_waits_for_the_device_before_torch_is_loaded(monkeypatch):
-    monkeypatch.setattr(alignkit_hf, "find_spec", lambda name: True)
+    monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda name: True)
     monkeypatch.delitem(sys.modules, "torch")
     params = HfPolicy(path="a/b", dtype="bfloat16")
     want = "flash_attention_2 on a CUDA device, or else sdpa"

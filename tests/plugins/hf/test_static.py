@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from alignkit_hf import HfPolicy, HfRollout
-from alignkit_hf.static import StaticForward, padded_rows
+from alignkit_hf.fast.static import StaticForward, padded_rows
 
 
 @pytest.fixture
@@ -15,12 +15,12 @@ def static(monkeypatch):
     """Make backends decode in fixed shapes; return the forward passes that were made."""
     made = []
 
-    def make(self, policy):
+    def make(policy):
         made.append(StaticForward(policy))
         return made[-1]
 
     def switch():
-        monkeypatch.setattr("alignkit_hf.rollout.HfBackend._make_forward", make)
+        monkeypatch.setattr("alignkit_hf.fast.sampler.Forward", make)
         return made
 
     return switch
@@ -92,4 +92,4 @@ def test_padded_rows():
 def test_not_on_a_cpu(policy):
     backend = HfRollout(max_tokens=3).build()
     backend.start(policy)
-    assert not isinstance(backend._forward, StaticForward)
+    assert not isinstance(backend._paths.fast.forward, StaticForward)

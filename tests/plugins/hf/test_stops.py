@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignkit_hf.stops import StopStrings, Texts
+from alignkit_hf.sampling.texts import StopStrings, Texts
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def texts(tiny_folder):
 
 def cut_at(texts, ids, *stops):
     """Feed ids one by one, as sampling does; return the text and the tokens used, or None."""
-    found = StopStrings(texts, stops, torch.device("cpu"))
+    found = StopStrings(texts, stops)
     for k in range(1, len(ids) + 1):
         if found.may_end[ids[k - 1]]:
             text = found.cut(ids[:k])
@@ -81,7 +81,7 @@ def test_absent(texts):
 
 
 def test_only_tokens_that_can_end_it_are_looked_at(texts):
-    found = StopStrings(texts, ["</answer>"], torch.device("cpu"))
+    found = StopStrings(texts, ["</answer>"])
     ends = [texts.pieces[i] for i in found.may_end.nonzero()[:, 0].tolist()]
     assert sorted(ends) == ["</answer>", ">"]
 

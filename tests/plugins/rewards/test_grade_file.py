@@ -6,7 +6,7 @@ import math
 import pytest
 
 from alignkit import AlignkitError, plugins
-from alignkit.grading import grade_file, reward_for
+from alignkit_grading.files import grade_file, reward_for
 
 
 @pytest.fixture(scope="module")

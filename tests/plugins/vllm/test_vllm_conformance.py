@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignkit.testing import conformance, standins
+from alignkit.testing import conformance
+from alignkit_testing import standins
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 

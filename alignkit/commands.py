@@ -1,0 +1,141 @@
+"""The commands: the kernel's own, and those that plugins offer, built when they are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alignkit import plugins
+from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.plugins import Registry
+from alignkit.security.secrets import redact_text
+
+FILE = click.Path(path_type=Path)
+"""Type of an argument or option that names a file or folder."""
+DISABLED = "alignkit.disabled"
+"""Where click's context keeps the plugins that the command line leaves out."""
+
+
+class Commands(click.Group):
+    """A group that plugins add commands to; errors are shown as text, never as a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._listed(ctx))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by name; AlignkitError if the one that a plugin offers is no good."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        registry = registry_in(ctx)
+        if ("command", cmd_name.rpartition("/")[2].replace("-", "_")) in registry.offers:
+            return command_of(registry, cmd_name)
+        guess = did_you_mean(cmd_name, self.list_commands(ctx))
+        ctx.fail(f"no such command {cmd_name!r}.{guess}{registry.not_searched()}")
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; what its ``-p no:NAME`` leave out is not imported in search of it."""
+        ctx.meta[DISABLED] = list(_disabled_in(args[1:]))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the first words of their help; none is built for that."""
+        found = self._listed(ctx)
+        room = formatter.width - 6 - max(map(len, found))
+        rows = [(name, found[name].get_short_help_str(room)) for name in sorted(found)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
+        return {**self.commands, **{c.name or "": c for c in _offered(registry_in(ctx))}}
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AlignkitError as error:
+            click.echo(redact_text(str(error)), err=True)
+            ctx.exit(error.exit_status)
+        except Interrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            ctx.exit(interrupted.exit_status)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def command_of(registry: Registry, name: str) -> click.Command:
+    """Build the command that a plugin offers as ``name``, or as ``PLUGIN/name``.
+
+    Its help is the docstring of its parameters. AlignkitError where there is none of that name or
+    more than one, and where it cannot be built here.
+    """
+    try:
+        plugin, component = registry.get("command", name.replace("-", "_"))
+    except LookupError as error:
+        raise AlignkitError(str(error)) from None
+    owner = f"command {name!r} (plugin {plugin.name} of {plugin.dist})"
+    try:
+        found = component.params().build()
+    except ImportError as error:
+        raise AlignkitError(f"{owner} needs a package that does not import: {error}") from error
+    if not isinstance(found, click.Command):
+        raise AlignkitError(f"{owner} built {found!r}, which is no click command")
+    found.help = inspect.getdoc(component.params)
+    return found
+
+
+def _offered(registry: Registry) -> Iterator[click.Command]:
+    """Yield a stand-in for each command that plugins offer: its name and help alone."""
+    for (kind, name), offers in registry.offers.items():
+        for plugin, component in offers if kind == "command" else ():
+            prefix = f"{plugin.name}/" if len(offers) > 1 else ""
+            typed = prefix + name.replace("_", "-")
+            yield click.Command(typed, help=inspect.getdoc(component.params))
+
+
+def plugin_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``-p no:NAME`` to a command, which gets the ``registry`` of the plugins left."""
+    return click.option(
+        "-p",
+        "registry",
+        multiple=True,
+        callback=_registry,
+        metavar="no:PLUGIN",
+        help="Do not import this plugin; may be repeated.",
+    )(function)
+
+
+def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> Registry:
+    for item in given:
+        if not item.startswith("no:"):
+            raise click.BadParameter(f"{item!r}: write no:NAME to switch a plugin off")
+    return _loaded(ctx, [item.removeprefix("no:") for item in given])
+
+
+def registry_in(ctx: click.Context) -> Registry:
+    """Return the plugins, without those that the command line leaves out; loaded once."""
+    return _loaded(ctx, ctx.meta.get(DISABLED, ()))
+
+
+def _loaded(ctx: click.Context, disabled: Iterable[str]) -> Registry:
+    key = f"alignkit.registry {sorted(disabled)}"
+    if key not in ctx.meta:
+        ctx.meta[key] = plugins.load(disabled)
+    found: Registry = ctx.meta[key]
+    return found
+
+
+def _disabled_in(words: Sequence[str]) -> Iterator[str]:
+    """Yield the plugins that a command line leaves out: ``-p no:NAME``, ``-pno:NAME``."""
+    for option, value in zip(["", *words], [*words, ""], strict=True):
+        if option == "-p" and value.startswith("no:"):
+            yield value.removeprefix("no:")
+        elif option.startswith("-pno:"):
+            yield option.removeprefix("-pno:")

@@ -1,0 +1,44 @@
+"""What ``--dry-run`` prints: a recipe as resolved, where each value stands, what follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from alignkit.recipe import Node, missing, nodes
+
+
+def text(node: Node, recipe: Path) -> str:
+    """Return the resolved plan: every value with where it comes from, and what follows."""
+    lines = [f"# {recipe}", *_node_lines(node)]
+    lines += ["", "# what follows"]
+    for part in node.walk():
+        where = f"[{'.'.join(part.key)}] " if part.key else ""
+        lines += [f"#   {where}{k}: {v}" for k, v in part.params.facts(part.tables()).items()]
+    if lacking := missing(node):
+        lines += ["", "# missing on this machine", *(f"#   {p}" for p in lacking)]
+    return "\n".join(lines)
+
+
+def _node_lines(node: Node) -> Iterable[str]:
+    """Render a node as TOML whose comments say where each value stands."""
+    rows: list[tuple[str, str]] = []
+    if node.key:
+        rows.append((f"[{'.'.join(node.key)}]", ""))
+    if node.kind:
+        owner = f"{node.plugin.name} plugin, {node.plugin.dist} {node.plugin.version}"
+        rows.append((f"use = {json.dumps(node.use)}", f"{_from(node, 'use')} ({owner})"))
+    for key, value in node.params.model_dump(mode="json").items():
+        shown = json.dumps(value) if value is not None else "(none)"
+        rows.append((f"{key} = {shown}", _from(node, key)))
+    width = min(48, max((len(left) for left, _ in rows), default=0))
+    yield from (f"{left:<{width}}  # {right}" if right else left for left, right in rows)
+    for child in node.children.values():
+        for below in nodes(child):
+            yield ""
+            yield from _node_lines(below)
+
+
+def _from(node: Node, key: str) -> str:
+    return str(node.origins[key]) if key in node.origins else "default"

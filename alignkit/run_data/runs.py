@@ -1,0 +1,229 @@
+"""Read run directories, whole, half-finished or still being written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from alignkit.errors import AlignkitError, shown
+
+Row = Mapping[str, Any]
+STOPPED = "stopped.json"
+"""Written by a sweep into a run it stopped early: ``status``, ``reason`` and ``step``."""
+SWEEP = "sweep.json"
+"""Written by a sweep into its own directory: ``title``, and ``variants``, names in order."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run directory holds."""
+
+    path: Path
+    variant: str
+    """Name shared by the seeds of one setting: the folders between the sweep and the run."""
+    status: str
+    """``done``, ``running`` (or killed), ``failed``, ``interrupted``, ``diverged``,
+    ``out of time`` or ``unknown``."""
+    reason: str
+    """Why the run was stopped, if a sweep stopped it."""
+    plan: Mapping[str, Any]
+    """The resolved recipe."""
+    manifest: Mapping[str, Any]
+    rows: Sequence[Row]
+    """Rows of ``metrics.jsonl`` by rising step; a number that was not finite is None."""
+    warnings: Sequence[str] = field(default=())
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the run, if its algorithm takes one."""
+        seed = self.manifest.get("seed", self.plan.get("seed"))
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds from the start to the end, or to the last row."""
+        last = self.rows[-1].get("time") if self.rows else None
+        return float(self.manifest.get("seconds") or last or 0.0)
+
+    def series(self, metric: str) -> list[tuple[int, float]]:
+        """Return (step, value) wherever the metric was logged and finite."""
+        found = ((row["step"], row.get(metric)) for row in self.rows)
+        return [(step, value) for step, value in found if isinstance(value, int | float)]
+
+    def metrics(self) -> list[str]:
+        """Return the names of all metrics, in the order of their first appearance."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in names if name not in ("step", "time")]
+
+    def samples(self, name: str) -> dict[int, Path]:
+        """Return the files of sampled responses by step; ``name`` is rollouts or eval."""
+        files = sorted((self.path / name).glob("step_*.jsonl"))
+        return {int(f.stem.removeprefix("step_")): f for f in files if f.stem[5:].isdigit()}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``45 s``, ``12:05`` (minutes) or ``3:12:05``.
+
+    >>> [duration(s) for s in (44.6, 725, 11525)]
+    ['45 s', '12:05', '3:12:05']
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was ever started in ``folder``."""
+    return any((folder / name).is_file() for name in ("metrics.jsonl", "manifest.json", STOPPED))
+
+
+def find(folders: Iterable[Path]) -> list[RunData]:
+    """Return the runs at or below the given directories, each once.
+
+    Raises AlignkitError for a directory that is no run and holds none. Hidden folders, such as
+    a sweep's ``.aside``, are not searched.
+    """
+    found: dict[Path, RunData] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise AlignkitError(f"{shown(folder)} is no directory; give a run's or a sweep's")
+        runs = list(_below(folder.absolute()))
+        if not runs:
+            raise AlignkitError(
+                f"{shown(folder)} is no run directory and holds none: there is no metrics.jsonl "
+                f"and no manifest.json; `alignkit run` prints the directory it writes"
+            )
+        root = _root(folder.absolute())
+        for run in _in_order([read(path, root) for path in runs], folder):
+            found.setdefault(run.path.resolve(), run)
+    return list(found.values())
+
+
+def _root(folder: Path) -> Path:
+    """Return the folder that variants are named from: a run's sweep, for a run that is given."""
+    above = [p for p in folder.parents if (p / SWEEP).is_file()] if is_run(folder) else []
+    return above[0] if above else folder
+
+
+def sweep_notes(folder: Path) -> dict[str, Any]:
+    """Return what a sweep noted in its directory; nothing for any other directory."""
+    return _json(folder / SWEEP, [])
+
+
+def _in_order(runs: list[RunData], folder: Path) -> list[RunData]:
+    """Sort by the order of the sweep's variants, then by name, then by seed."""
+    order: list[str] = sweep_notes(folder).get("variants", [])
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(
+        runs, key=lambda r: (places.get(r.variant, len(order)), r.variant, r.seed or 0, r.path)
+    )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for place, inner, _ in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if is_run(Path(place)):
+            inner.clear()
+            yield Path(place)
+
+
+def read(path: Path, root: Path | None = None) -> RunData:
+    """Read one run directory; what cannot be read becomes a warning, not an error.
+
+    ``root`` is the sweep's directory, from which the variant's name is taken.
+    """
+    warnings: list[str] = []
+    manifest = _json(path / "manifest.json", warnings)
+    stopped = _json(path / STOPPED, warnings)
+    rows = read_rows(path / "metrics.jsonl", warnings)
+    return RunData(
+        path=path,
+        variant=_variant(path, root or path),
+        status=str(stopped.get("status") or manifest.get("status") or "unknown"),
+        reason=str(stopped.get("reason", "")),
+        plan=_toml(path / "recipe.toml", warnings),
+        manifest=manifest,
+        rows=rows,
+        warnings=tuple(f"{path.parent.name}/{path.name}: {text}" for text in warnings),
+    )
+
+
+def _variant(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    seeded = path.name.startswith("seed_")
+    if seeded and len(parts) > 1:
+        return "/".join(parts[:-1])
+    if seeded:
+        return path.parent.name
+    return "/".join(parts) or path.name
+
+
+def read_rows(path: Path, warnings: list[str]) -> list[Row]:
+    """Return the rows of a ``metrics.jsonl`` by step, and say which lines could not be read.
+
+    A last line that is cut off is what a killed or a live run leaves. Of two rows for one step
+    the later one counts.
+    """
+    if not path.is_file():
+        warnings.append(f"there is no {path.name} yet")
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows: dict[int, Row] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows[int(row["step"])] = row
+        except (ValueError, KeyError, TypeError):
+            warnings.append(f"{path.name}:{number}: {_unreadable(number == len(lines))}")
+    return [rows[step] for step in sorted(rows)]
+
+
+def _unreadable(last: bool) -> str:
+    if last:
+        return "the last line is cut off (the run was killed, or is writing it); left out"
+    return "not a row of metrics; left out"
+
+
+def read_samples(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a file of sampled responses; lines that are cut off are left out."""
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if limit is not None and len(rows) >= limit:
+                break
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
+
+
+def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.append(f"{path.name} cannot be read: {error}")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.append(f"{path.name} cannot be read: {error}")
+        return {}

@@ -1,1 +1,0 @@
-"""Many runs from one file: variants and grids of recipes × seeds, resumable and chained."""

@@ -1,0 +1,89 @@
+"""Commands that say what recipes and components are and do, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from alignkit import AlignkitError, Component, Params, hookimpl
+from alignkit.commands import FILE, plugin_option
+from alignkit.kinds import HOOKS
+from alignkit.plugins import Registry
+
+
+class Explain(Params[click.Command]):
+    """Say what RECIPE does: its components, formulas and values, and what follows from them."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("path", metavar="RECIPE", type=FILE)
+        @click.option(
+            "--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top."
+        )
+        @click.option(
+            "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value."
+        )
+        @click.option(
+            "--like", metavar="RUN_DIR", type=FILE, help="Estimate the time from this run's."
+        )
+        @plugin_option
+        def explain(
+            path: Path,
+            overlays: Sequence[Path],
+            overrides: Sequence[str],
+            like: Path | None,
+            registry: Registry,
+        ) -> None:
+            from alignkit import recipe
+            from alignkit.security.secrets import redact_text
+            from alignkit_explain.recipes import explained
+
+            node = recipe.load(path, registry, overlays, overrides)
+            click.echo(redact_text(explained(node, like)))
+
+        return explain
+
+
+class Describe(Params[click.Command]):
+    """Show the fields, defaults, documentation and source of a component."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("kind", type=click.Choice(list(HOOKS)))
+        @click.argument("name")
+        @plugin_option
+        def describe(kind: str, name: str, registry: Registry) -> None:
+            from alignkit_explain.describe import component
+
+            try:
+                offer = registry.get(kind, name)
+            except LookupError as error:
+                raise AlignkitError(str(error)) from None
+            click.echo(component(kind, offer))
+
+        return describe
+
+
+class Schema(Params[click.Command]):
+    """Print a JSON Schema of recipes, for editors."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @plugin_option
+        def schema(registry: Registry) -> None:
+            from alignkit_explain.schema import recipe_schema
+
+            click.echo(json.dumps(recipe_schema(registry), indent=2))
+
+        return schema
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``explain``, ``describe`` and ``schema``."""
+    yield Component("explain", Explain)
+    yield Component("describe", Describe)
+    yield Component("schema", Schema)

@@ -1,0 +1,53 @@
+"""The command that grades saved responses: audits a reward against any model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from alignkit import Component, Params, hookimpl
+from alignkit.commands import FILE, plugin_option
+from alignkit.plugins import Registry
+
+
+class Grade(Params[click.Command]):
+    """Grade the saved responses in FILE.jsonl; print the categories, write each verdict."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("path", metavar="FILE.jsonl", type=FILE)
+        @click.option(
+            "--reward", required=True, help="A reward_fn's name, or a recipe with a [reward]."
+        )
+        @click.option(
+            "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the reward."
+        )
+        @click.option("--response", help="Column with the response.")
+        @click.option("--gold", help="Column with the gold answer.")
+        @click.option("--question", help="Column with the question.")
+        @click.option("--id", "id_", help="Column that names the row.")
+        @click.option("--out", type=FILE, help="Verdicts go here. Default: FILE.verdicts.jsonl")
+        @plugin_option
+        def grade(
+            path: Path,
+            reward: str,
+            overrides: Sequence[str],
+            out: Path | None,
+            registry: Registry,
+            **columns: str | None,
+        ) -> None:
+            from alignkit_grading.files import grade_file, reward_for
+
+            judge = reward_for(reward, registry, overrides)
+            mapped = {name.rstrip("_"): column for name, column in columns.items() if column}
+            click.echo(grade_file(path, judge, columns=mapped, out=out).table())
+
+        return grade
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``grade``."""
+    yield Component("grade", Grade)

@@ -1,0 +1,123 @@
+"""Judge every response of a file and write the verdicts with their reasons."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alignkit import recipe, toml
+from alignkit.errors import AlignkitError, shown
+from alignkit.plugins import Registry
+from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn, judges
+from alignkit_grading import rows as saved
+from alignkit_grading.rows import Row
+from alignkit_grading.summary import Summary
+
+BATCH = 1024
+"""Responses handed to the reward at a time."""
+
+
+def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -> RewardFn:
+    """Build the reward to grade with.
+
+    ``reward`` is a component's name, or a TOML file: a recipe with a ``[reward]`` table, or that
+    table's content alone. ``overrides`` are ``key=value`` on the reward's own keys. RecipeError
+    lists whatever is wrong.
+    """
+    if reward.endswith(".toml"):
+        document = _reward_table(toml.read(Path(reward)))
+    else:
+        document = toml.typed([f"use={json.dumps(reward)}"])
+    toml.merge(document, toml.typed(overrides))
+    built: RewardFn = recipe.resolve(document, registry, "reward_fn").build()
+    return built
+
+
+def _reward_table(document: toml.Document) -> toml.Document:
+    inner = document.table.get("reward")
+    if not isinstance(inner, dict):
+        return document
+    origins = {key[1:]: o for key, o in document.origins.items() if key[:1] == ("reward",)}
+    return toml.Document(inner, origins, document.path)
+
+
+def grade_file(
+    path: Path,
+    reward: RewardFn,
+    *,
+    columns: Mapping[str, str] | None = None,
+    out: Path | None = None,
+) -> Summary:
+    """Grade every response of a JSON-lines file and write the verdicts beside it.
+
+    ``columns`` maps "response", "gold", "question" and "id" to the file's columns; fields that
+    are not mapped take the first of :data:`alignkit_grading.rows.GUESSES` that is there. A
+    response column may hold a list: several samples of one question. ``out`` defaults to
+    ``NAME.verdicts.jsonl`` beside ``path``. Raises AlignkitError for an unreadable file or a
+    missing column.
+    """
+    target = out or path.with_suffix(".verdicts.jsonl")
+    if target.absolute() == path.absolute():
+        raise AlignkitError(f"{shown(path)} would be overwritten by its own verdicts; choose --out")
+    summary = Summary(target)
+    rows = saved.read(path, dict(columns or {}))
+    first = list(islice(rows, BATCH))  # a file that cannot be read writes nothing
+    if not first:
+        raise AlignkitError(f"{shown(path)} holds no responses")
+    try:
+        with target.open("w", encoding="utf-8") as sink:
+            while first:
+                for verdict in _graded(first, reward, summary):
+                    sink.write(json.dumps(verdict, ensure_ascii=False) + "\n")
+                first = list(islice(rows, BATCH))
+    finally:
+        if isinstance(reward, Closes):
+            reward.close()
+    return summary
+
+
+def _graded(rows: Sequence[Row], reward: RewardFn, summary: Summary) -> Iterator[dict[str, Any]]:
+    started = time.perf_counter()
+    rewards, reasons = _judge([r.response for r in rows], [r.example for r in rows], reward)
+    summary.seconds += time.perf_counter() - started
+    for row, result, why in zip(rows, rewards, reasons, strict=True):
+        category = _category(result)
+        summary.n += 1
+        summary.total += result.total
+        summary.squares += result.total**2
+        summary.categories[category] += 1
+        summary.reasons.update([why] if why else [])
+        yield {
+            "id": row.example.id,
+            "line": row.line,
+            "gold": row.example.answer,
+            "response": row.response,
+            "reward": result.total,
+            "parts": dict(result.parts),
+            "category": category,
+            "why": why,
+        }
+
+
+def _judge(
+    responses: Sequence[str], examples: Sequence[Example], reward: RewardFn
+) -> tuple[Sequence[Reward], Sequence[str]]:
+    """Return rewards and reasons; rewards that keep no reasons give empty ones."""
+    if not judges(reward):
+        return reward(responses, examples), [""] * len(responses)
+    pending = reward.submit(responses, examples)
+    rewards = pending.result()
+    if not isinstance(pending, Explains):
+        return rewards, [""] * len(responses)
+    return rewards, [verdict.why for verdict in pending.judged()]
+
+
+def _category(reward: Reward) -> str:
+    """Return (format, answer) as 0 and 1; a reward without parts counts by its total."""
+    answer = reward.parts.get("answer", reward.total) > 0
+    formatted = reward.parts.get("format", float(answer)) > 0
+    return f"({int(formatted)},{int(answer)})"

@@ -1,0 +1,1 @@
+"""The policy: a transformers model loaded, adapted, served to rollouts and saved."""

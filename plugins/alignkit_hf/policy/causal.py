@@ -1,0 +1,266 @@
+"""The model being trained: a transformers causal LM with its tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from alignkit.engine.forward.recomputing import checkpoint_layers
+from alignkit.engine.forward.threads import fit_threads
+from alignkit.errors import AlignkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alignkit_hf.policy.lora import Adapter
+    from alignkit_hf.policy.params import LoraSpec, PolicyParams
+
+NO_LIMIT = 2**31 - 1
+"""``max_length`` of models whose positions have no bound."""
+
+_SUPPORTED = {"flash_attention_2": "_supports_flash_attn", "sdpa": "_supports_sdpa"}
+"""Where a transformers class says that it knows an attention kernel."""
+
+_SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+
+
+class CausalPolicy:
+    """A transformers model and tokenizer, each loaded at its first use.
+
+    Two things differ from what ``from_pretrained`` returns. Weights get the recipe's dtype, not
+    the checkpoint's. Dropout is off, because rollouts and updates must see the same function.
+    """
+
+    def __init__(self, params: PolicyParams, lora: LoraSpec | None = None) -> None:
+        self.params, self.lora = params, lora
+        self.version = 0
+        self._adapter: Adapter | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder or Hub name the weights came from."""
+        return self.params.path
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        if self.params.device != "auto":
+            return _device(self.params.device)
+        rank = os.environ.get("LOCAL_RANK", "0")
+        return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, loaded without the weights."""
+        with _loading(self.name, "tokenizer"):
+            return AutoTokenizer.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's transformers configuration, loaded without the weights."""
+        with _loading(self.name, "configuration"):
+            return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
+
+    @cached_property
+    def generation_config(self) -> GenerationConfig:
+        """The checkpoint's generation settings; an absent file gives what the config implies."""
+        if Path(self.name).is_dir() and not (Path(self.name) / "generation_config.json").is_file():
+            return GenerationConfig.from_model_config(self.config)
+        with _loading(self.name, "generation config"):
+            return GenerationConfig.from_pretrained(self.name, revision=self._source["revision"])
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The torch module on its device, weights in the recipe's dtype."""
+        with _loading(self.name, "model"):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
+                self.name,
+                dtype=getattr(torch, self.params.dtype),
+                attn_implementation=self._kernel(),
+                output_loading_info=True,
+                **self._source,
+            )
+        model: PreTrainedModel = loaded[0]
+        report: dict[str, Any] = loaded[1]
+        if report["missing_keys"]:
+            raise AlignkitError(
+                f"{self.name}: the checkpoint lacks weights of {type(model).__name__}, such as "
+                f"{min(report['missing_keys'])}; they would stay random"
+            )
+        nn.Module.to(model, self.device)
+        fit_threads(model)
+        _switch_off_dropout(model)
+        if self.lora is not None:
+            self._adapter = _adapted(model, self.lora, self.name)
+        model.train(self.params.gradient_checkpointing)
+        if self.params.gradient_checkpointing:
+            checkpoint_layers(model)
+        return model
+
+    @property
+    def peak_tflops(self) -> float | None:
+        """What the recipe says the device can do, 10^12 operations a second."""
+        return self.params.peak_tflops
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The low-rank adapter in the model, which then is all that trains."""
+        return self._adapter if self.model is not None else None
+
+    @property
+    def base(self) -> PreTrainedModel | None:
+        """The model without its adapter, on the same weights; None where there is no adapter."""
+        return self.adapter.base if self.adapter else None
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every weight by its checkpoint name, the adapter merged into those it changes."""
+        if self.adapter:
+            yield from self.adapter.weights()
+        else:
+            yield from self.model.state_dict().items()
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Every id that ends a response; empty if neither model nor tokenizer names one."""
+        for source in (self.generation_config, self.config, self.tokenizer):
+            ids = getattr(source, "eos_token_id", None)
+            if ids is not None:
+                return frozenset([ids] if isinstance(ids, int) else ids)
+        return frozenset()
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The tokenizer's pad id, the model's, or any end-of-sequence id; padding is masked."""
+        for source in (self.tokenizer, self.generation_config, self.config):
+            pad = getattr(source, "pad_token_id", None)
+            if isinstance(pad, int) and pad >= 0:
+                return pad
+        return min(self.eos_ids, default=0)
+
+    @property
+    def max_length(self) -> int:
+        """Prompt and response tokens the model takes together."""
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else NO_LIMIT
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context forward passes run in."""
+        if self.params.autocast == "none":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config, generation config and tokenizer to ``folder``.
+
+        A low-rank adapter is merged into the weights, and also written by itself, to
+        ``adapter/`` within the folder.
+        """
+        with _quiet():
+            model = self.adapter.merged_model() if self.adapter else self.model
+            model.generation_config = _savable(self.generation_config)
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            if self.adapter:
+                self.adapter.save(folder / "adapter")
+
+    def _kernel(self) -> str:
+        """Return the attention to load the model with; "auto" takes what its class supports."""
+        wanted = self.params.kernel(self.device.type == "cuda")[0]
+        if self.params.attention != "auto":
+            return wanted
+        kind = AutoModelForCausalLM._model_mapping.get(type(self.config), None)
+        names = (name for name in (wanted, "sdpa") if getattr(kind, _SUPPORTED[name], True))
+        return next(names, "eager")
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        return {
+            "revision": self.params.revision or "main",
+            "trust_remote_code": self.params.trust_remote_code,
+        }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise AlignkitError(
+            f"policy.device = {name!r} cannot be used here: {error}\n"
+            '  Use "cpu", a CUDA device this machine has, or "auto".'
+        ) from error
+    return torch.device(name)
+
+
+def _adapted(model: PreTrainedModel, spec: LoraSpec, name: str) -> Adapter:
+    """Put an adapter into ``model``; peft is imported only where one is asked for.
+
+    peft loads bitsandbytes where it is there, which warns of kernels that nothing here uses.
+    """
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+    from alignkit_hf.policy.lora import Adapter
+
+    return Adapter(model, spec, name)
+
+
+def _switch_off_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def _savable(config: GenerationConfig) -> GenerationConfig:
+    """Drop sampling flags that a greedy generation config ignores; transformers won't save them."""
+    config = copy.deepcopy(config)
+    if not config.do_sample:
+        for flag in _SAMPLING_FLAGS:
+            setattr(config, flag, None)
+    return config
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings off the terminal."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _loading(name: str, what: str) -> Iterator[None]:
+    """Turn what transformers raises about files into a message with a remedy."""
+    try:
+        with _quiet():
+            yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise AlignkitError(
+            f"cannot load the {what} of {name!r}: {reason}\n"
+            "  Give a folder written by save_pretrained, or a Hub name that is in the local cache "
+            "or can be downloaded from here."
+        ) from error

@@ -1,0 +1,54 @@
+"""What a local model folder lacks, found without loading it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def folder_problems(path: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with ``path``, if that is a local folder, each with its recipe key."""
+    folder = Path(path)
+    if folder.is_file():
+        yield "path", f"{path} is a file; give the folder that holds config.json"
+    elif folder.is_dir():
+        yield from (("path", problem) for problem in _missing_files(folder))
+    elif folder.is_absolute() or path.startswith("."):
+        yield "path", f"there is no folder {path}"
+
+
+def _missing_files(folder: Path) -> Iterator[str]:
+    def has(*names: str) -> bool:
+        return any((folder / name).is_file() for name in names)
+
+    if not has("config.json"):
+        yield f"{folder} has no config.json; is it a model folder (save_pretrained)?"
+    if not has(*_WEIGHTS):
+        yield f"{folder} has no weights ({' or '.join(_WEIGHTS)})"
+    try:
+        lost = _missing_shards(folder)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        yield f"{folder} has an index of weights that cannot be read: {error!r}"
+    else:
+        if lost:
+            yield f"{folder} lacks shards of the weights its index names: {', '.join(lost)}"
+    if not has(*_TOKENIZERS):
+        yield f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})"
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    """Return what an index of sharded weights names and the folder lacks."""
+    named: set[str] = set()
+    if not (folder / _WEIGHTS[0]).is_file():
+        for index in folder.glob("*.index.json"):
+            named |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(name for name in named if not (folder / name).is_file())

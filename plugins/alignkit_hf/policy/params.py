@@ -1,0 +1,141 @@
+"""The recipe fields of the policy and of its adapter. Imports no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from alignkit import Params
+from alignkit.component import PathOrName
+from alignkit.protocols import Policy
+from alignkit_hf.policy.folder import folder_problems
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """What low-rank adapter to train."""
+
+    rank: int
+    alpha: float
+    target: str | tuple[str, ...]
+
+
+class Lora(Params[LoraSpec]):
+    """Train a low-rank adapter instead of the weights (arXiv:2106.09685).
+
+    An adapted layer computes W x + (alpha / rank) B A x; only A and B train, in float32.
+    Rollouts use merged weights, ``final/`` holds them, and ``final/adapter/`` the adapter alone,
+    as peft loads it. A reference without a table of its own is the model without the adapter
+    and takes no memory.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rows of A and columns of B."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+
+    target: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Names of the layers to adapt, such as ["q_proj", "v_proj"], or a regular expression that
+    their whole path matches; "all-linear" is all linear layers but the output head."""
+
+    def missing(self) -> Iterable[str]:
+        if find_spec("peft") is None:
+            yield "[policy.lora] needs the package peft: pip install 'alignkit[lora]'"
+
+    def build(self) -> LoraSpec:
+        return LoraSpec(self.rank, self.alpha, self.target)
+
+
+class PolicyParams(Params[Policy]):
+    """Which model, in what type and where; the plugin's own table adds only ``build``."""
+
+    path: PathOrName
+    """Folder with config, weights and tokenizer, relative to the recipe file, or a Hub name."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type the weights are held and updated in, whatever the checkpoint's own is."""
+
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Type of matrix products in forward and backward passes; "none" uses the weights' own."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """"cpu", "cuda" or "cuda:N"; "auto" is the process's CUDA device, or else the CPU."""
+
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Kernel; "auto" is flash_attention_2 where flash-attn is installed and the device is CUDA,
+    or else sdpa. flash_attention_2 needs 16-bit activations (dtype or autocast bfloat16)."""
+
+    gradient_checkpointing: bool = False
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    """What counts as all the device can do, in 10^12 floating-point operations a second, for
+    ``train/mfu``. Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint. Only for sources you trust."""
+
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Branch, tag or commit of a Hub repository; unset takes its main branch."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Look for the files of a local folder."""
+        yield from folder_problems(self.path)
+        if self.attention == "flash_attention_2" and not self._half():
+            yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
+
+    def missing(self) -> Iterable[str]:
+        """Name flash-attn where it is asked for and absent."""
+        if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+            command = "pip install wheel setuptools && pip install --no-build-isolation flash-attn"
+            yield f"flash_attention_2 needs the package flash-attn: {command}"
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Say which attention kernel runs, and so when the checkpoint's own code does."""
+        facts = {"attention": " - ".join(filter(None, self.kernel(self._on_cuda())))}
+        if self.trust_remote_code:
+            facts["trust_remote_code"] = f"code of {self.path} runs"
+        return facts
+
+    def code(self) -> Iterable[Path | str]:
+        """Name the checkpoint's Python files, or the repository they will come from."""
+        if not self.trust_remote_code:
+            return
+        files = sorted(Path(self.path).rglob("*.py"))
+        yield from files
+        if not files:
+            yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
+
+    def kernel(self, cuda: bool | None) -> tuple[str, str]:
+        """Return the attention kernel's name and, for "auto", why it is that one.
+
+        ``cuda`` says whether the device is a CUDA one, None that it is not known yet.
+        """
+        if self.attention != "auto":
+            return self.attention, ""
+        if find_spec("flash_attn") is None:
+            return "sdpa", "flash-attn is not installed"
+        if not self._half():
+            return "sdpa", "flash-attn needs dtype or autocast bfloat16"
+        if cuda is None:
+            return "flash_attention_2 on a CUDA device, or else sdpa", ""
+        if not cuda:
+            return "sdpa", "flash-attn needs a CUDA device"
+        return "flash_attention_2", "flash-attn is installed"
+
+    def _on_cuda(self) -> bool | None:
+        """Whether the device is a CUDA one; None where only torch, not loaded yet, could tell."""
+        if self.device != "auto":
+            return self.device != "cpu"
+        torch = sys.modules.get("torch")
+        return None if torch is None else bool(torch.cuda.is_available())
+
+    def _half(self) -> bool:
+        return "bfloat16" in (self.dtype, self.autocast)

@@ -1,0 +1,1 @@
+"""Sampling: the backend, its plain sampler, and what every sampler draws and stops by."""

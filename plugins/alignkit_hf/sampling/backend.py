@@ -1,0 +1,110 @@
+"""Rollouts from the policy's own weights, in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+from alignkit.engine.sampling.rollout_table import check_request
+from alignkit.errors import AlignkitError
+from alignkit.protocols import Completion, Policy, Sampling
+from alignkit_hf.policy.served import Served
+from alignkit_hf.sampling.paths import Paths
+from alignkit_hf.sampling.texts import Texts
+
+_NOT_STARTED = "the hf rollout backend was not started: call start(policy)"
+
+
+class HfBackend:
+    """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
+
+    A policy with an adapter is sampled from by merged weights, a copy made at each sync; so is
+    any policy after ``hold``.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        kv_cache_tokens: int,
+        cuda_graphs: bool = True,
+        decoding: Literal["auto", "plain"] = "auto",
+    ) -> None:
+        self.sampling = sampling
+        self.kv_cache_tokens = kv_cache_tokens
+        self.cuda_graphs = cuda_graphs
+        self.decoding = decoding
+        self._policy: Policy | None = None
+        self._served: Served | None = None
+        self._paths: Paths | None = None
+
+    def start(self, policy: Policy, /) -> None:
+        """Load the model and check that it can be sampled from."""
+        self._policy = policy
+        self._served = Served(policy) if getattr(policy, "adapter", None) else None
+        self._paths = self._tried(self._served or policy, Texts(policy.tokenizer, _ids(policy)))
+
+    def hold(self) -> None:
+        """From now on sample by a copy of the weights as of the last sync, this moment's first."""
+        if self._policy is None or self._paths is None:
+            raise AlignkitError(_NOT_STARTED)
+        if self._served is None:
+            self._served = Served(self._policy)
+            self._paths = self._tried(self._served, self._paths.texts)
+
+    def sync(self, policy: Policy, /) -> None:
+        """Take over the weights, if there is a copy; each call builds its own cache."""
+        if self._paths is None or policy is not self._policy:
+            self.start(policy)
+        elif self._served is not None:
+            self._served.take()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> list[list[Completion]]:
+        """Return ``sampling.n`` completions for each prompt, in order.
+
+        A prompt that leaves no room below the policy's ``max_length`` gives completions without
+        tokens, finish_reason "length".
+
+        Raises:
+            AlignkitError: a prompt or a stop string is empty, or ``start`` was not called.
+        """
+        groups = dict(self.stream(prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, /
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield what ``generate`` returns, each prompt's with its index, as groups finish.
+
+        Raises:
+            AlignkitError: at the call itself, for the reasons ``generate`` has.
+        """
+        if self._paths is None:
+            raise AlignkitError(_NOT_STARTED)
+        check_request(prompts, sampling)
+        longest = max((len(prompt) for prompt in prompts), default=0) + sampling.max_tokens
+        sampler = self._paths.sampler(min(longest, self._paths.policy.max_length))
+        return sampler.stream(prompts, sampling)
+
+    def close(self) -> None:
+        """Let go of the policy."""
+        self._policy = self._served = self._paths = None
+
+    def _tried(self, policy: Policy, texts: Texts) -> Paths:
+        return Paths(
+            policy,
+            texts,
+            decoding=self.decoding,
+            kv_cache_tokens=self.kv_cache_tokens,
+            cuda_graphs=self.cuda_graphs,
+        )
+
+
+def _ids(policy: Policy) -> int:
+    """Return how many token ids the model gives a logit for."""
+    model = cast(Any, policy.model)
+    head = model.get_output_embeddings()
+    size: int = model.config.get_text_config().vocab_size if head is None else len(head.weight)
+    return size

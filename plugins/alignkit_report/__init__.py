@@ -1,0 +1,71 @@
+"""Commands that look at finished and running runs: one HTML page, or a story in the terminal.
+
+They read run directories only; nothing here imports the ML stack or another plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from alignkit import Component, Params, hookimpl
+from alignkit.commands import FILE
+from alignkit.errors import shown
+
+
+class Report(Params[click.Command]):
+    """Write one HTML page about the runs in DIR: runs, sweeps, or folders that hold some."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FILE)
+        @click.option(
+            "--out", type=FILE, help="The page. Default: report.html in DIR, or here for several."
+        )
+        @click.option("--title", help="Its title. Default: the sweep's, or the names of DIR.")
+        @click.option("--table", is_flag=True, help="Also print the table of final values.")
+        @click.option("--csv", is_flag=True, help="Also write all rows, and the table, beside it.")
+        @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
+        def report(
+            folders: Sequence[Path],
+            out: Path | None,
+            title: str | None,
+            table: bool,
+            csv: bool,
+            png: bool,
+        ) -> None:
+            from alignkit.run_data import groups
+            from alignkit_report import tables, write
+
+            found = groups.load(folders)
+            if table:
+                click.echo(tables.text(found))
+            target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+            heading = title or write.title(folders)
+            for path in write.files(found, target, heading, with_csv=csv, with_png=png):
+                click.echo(f"{'report:' if table else 'wrote'} {shown(path)}")
+
+        return report
+
+
+class Show(Params[click.Command]):
+    """Tell the story of a run: plan, curves, best step, right and wrong answers."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("folder", metavar="RUN_DIR", type=FILE)
+        def show(folder: Path) -> None:
+            from alignkit_report import story
+
+            click.echo(story.of(folder))
+
+        return show
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``report`` and ``show``."""
+    yield Component("report", Report)
+    yield Component("show", Show)

@@ -1,0 +1,132 @@
+"""Curves: which metrics share a chart, and mean and band over seeds at each step."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from alignkit.run_data.groups import Group
+from alignkit.run_data.runs import RunData
+
+MOST_POINTS = 600
+"""Points per curve kept for drawing; a chart is no wider."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: metrics that share an axis, told apart by the dash of the line."""
+
+    title: str
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ("",)
+    """What each metric is called in the legend of dashes."""
+    section: str = "Other metrics"
+    unit: str = ""
+
+
+_LENGTHS = ("response_length", "response_length_correct", "response_length_incorrect")
+_ALWAYS = (
+    Chart("Held-out accuracy", ("eval/answer_reward",), section="Accuracy"),
+    Chart("Held-out format reward", ("eval/format_reward",), section="Accuracy"),
+    Chart("Held-out reward", ("eval/reward",), section="Accuracy"),
+    Chart(
+        "Held-out responses",
+        ("eval/n_correct", "eval/n_format_only", "eval/n_neither"),
+        ("right", "right format only", "neither"),
+        section="Accuracy",
+        unit="count",
+    ),
+    Chart("Training reward", ("train/reward",), section="Training reward"),
+    Chart("Training answer reward", ("train/answer_reward",), section="Training reward"),
+    Chart("Training format reward", ("train/format_reward",), section="Training reward"),
+    Chart("Loss", ("train/loss",), section="Optimisation"),
+    Chart("Gradient norm", ("train/grad_norm",), section="Optimisation", unit="before clipping"),
+    Chart("Clip fraction", ("train/clip_fraction",), section="Optimisation", unit="of tokens"),
+    Chart("Learning rate", ("train/lr",), section="Optimisation"),
+    Chart("Token entropy, training", ("train/token_entropy",), section="Entropy", unit="nats"),
+    Chart("Token entropy, held out", ("eval/token_entropy",), section="Entropy", unit="nats"),
+    Chart("Response length, training", ("train/response_length",), section="Length", unit="tokens"),
+    Chart(
+        "Response length, held out",
+        tuple(f"eval/{name}" for name in _LENGTHS),
+        ("all", "right", "wrong"),
+        section="Length",
+        unit="tokens",
+    ),
+)
+SECTIONS = (*dict.fromkeys(chart.section for chart in _ALWAYS), "More accuracy", "Other metrics")
+
+
+def charts(groups: Iterable[Group]) -> list[Chart]:
+    """Return the charts for which there is something to draw, metrics unknown to us last."""
+    logged = list(dict.fromkeys(m for g in groups for m in g.metrics()))
+    left = [m for m in logged if not m.startswith("time/") and not m.endswith("_se")]
+    known = [c for c in _ALWAYS if set(c.metrics) & set(left)]
+    drawn = {m for c in known for m in c.metrics}
+    more = [_unknown(m) for m in left if m not in drawn]
+    return [*known, *sorted(more, key=lambda c: SECTIONS.index(c.section))]
+
+
+def _unknown(metric: str) -> Chart:
+    accuracy = re.fullmatch(r"eval/([^/]+/answer_reward|(.+/)?(pass|majority)@\d+)", metric)
+    return Chart(metric, (metric,), section="More accuracy" if accuracy else "Other metrics")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of a group: mean and band over the seeds that logged it, by step."""
+
+    step: list[int]
+    time: list[float]
+    """Mean wall-clock seconds at which the step ended."""
+    mean: list[float]
+    low: list[float]
+    """Mean minus one standard error; the mean itself where there is none."""
+    high: list[float]
+    n: list[int]
+    """Runs behind each point."""
+
+
+def curve(g: Group, metric: str) -> Curve | None:
+    """Return the curve of a metric, None if no run logged a finite value."""
+    values: dict[int, list[float]] = {}
+    times: dict[int, list[float]] = {}
+    for run in g.runs:
+        clock = {row["step"]: float(row.get("time") or 0.0) for row in run.rows}
+        for step, value in run.series(metric):
+            values.setdefault(step, []).append(value)
+            times.setdefault(step, []).append(clock[step])
+    steps = _thinned(sorted(values))
+    if not steps:
+        return None
+    logged = _logged_errors(g.runs, metric)
+    means = [fmean(values[s]) for s in steps]
+    errors = [_error(values[s], logged.get(s, 0.0)) for s in steps]
+    return Curve(
+        step=steps,
+        time=[fmean(times[s]) for s in steps],
+        mean=means,
+        low=[m - e for m, e in zip(means, errors, strict=True)],
+        high=[m + e for m, e in zip(means, errors, strict=True)],
+        n=[len(values[s]) for s in steps],
+    )
+
+
+def _error(values: Sequence[float], logged: float) -> float:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else logged
+
+
+def _logged_errors(runs: Sequence[RunData], metric: str) -> dict[int, float]:
+    """Return the standard errors over examples, which stand in where there is one seed."""
+    return dict(runs[0].series(f"{metric}_se")) if len(runs) == 1 else {}
+
+
+def _thinned(steps: Sequence[int]) -> list[int]:
+    """Keep at most MOST_POINTS steps, evenly spaced, the first and the last among them."""
+    if len(steps) <= MOST_POINTS:
+        return list(steps)
+    stride = (len(steps) - 1) / (MOST_POINTS - 1)
+    return [steps[round(i * stride)] for i in range(MOST_POINTS)]

@@ -1,0 +1,117 @@
+"""One self-contained HTML page about runs: no network, nothing to install, opens from a disk.
+
+Everything that comes from a run is data to the page: text is escaped on the way into HTML, the
+JSON cannot close its script element, and a content security policy admits only our own script.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alignkit.run_data.groups import Group
+from alignkit_report.curves import Chart, charts, curve
+from alignkit_report.markup import body, color, plain
+from alignkit_report.samples import choose, spread
+
+MOST_STEPS = 9
+"""Steps of which samples are shown, per setting and kind."""
+
+
+def write(groups: Sequence[Group], path: Path, title: str) -> None:
+    """Write the page; an old one is replaced as a whole, so that a browser never sees half."""
+    text = render(groups, title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def render(groups: Sequence[Group], title: str) -> str:
+    """Return the page as HTML."""
+    drawn = charts(groups)
+    script, samples = _asset("page.js"), _samples(groups)
+    payload = {
+        "groups": [
+            {"name": plain(g.name), "n": len(g.runs), "color": color(i), "stops": _stops(g)}
+            for i, g in enumerate(groups)
+        ],
+        "charts": [_chart(c, groups) for c in drawn],
+        "samples": samples,
+    }
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "HASH": f"sha256-{digest}",
+        "TITLE": escape(plain(title)),
+        "STYLE": _asset("page.css"),
+        "BODY": "\n".join(body(groups, drawn, title, bool(samples))),
+        "DATA": as_json(payload),
+        "SCRIPT": script,
+    }
+    page = _asset("page.html")
+    for name, text in parts.items():
+        page = page.replace(f"<!--{name}-->", text)
+    return page
+
+
+def as_json(payload: Any) -> str:
+    """Return JSON that may stand inside a script element.
+
+    >>> as_json({"text": "</script>"})
+    '{"text":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(payload, separators=(",", ":"), allow_nan=False)  # ASCII only
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return (files("alignkit_report") / name).read_text(encoding="utf-8").strip("\n")
+
+
+def _chart(chart: Chart, groups: Sequence[Group]) -> dict[str, Any]:
+    return {
+        "title": plain(chart.title),
+        "section": chart.section,
+        "unit": chart.unit,
+        "labels": chart.labels,
+        "curves": [[_points(g, metric) for metric in chart.metrics] for g in groups],
+    }
+
+
+def _stops(g: Group) -> list[dict[str, float]]:
+    """Return where runs of the group were stopped early, so that its mean is over fewer."""
+    stopped = [run for run in g.runs if run.reason and run.rows]
+    return [{"step": r.rows[-1]["step"], "time": r.seconds} for r in stopped]
+
+
+def _points(g: Group, metric: str) -> dict[str, list[float]] | None:
+    found = curve(g, metric)
+    if found is None:
+        return None
+    return {name: [float(f"{v:.6g}") for v in values] for name, values in asdict(found).items()}
+
+
+def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return samples of the first run of each group that saved some, held-out ones first."""
+    found = []
+    for g in groups:
+        for kind, label in (("eval", "held out"), ("rollouts", "training")):
+            run = next((r for r in g.runs if r.samples(kind)), None)
+            if run is None:
+                continue
+            saved = run.samples(kind)
+            steps = [
+                {"step": step, "rows": [asdict(s) for s in choose(saved[step], 3, 3)]}
+                for step in spread(sorted(saved), MOST_STEPS)
+            ]
+            seed = f", seed {run.seed}" if len(g.runs) > 1 else ""
+            found.append({"name": plain(f"{g.name}{seed}: {label}"), "steps": steps})
+    return found

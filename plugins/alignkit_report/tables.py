@@ -1,0 +1,162 @@
+"""Tables of final and best values, for the terminal, the page and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, first
+from alignkit.run_data.runs import duration
+
+_HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
+_FINALS = (
+    ("eval/n_correct", "right"),
+    ("eval/n_format_only", "format only"),
+    ("eval/n_neither", "neither"),
+    ("eval/format_reward", "format reward"),
+    ("train/reward", "training reward"),
+    ("eval/response_length", "length"),
+    ("train/token_entropy", "entropy"),
+)
+
+
+BIAS = "The best of several noisy evaluations is biased upwards; final is not."
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the table says of one group."""
+
+    group: Group
+    metric: str
+    """The metric the next three are about."""
+    start: Estimate | None
+    final: Estimate | None
+    best: Estimate | None
+    others: dict[str, Estimate | None]
+    """Final values of further metrics, by heading."""
+    seconds: float
+    """Mean wall-clock seconds of a run."""
+
+
+def headline(groups: Sequence[Group]) -> str:
+    """Return the metric the runs are compared by: held-out accuracy where it was logged."""
+    logged = list(dict.fromkeys(m for g in groups for m in g.metrics()))
+    accuracies = [m for m in logged if m.endswith(("/answer_reward", "accuracy"))]
+    known = [m for m in _HEADLINES if m in logged]
+    return next(iter([*known[:1], *accuracies, *logged]), ACCURACY)
+
+
+def lines(groups: Sequence[Group]) -> list[Line]:
+    """Return one line per group."""
+    metric = headline(groups)
+    wanted = [(m, h) for m, h in _FINALS if any(m in g.metrics() for g in groups) and m != metric]
+    return [
+        Line(
+            group=g,
+            metric=metric,
+            start=first(g, metric),
+            final=final(g, metric),
+            best=best(g, metric, largest=not metric.endswith("loss")),
+            others={heading: final(g, name) for name, heading in wanted},
+            seconds=sum(r.seconds for r in g.runs) / len(g.runs),
+        )
+        for g in groups
+    ]
+
+
+def text(groups: Sequence[Group]) -> str:
+    """Return the table as aligned text."""
+    found = lines(groups)
+    metric = headline(groups)
+    rows: list[tuple[str, ...]] = [
+        ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE")
+    ]
+    rows += [_cells(line) for line in found]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    table = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*table, *notes(groups)])
+
+
+def notes(groups: Sequence[Group]) -> list[str]:
+    """Say what ± means here, and why runs were stopped."""
+    sizes = {e.over for line in lines(groups) if (e := line.final) and e.se is not None}
+    found = []
+    if "seeds" in sizes:
+        found.append("± one standard error over seeds")
+        found += _examples_error(groups)
+    if "examples" in sizes:
+        found.append("± one standard error over the evaluation's examples where there is one seed")
+    stopped = [(g, r) for g in groups for r in g.runs if r.reason]
+    return found + [f"{g.name}, seed {r.seed}: {r.status}: {r.reason}" for g, r in stopped]
+
+
+def _examples_error(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield the error that seeds do not show, as all are judged on the same examples."""
+    metric = headline(groups)
+    logged = [s[-1][1] for g in groups for r in g.runs if (s := r.series(f"{metric}_se"))]
+    if logged:
+        yield (
+            f"the examples {metric} is measured on, the same for all seeds, add about "
+            f"± {fmean(logged):.3f} that this does not show"
+        )
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    def shown(found: Estimate | None) -> str:
+        return found.text() if found else "–"
+
+    return (
+        line.group.name,
+        str(len(line.group.runs)),
+        shown(line.start),
+        shown(line.final),
+        shown(line.best),
+        f"{line.best.step:g}" if line.best and line.best.step is not None else "–",
+        duration(line.seconds),
+        line.group.status(),
+    )
+
+
+def write_rows(groups: Iterable[Group], path: Path) -> None:
+    """Write every row of every run as CSV: variant, seed, run, step, time, metrics."""
+    groups = list(groups)
+    names = list(dict.fromkeys(m for g in groups for m in g.metrics()))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["variant", "seed", "run", "step", "time", *names])
+        for g in groups:
+            for run in g.runs:
+                start = [g.name, run.seed, str(run.path)]
+                for row in run.rows:
+                    values = (row.get(name) for name in ("step", "time", *names))
+                    writer.writerow([*start, *values])
+
+
+def write_summary(groups: Sequence[Group], path: Path) -> None:
+    """Write the table of final and best values as CSV: value, standard error and n of each."""
+    found = lines(groups)
+    named = [{"start": x.start, "final": x.final, "best": x.best} | x.others for x in found]
+    columns = list(named[0]) if named else []
+    header = [f"{c}{part}" for c in columns for part in ("", " se", " n")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["variant", "metric", "state", "seconds", "best step", *header])
+        for line, estimates in zip(found, named, strict=True):
+            cells = [cell for c in columns for cell in _parts(estimates[c])]
+            step = line.best.step if line.best else ""
+            writer.writerow(
+                [line.group.name, line.metric, line.group.status(), line.seconds, step, *cells]
+            )
+
+
+def _parts(found: Estimate | None) -> tuple[float | str, float | str, int]:
+    if found is None:
+        return "", "", 0
+    return found.value, "" if found.se is None else found.se, found.n

@@ -1,0 +1,44 @@
+"""Write a report and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alignkit.errors import AlignkitError
+from alignkit.run_data.groups import Group
+from alignkit.run_data.runs import sweep_notes
+from alignkit_report import page, png, tables
+
+
+def files(
+    groups: Sequence[Group],
+    target: Path,
+    title: str,
+    *,
+    with_csv: bool = False,
+    with_png: bool = False,
+) -> Iterator[Path]:
+    """Write the page to ``target`` and what else is wanted beside it; yield each file.
+
+    Raises AlignkitError for a target that is a directory, and where matplotlib is wanted but
+    not installed.
+    """
+    if target.is_dir():
+        raise AlignkitError(f"{target} is a directory; --out names the HTML file")
+    page.write(groups, target, title)
+    yield target
+    if with_csv:
+        rows, summary = target.with_suffix(".csv"), target.with_suffix(".summary.csv")
+        tables.write_rows(groups, rows)
+        tables.write_summary(groups, summary)
+        yield from (rows, summary)
+    if with_png:
+        yield from png.write(groups, target.with_suffix(".png.d"))
+
+
+def title(folders: Sequence[Path]) -> str:
+    """Return what the page is called: a sweep's own title, or the names of the directories."""
+    if len(folders) == 1 and (own := sweep_notes(folders[0]).get("title")):
+        return str(own)
+    return ", ".join(folder.resolve().name for folder in folders)

@@ -1,0 +1,54 @@
+"""Commands that write a start: a package with a plugin, or a folder of recipes to work in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from alignkit import Component, Params, hookimpl
+from alignkit.commands import FILE, registry_in
+from alignkit.errors import shown
+from alignkit.kinds import HOOKS
+
+
+class NewPlugin(Params[click.Command]):
+    """Write a package alignkit-NAME with a working component, its tests and a recipe."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("name")
+        @click.option("--kind", required=True, type=click.Choice(list(HOOKS)))
+        @click.option("--dest", type=FILE, default=Path("."), help="Folder to put the package in.")
+        @click.pass_context
+        def new_plugin(ctx: click.Context, name: str, kind: str, dest: Path) -> None:
+            from alignkit_scaffold import scaffold
+
+            folder = scaffold.new_plugin(name, kind, dest.absolute(), registry_in(ctx))
+            click.echo(scaffold.next_steps(shown(folder), name, kind))
+
+        return new_plugin
+
+
+class Init(Params[click.Command]):
+    """Copy the recipes, and the model and data they start from, into DIR to change there."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("folder", metavar="DIR", type=FILE)
+        def init(folder: Path) -> None:
+            from alignkit_scaffold import scaffold
+
+            for recipe_file in scaffold.init(folder.absolute()):
+                click.echo(f"{folder}/{recipe_file}")
+            click.echo(f"next: cd {folder} && alignkit run recipes/grpo_offpolicy.toml")
+
+        return init
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``new-plugin`` and ``init``."""
+    yield Component("new_plugin", NewPlugin)
+    yield Component("init", Init)

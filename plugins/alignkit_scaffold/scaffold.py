@@ -1,0 +1,129 @@
+"""Scaffold a plugin package (``new-plugin``), or a folder of recipes to work in (``init``)."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from alignkit.errors import AlignkitError, shown
+from alignkit.plugins import Registry
+from alignkit.shipped import shipped
+
+TEMPLATES = Path(__file__).parent / "templates"
+PLACEHOLDER = "my_idea"
+LONGEST = 24
+"""Characters in a name, so that no line of what is written gets too long."""
+
+TABLES = {
+    "algorithm": 'use = "my_idea"',
+    "policy": '[policy]\nuse = "my_idea"\npath = "Qwen/Qwen2.5-Math-1.5B"',
+    "dataset": '[data]\nuse = "my_idea"',
+    "prompt_template": '[prompt]\nuse = "my_idea"',
+    "reward_fn": '[reward]\nuse = "my_idea"',
+    "advantage": '[advantage]\nuse = "my_idea"',
+    "loss_type": '[loss]\nuse = "my_idea"',
+    "normalizer": '[normalizer]\nuse = "my_idea"',
+    "rollout_backend": '[rollout]\nuse = "my_idea"',
+    "optimizer": '[optimizer]\nuse = "my_idea"',
+    "tracker": '[[trackers]]\nuse = "my_idea"',
+}
+"""How a recipe of the built-in algorithms chooses a component, by kind."""
+
+
+def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
+    """Write a package ``alignkit-NAME`` with a working component of ``kind``; return its folder.
+
+    Raises AlignkitError for a name that cannot be used and a folder that exists.
+    """
+    if problem := _problem(name, kind, registry):
+        raise AlignkitError(f"{name!r} cannot be the name of a new plugin: {problem}")
+    folder = parent / f"alignkit-{name.replace('_', '-')}"
+    if folder.exists():
+        raise AlignkitError(f"{shown(folder)} exists; choose another NAME or --dest")
+    for part in ("common", kind):
+        for template in sorted((TEMPLATES / part).rglob("*.tmpl")):
+            relative = template.relative_to(TEMPLATES / part).as_posix()
+            target = folder / _filled(relative.removesuffix(".tmpl"), name, kind)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = template.read_text(encoding="utf-8")
+            target.write_text(_filled(text, name, kind), encoding="utf-8")
+    return folder
+
+
+def next_steps(folder: str, name: str, kind: str) -> str:
+    """Return what to say about a package that was written to ``folder``."""
+    use = (
+        f"alignkit {name.replace('_', '-')}"
+        if kind == "command"
+        else (f"alignkit run {folder}/recipe.toml")
+    )
+    return (
+        f"wrote {folder}\n"
+        f"next: pip install -e '{folder}[test]' && (cd {folder} && pytest)\n"
+        f"      alignkit describe {kind} {name}\n"
+        f"      {use}"
+    )
+
+
+def _problem(name: str, kind: str, registry: Registry) -> str:
+    """Return what is wrong with a plugin's name, with a remedy, or ``""``."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        return f"it takes lower-case words joined by underscores, such as {_snake(name)!r}"
+    if name.startswith("alignkit_") or name == "alignkit":
+        short = name.removeprefix("alignkit").strip("_") or PLACEHOLDER
+        return f"the package gets the prefix alignkit-; give the rest alone, such as {short!r}"
+    if keyword.iskeyword(name):
+        return f"it is a word of Python; try {name + '_' + kind!r}"
+    if len(name) > LONGEST:
+        return f"it has {len(name)} characters, more than {LONGEST}"
+    return _taken(name, kind, registry)
+
+
+def _taken(name: str, kind: str, registry: Registry) -> str:
+    for plugin in registry.plugins:
+        if plugin.name == name:
+            return f"{plugin.dist} {plugin.version} has a plugin of that name"
+    if name in registry.names(kind):
+        owner = ", ".join(plugin.name for plugin, _ in registry.offers[kind, name])
+        return f"plugin {owner} offers a {kind} {name!r}, and recipes could not tell them apart"
+    return ""
+
+
+def _snake(name: str) -> str:
+    """Return the closest usable name.
+
+    >>> _snake("My-GRPO loss2")
+    'my_grpo_loss2'
+    """
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    words = re.sub(r"[^a-z0-9]+", "_", split.lower())
+    return words.lstrip("_0123456789").rstrip("_") or PLACEHOLDER
+
+
+def _filled(text: str, name: str, kind: str) -> str:
+    words = {
+        "MY_TABLE": TABLES[kind],
+        "MY_HOOK": kind,
+        "MY_KIND": kind.replace("_", " "),
+        "MY_VERSION": ".".join(version("alignkit").split(".")[:2]),
+        "dot_github": ".github",
+        "MyIdea": "".join(word.capitalize() for word in name.split("_")),
+        "my-idea": name.replace("_", "-"),
+        PLACEHOLDER: name,
+    }
+    for placeholder, word in words.items():
+        text = text.replace(placeholder, word)
+    return text
+
+
+def init(folder: Path) -> list[str]:
+    """Copy the shipped recipes and data into a new or empty folder; return what is in it now."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AlignkitError(f"{shown(folder)} exists and is not empty; choose a new folder")
+    unwanted = shutil.ignore_patterns("*.py", "__pycache__", "maker")  # how data/ was made
+    for part in ("recipes", "data"):
+        shutil.copytree(shipped() / part, folder / part, ignore=unwanted)
+    return sorted(str(path.relative_to(folder)) for path in (folder / "recipes").rglob("*.toml"))

@@ -1,0 +1,80 @@
+"""The command that makes the runs of a sweep: a grid or list of variants, times seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from alignkit import Component, Params, hookimpl
+from alignkit.commands import FILE, command_of, plugin_option
+from alignkit.errors import AlignkitError, RunFailed
+from alignkit.plugins import Registry
+from alignkit.run_data.runs import RunData
+
+
+class SweepCommand(Params[click.Command]):
+    """Make the runs of SWEEP, a TOML file, that are missing; then write their report."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("path", metavar="SWEEP", type=FILE)
+        @click.option("--with", "overlays", multiple=True, type=FILE,
+                      help="Lay this file on all recipes.")  # fmt: skip
+        @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE",
+                      help="Override one value.")  # fmt: skip
+        @click.option("--out", type=FILE,
+                      help="Directory of the runs. Default: runs/ and SWEEP's name")  # fmt: skip
+        @click.option("--jobs", default=1, type=click.IntRange(1),
+                      help="Runs at a time.  [default: 1]")  # fmt: skip
+        @click.option("--list", "listing", is_flag=True,
+                      help="Show the runs and their state; run none.")  # fmt: skip
+        @click.option("--only", multiple=True, metavar="NAME",
+                      help="Variants of this name or pattern.")  # fmt: skip
+        @plugin_option
+        def sweep(
+            path: Path,
+            overlays: Sequence[Path],
+            overrides: Sequence[str],
+            out: Path | None,
+            jobs: int,
+            listing: bool,
+            only: Sequence[str],
+            registry: Registry,
+        ) -> None:
+            from alignkit_sweep import plans, runner, variants
+
+            swept = variants.Sweep(path, registry, overlays, overrides)
+            planned = plans.Plans(swept, out or plans.default_folder(path, overlays))
+            if listing:
+                click.echo(planned.listing(only))
+                return
+            off = [word for name in registry.disabled for word in ("-p", f"no:{name}")]
+            made = runner.Runner(planned, jobs, off, click.echo)
+            made.run(only)
+            _report(registry, planned.finished(), planned.out / "report.html", swept.title)
+            if made.failures:
+                raise RunFailed(runner.failed(made.failures))
+
+        return sweep
+
+
+def _report(registry: Registry, runs: Sequence[RunData], out: Path, title: str) -> None:
+    """Have the ``report`` command write its page about the runs, as ``alignkit report`` does."""
+    try:
+        report = command_of(registry, "report")
+    except AlignkitError as error:
+        click.echo(f"no report: {error}")
+        return
+    if runs:
+        folders = [run.path for run in runs]
+        click.get_current_context().invoke(
+            report, folders=folders, out=out, title=title, table=True
+        )
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``sweep``."""
+    yield Component("sweep", SweepCommand)

@@ -1,0 +1,135 @@
+"""One run of a sweep: its directory, its process, and the watch on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+import tomli_w
+
+from alignkit.errors import AlignkitError, shown
+from alignkit.run_data.groups import flatten
+from alignkit.run_data.runs import STOPPED, is_run, read, read_rows
+from alignkit_sweep.stop import diverged
+from alignkit_sweep.tables import SweepTable
+
+FINISHED = ("done", "diverged", "out of time")
+"""States of a run that is not started again."""
+GRACE = 300.0
+"""Seconds a child has to save its state and end after it was told to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made, or made."""
+
+    variant: str
+    plan: Mapping[str, Any]
+    folder: Path
+    """The run directory; plan and output of the child stand beside it."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}/{self.folder.name}"
+
+    def beside(self, suffix: str) -> Path:
+        """Return the file of that suffix beside the run directory."""
+        return self.folder.with_name(self.folder.name + suffix)
+
+    def status(self) -> str:
+        """Return the state of the run, ``missing`` if it was never started."""
+        return read(self.folder).status if is_run(self.folder) else "missing"
+
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """Return the values of the plan that were others, by key: before, now."""
+        file = self.beside(".toml")
+        if not file.is_file():
+            return {}
+        old = flatten(tomli.loads(file.read_text(encoding="utf-8")))
+        new = flatten(tomli.loads(tomli_w.dumps(self.plan)))
+        return {k: (old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)}
+
+    def check(self) -> None:
+        """Refuse to take a finished run for one that it is not: AlignkitError."""
+        changed = self.changed() if self.status() in FINISHED else {}
+        if changed:
+            shift = list(changed.items())[:4]
+            what = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in shift)
+            raise AlignkitError(
+                f"{shown(self.folder)} was made with another plan ({what}); "
+                f"choose another --out, or move that directory away"
+            )
+
+
+class Child:
+    """A run in a process of its own, and the watch on it."""
+
+    def __init__(
+        self,
+        job: Job,
+        table: SweepTable,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        keep_open: int,
+    ) -> None:
+        """Start ``command``, which makes or resumes the run; it inherits ``keep_open``."""
+        self.job, self._table = job, table
+        with job.beside(".log").open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(keep_open,),
+            )
+        self._started = time.monotonic()
+        self._size = 0
+        self._told = False
+
+    def tell(self) -> None:
+        """Tell the process to save its state and end, once: a second time would end it at once."""
+        if not self._told:
+            self._told = True
+            self.process.terminate()
+
+    def ended(self) -> bool:
+        """Whether the process is over; stops it first where the sweep says so."""
+        if self.process.poll() is not None:
+            return True
+        hours = (time.monotonic() - self._started) / 3600
+        if self._table.max_hours and hours > self._table.max_hours:
+            self._give_up("out of time", f"stopped after max_hours = {self._table.max_hours:g}")
+        elif reason := self._diverged():
+            self._give_up("diverged", reason)
+        return self.process.poll() is not None
+
+    def _diverged(self) -> str:
+        metrics = self.job.folder / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.is_file() else 0
+        if self._table.stop is None or size == self._size:
+            return ""
+        self._size = size
+        return diverged(read_rows(metrics, []), self._table.stop)
+
+    def _give_up(self, status: str, reason: str) -> None:
+        self.stop()
+        if read(self.job.folder).status != "done":  # it may have ended by itself meanwhile
+            text = json.dumps({"status": status, "reason": reason}) + "\n"
+            self.job.folder.mkdir(parents=True, exist_ok=True)  # it may not have got that far
+            (self.job.folder / STOPPED).write_text(text)
+
+    def stop(self) -> None:
+        """End the process, by force if it does not within GRACE."""
+        self.tell()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

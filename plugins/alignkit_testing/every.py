@@ -1,0 +1,102 @@
+"""What holds of every component, whatever it builds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tomli
+import tomli_w
+from pydantic import ValidationError
+
+from alignkit.component import Params, field_docs, slots_of
+from alignkit.kinds import KINDS
+from alignkit_testing.kit import Check, Subject
+
+
+def has_a_snake_case_name(subject: Subject) -> None:
+    """Recipes read the same everywhere: lower-case words joined by underscores."""
+    name = subject.component.name
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name), (
+        f"component name {name!r} is not snake_case"
+    )
+
+
+def has_a_docstring(subject: Subject) -> None:
+    """`alignkit describe` shows it; its first line is the summary."""
+    for schema in _schemas(subject.component.params):
+        assert (schema.__doc__ or "").strip(), f"class {schema.__name__} has no docstring"
+
+
+def documents_its_fields(subject: Subject) -> None:
+    """A string under each field says what it is, with its unit."""
+    bare = [
+        f"{schema.__name__}.{name}"
+        for schema in _schemas(subject.component.params)
+        for name, text in field_docs(schema).items()
+        if not text
+    ]
+    assert not bare, f"no docstring under {', '.join(bare)}"
+
+
+def has_valid_defaults(subject: Subject) -> None:
+    """A recipe that says nothing but `use` fails for want of values, never for bad defaults."""
+    for schema in _schemas(subject.component.params):
+        try:
+            schema.model_validate_json("{}")
+        except ValidationError as error:
+            bad = [e for e in error.errors() if e["type"] != "missing"]
+            shown = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in bad)
+            assert not bad, f"{schema.__name__} has defaults that it would refuse: {shown}"
+
+
+def refuses_unknown_keys(subject: Subject) -> None:
+    """A misspelt key is an error, and a validated table does not change."""
+    for schema in _schemas(subject.component.params):
+        assert schema.model_config.get("extra") == "forbid", f"{schema.__name__} takes any key"
+        assert schema.model_config.get("frozen"), f"{schema.__name__} is not frozen"
+
+
+def has_slots_of_known_kinds(subject: Subject) -> None:
+    """Keyword-only arguments of `build` are recipe tables."""
+    for schema in _schemas(subject.component.params):
+        slots_of(schema, KINDS)
+
+
+def survives_its_own_recipe(subject: Subject) -> None:
+    """The resolved `recipe.toml` of a run gives the same parameters when it is read again."""
+    node = subject.node()
+    again = tomli.loads(tomli_w.dumps(node.dump()))
+    again.pop("use")
+    second = subject.node(**again)
+    assert second.dump() == node.dump(), (
+        f"{subject.id} reads its own recipe.toml as something else:\n"
+        f"  first  {node.dump()}\n  second {second.dump()}"
+    )
+
+
+def builds(subject: Subject) -> None:
+    """`build` returns something, and a second one that is independent of the first."""
+    built = subject.build()
+    assert built is not None, f"{subject.component.params.__name__}.build() returned None"
+
+
+def _schemas(params: type[Params[Any]]) -> Iterator[type[Params[Any]]]:
+    """Yield the class and those of its sub-tables of fixed shape."""
+    yield params
+    for slot in slots_of(params, KINDS).values():
+        if slot.table:
+            yield from _schemas(slot.table)
+
+
+CHECKS: tuple[Check, ...] = (
+    has_a_snake_case_name,
+    has_a_docstring,
+    documents_its_fields,
+    has_valid_defaults,
+    refuses_unknown_keys,
+    has_slots_of_known_kinds,
+    survives_its_own_recipe,
+    builds,
+)

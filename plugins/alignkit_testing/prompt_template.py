@@ -1,0 +1,49 @@
+"""What holds of every prompt template: the question arrives as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignkit_testing.kit import Check, Subject
+from alignkit_testing.samples import QUESTIONS
+
+
+def contains_the_question(subject: Subject) -> None:
+    """Verbatim: braces, backslashes, percent signs, unicode, new lines, tags, spaces."""
+    template = subject.build()
+    for question in QUESTIONS:
+        text = template.render(question)
+        assert isinstance(text, str), f"render returns {type(text).__name__}, not str"
+        assert question in text, f"the question {question[:60]!r} is not in {text[:300]!r}"
+
+
+def surrounds_every_question_alike(subject: Subject) -> None:
+    """What stands around the question is not changed by what the question says."""
+    template = subject.build()
+    marker = "a question that no template holds"
+    frame = template.render(marker)
+    for question in QUESTIONS:
+        got, want = template.render(question), frame.replace(marker, question)
+        assert got == want, (
+            f"for the question {question[:60]!r} the prompt is {got[-200:]!r}, while other "
+            f"questions give {want[-200:]!r}"
+        )
+
+
+def names_its_stops(subject: Subject) -> None:
+    """`stop` is a sequence of non-empty strings, the same at every look; a str is not one."""
+    template = subject.build()
+    stop = template.stop
+    assert not isinstance(stop, str), f"stop is the string {stop!r}; make it a tuple: ({stop!r},)"
+    assert isinstance(stop, Sequence), f"stop is a {type(stop).__name__}, not a sequence"
+    for text in stop:
+        assert isinstance(text, str), f"stop holds {text!r}, not a string"
+        assert text, "stop holds an empty string, which would end every response at once"
+    assert list(stop) == list(template.stop), "stop differs at a second look"
+
+
+CHECKS: tuple[Check, ...] = (
+    contains_the_question,
+    surrounds_every_question_alike,
+    names_its_stops,
+)

@@ -1,0 +1,169 @@
+"""``alignkit explain`` on memory and time, held against what torch keeps and a real run takes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from alignkit.model_shape import ModelShape, shape_at
+from alignkit.run_data.runs import read
+from alignkit_explain.estimate import estimate, work
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = str(ROOT / "data" / "tiny_policy")
+PLAN = {
+    "token_budget": 1000,
+    "rollout_batch_size": 8,
+    "n_steps": 5,
+    "epochs_per_rollout_batch": 2,
+    "policy": {"path": TINY, "dtype": "float32", "autocast": "none"},
+    "rollout": {"max_tokens": 10, "kv_cache_tokens": 10_000},
+    "optimizer": {"implementation": "fused"},
+}
+
+
+def test_parameters_are_counted_as_they_are():
+    assert shape_at(TINY).parameters == 451_840  # data/README.md
+    qwen = ModelShape(
+        hidden=1536, inner=8960, layers=28, heads=12, kv_heads=2, head_size=128,
+        vocabulary=151_936, tied=True,
+    )  # fmt: skip
+    assert qwen.parameters == 1_543_714_304  # Qwen2.5-Math-1.5B's model card: 1.54 B
+
+
+def test_memory_by_hand():
+    found = estimate(PLAN).memory
+    # h = 96, 4 layers, k = 32, m = 256: 8 * 96 + 3 * 32 + 4 * 256 = 1,888 numbers a layer.
+    assert found["weights"] == 451_840 * 4
+    assert found["gradients"] == 451_840 * 4
+    assert found["optimizer state"] == 451_840 * 8
+    assert found["activations"] == 1000 * 4 * 1888 * 4
+    # 80 response tokens, not the 10,000 there is room for: keys and values, 4 layers, 32 numbers.
+    assert found["key-value cache"] == 80 * 2 * 4 * 32 * 4
+    assert "reference policy" not in found
+
+
+def test_what_saves_memory_lowers_the_estimate():
+    state = {
+        kind: estimate(PLAN | {"optimizer": {"implementation": kind}}).memory["optimizer state"]
+        for kind in ("fused", "8bit", "offload")
+    }
+    assert state == {"fused": 451_840 * 8, "8bit": 451_840 * 2, "offload": 0}
+    again = PLAN | {"policy": PLAN["policy"] | {"gradient_checkpointing": True}}
+    # The hidden state of each layer, and everything of one.
+    assert estimate(again).memory["activations"] == 1000 * (4 * 96 + 1888) * 4
+    assert estimate(PLAN | {"reference": {}}).memory["reference policy"] == 451_840 * 4
+
+
+def test_adapters_alone_have_gradients_and_state():
+    policy = PLAN["policy"] | {"lora": {"rank": 2}, "dtype": "bfloat16"}
+    found = estimate(PLAN | {"policy": policy, "reference": {}}).memory
+    # A layer: q and o 96 + 96 each, k and v 96 + 32, three of the MLP 96 + 256; two numbers each.
+    trained = 4 * 2 * (2 * 192 + 2 * 128 + 3 * 352)
+    assert found["weights"] == 451_840 * 2
+    assert (found["gradients"], found["optimizer state"]) == (trained * 4, trained * 8)
+    assert "reference policy" not in found  # the weights below the adapter
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_what_autograd_keeps(checkpointing):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(TINY).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = model.model(input_ids=torch.arange(512).view(4, 128), use_cache=False)
+    assert out.last_hidden_state.requires_grad
+    shape = shape_at(TINY)
+    expected = shape.activations(4, checkpointing=checkpointing)
+    if checkpointing:  # what the last norm keeps, but no layer that is being computed again
+        expected += (2 * 96 - 1888) * 4
+    assert sum(kept.values()) / 512 == pytest.approx(expected, rel=0.1)
+
+
+def test_work_by_hand():
+    # 8 responses of 10 tokens, 5 times: 400 tokens, each sampled (2 N), scored (2 N) and learnt
+    # from twice (2 * 6 N).
+    assert work(PLAN, 1000, 10) == 400 * 16 * 1000
+    assert work({**PLAN, "n_steps": 0}, 1000, 10) is None
+
+
+def run_of(folder, **plan):
+    """Return a run directory with two steps of 4 tokens a response and 3 seconds of phases."""
+    row = {"train/response_length": 4.0, "time/rollout": 1.0, "time/update": 2.0, "time/eval": 9.0}
+    rows = [json.dumps({"step": i, "time": 3.0 * i} | row) for i in (1, 2)]
+    (folder / "metrics.jsonl").write_text("\n".join(rows))
+    (folder / "recipe.toml").write_text(tomli_w.dumps(PLAN | {"n_steps": 4} | plan))
+    return folder
+
+
+def said(result):
+    assert result.exit_code == 0, result.output
+    return result.output.split("\nEstimate\n")[1]
+
+
+def test_time_is_taken_from_a_run(alignkit, tmp_path):
+    half = run_of(tmp_path)  # 2 of its 4 steps: 3 s a step for 8 responses; eval is left out
+    sets = ["rollout_batch_size=16", "train_batch_size=16", "n_steps=10"]
+    given = [part for item in sets for part in ("-s", item)]
+    text = said(alignkit("explain", "recipes/grpo.toml", *given, "--like", half))
+    # Twice the responses, 10 steps, one epoch instead of two: 10 / 16 of the work for each.
+    assert "time: 38 s at the speed and response length of" in text  # 3 * 2 * 10 * 10 / 16 = 37.5
+
+
+def test_a_run_that_does_not_tell_is_refused(alignkit, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n')
+    done = alignkit("explain", "recipes/grpo.toml", "--like", tmp_path)
+    assert done.exit_code == 2
+    assert "it logged no response lengths or times" in done.output
+
+
+def test_a_model_that_is_not_there_is_known_by_its_name(alignkit, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    overlays = ["--with", "recipes/scale/qwen2.5-math-1.5b.toml"]
+    text = said(alignkit("explain", "recipes/grpo.toml", *overlays))
+    assert "parameters: 1,500,000,000" in text
+    assert "12.0 GB optimizer state" in text  # float32
+    assert "activations" not in text
+    assert "and what the rollout engine takes" in text
+    assert "give a run on this GPU with --like" in text
+    folder = tmp_path / "models--Qwen--Qwen2.5-Math-1.5B" / "snapshots" / "1"
+    folder.mkdir(parents=True)
+    shutil.copy(Path(TINY, "config.json"), folder)  # whatever was downloaded counts
+    text = said(alignkit("explain", "recipes/grpo.toml", *overlays))
+    assert "parameters: 451,840" in text
+    assert "activations" in text
+
+
+def test_nothing_is_made_up_of_a_model_without_sizes(alignkit, tmp_path):
+    model = shutil.copytree(TINY, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    del config["intermediate_size"]  # such as of a GPT-2
+    (model / "config.json").write_text(json.dumps(config))
+    text = said(alignkit("explain", "recipes/grpo.toml", "-s", f"policy.path={model}"))
+    assert text.strip().startswith("not known")
+
+
+@pytest.mark.slow
+def test_a_run_takes_as_much_memory_and_time_as_estimated(tmp_path):
+    command = [sys.executable, "-m", "alignkit", "run", "recipes/grpo.toml", "-s", "n_steps=6"]
+    subprocess.run([*command, "-s", "eval.n=64", "--out", tmp_path / "run"], cwd=ROOT, check=True)
+    run = read(tmp_path / "run")
+    expected = estimate(run.plan)
+    peak = max(row.get("memory/peak_mib", 0) for row in run.rows) * 2**20  # of that process alone
+    assert peak / 1.5 < expected.total < peak * 2

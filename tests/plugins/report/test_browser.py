@@ -1,0 +1,112 @@
+"""The page in a real browser: Debian's Chromium, at the width of a desk and of a phone."""
+
+import random
+
+import pytest
+
+from alignkit_report import page
+
+pytestmark = pytest.mark.slow
+ACC = "eval/answer_reward"
+
+
+@pytest.fixture
+def written(make_run, load, sample, tmp_path):
+    """The report of a sweep of three variants, two seeds each, one of them diverged."""
+    for place, lr in enumerate((1e-5, 1e-4, 1e-3)):
+        for seed in (0, 1):
+            draw = random.Random(f"{lr}/{seed}")
+            rows = [
+                {
+                    ACC: 0.3 + 0.2 * place * step / 20 + draw.gauss(0, 0.02),
+                    "train/loss": draw.gauss(0, 0.1),
+                    "eval/response_length": 20.0 + step,
+                    "eval/response_length_correct": 18.0 + step,
+                    "eval/response_length_incorrect": 25.0 + step,
+                    "time/rollout": 1.0,
+                    "odd metric": 1.0,
+                }
+                for step in range(21)
+            ]
+            said = [sample(i % 2 == 0, "<script>document.title='owned'</script>") for i in range(4)]
+            files = {f"eval/step_{s:06d}.jsonl": said for s in (0, 10, 20)}
+            made = make_run(f"s/lr={lr:g}/seed_{seed}", rows, samples=files, lr=lr, seed=seed)
+    (made / "stopped.json").write_text('{"status": "diverged", "reason": "loss not finite"}')
+    path = tmp_path / "report.html"
+    page.write(load(tmp_path / "s"), path, "Learning rates")
+    return path
+
+
+CURVES = "[...document.querySelectorAll('.chart')][0].querySelectorAll('.curve').length"
+
+
+SEEN = "[...document.querySelectorAll('.plot')].filter(p => p.checkVisibility())"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_charts_are_seen_without_an_error_or_a_sideways_scroll(written, browser, tmp_path, width):
+    chromium = browser(width)
+    chromium.open(written)
+    sizes = chromium.js(
+        f"{SEEN}.map(p => p.getBoundingClientRect()).map(r => [r.left, r.right, r.height])"
+    )
+    assert len(sizes) == 3  # accuracy, loss, length; the odd one is folded away
+    assert all(left >= 0 and right <= width and height > 150 for left, right, height in sizes)
+    assert chromium.js("document.documentElement.scrollWidth") <= width
+    assert chromium.js("document.title") == "Learning rates"
+    chromium.screenshot(tmp_path / f"{width}.png")
+    assert (tmp_path / f"{width}.png").stat().st_size > 20_000
+    assert chromium.console() == []
+
+
+def test_the_legend_toggles_and_the_axis_changes(written, browser):
+    chromium = browser(1280)
+    chromium.open(written)
+    assert chromium.js(CURVES) == 3
+    assert chromium.js("document.querySelectorAll('.band').length") > 0
+    assert (
+        chromium.js("document.querySelectorAll('.plot')[0].querySelectorAll('.stop').length") == 1
+    )
+    chromium.js("document.querySelector('.legend button').click()")
+    assert chromium.js(CURVES) == 2
+    assert chromium.js("document.querySelector('.legend button').ariaPressed") == "false"
+    chromium.js("document.querySelector('.legend button').click()")
+    assert chromium.js(CURVES) == 3
+    labels = "[...document.querySelectorAll('.plot text:not(.stop)')].at(LAST).textContent"
+    first_chart = "document.querySelector('.plot').querySelectorAll('text:not(.stop)').length - 1"
+    labels = labels.replace("LAST", first_chart)
+    assert chromium.js(labels) == "20"
+    chromium.js("document.querySelector('[data-axis=time]').click()")
+    assert chromium.js(labels) == "40 s"  # two seconds a step
+    for button in range(3):
+        chromium.js(f"document.querySelectorAll('.legend button')[{button}].click()")
+    assert chromium.js("document.querySelector('.plot').textContent") == "nothing selected"
+    assert chromium.console() == []
+
+
+def test_folded_charts_are_drawn_when_opened_and_samples_follow_the_step(written, browser):
+    chromium = browser(1280)
+    chromium.open(written)
+    chromium.js("document.querySelector('details').open = true")
+    chromium.js("new Promise(done => setTimeout(done, 200))")
+    assert chromium.js(f"{SEEN}.length") == 4
+    assert chromium.js("document.querySelectorAll('.sample.right').length") == 2
+    assert chromium.js("document.getElementById('step').textContent") == "step 20"
+    chromium.js("(w => { w.value = 0; w.oninput(); })(document.getElementById('when'))")
+    assert chromium.js("document.getElementById('step').textContent") == "step 0"
+    assert "<script>" in chromium.js("document.querySelector('.sample').textContent")
+    assert chromium.console() == []
+
+
+def test_hovering_tells_the_values(written, browser):
+    chromium = browser(1280)
+    chromium.open(written)
+    chromium.js(
+        "(box => { const r = box.querySelector('.plot').getBoundingClientRect();"
+        "box.dispatchEvent(new PointerEvent('pointermove', {clientX: r.right - 20, clientY: r.top"
+        " + 50})); })(document.querySelector('.chart'))"
+    )
+    tip = chromium.js("document.querySelector('.tip').textContent")
+    assert tip.startswith("step 20")
+    assert "lr=1e-05" in tip
+    assert "n = 2" in tip

@@ -1,0 +1,60 @@
+"""When a run of a sweep is given up: it diverges, or its time is over."""
+
+from alignkit_sweep.stop import StopTable, diverged
+
+
+def rows(rewards, losses=None):
+    losses = losses or [0.1] * len(rewards)
+    return [
+        {"step": i, "train/reward": r, "train/loss": x}
+        for i, (r, x) in enumerate(zip(rewards, losses, strict=True))
+    ]
+
+
+def test_a_run_diverges_when_the_loss_is_lost_for_some_steps_in_a_row():
+    stop = StopTable(nonfinite_steps=2)
+    assert diverged(rows([0.5] * 4, [0.1, None, 0.1, None]), stop) == ""
+    assert "not finite for 2 steps, to step 3" in diverged(
+        rows([0.5] * 4, [0.1, 0.1, None, None]), stop
+    )
+    assert diverged(rows([0.5] * 3, [None] * 3), StopTable(nonfinite_steps=0)) == ""
+
+
+def test_an_evaluation_row_without_a_loss_is_no_lost_loss():
+    stop = StopTable(nonfinite_steps=1)
+    assert diverged([{"step": 0, "eval/answer_reward": 0.3}], stop) == ""
+
+
+def test_a_run_diverges_when_its_reward_collapses_but_not_when_it_starts_slowly():
+    stop = StopTable(steps=2, fraction=0.1)
+    assert diverged(rows([0.0] * 20), stop) == ""
+    assert diverged(rows([0.0, 0.0, 0.0, 0.4, 0.4]), stop) == ""
+    # means of two: 0.4, 0.4, 0.2, 0.02; the last against the best of those before it began
+    assert "fell from 0.4 to 0.02 at step 4" in diverged(rows([0.4, 0.4, 0.4, 0.0, 0.04]), stop)
+    assert diverged(rows([0.4, 0.4, 0.4, 0.0, 0.1]), stop) == ""  # 0.05 is above a tenth
+    assert diverged(rows([0.4, 0.4, 0.4, 0.0, 0.0]), StopTable(steps=2, fraction=0)) == ""
+
+
+def test_a_diverged_run_is_stopped_logged_and_not_made_again(sweep, make, place):
+    text = 'recipe = "toy.toml"\n[set]\nfail = "nan"\n[stop]\nnonfinite_steps = 3\n'
+    made = make(sweep(text))
+    (run,) = made.plans.finished()
+    assert run.status == "diverged"
+    assert len(run.rows) < 400  # ended early
+    assert "not finite for 3 steps" in run.reason
+    assert made.failures == []
+    assert make(sweep(text)).started == []
+
+
+def test_a_run_is_stopped_when_its_time_is_over(sweep, make):
+    text = f'recipe = "toy.toml"\nmax_hours = {0.3 / 3600}\n[set]\nfail = "slow"\n'
+    made = make(sweep(text))
+    (run,) = made.plans.finished()
+    assert run.status == "out of time"
+    assert make(sweep(text)).started == []
+
+
+def test_a_run_may_be_stopped_before_it_has_a_directory(sweep, make):
+    made = make(sweep('recipe = "toy.toml"\nmax_hours = 1e-9\n'))
+    assert [r.status for r in made.plans.finished()] == ["out of time"]
+    assert made.failures == []
