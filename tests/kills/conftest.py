@@ -58,7 +58,7 @@ KEYS = {
     "evaluate": "",
 }
 TAIL = {
-    "grpo": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n[reference]\nbeta = 0.1\n'
+    "grpo": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n[reference]\nbeta = 0.0\n'
 }
 EVERY = {"grpo": '"0.05s"', "expert_iteration": '"0.05s"', "sft": "1", "dpo": "2"}
 
