@@ -219,6 +219,8 @@ def _vet_component(kind: str, component: Any) -> None:
         raise TypeError(f"{kind} name {component.name!r} is not an identifier")
     if not (isinstance(component.params, type) and issubclass(component.params, Params)):
         raise TypeError(f"{kind} {component.name!r}: {component.params!r} is no subclass of Params")
+    if kind == "command" and component.params.model_fields:
+        raise TypeError(f"command {component.name!r} has fields; its options are click's")
     slots_of(component.params, KINDS)
 
 

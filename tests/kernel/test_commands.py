@@ -176,6 +176,17 @@ def test_what_is_no_click_command_is_refused(install):
     assert "which is no click command" in run("hello").output
 
 
+def test_a_command_takes_options_of_click_and_no_fields(install):
+    class Wrong(Params[click.Command]):
+        """Nothing."""
+
+        loud: bool = False
+
+    install("wrong", offered=Wrong)
+    assert state("wrong").status == "broken"
+    assert "command 'hello' has fields; its options are click's" in state("wrong").detail
+
+
 @pytest.mark.parametrize("words", [["-p", "no:mine"], ["-pno:mine"]])
 def test_a_plugin_that_is_left_out_is_not_imported_in_search_of_a_command(
     install, monkeypatch, words
