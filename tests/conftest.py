@@ -30,6 +30,9 @@ def pytest_addoption(parser):
         metavar="N",
         help="recipes, rows and plugins each that tests/fuzz makes up; 20000 takes minutes",
     )
+    parser.addoption(
+        "--zoo", action="store_true", help="with -m slow: all architectures, not every third"
+    )
 
 
 @pytest.fixture
