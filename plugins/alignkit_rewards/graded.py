@@ -55,10 +55,6 @@ class GradedReward:
         """Judge every response against its example's answer."""
         return self.submit(responses, examples).result()
 
-    def verdicts(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Verdict]:
-        """Return what decided each answer, for audits."""
-        return self.submit(responses, examples).judged()
-
     def submit(self, responses: Sequence[str], examples: Sequence[Example]) -> Pending:
         """Start judging and return at once; ``.result()`` of what is returned waits."""
         answers = [self._extract(r) for r in responses]

@@ -255,8 +255,7 @@ def shared_pool() -> Pool:
     global _pool  # noqa: PLW0603 one pool per process is the point
     with _lock:
         if _pool is None:
-            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            _pool = Pool(max(1, min(8, usable_cpus() // ranks)))
+            _pool = Pool(_size())
         return _pool
 
 
@@ -267,6 +266,12 @@ def close_pool() -> None:
         pool, _pool = _pool, None
     if pool is not None:
         pool.close()
+
+
+def _size() -> int:
+    """Return the number of workers: the cores this process may use, shared among local ranks."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, usable_cpus() // ranks))
 
 
 def _forget() -> None:
