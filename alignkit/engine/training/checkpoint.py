@@ -131,7 +131,8 @@ class Unpacked:
 
     def __init__(self, folder: Path) -> None:
         self._tree = json.loads((folder / STATE).read_bytes())
-        files = [safe_open(p, framework="pt") for p in folder.glob(TENSORS.format("*"))]
+        paths = folder.glob(TENSORS.format("*"))
+        files: list[Any] = [safe_open(path, framework="pt") for path in paths]
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._shared: dict[str, Tensor] = {}
 
