@@ -127,6 +127,23 @@ def test_closing_the_engine_ends_a_stream_in_another_thread(server):
     assert not server.gates[1].is_set()
 
 
+def test_a_deadline_ends_a_stream_off_the_main_thread_of_a_server_of_somebody_else(server):
+    server.gates = {1: threading.Event()}
+    watch, ended = Watch(lambda: "the server of the test", heartbeat=60.0), []
+    watch.on_expiry = server.engine.log_end
+
+    def sample():
+        with pytest.raises(DeadlineError, match=r"generation: .* not finished after 1 s"):
+            list(watch.each("generation", 1.0, server.engine.stream([request(1)])))
+        ended.append(True)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    thread.join(WAIT / 2)
+    assert ended
+    assert not server.gates[1].is_set()
+
+
 FAILS = """
 import sys
 from alignkit_vllm.engines.server import ServerEngine
