@@ -1,6 +1,6 @@
 "use strict";
-// Draws the charts and the samples from the JSON in the page. Text only ever enters the page as
-// text nodes, so nothing a model wrote can become markup.
+// Draws the charts and the samples from the JSON in the page. No library does: page.py has the
+// comparison. Text only ever enters the page as text nodes, so nothing a model wrote can become markup.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";

@@ -2,6 +2,24 @@
 
 Everything that comes from a run is data to the page: text is escaped on the way into HTML, the
 JSON cannot close its script element, and a content security policy admits only our own script.
+
+The charts are drawn by our own script, ``page.js``. The same page, 15 charts of 3 settings with 2
+seeds and 200 steps, was built with each library inlined under the same policy, and opened in
+headless Chromium on 2 busy cores; time until it is seen, median of 9, at 1280 and at 390 pixels:
+
+==========================  =========  ==========  ===============
+drawn by                    script     whole page  seen after
+==========================  =========  ==========  ===============
+page.js                     12 kB      0.29 MB     126 and 123 ms
+Observable Plot 0.6         303 kB     0.58 MB     193 and 209 ms
+Vega-Lite 6.4               829 kB     1.11 MB     1047 and 1169 ms
+plotly.js 4.1, basic        1192 kB    1.47 MB     618 and 545 ms
+==========================  =========  ==========  ===============
+
+They look alike, light and dark. Under the pointer plotly tells what ours tells; Plot's tip is cut
+off at a phone's edge; Vega-Lite has the browser's plain tip or takes one more package. A library
+would save about 100 lines: legend, smoothing and axis serve all charts at once and stay ours.
+For PNGs see :mod:`.png`.
 """
 
 from __future__ import annotations

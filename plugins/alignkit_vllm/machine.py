@@ -67,15 +67,21 @@ class Gpu:
 @cache
 def gpus() -> tuple[Gpu, ...]:
     """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
+    if listing := _nvidia_smi("-L"):
+        return tuple(parse(listing))
+    nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
+    return tuple(Gpu(int(n.name.removeprefix("nvidia")), "") for n in sorted(nodes))
+
+
+def _nvidia_smi(*words: str) -> str:
+    """Return what it prints, "" where there is none."""
     try:
-        command = ["nvidia-smi", "-L"]
         done = subprocess.run(  # nosec B603 # a list of words, no shell
-            command, capture_output=True, text=True, timeout=20, check=True
+            ["nvidia-smi", *words], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
-        return tuple(Gpu(int(n.name.removeprefix("nvidia")), "") for n in sorted(nodes))
-    return tuple(parse(done.stdout))
+        return ""
+    return done.stdout
 
 
 def parse(listing: str) -> Iterator[Gpu]:
@@ -96,15 +102,8 @@ def memory_of(name: str) -> tuple[int, int] | None:
 
     An index counts as CUDA does, which is as the driver does where all GPUs are alike.
     """
-    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total"]
-    try:
-        done = subprocess.run(  # nosec B603 # a list of words, no shell
-            [*command, "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return parse_memory(done.stdout, name)
+    query = "--query-gpu=index,uuid,memory.free,memory.total"
+    return parse_memory(_nvidia_smi(query, "--format=csv,noheader,nounits"), name)
 
 
 def parse_memory(table: str, name: str) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ COLUMNS = 4
 """Columns of a weight matrix that a check compares."""
 ROWS = 64
 """Rows of each of them."""
+_HEAD = "ParallelLMHead"
 
 
 class Extension:
@@ -96,7 +97,7 @@ def columns(model: nn.Module) -> dict[str, list[list[float]]]:
     input has no rounding. Of each column :func:`spread` rows are returned. First, middle and
     last linear layer, the output head, and rows of the embedding.
     """
-    linear = [(name, module) for name, module in model.named_modules() if _is_linear(module)]
+    linear = [(name, module) for name, module in model.named_modules() if _is(module, "LinearBase")]
     chosen = dict(linear[i] for i in {0, len(linear) // 2, len(linear) - 1} if linear)
     head = _head(model)
     chosen |= {name: m for name, m in model.named_modules() if m is head}
@@ -140,23 +141,22 @@ def _by_row(embedding: Any) -> list[list[float]]:
     return rows
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return any(base.__name__ == "LinearBase" for base in type(module).__mro__)
-
-
 def _embedding(model: nn.Module) -> Any:
-    return next((m for m in _vocabulary(model) if not _is_head(m)), None)
+    return next((m for m in _all(model, "VocabParallelEmbedding") if not _is_head(m)), None)
 
 
 def _head(model: nn.Module) -> Any:
-    return next((m for m in _vocabulary(model) if _is_head(m)), None)
+    return next(_all(model, _HEAD), None)
 
 
-def _vocabulary(model: nn.Module) -> Iterator[nn.Module]:
-    for module in model.modules():
-        if any(base.__name__ == "VocabParallelEmbedding" for base in type(module).__mro__):
-            yield module
+def _all(model: nn.Module, kind: str) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if _is(module, kind))
 
 
 def _is_head(module: nn.Module) -> bool:
-    return any(base.__name__ == "ParallelLMHead" for base in type(module).__mro__)
+    return _is(module, _HEAD)
+
+
+def _is(module: nn.Module, kind: str) -> bool:
+    """Whether a module is of one of vLLM's classes, told by name: no vLLM is imported here."""
+    return any(base.__name__ == kind for base in type(module).__mro__)

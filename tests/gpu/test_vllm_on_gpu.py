@@ -75,6 +75,14 @@ def assert_same(policy, prompt, completion, within=1e-3):
     assert completion.weight_version == policy.version
 
 
+def assert_updates_arrive(backend, policy, within):
+    for _ in range(3):
+        update(policy)
+        backend.sync(policy)
+        ((found,),) = backend.generate([LONG], GREEDY)
+        assert_same(policy, LONG, found, within)
+
+
 def test_five_updates_in_a_row_reach_an_engine_that_slept_between_them(served):
     backend, policy = served
     for _ in range(5):
@@ -153,11 +161,7 @@ def test_a_process_of_its_own_takes_weights_over_a_socket(needs_vllm, wide_folde
     backend = VllmRollout(mode="device", devices=(name,), **SHARED).build()
     try:
         backend.start(policy)
-        for _ in range(3):
-            update(policy)
-            backend.sync(policy)
-            ((found,),) = backend.generate([LONG], GREEDY)
-            assert_same(policy, LONG, found, within=0.5)
+        assert_updates_arrive(backend, policy, within=0.5)
         assert max(backend.gaps) < 0.1
     finally:
         backend.close()
@@ -172,11 +176,7 @@ def test_a_process_of_its_own_takes_weights_by_vllm_s_transfer(needs_vllm, wide_
     backend = VllmRollout(mode=mode, **SHARED).build()
     try:
         backend.start(policy)
-        for _ in range(3):
-            update(policy)
-            backend.sync(policy)
-            ((found,),) = backend.generate([LONG], GREEDY)
-            assert_same(policy, LONG, found)
+        assert_updates_arrive(backend, policy, within=1e-3)
         trainer = type(backend._engine._delivery._transfer._engine).__name__
         assert trainer.startswith({"server": "IPC", "device": "NCCL"}[mode])
     finally:

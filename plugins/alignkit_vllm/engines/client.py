@@ -5,13 +5,17 @@ Each request has a connection of its own: servers end and are started anew betwe
 
 from __future__ import annotations
 
+import atexit
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 import httpx2
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine
@@ -30,6 +34,22 @@ class UnreachableError(LostError):
 
 class StrangerError(AlignkitError):
     """Something answers, but not as a vLLM server that ``alignkit_vllm.serve`` started."""
+
+
+@contextmanager
+def event_loop() -> Iterator[BlockingPortal]:
+    """Run an event loop beside the block; an error in the block cancels what is under way.
+
+    So does the process's end. A generator left amid the block is closed after that, when threads
+    no longer run and could not be waited for.
+    """
+    with start_blocking_portal() as portal:
+        end = partial(portal.call, portal.stop, True)
+        atexit.register(end)
+        try:
+            yield portal
+        finally:
+            atexit.unregister(end)
 
 
 class Client:

@@ -8,10 +8,8 @@ from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from typing import Any
 
-from anyio.from_thread import start_blocking_portal
-
 from alignkit_vllm.engines import LostError
-from alignkit_vllm.engines.client import Client, UnreachableError
+from alignkit_vllm.engines.client import Client, UnreachableError, event_loop
 from alignkit_vllm.requests import Answer, Request
 
 PAUSES = (0.5, 2.0)
@@ -44,7 +42,7 @@ class Completions:
         """
         self.left = len(requests)
         found: SimpleQueue[tuple[int, list[Answer]] | None] = SimpleQueue()
-        with start_blocking_portal() as portal:  # leaving it early cuts off what is under way
+        with event_loop() as portal:
             self._batch = batch = portal.start_task_soon(self._answer_all, requests, found.put)
             batch.add_done_callback(lambda _: found.put(None))
             while (item := found.get()) is not None:

@@ -7,10 +7,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
-from anyio.from_thread import start_blocking_portal
 
 from alignkit.errors import AlignkitError
-from alignkit_vllm.engines.client import QUICK, Client, UnreachableError
+from alignkit_vllm.engines.client import QUICK, Client, UnreachableError, event_loop
 from alignkit_vllm.engines.process import free_port
 from alignkit_vllm.watch import say
 from alignkit_vllm.weights import named_weights, ranks
@@ -76,10 +75,7 @@ class Delivery:
         """Have the workers fetch the weights from a socket."""
         client, limit = self.client, self.timeout
         host = "127.0.0.1" if client.is_here() else client.local_address()
-        with (
-            closing(Sender(self.workers, host, limit)) as sender,
-            start_blocking_portal() as beside,
-        ):
+        with closing(Sender(self.workers, host, limit)) as sender, event_loop() as beside:
             args = (host, str(sender.port), sender.token, str(limit), version)
             fetched = beside.start_task_soon(client.ask_workers, "alignkit_fetch", args, limit)
             fetched.add_done_callback(lambda _: sender.close())  # nobody comes any more

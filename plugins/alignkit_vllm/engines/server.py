@@ -172,7 +172,8 @@ class ServerEngine(Engine):
             self._child.kill()
 
     def log_end(self) -> str:
-        """Return the stacks of the server's threads, or the log's last lines; ends the server."""
+        """Return the stacks of the server's threads; ends the server, or hangs up on another's."""
+        self._completions.hang_up()
         if self._child is None:
             return ""
         self._child.dump_stacks()

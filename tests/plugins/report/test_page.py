@@ -70,6 +70,12 @@ def test_the_page_needs_no_network_and_admits_no_script_but_its_own(evil):
     assert f"script-src 'sha256-{digest}'" in policy
 
 
+def test_the_script_is_as_light_as_the_comparison_with_libraries_says(evil):
+    (script,) = re.findall(r"<script>(.*?)</script>", page.render(evil, "t"), re.S)
+    assert len(script.encode()) < 12_500
+    assert "page.js                     12 kB" in page.__doc__
+
+
 def test_control_and_direction_characters_are_made_visible(make_run, load, sample):
     said = sample(True, "a\x1b[2Jb\u202ec\x00")
     folder = make_run("a", [{ACC: 1.0}], samples={"eval/step_000000.jsonl": [said]})

@@ -1,7 +1,10 @@
 """Finished groups are handed out while others are still being generated; no engine needed."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +106,63 @@ def test_requests_left_behind_are_hung_up_on(server):
     answers.close()  # would wait for the second answer, if it were not cut off
     assert not server.gates[2].is_set()
     assert server.asked.count(2) <= 1, "a request nobody waits for was sent again"
+
+
+def test_closing_the_engine_ends_a_stream_in_another_thread(server):
+    server.gates = {1: threading.Event()}
+    ended = []
+
+    def sample():
+        with pytest.raises(LostError, match="hung up on"):
+            list(server.engine.stream([request(1)]))
+        ended.append(True)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    while not server.asked:
+        time.sleep(0.01)
+    server.engine.close()
+    thread.join(WAIT / 2)
+    assert ended
+    assert not server.gates[1].is_set()
+
+
+def test_a_deadline_ends_a_stream_off_the_main_thread_of_a_server_of_somebody_else(server):
+    server.gates = {1: threading.Event()}
+    watch, ended = Watch(lambda: "the server of the test", heartbeat=60.0), []
+    watch.on_expiry = server.engine.log_end
+
+    def sample():
+        with pytest.raises(DeadlineError, match=r"generation: .* not finished after 1 s"):
+            list(watch.each("generation", 1.0, server.engine.stream([request(1)])))
+        ended.append(True)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    thread.join(WAIT / 2)
+    assert ended
+    assert not server.gates[1].is_set()
+
+
+FAILS = """
+import sys
+from alignkit_vllm.engines.server import ServerEngine
+from alignkit_vllm.requests import Request
+engine = ServerEngine(
+    url=sys.argv[1], visible=None, options={}, timeouts=(30, 30, 600), max_restarts=0
+)
+stream = engine.stream([Request((k,), 1, {"max_tokens": 4}) for k in (1, 2)])
+next(stream)
+raise SystemExit(3)
+"""
+
+
+def test_a_trainer_that_fails_amid_a_batch_does_not_wait_for_the_rest(server):
+    server.gates = {2: threading.Event()}
+    url = server.engine._client.url
+    done = subprocess.run([sys.executable, "-c", FAILS, url], timeout=WAIT, check=False)
+    assert done.returncode == 3
+    assert not server.gates[2].is_set()
 
 
 def test_a_server_that_fails_is_lost_after_what_it_answered(server):
