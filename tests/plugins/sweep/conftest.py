@@ -22,7 +22,12 @@ with open("journal", "a") as journal:
     journal.write(f"{out.parent.name}/{out.name}\\n")
 out.mkdir(parents=True)
 manifest = {"status": "running", "seed": plan["seed"]}
-(out / "manifest.json").write_text(json.dumps(manifest))
+
+def note(facts):  # whole, as a run does
+    (out / "partial").write_text(json.dumps(facts))
+    os.replace(out / "partial", out / "manifest.json")
+
+note(manifest)
 fail = os.environ.get("CHILD") or plan["fail"]
 if fail == "die":
     sys.exit("cannot go on: the moon is missing")
@@ -37,7 +42,7 @@ with (out / "metrics.jsonl").open("w") as rows:
             time.sleep(0.02)
 (out / "final").mkdir()
 (out / "recipe.toml").write_text(Path(sys.argv[2]).read_text())
-(out / "manifest.json").write_text(json.dumps(manifest | {"status": "done", "seconds": 1.0}))
+note(manifest | {"status": "done", "seconds": 1.0})
 '''
 
 
