@@ -86,11 +86,11 @@ class TrainRow:
     @property
     def trained_ids(self) -> tuple[int, ...]:
         """The response ids that are trained, (T_i,)."""
-        return self.response_ids if self.given is None else self.trained_of(self.response_ids)
+        return tuple(self.trained_of(self.response_ids))  # a tuple is not copied
 
-    def trained_of(self, values: Sequence[T]) -> tuple[T, ...]:
+    def trained_of(self, values: Sequence[T]) -> Sequence[T]:
         """Return those of a response's values, one per id, that belong to trained tokens."""
-        return tuple(values if self.given is None else compress(values, map(not_, self.given)))
+        return values if self.given is None else [*compress(values, map(not_, self.given))]
 
     @property
     def length(self) -> int:

@@ -9,31 +9,20 @@ are in float32. That is 12 bytes a weight in all, of which 10 are the optimizer'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
+
+from alignkit_optimizers.one_by_one import OneByOneAdamW, apply
 
 
-class KahanAdamW(torch.optim.AdamW):
+class KahanAdamW(OneByOneAdamW):
     """``torch.optim.AdamW`` on weights in two parts; weights of 32 bits and more have only one."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group)
-        return loss
-
-    def _update(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+    def update(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+        """Update the sum of both parts of a weight, and split it again."""
         state = self.state[weight]
         wide = torch.promote_types(weight.dtype, torch.float32)
         if not state:
@@ -44,33 +33,15 @@ class KahanAdamW(torch.optim.AdamW):
                 state["lost"] = torch.zeros_like(weight)
         assert weight.grad is not None
         whole = weight if wide == weight.dtype else weight.to(wide) + state["lost"].to(wide)
-        adamw(
-            [whole],
-            [weight.grad.to(wide)],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
-            [],
-            [state["step"]],
-            foreach=False,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        means = state["exp_avg"], state["exp_avg_sq"]
+        apply(whole, weight.grad.to(wide), means, state["step"], group)
         if whole is not weight:
             weight.copy_(whole)
             state["lost"].copy_(whole - weight.to(wide))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned; torch would cast it to the weights' type."""
-        super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
-        weights = [weight for group in self.param_groups for weight in group["params"]]
-        for index, saved in state_dict["state"].items():
-            weight = weights[index]
-            self.state[weight] = {
-                name: value.to("cpu" if name == "step" else weight.device, copy=True)
-                for name, value in saved.items()
-            }
+    def loaded(self, weight: Tensor, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a copy of a weight's saved state, in the types it was saved in."""
+        return {
+            name: value.to("cpu" if name == "step" else weight.device, copy=True)
+            for name, value in saved.items()
+        }

@@ -13,68 +13,42 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
+
+from alignkit_optimizers.one_by_one import OneByOneAdamW, apply
+
+_MEANS = ("exp_avg", "exp_avg_sq")
 
 
-class OffloadedAdamW(torch.optim.AdamW):
+class OffloadedAdamW(OneByOneAdamW):
     """``torch.optim.AdamW`` with its state on the CPU; on a CPU it is that very optimizer."""
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        devices = set()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group)
-                    devices.add(weight.device)
-        for device in devices:
+        loss = super().step(closure)
+        weights = (w for group in self.param_groups for w in group["params"] if w.grad is not None)
+        for device in {weight.device for weight in weights}:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # the copies back; then the state may be read
         return loss
 
-    def _update(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+    def update(self, weight: Tensor, group: Mapping[str, Any]) -> None:
+        """Bring a weight's state to its device, update both, and send the state back."""
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = _host(weight).zero_()
             state["exp_avg_sq"] = _host(weight).zero_()
-        means = [state[k].to(weight.device, non_blocking=True) for k in ("exp_avg", "exp_avg_sq")]
+        mean, square = (state[k].to(weight.device, non_blocking=True) for k in _MEANS)
         assert weight.grad is not None
-        adamw(
-            [weight],
-            [weight.grad],
-            [means[0]],
-            [means[1]],
-            [],
-            [state["step"]],
-            foreach=False,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-        for name, mean in zip(("exp_avg", "exp_avg_sq"), means, strict=True):
-            if mean is not state[name]:
-                state[name].copy_(mean, non_blocking=True)
+        apply(weight, weight.grad, (mean, square), state["step"], group)
+        for name, value in zip(_MEANS, (mean, square), strict=True):
+            if value is not state[name]:
+                state[name].copy_(value, non_blocking=True)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned, without a detour over the device."""
-        super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
-        weights = [weight for group in self.param_groups for weight in group["params"]]
-        for index, saved in state_dict["state"].items():
-            weight = weights[index]
-            self.state[weight] = {
-                "step": saved["step"].to("cpu", copy=True),
-                **{k: _host(weight).copy_(saved[k]) for k in ("exp_avg", "exp_avg_sq")},
-            }
+    def loaded(self, weight: Tensor, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a copy of a weight's saved state, without a detour over the device."""
+        means = {name: _host(weight).copy_(saved[name]) for name in _MEANS}
+        return {"step": saved["step"].to("cpu", copy=True), **means}
 
 
 def _host(weight: Tensor) -> Tensor:

@@ -53,24 +53,8 @@ def test_signal_is_in_advantages_and_not_in_rewards(name, how, kept):
     assert kept_groups(params.build(), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)) == kept
 
 
-def test_asking_for_signal_moves_no_state_on():
-    class Rising:
-        """The mean reward so far is the baseline."""
-
-        def __init__(self):
-            self.total, self.count = 0.0, 0
-
-        def __call__(self, rewards, *, group_size):
-            self.total, self.count = self.total + float(rewards.sum()), self.count + len(rewards)
-            return rewards - self.total / self.count
-
-        def state_dict(self):
-            return {"total": self.total, "count": self.count}
-
-        def load_state_dict(self, state):
-            self.total, self.count = state["total"], state["count"]
-
-    advantage = Rising()
+def test_asking_for_signal_moves_no_state_on(toys):
+    advantage = toys.Rising()
     assert kept_groups(advantage, (1.0, 0.0), (0.5, 0.5)) == [(1.0, 0.0)]
     assert advantage.count == 0
 

@@ -143,27 +143,10 @@ def test_adapters_go_on_exactly_and_are_all_that_is_saved(dpo, toys, resumes_exa
     assert size < 12 * adapters + 20_000  # float32 weights and two moments, generators, header
 
 
-class Rising:
-    """An advantage with a memory: the mean reward so far is its baseline."""
-
-    def __init__(self):
-        self.total, self.count = 0.0, 0
-
-    def __call__(self, rewards, *, group_size):
-        self.total, self.count = self.total + float(rewards.sum()), self.count + len(rewards)
-        return rewards - self.total / self.count
-
-    def state_dict(self):
-        return {"total": self.total, "count": self.count}
-
-    def load_state_dict(self, state):
-        self.total, self.count = state["total"], state["count"]
-
-
 def test_what_a_component_remembers_is_remembered(grpo, toys, ended, tmp_path):
-    rows = toys.carry_out(grpo(advantage=Rising()), tmp_path / "whole")
-    ended(grpo(advantage=Rising()), tmp_path / "cut", before=6)
-    advantage = Rising()
+    rows = toys.carry_out(grpo(advantage=toys.Rising()), tmp_path / "whole")
+    ended(grpo(advantage=toys.Rising()), tmp_path / "cut", before=6)
+    advantage = toys.Rising()
     _, _, got = toys.go_on(grpo(advantage=advantage), tmp_path / "cut")
     assert toys.timeless(got) == toys.timeless(rows)
     assert advantage.count == 24
