@@ -59,7 +59,7 @@ class Describe(Params[click.Command]):
             from alignkit_explain.describe import component
 
             try:
-                offer = registry.get(kind, name)
+                offer = registry.get(kind, name.replace("-", "_") if kind == "command" else name)
             except LookupError as error:
                 raise AlignkitError(str(error)) from None
             click.echo(component(kind, offer))

@@ -225,6 +225,13 @@ def test_a_command_calls_another_or_says_that_there_is_none(install, capsys):
         command_of(registry, "missing")
 
 
+@pytest.mark.parametrize("name", ["new-plugin", "new_plugin"])
+def test_a_command_is_described_as_typed_or_as_the_component_is_named(name):
+    said = run("describe", "command", name).output
+    assert "command new_plugin  (scaffold plugin, alignkit" in said
+    assert "Write a package alignkit-NAME" in said
+
+
 def test_no_command_is_a_part_of_recipes(install, tmp_path):
     install("mine")
     assert "command" not in run("schema").output.split('"$defs"')[1].split('"algorithm.')[0]
