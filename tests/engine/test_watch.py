@@ -35,6 +35,19 @@ def test_a_level_is_passed_only_beyond_it():
     assert bound(fall, 2.0) == pytest.approx(0.2)
 
 
+def test_an_algorithm_adds_its_own_keys_to_the_advice_and_changes_no_other_watch():
+    plain = Watcher([rule(), rule(name="other")])
+    advised = plain.advised({"truncated": "my_key = 2", "unknown": "nothing"})
+
+    def told(watcher):
+        return [said for _, said in watcher.see(1, {"train/truncated": 0.9})]
+
+    first, second = told(advised)
+    assert "  Try: longer; or my_key = 2.\n" in first
+    assert "  Try: longer.\n" in second
+    assert all("my_key" not in said for said in told(plain))
+
+
 def test_a_rule_speaks_once_after_so_many_steps_in_a_row():
     # 0.6 0.7 | 0.5 breaks the row | 0.6 0.7 0.8: the third in a row is step 6; a count that did
     # not start anew would speak at step 4. Step 7 says nothing again.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +117,12 @@ class Watcher:
         self._streaks = [Streak(rule, steps, start_steps) for rule in active]
         self._run: Run | None = None
 
+    def advised(self, remedies: Mapping[str, str]) -> Watcher:
+        """Return one whose rules, by name, also advise to set an algorithm's own keys."""
+        made = copy(self)
+        made._streaks = [replace(s, rule=_advised(s.rule, remedies)) for s in self._streaks]
+        return made
+
     def start(self, run: Run, /) -> None:
         """Catch up, without a word, with what a resumed run had logged."""
         self._run = run
@@ -144,6 +151,11 @@ class Watcher:
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Nothing to close."""
+
+
+def _advised(rule: Rule, remedies: Mapping[str, str]) -> Rule:
+    more = remedies.get(rule.name)
+    return replace(rule, remedy=f"{rule.remedy}; or {more}") if more else rule
 
 
 UNWATCHED = Watcher()

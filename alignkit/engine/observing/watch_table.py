@@ -57,8 +57,7 @@ def _ratio(metric: str, way: str) -> DefaultRule:
         "Dimensionless.",
         cause="too many or too large updates on one rollout batch, which took the probability of "
         f"sampled tokens far {way}",
-        remedy="a lower learning rate, fewer passes over a rollout batch, more responses in an "
-        "update, or a loss that clips",
+        remedy="a lower learning rate, fewer updates on a rollout batch, or a loss that clips",
     )  # fmt: skip
 
 
@@ -78,8 +77,7 @@ RULES = (
         measure="Share of a step's groups.",
         cause="the questions are too hard or too easy for the policy, or the reward never varies "
         "(a format the policy does not know)",
-        remedy="other data, larger groups, fine-tuning first, or dynamic sampling, which samples "
-        "other groups in place of such",
+        remedy="other data, larger groups, or fine-tuning first",
     ),
     DefaultRule(
         name="unparsed", metric="train/unparsed", side="above", level=0.2,
@@ -105,8 +103,8 @@ RULES = (
         measure="Mean of the absolute difference of log-probs, nats per token.",
         cause="the rollout backend holds other weights or computes in another precision, or top_p, "
         "top_k or min_p cut what was sampled from",
-        remedy="checking the backend's weights at every sync, the same dtype on both sides, "
-        "top_p = 1, or truncated importance sampling to correct for it",
+        remedy="checking the backend's weights at every sync, the same dtype on both sides, or "
+        "top_p = 1",
     ),
     _ratio("train/ratio_p99", "up"),
     _ratio("train/ratio_inverse_p99", "down"),

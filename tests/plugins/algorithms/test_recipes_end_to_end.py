@@ -111,6 +111,12 @@ def test_it_runs_from_a_recipe(written, name):
     assert (run.dir / "final/config.json").is_file()
 
 
+def last(run):
+    """Return the last value of each metric of a run."""
+    lines = (run.dir / "metrics.jsonl").read_text().splitlines()
+    return {name: value for line in lines for name, value in json.loads(line).items()}
+
+
 def test_evaluating_the_saved_policy_repeats_the_last_evaluation(written):
     path = written(GRPO)
     trained = execute(load(path), path, path.parent / "out", ["alignkit"])
