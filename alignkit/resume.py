@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignkit.lifecycle import determinism, past
+from alignkit.lifecycle import determinism, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import machine, now
-from alignkit.lifecycle.past import Start
+from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
@@ -46,15 +46,15 @@ def resume(
         determinism.demand()
     with locked(folder):
         here = machine()
-        changed = past.changes(folder, node, here)
+        changed = resume_point.changes(folder, node, here)
         if changed and not allow_changes:
-            raise past.too_many(changed, folder)
+            raise resume_point.too_many(changed, folder)
         store = Store(folder / "checkpoints")
         found = store.newest(lambda text: print(text, flush=True))
-        start = Start(*found) if found else past.BEGINNING
+        start = Start(*found) if found else resume_point.BEGINNING
         algorithm = built(node)
         store.tidy()
-        past.rewind(folder, start)
+        resume_point.rewind(folder, start)
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
         words = redact_command(command)

@@ -30,7 +30,7 @@ from alignkit.security.code import announcement
 from alignkit.security.secrets import redact, redact_text
 
 if TYPE_CHECKING:
-    from alignkit.lifecycle.past import Start
+    from alignkit.lifecycle.resume_point import Start
 
 Status = Literal["done", "failed"]
 

@@ -1,6 +1,6 @@
 """The torch-level building blocks that algorithms share; the kernel never imports it.
 
-Six rooms and two modules that all of them use. A room imports only from those below it::
+Six packages and two modules that all of them use. A package imports only from those below it::
 
     training     the frame of a loop: its parts, its steps, checkpoints
     evaluation   how good a policy is: questions put to it on the side
@@ -12,5 +12,5 @@ Six rooms and two modules that all of them use. A room imports only from those b
     seeds        the orders and generators that all of them draw from
 
 Modules named ``*_table`` hold what a recipe says and import no torch. Nothing is imported here
-or in a room's own ``__init__``: what is needed is imported from its module.
+or in a package's own ``__init__``: what is needed is imported from its module.
 """

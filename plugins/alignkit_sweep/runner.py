@@ -19,7 +19,7 @@ from alignkit.errors import AlignkitError, RecipeError, shown
 from alignkit.lifecycle.cpus import usable_cpus
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.manifest import machine
-from alignkit.lifecycle.past import changes
+from alignkit.lifecycle.resume_point import changes
 from alignkit.lifecycle.run_dir import RECIPE, begun
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.recipe import load

@@ -19,7 +19,7 @@ from alignkit_vllm.engines.server import ServerEngine
 from alignkit_vllm.options import compute_dtype, describe, engine_options, visible_devices
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
 from alignkit_vllm.settings import VllmSettings
-from alignkit_vllm.watch import Watch
+from alignkit_vllm.watchdog import Watchdog
 
 CHECKED = 2
 """Syncs that are always checked: at the start, and the first after an update."""
@@ -51,7 +51,7 @@ class VllmBackend:
         folder = Path(self._folder.name)
         describe(policy, folder)
         self._engine = engine = self._make_engine(policy)
-        self._watch = Watch(lambda: engine.peer, self.keys.heartbeat)
+        self._watch = Watchdog(lambda: engine.peer, self.keys.heartbeat)
         self._watch.on_expiry, self._watch.on_exit = engine.log_end, engine.kill
         with self._watch.stage("start of the engine", self.keys.start_timeout, engine.progress):
             engine.start(folder, policy)

@@ -66,10 +66,10 @@ def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
     )
 
 
-def shortage(free: int, total: int, share: float, needs: Needs) -> str | None:
+def memory_problem(free: int, total: int, share: float, needs: Needs) -> str | None:
     """Return what is wrong with an engine of ``share`` of ``total`` bytes, ``free`` of them free.
 
-    >>> shortage(30 * GIB, 80 * GIB, 0.3, Needs(3 * GIB, 2**15, 4096)) is None
+    >>> memory_problem(30 * GIB, 80 * GIB, 0.3, Needs(3 * GIB, 2**15, 4096)) is None
     True
     """
     asked = f"gpu_memory_utilization = {share:g} is {share * total / GIB:.1f} GiB of the GPU"
@@ -113,7 +113,7 @@ def _up(share: float) -> float:
 
 
 @contextmanager
-def explained(
+def advice_on_oom(
     options: Mapping[str, Any], needs: Needs | None = None, before: tuple[int, int] | None = None
 ) -> Iterator[None]:
     """Say which key to turn, and to what, when the block runs out of memory.
@@ -138,8 +138,8 @@ def here() -> tuple[int, int] | None:
 
 
 def require(free: int, total: int, share: float, needs: Needs) -> None:
-    """Raise AlignkitError for a :func:`shortage`."""
-    if (message := shortage(free, total, share, needs)) is not None:
+    """Raise AlignkitError for a :func:`memory_problem`."""
+    if (message := memory_problem(free, total, share, needs)) is not None:
         raise AlignkitError(message)
 
 

@@ -43,7 +43,7 @@ class Case:
         return asdict(self)
 
 
-def draws(case: Case) -> random.Random:
+def rng_of(case: Case) -> random.Random:
     return random.Random(f"{case.kind}/{case.prompts}")
 
 
@@ -52,7 +52,7 @@ def text(rng: random.Random, tokens: int) -> str:
 
 
 def prompts(case: Case) -> list[str]:
-    rng = draws(case)
+    rng = rng_of(case)
     return [text(rng, rng.randint(*case.prompt_tokens)) for _ in range(case.prompts)]
 
 
@@ -63,7 +63,7 @@ def response(rng: random.Random, case: Case) -> str:
 
 def rows(case: Case) -> list[dict[str, str]]:
     """Return prompts with a response, or with a chosen and a rejected one."""
-    rng = draws(case)
+    rng = rng_of(case)
     names = ("chosen", "rejected") if case.kind == "dpo" else ("completion",)
     return [
         {"prompt": prompt, **{name: response(rng, case) for name in names}}

@@ -19,8 +19,8 @@ from alignkit.engine.training import checkpoint
 from alignkit.engine.training.checkpoint import (
     LONG,
     SMALL,
-    Packed,
-    Unpacked,
+    EncodedState,
+    StoredState,
     load_weights,
     os_errors,
     weights,
@@ -31,9 +31,9 @@ from alignkit.protocols import Completion, Example, Reward
 
 
 def back(value, folder):
-    for name, write in Packed(value).files().items():
+    for name, write in EncodedState(value).files().items():
         write(folder / name)
-    return Unpacked(folder).value()
+    return StoredState(folder).value()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_records_of_a_rollout_batch(tmp_path):
 )
 def test_what_cannot_be_kept_is_refused_by_name(value):
     with pytest.raises(TypeError, match="cannot be kept in a checkpoint"):
-        Packed([value])
+        EncodedState([value])
 
 
 def test_generators_go_on_where_they_were(tmp_path):

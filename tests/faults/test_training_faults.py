@@ -47,7 +47,7 @@ def test_all_wrong_or_all_right_batches_teach_nothing_and_it_is_said(
     assert said.count("watch: train/groups_without_signal") == 1
     assert warning in said
     assert "  Usual cause: the questions are too hard or too easy for the policy" in said
-    assert "or dynamic sampling, which samples other groups in place of such" in said
+    assert "drop_groups_without_signal = true with max_refills" in said
 
 
 def test_a_rule_set_to_stop_ends_the_run_as_failed(runs, grpo):

@@ -18,7 +18,7 @@ from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine
-from alignkit.lifecycle.past import differences
+from alignkit.lifecycle.resume_point import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
 from alignkit.resume import resume
 from alignkit.run import Run, execute
@@ -406,7 +406,7 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path, registry):
 
 
 def test_a_run_goes_on_counting_rows_and_seconds(tmp_path):
-    from alignkit.lifecycle.past import Start, rewind
+    from alignkit.lifecycle.resume_point import Start, rewind
 
     run = Run(tmp_path, {})
     run.log(0, {"x": 1.0, "odd": float("nan")})
@@ -429,7 +429,7 @@ def test_a_run_goes_on_counting_rows_and_seconds(tmp_path):
 
 
 def test_a_metrics_file_that_lost_rows_is_not_gone_on_with(tmp_path):
-    from alignkit.lifecycle.past import Start, rewind
+    from alignkit.lifecycle.resume_point import Start, rewind
 
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(AlignkitError, match="rows were lost"):

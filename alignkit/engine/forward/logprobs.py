@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.forward import passes
+from alignkit.engine.forward.oom import advice_on_oom
 from alignkit.engine.forward.packable import can_pack, can_pad
 from alignkit.engine.forward.packed import shared_batches
 from alignkit.engine.forward.passes import has_linear_head, token_logprobs
-from alignkit.engine.forward.shortage import explained
 from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
 from alignkit.engine.tokens import TrainRow, micro_batches
@@ -59,7 +59,7 @@ def response_logprobs(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     _refuse_too_long(policy, rows)
     how = {"temperature": temperature, "with_entropy": with_entropy}
-    with policy.autocast(), explained(policy, rows), still(policy.model):
+    with policy.autocast(), advice_on_oom(policy, rows), still(policy.model):
         packs = can_pack(policy.model) and any(row.trained_ids for row in rows)
         logprobs, entropy, mask = _computed(policy, rows, packs, how)
     note_pass(policy.model, rows, logprobs, shared=packs)

@@ -49,7 +49,7 @@ DTYPES = {
 """safetensors' names, https://github.com/huggingface/safetensors#format."""
 
 
-class Packed:
+class EncodedState:
     """A value taken apart into JSON and tensors."""
 
     def __init__(self, value: Any) -> None:
@@ -57,7 +57,7 @@ class Packed:
         self.tensors: dict[str, Tensor] = {}
         self._shared: dict[torch.dtype, list[Tensor]] = {}
         self._used: dict[torch.dtype, int] = {}
-        self.tree = self._pack(value)
+        self.tree = self._encode(value)
         for dtype, parts in self._shared.items():
             self.tensors[f"shared/{DTYPES[dtype]}"] = torch.cat(parts)
 
@@ -74,7 +74,7 @@ class Packed:
             writers[TENSORS.format(f"_{i}" if i else "")] = partial(_write, part)
         return writers
 
-    def _pack(self, value: Any) -> Any:
+    def _encode(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str):
             return value.item() if isinstance(value, np.generic) else value
         if isinstance(value, Tensor):
@@ -82,10 +82,10 @@ class Packed:
         if isinstance(value, np.ndarray):
             return {"array": self._array(value), "dtype": value.dtype.str, "shape": value.shape}
         if isinstance(value, list | tuple):
-            packed = self._sequence(value)
-            return packed if type(value) is list else {"tuple": packed}
+            encoded = self._sequence(value)
+            return encoded if type(value) is list else {"tuple": encoded}
         if isinstance(value, Mapping):
-            return {"map": [[self._pack(k), self._pack(v)] for k, v in value.items()]}
+            return {"map": [[self._encode(k), self._encode(v)] for k, v in value.items()]}
         if is_dataclass(value) and type(value).__name__ in RECORDS:
             return {"record": type(value).__name__, "fields": self._record(value)}
         raise TypeError(
@@ -97,7 +97,7 @@ class Packed:
         given = {f.name: getattr(value, f.name) for f in fields(value)}
         if isinstance(value, Example):
             given["extra"] = {}  # for the reward, which has judged
-        return {name: self._pack(item) for name, item in given.items()}
+        return {name: self._encode(item) for name, item in given.items()}
 
     def _sequence(self, values: Sequence[Any]) -> Any:
         kinds = {type(v) for v in values} if len(values) >= LONG else set()
@@ -105,7 +105,7 @@ class Packed:
             return {"numbers": self._tensor(torch.tensor(values, dtype=torch.int64))}
         if kinds == {float}:
             return {"numbers": self._tensor(torch.tensor(values, dtype=torch.float64))}
-        return [self._pack(v) for v in values]
+        return [self._encode(v) for v in values]
 
     def _array(self, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         if array.dtype.hasobject:
@@ -126,7 +126,7 @@ class Packed:
         return {**place, "name": f"shared/{DTYPES[tensor.dtype]}", "start": start}
 
 
-class Unpacked:
+class StoredState:
     """A checkpoint being read."""
 
     def __init__(self, folder: Path) -> None:
@@ -139,11 +139,11 @@ class Unpacked:
 
     def value(self) -> Any:
         """Put the value together again, tensors on the CPU."""
-        return self._unpack(self._tree)
+        return self._decode(self._tree)
 
-    def _unpack(self, tree: Any) -> Any:
+    def _decode(self, tree: Any) -> Any:
         if isinstance(tree, list):
-            return [self._unpack(item) for item in tree]
+            return [self._decode(item) for item in tree]
         if not isinstance(tree, dict):
             return tree
         kind, inner = next(iter(tree.items()))
@@ -151,8 +151,8 @@ class Unpacked:
             "tensor": lambda: self._tensor(inner),
             "array": lambda: self._array(tree),
             "numbers": lambda: self._tensor(inner).tolist(),
-            "tuple": lambda: tuple(self._unpack(inner)),
-            "map": lambda: {self._unpack(k): self._unpack(v) for k, v in inner},
+            "tuple": lambda: tuple(self._decode(inner)),
+            "map": lambda: {self._decode(k): self._decode(v) for k, v in inner},
             "record": lambda: self._record(inner, tree["fields"]),
         }
         return makers[kind]()
@@ -162,7 +162,7 @@ class Unpacked:
         return data.reshape(tree["shape"])
 
     def _record(self, name: str, given: Mapping[str, Any]) -> Any:
-        return RECORDS[name](**{field: self._unpack(item) for field, item in given.items()})
+        return RECORDS[name](**{field: self._decode(item) for field, item in given.items()})
 
     def _tensor(self, place: Mapping[str, Any]) -> Tensor:
         name, shape = place["name"], place["shape"]

@@ -1,7 +1,7 @@
 """Products with a layer's weights, and what directly follows them, in as few operations as may be.
 
 A product is what ``torch.nn.functional.linear`` gives for weights laid on top of one another.
-:class:`Packed` keeps them the way the processor's matrix product reads them fastest, which takes
+:class:`Prepacked` keeps them the way the processor's matrix product reads them fastest, which takes
 as much memory once more, and lets that product add, multiply or gate on its way out;
 :class:`Unpacked` reads them where they are.
 
@@ -54,10 +54,10 @@ def joining(parameters: Sequence[Tensor]) -> Callable[[Joined], Product]:
     first = parameters[0]
     small = sum(p.numel() for p in parameters) * first.element_size() <= _PACKED_BYTES
     packs = first.device.type == "cpu" and first.dtype == torch.float32
-    return Packed if small and packs and torch._C._has_mkldnn else Unpacked
+    return Prepacked if small and packs and torch._C._has_mkldnn else Unpacked
 
 
-class Packed:
+class Prepacked:
     """oneDNN's product with weights in its own layout; float32 on a CPU."""
 
     def __init__(self, layers: Joined) -> None:

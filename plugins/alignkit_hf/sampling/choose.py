@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alignkit.protocols import Sampling
-from alignkit_hf.sampling.draws import uniforms
+from alignkit_hf.sampling.rng import uniforms
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**28}
 """Rows x vocabulary handled at once: on a CPU so that the passes over it stay in cache, on CUDA
@@ -36,12 +36,12 @@ def draw(
     return choose(logits, uniforms(streams, drawn), how)
 
 
-def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution.
 
     Args:
         logits: (B, V) of any floating dtype.
-        draws: (B,) float64 in [0, 1).
+        uniform: (B,) float64 in [0, 1), one random number per row.
         how: temperature, top_k, top_p and min_p, applied in this order.
 
     Returns:
@@ -53,7 +53,7 @@ def choose(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor
     parts = [
         _greedy(chunk) if how.temperature == 0 else _draw(chunk, u, how)
         for chunk, u in zip(
-            torch.split(logits.float(), rows), torch.split(draws, rows), strict=True
+            torch.split(logits.float(), rows), torch.split(uniform, rows), strict=True
         )
     ]
     tokens, logprobs = zip(*parts, strict=True)
@@ -65,7 +65,7 @@ def _greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     return tokens, best - logits.logsumexp(dim=-1)
 
 
-def _draw(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     if how.temperature != 1:
         logits = logits / how.temperature
     weights = kept(logits.softmax(dim=-1), how)
@@ -73,7 +73,7 @@ def _draw(logits: Tensor, draws: Tensor, how: Sampling) -> tuple[Tensor, Tensor]
     total = cumulative[:, -1:]
     # Strictly below the total, so that the first cumulative weight above the target exists and
     # belongs to a token of positive weight.
-    target = (draws[:, None] * total).to(total.dtype)
+    target = (uniform[:, None] * total).to(total.dtype)
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, target, right=True)
     chosen = weights.gather(1, tokens)

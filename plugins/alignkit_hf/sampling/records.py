@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from alignkit.protocols import Completion, Sampling
-from alignkit_hf.sampling.draws import stream
+from alignkit_hf.sampling.rng import stream
 from alignkit_hf.sampling.texts import Texts
 
 

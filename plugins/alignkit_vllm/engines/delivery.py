@@ -11,7 +11,7 @@ import torch
 from alignkit.errors import AlignkitError
 from alignkit_vllm.engines.client import QUICK, Client, UnreachableError, event_loop
 from alignkit_vllm.engines.process import free_port
-from alignkit_vllm.watch import say
+from alignkit_vllm.watchdog import say
 from alignkit_vllm.weights import named_weights, ranks
 from alignkit_vllm.weights.sockets import Sender
 from alignkit_vllm.weights.transfer import Place, Source, Transfer, gpu_of, way

@@ -60,7 +60,7 @@ class LocalEngine(Engine):
         options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
         threads, set_threads = torch.get_num_threads(), torch.set_num_threads
         try:
-            with self._explained(self._before), warnings.catch_warnings():
+            with self._advice_on_oom(self._before), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # vLLM's own, about its dependencies
                 vllm: Any = import_module("vllm")
                 logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
@@ -77,8 +77,8 @@ class LocalEngine(Engine):
             torch.set_num_threads = set_threads  # the CPU worker disables it
             torch.set_num_threads(threads)
 
-    def _explained(self, before: tuple[int, int] | None = None) -> AbstractContextManager[None]:
-        return memory.explained(self.options, self._needs, before)
+    def _advice_on_oom(self, before: tuple[int, int] | None = None) -> AbstractContextManager[None]:
+        return memory.advice_on_oom(self.options, self._needs, before)
 
     def _refuse(self, device: torch.device) -> None:
         if ranks() > 1:
@@ -110,7 +110,7 @@ class LocalEngine(Engine):
         return {"enable_sleep_mode": self.sleep}
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        with torch.no_grad(), self._explained():
+        with torch.no_grad(), self._advice_on_oom():
             if self._asleep:
                 torch.cuda.empty_cache()  # what the learner no longer uses
                 self._llm.wake_up(tags=["weights"])
@@ -135,13 +135,13 @@ class LocalEngine(Engine):
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
         prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
         engine: Any = self._llm.llm_engine
-        with self._explained():
+        with self._advice_on_oom():
             ids = self._llm.enqueue(prompts, _sampling(requests), use_tqdm=False)
         # What the engine calls a request outside is what stands before the dash.
         places = {str(name).partition("-")[0]: i for i, name in enumerate(ids)}
         try:
             while places:
-                with self._explained():
+                with self._advice_on_oom():
                     outputs = engine.step()
                 for found in outputs:
                     if found.finished:

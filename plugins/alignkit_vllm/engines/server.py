@@ -27,7 +27,7 @@ from alignkit_vllm.engines.process import Child, arguments, free_port
 from alignkit_vllm.guard import KEY, new_key
 from alignkit_vllm.options import IPC
 from alignkit_vllm.requests import Answer, Request
-from alignkit_vllm.watch import say
+from alignkit_vllm.watchdog import say
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy

@@ -7,7 +7,7 @@ import torch
 
 from alignkit.protocols import Sampling
 from alignkit_hf.sampling.choose import choose, kept
-from alignkit_hf.sampling.draws import stream, uniforms
+from alignkit_hf.sampling.rng import stream, uniforms
 
 PROBS = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.2])
 """In order of size: token 1 (0.4), 3 (0.25), 4 (0.2), 2 (0.1), 0 (0.05)."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignkit.lifecycle.checkpoints import Mark
-from alignkit.lifecycle.past import Start, rewind
+from alignkit.lifecycle.resume_point import Start, rewind
 from alignkit.run import Run
 from alignkit_trackers import Jsonl, Tensorboard, Wandb
 

@@ -18,7 +18,7 @@ from alignkit_vllm import VllmRollout, machine
 from alignkit_vllm.engines import server
 from alignkit_vllm.engines.client import Client, StrangerError, UnreachableError, hopeless, meet
 from alignkit_vllm.engines.process import free_port
-from alignkit_vllm.watch import DeadlineError
+from alignkit_vllm.watchdog import DeadlineError
 
 MODEL = {"data": [{"id": "m", "max_model_len": 512}]}
 

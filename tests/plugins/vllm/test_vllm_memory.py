@@ -12,7 +12,7 @@ from alignkit_vllm import machine, memory
 from alignkit_vllm.engines.local import LocalEngine
 from alignkit_vllm.engines.process import Child
 from alignkit_vllm.engines.server import ServerEngine
-from alignkit_vllm.memory import GIB, Needs, explain, explained, needs_of, shortage
+from alignkit_vllm.memory import GIB, Needs, advice_on_oom, explain, memory_problem, needs_of
 
 # Qwen2.5-Math-1.5B in bfloat16: 28 layers, 2 key-value heads of 128 numbers of 2 bytes, keys and
 # values: 2 * 28 * 2 * 128 * 2 = 28,672 bytes a token (with 12 query heads it would be 172,032);
@@ -54,7 +54,7 @@ def test_needs_follow_from_the_configuration(tiny_folder):
     ],
 )
 def test_memory_is_looked_at_before_the_start(free, total, share, words):
-    message = shortage(int(free * GIB), int(total * GIB), share, QWEN)
+    message = memory_problem(int(free * GIB), int(total * GIB), share, QWEN)
     assert (message is None) == (not words)
     assert all(word in message for word in words), message
 
@@ -63,7 +63,7 @@ def test_a_shorter_model_length_is_named_where_that_is_what_fits():
     # 131,072 tokens take 3.5 GiB: with 2.875 + 2 that is 8.375. 8 GiB are free of 24: 0.316, down
     # to 0.31 = 7.44 GiB; 2.565 GiB of it for the cache hold 96,056 tokens, in blocks of 16: 96,048.
     long = Needs(QWEN.weights, QWEN.per_token, 131_072)
-    message = shortage(8 * GIB, 24 * GIB, 0.45, long)
+    message = memory_problem(8 * GIB, 24 * GIB, 0.45, long)
     budget = 0.31 * 24 * GIB - QWEN.weights - 2 * GIB
     assert budget / QWEN.per_token == pytest.approx(96_056, abs=16)
     assert f"max_model_len = {int(budget / QWEN.per_token) // 16 * 16} in [rollout]" in message
@@ -132,10 +132,10 @@ def test_a_cpu_s_cache_has_a_key_of_its_own():
 def test_errors_of_memory_are_explained_and_others_pass(error, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     words = r"set gpu_memory_utilization = 0\.35"
-    with pytest.raises(AlignkitError, match=words) as raised, explained(OPTIONS, QWEN):
+    with pytest.raises(AlignkitError, match=words) as raised, advice_on_oom(OPTIONS, QWEN):
         raise error(OUT)
     assert isinstance(raised.value.__cause__, error)
-    with pytest.raises(error, match=r"^odd$"), explained(OPTIONS, QWEN):
+    with pytest.raises(error, match=r"^odd$"), advice_on_oom(OPTIONS, QWEN):
         raise error("odd")
 
 

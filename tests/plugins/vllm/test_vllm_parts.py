@@ -16,7 +16,7 @@ from alignkit_vllm import VllmRollout, machine
 from alignkit_vllm.check import WeightsError, bound_for, probe, require_small
 from alignkit_vllm.machine import Gpu, Installed, parse, visible
 from alignkit_vllm.requests import Answer, completions, requests, seed_of
-from alignkit_vllm.watch import DeadlineError, Watch
+from alignkit_vllm.watchdog import DeadlineError, Watchdog
 from alignkit_vllm.weights import named_weights
 from alignkit_vllm.weights.sockets import Sender, receive
 
@@ -254,7 +254,7 @@ def test_tied_weights_are_sent_once():
 
 
 def watch(**how):
-    return Watch(lambda: "the engine of the test", how.get("heartbeat", 60.0))
+    return Watchdog(lambda: "the engine of the test", how.get("heartbeat", 60.0))
 
 
 def test_a_deadline_names_stage_peer_and_what_was_done_last(capfd):

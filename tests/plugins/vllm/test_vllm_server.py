@@ -19,7 +19,7 @@ from alignkit_vllm.engines.client import Client
 from alignkit_vllm.engines.process import Child, free_port
 from alignkit_vllm.guard import KEY
 from alignkit_vllm.requests import completions, requests
-from alignkit_vllm.watch import DeadlineError
+from alignkit_vllm.watchdog import DeadlineError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 

@@ -20,7 +20,7 @@ from alignkit_vllm.engines import LostError
 from alignkit_vllm.engines.local import LocalEngine
 from alignkit_vllm.engines.server import ServerEngine
 from alignkit_vllm.requests import Answer, Request
-from alignkit_vllm.watch import DeadlineError, Watch
+from alignkit_vllm.watchdog import DeadlineError, Watchdog
 
 WAIT = 30  # seconds until a test gives up; none of them comes near
 
@@ -129,7 +129,7 @@ def test_closing_the_engine_ends_a_stream_in_another_thread(server):
 
 def test_a_deadline_ends_a_stream_off_the_main_thread_of_a_server_of_somebody_else(server):
     server.gates = {1: threading.Event()}
-    watch, ended = Watch(lambda: "the server of the test", heartbeat=60.0), []
+    watch, ended = Watchdog(lambda: "the server of the test", heartbeat=60.0), []
     watch.on_expiry = server.engine.log_end
 
     def sample():
@@ -283,7 +283,7 @@ def backend_on(tiny_folder):
 
     def make(engine):
         made = VllmBackend(VllmRollout())
-        made._engine, made._watch = engine, Watch(lambda: engine.peer, 60.0)
+        made._engine, made._watch = engine, Watchdog(lambda: engine.peer, 60.0)
         made._dtype, made._policy = None, policy
         made._folder = SimpleNamespace(name=Path(), cleanup=lambda: None)
         made._hold(policy, fresh=True)
@@ -340,7 +340,7 @@ def test_what_is_wrong_is_said_at_the_call_not_at_the_first_group(backend_on):
 
 
 def test_a_stream_s_deadline_counts_the_engine_s_time_alone():
-    watch = Watch(lambda: "the engine of the test", heartbeat=60.0)
+    watch = Watchdog(lambda: "the engine of the test", heartbeat=60.0)
     resting = threading.Event()
 
     def items(pause):

@@ -31,7 +31,7 @@ class DeadlineError(AlignkitError):
     """A stage did not finish in time."""
 
 
-class Watch:
+class Watchdog:
     """Watches the stages of one backend."""
 
     def __init__(self, peer: Callable[[], str], heartbeat: float) -> None:
@@ -102,7 +102,7 @@ class _Watcher(threading.Thread):
     """Waits beside a stage."""
 
     def __init__(
-        self, watch: Watch, name: str, deadline: float, progress: Callable[[], str], spent: float
+        self, watch: Watchdog, name: str, deadline: float, progress: Callable[[], str], spent: float
     ) -> None:
         """``spent`` seconds of the deadline are gone already."""
         super().__init__(name=f"alignkit watches {name}", daemon=True)

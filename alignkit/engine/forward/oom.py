@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def explained(policy: Policy, rows: Sequence[TrainRow]) -> Iterator[None]:
+def advice_on_oom(policy: Policy, rows: Sequence[TrainRow]) -> Iterator[None]:
     """Turn running out of memory over the micro-batch ``rows`` into an AlignkitError."""
     try:
         yield

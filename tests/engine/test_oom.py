@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignkit import AlignkitError
-from alignkit.engine.forward import logprobs, passes, shortage
+from alignkit.engine.forward import logprobs, oom, passes
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective
 from alignkit.engine.tokens import TrainRow
@@ -36,7 +36,7 @@ def fail(*_, **__):
     ],
 )
 def test_a_forward_pass_names_a_smaller_token_budget(monkeypatch, policy, packs, held, budget):
-    monkeypatch.setattr(shortage, "can_pack", lambda model: packs)
+    monkeypatch.setattr(oom, "can_pack", lambda model: packs)
     monkeypatch.setattr(logprobs, "can_pack", lambda model: packs)
     monkeypatch.setattr(passes, "token_logprobs", fail)
     with pytest.raises(AlignkitError) as raised:

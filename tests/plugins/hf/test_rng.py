@@ -2,7 +2,7 @@
 
 import torch
 
-from alignkit_hf.sampling.draws import stream, uniforms
+from alignkit_hf.sampling.rng import stream, uniforms
 
 
 def test_the_published_sequence():
