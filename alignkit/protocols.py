@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,7 +118,7 @@ class LossInputs:
     mask: Tensor
     """(B, T) bool, True at response tokens."""
     advantages: Tensor
-    """(B, 1), no gradient."""
+    """(B, 1), one for all tokens of a response, or (B, T), one for each; no gradient."""
     old_logprobs: Tensor | None = None
     """(B, T) under the policy at the start of the rollout batch's updates, no gradient."""
     ref_logprobs: Tensor | None = None
@@ -135,6 +135,27 @@ class LossOutput:
     """(B, T) loss to MINIMISE, before masking and normalisation."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     """(B, T) or (B, 1) tensors, detached; logged as means over the step's response tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledBatch:
+    """The responses of a step as an advantage that :class:`Weighs` sees them, group by group."""
+
+    rewards: Tensor
+    """(B,) float64, what is maximised: totals, less the penalty of a k1 reference."""
+    group_sizes: Sequence[int]
+    """Responses of each group, which may differ; groups are consecutive."""
+    lengths: Tensor
+    """(B,) int64 T_i, the tokens of each response that are trained."""
+    responses: Sequence[Response]
+    """The texts, which know their tokens, log-probs and how they ended."""
+    examples: Sequence[Example]
+    """The question of each response; a run resumed within a step has lost those of its ``extra``
+    columns that JSON cannot hold."""
+    parts: Sequence[Mapping[str, float]]
+    """Named shares of each reward."""
+    step: int
+    """Step of the loop that the responses were sampled for, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +284,7 @@ class Policy(Protocol):
 
 
 class Dataset(Protocol):
-    """A finite, ordered collection of examples."""
+    """A finite, ordered collection of examples. Optional: :class:`Orders`, :class:`Observes`."""
 
     def __len__(self) -> int: ...
 
@@ -298,7 +319,10 @@ class RewardFn(Protocol):
 
 
 class Advantage(Protocol):
-    """Rewards to advantages. Groups are consecutive blocks of ``group_size``."""
+    """Rewards to advantages. Groups are consecutive blocks of ``group_size``.
+
+    Optional: :class:`Weighs`.
+    """
 
     def __call__(self, rewards: Tensor, /, *, group_size: int) -> Tensor:
         """Map (B,) to (B,)."""
@@ -384,7 +408,7 @@ class Tracker(Protocol):
 # ---------------------------------------------------------------- optional abilities
 #
 # A component may offer any of these besides its kind's protocol; what uses them asks with
-# `isinstance`, or with `judges` and `streams`, as a subclass may change the plain method alone.
+# `isinstance`, or with `judges` and `streams` of `alignkit.abilities`.
 
 
 @runtime_checkable
@@ -397,6 +421,45 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Go on from what :meth:`state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """An advantage that looks at more than rewards: lengths, texts, questions, the step."""
+
+    def weigh(self, batch: SampledBatch, /) -> Tensor | Sequence[Tensor]:
+        """Return (B,), or a (T_i,) tensor for each response, one number per trained token.
+
+        Sampling algorithms call this instead of the advantage itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Orders(Protocol):
+    """A dataset that says which questions come next: a fixed order, a curriculum.
+
+    What changes as it is asked belongs in ``state_dict``, see :class:`Stateful`.
+    """
+
+    def choose(self, count: int, /, *, step: int, position: int) -> Sequence[int]:
+        """Return the rows of the next ``count`` questions; a row may come again.
+
+        They are for step ``step`` of the loop, from 1; ``position`` questions were chosen before.
+        """
+        ...
+
+
+@runtime_checkable
+class Observes(Protocol):
+    """A dataset that learns how its questions were answered, as an adaptive curriculum does."""
+
+    def observe(self, rows: Sequence[int], rewards: Sequence[Reward], /) -> None:
+        """Take note of one reward per response; ``rows`` are the rows of their questions.
+
+        Called after each round of sampling, in the order of sampling.
+        """
         ...
 
 
@@ -525,30 +588,6 @@ class Rated(Protocol):
     def peak_tflops(self) -> float | None:
         """10¹² floating-point operations a second in its compute type; None = not said."""
         ...
-
-
-def judges(reward: object) -> TypeGuard[Judges]:
-    """Whether ``submit`` may stand in for the call of ``reward``."""
-    return _stands_in(reward, "submit", "__call__")
-
-
-def streams(backend: object) -> TypeGuard[Streams]:
-    """Whether ``stream`` may stand in for ``generate`` of ``backend``."""
-    return _stands_in(backend, "stream", "generate")
-
-
-def _stands_in(component: object, offered: str, plain: str) -> bool:
-    """Whether no class below the one that offers a method overrides the plain one alone.
-
-    A subclass or a delegating wrapper that changes the plain method must have it called, whatever
-    it inherits beside that.
-    """
-    for kind in type(component).__mro__:
-        if offered in vars(kind):
-            return True
-        if plain in vars(kind):
-            return False
-    return False
 
 
 # ---------------------------------------------------------------- helpers

@@ -49,8 +49,9 @@ class TrainRow:
     """At least one id: the first response token is predicted from the last of these."""
     response_ids: tuple[int, ...]
     """The ids that follow the prompt, sampled ones as they came from the backend; may be empty."""
-    advantage: float = 1.0
-    """Weight of the response, the same for all its tokens. 1 for supervised rows."""
+    advantage: float | Tensor = 1.0
+    """Weight of the response, the same for all its tokens, or (T_i,), one for each. 1 for
+    supervised rows."""
     reward: float = 0.0
     """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
     weight_version: int | None = None
@@ -75,9 +76,9 @@ class TrainRow:
                 f"given must name {len(self.response_ids)} tokens, those of the response, "
                 f"not {len(self.given)}"
             )
-        for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs"):
-            values: Tensor | None = getattr(self, name)
-            if values is not None and values.shape != (len(self.trained_ids),):
+        for name in ("advantage", "old_logprobs", "ref_logprobs", "rollout_logprobs"):
+            values: Tensor | float | None = getattr(self, name)
+            if isinstance(values, Tensor) and values.shape != (len(self.trained_ids),):
                 raise ValueError(
                     f"{name} must have shape ({len(self.trained_ids)},), one value per trained "
                     f"token of the response, not {tuple(values.shape)}"
@@ -91,6 +92,12 @@ class TrainRow:
     def trained_of(self, values: Sequence[T]) -> Sequence[T]:
         """Return those of a response's values, one per id, that belong to trained tokens."""
         return values if self.given is None else [*compress(values, map(not_, self.given))]
+
+    @property
+    def pushes(self) -> bool:
+        """Whether its advantage is not zero, or that of some token."""
+        a = self.advantage
+        return bool((a != 0).any()) if isinstance(a, Tensor) else a != 0
 
     @property
     def length(self) -> int:

@@ -91,9 +91,9 @@ class BatchStd(Params[Advantage]):
     (REINFORCE++ without baseline, for one response per prompt too)."""
 
     def build(self) -> Advantage:
-        from alignkit_advantages.batch_std import batch_std
+        from alignkit_advantages.batch_std import BatchStandardized
 
-        return partial(batch_std, eps=self.eps, baseline=self.baseline == "mean")
+        return BatchStandardized(self.eps, self.baseline == "mean")
 
 
 class PassAtK(Params[Advantage]):

@@ -14,10 +14,48 @@ Deviations from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from alignkit import AlignkitError
+from alignkit.protocols import SampledBatch
 from alignkit_advantages.ops import centred, in_groups, over
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStandardized:
+    """:func:`batch_std`, also of a batch whose groups differ in size."""
+
+    eps: float
+    baseline: bool
+
+    def __call__(self, rewards: Tensor, /, *, group_size: int) -> Tensor:
+        """Map (B,) to (B,)."""
+        return batch_std(rewards, group_size, self.eps, baseline=self.baseline)
+
+    def weigh(self, batch: SampledBatch, /) -> Tensor:
+        """Map the rewards of a batch to (B,)."""
+        sizes = set(batch.group_sizes)
+        if len(sizes) == 1:
+            return self(batch.rewards, group_size=sizes.pop())
+        return uneven_batch_std(batch.rewards, batch.group_sizes, self.eps, baseline=self.baseline)
+
+
+def uneven_batch_std(
+    rewards: Tensor, sizes: Sequence[int], eps: float, *, baseline: bool
+) -> Tensor:
+    """Return :func:`batch_std` of consecutive groups of ``sizes`` responses: (B,) to (B,)."""
+    groups = torch.split(rewards, list(sizes)) if baseline else [rewards]
+    if sum(len(group) > 1 for group in groups) == 0:
+        raise AlignkitError(
+            "advantage 'batch_std' has no two responses to compare; raise group_size, or with one "
+            'response per prompt set baseline = "none"'
+        )
+    values = torch.cat([centred(group[None])[0] for group in groups])
+    return over(values, values.std(correction=1) + eps)
 
 
 def batch_std(rewards: Tensor, group_size: int, eps: float, *, baseline: bool = True) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from alignkit import Params
+from alignkit import AlignkitError, Params
 from alignkit.footprint import Workload
-from alignkit.protocols import Prefetches
+from alignkit.protocols import Dataset, Orders, Prefetches
 
 Eos = Literal["auto", "always", "never"]
 
@@ -25,6 +25,19 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
         f"{key} = {size}{what} must divide rollout_batch_size = {whole}; for instance "
         f"{key} = {below}, or rollout_batch_size = {above}",
     )
+
+
+def in_epochs(data: Dataset, algorithm: str) -> Dataset:
+    """Return data that go through an algorithm in shuffled epochs.
+
+    AlignkitError where they choose an order of their own, which would be lost.
+    """
+    if isinstance(data, Orders):
+        raise AlignkitError(
+            f"[data] chooses the order of its questions (choose), and {algorithm} passes over its "
+            "rows in shuffled epochs; use data without an order here, or an algorithm that samples"
+        )
+    return data
 
 
 def samples_ahead(tables: Mapping[str, Any]) -> bool:

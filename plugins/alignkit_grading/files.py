@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from alignkit import recipe, toml
+from alignkit.abilities import judges
 from alignkit.errors import AlignkitError, shown
 from alignkit.plugins import Registry
-from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn, judges
+from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn
 from alignkit_grading import rows as saved
 from alignkit_grading.rows import Row
 from alignkit_grading.summary import Summary

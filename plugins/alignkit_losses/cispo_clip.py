@@ -25,9 +25,9 @@ def cispo_clip(
 ) -> LossOutput:
     """Return -sg(clip(r, 1 - ε_low, 1 + ε_high)) A log π with r = exp(logprobs - old_logprobs).
 
-    arXiv:2506.13585 eqs. 4 and 5. ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1).
-    Metrics, (B, T) each: ``clip_fraction``, 1 where a bound changes a token's weight;
-    ``approx_kl``, r - 1 - log r.
+    arXiv:2506.13585 eqs. 4 and 5. ``logprobs``, ``old_logprobs`` (B, T);
+    ``advantages`` (B, 1) or (B, T). Metrics, (B, T) each: ``clip_fraction``, 1 where a
+    bound changes a token's weight; ``approx_kl``, r - 1 - log r.
     """
     check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = (logprobs - old_logprobs).detach()  # (B, T)

@@ -22,8 +22,8 @@ def dapo_clip(
 ) -> LossOutput:
     """Return the loss per token (B, T); ``logprobs``, ``old_logprobs`` (B, T).
 
-    ``advantages`` (B, 1). Metrics, (B, T) each: ``clip_fraction``, 1 where a token gets no
-    gradient because the clipped branch is the smaller one; ``approx_kl``, r - 1 - log r.
+    ``advantages`` (B, 1) or (B, T). Metrics, (B, T) each: ``clip_fraction``, 1 where a token
+    gets no gradient because the clipped branch is the smaller one; ``approx_kl``, r - 1 - log r.
     """
     check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)

@@ -27,14 +27,14 @@ def dual_clip(
 ) -> LossOutput:
     """Return the loss per token (B, T); ``logprobs``, ``old_logprobs`` (B, T).
 
-    ``advantages`` (B, 1). Metrics, (B, T) each: ``clip_fraction``, 1 where a token gets no
-    gradient because of either clip; ``dual_clip_fraction``, because of the second one;
+    ``advantages`` (B, 1) or (B, T). Metrics, (B, T) each: ``clip_fraction``, 1 where a token
+    gets no gradient because of either clip; ``dual_clip_fraction``, because of the second one;
     ``approx_kl``, r - 1 - log r.
     """
     check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
     once, clipped = clipped_surrogate(log_ratio.exp(), advantages, cliprange, cliprange)
-    bound = -c * advantages  # (B, 1), above any loss worth learning from
+    bound = -c * advantages  # above any loss worth learning from
     beyond = (advantages < 0) & (once > bound)  # (B, T)
     per_token = torch.where(beyond, bound, once)
     metrics = {

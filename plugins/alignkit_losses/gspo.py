@@ -8,6 +8,8 @@ Deviations from the paper:
 
 - The loss stands at every token of a response; the normalizer ``masked_mean`` takes their mean, so
   that each response counts once as in equation 5. Other normalizers weigh long responses more.
+- With an advantage for each token it is GSPO-token, section 4.3: the ratio has
+  the same value, and its gradient reaches each token's own log-prob alone.
 - One ε for both bounds; section 5.1 uses 3e-4 below and 4e-4 above.
 """
 
@@ -32,6 +34,9 @@ def gspo(
     check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0)  # (B, T)
     mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    per_token, clipped = clipped_surrogate(mean.exp(), advantages, cliprange, cliprange)
+    ratio = mean.exp()
+    if advantages.shape == logprobs.shape:
+        ratio = ratio.detach() * (log_ratio - log_ratio.detach()).exp()  # (B, T)
+    per_token, clipped = clipped_surrogate(ratio, advantages, cliprange, cliprange)
     metrics = {"clip_fraction": clipped, "approx_kl": approx_kl(log_ratio)}
     return LossOutput(per_token=per_token.expand_as(logprobs), metrics=metrics)

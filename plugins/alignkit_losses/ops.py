@@ -18,7 +18,7 @@ def grpo_clip(
     """Return -min(r A, clip(r, 1 - ε, 1 + ε) A) with r = exp(logprobs - old_logprobs).
 
     arXiv:2402.03300 eq. 3 without its KL term (arXiv:1707.06347 eq. 7 per token).
-    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1). Metrics, (B, T) each:
+    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1) or (B, T). Metrics, (B, T) each:
     ``clip_fraction``, 1 where the clipped branch is the smaller one, so that the token gets no
     gradient; ``approx_kl``, the estimate r - 1 - log r of KL(old || current).
     """
@@ -32,7 +32,7 @@ def grpo_clip(
 def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossOutput:
     """Return -r A with r = exp(logprobs - old_logprobs), and ``approx_kl`` as grpo_clip does.
 
-    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1).
+    ``logprobs``, ``old_logprobs`` (B, T); ``advantages`` (B, 1) or (B, T).
     """
     check_shapes(logprobs, advantages, old_logprobs)
     log_ratio = logprobs - old_logprobs  # (B, T)
@@ -41,7 +41,7 @@ def no_clip(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> LossO
 
 
 def reinforce(logprobs: Tensor, advantages: Tensor) -> LossOutput:
-    """Return -A log π: ``logprobs`` (B, T), ``advantages`` (B, 1)."""
+    """Return -A log π: ``logprobs`` (B, T), ``advantages`` (B, 1) or (B, T)."""
     check_shapes(logprobs, advantages)
     return LossOutput(per_token=-advantages * logprobs)
 
@@ -58,7 +58,7 @@ def clipped_surrogate(
 ) -> tuple[Tensor, Tensor]:
     """Return -min(r A, clip(r, 1 - low, 1 + high) A) and 1 where the clipped branch is smaller.
 
-    ``ratio`` (B, T) or (B, 1), as both results; ``advantages`` (B, 1).
+    ``ratio`` (B, T) or (B, 1), as both results; ``advantages`` (B, 1) or (B, T).
     """
     free = ratio * advantages
     clipped = ratio.clamp(1 - low, 1 + high) * advantages
@@ -74,9 +74,10 @@ def check_shapes(logprobs: Tensor, advantages: Tensor, *others: Tensor) -> None:
     """Refuse shapes that would broadcast into something else, and integer tensors."""
     if logprobs.ndim != 2:
         raise ValueError(f"log-probs must be (B, T), got shape {tuple(logprobs.shape)}")
-    if advantages.shape != (len(logprobs), 1):
+    if advantages.shape not in ((len(logprobs), 1), logprobs.shape):
         raise ValueError(
-            f"advantages must be ({len(logprobs)}, 1), got shape {tuple(advantages.shape)}"
+            f"advantages must be ({len(logprobs)}, 1) or {tuple(logprobs.shape)}, "
+            f"got shape {tuple(advantages.shape)}"
         )
     for other in others:
         if other.shape != logprobs.shape:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from alignkit import AlignkitError
-from alignkit.protocols import Closes, Example, Reads, Reward, RewardFn, judges
+from alignkit.abilities import judges
+from alignkit.protocols import Closes, Example, Reads, Reward, RewardFn
 
 SHARED = frozenset({"format", "answer", "timed_out", "unparsed"})
 """Parts that keep their bare name in the sum, so that their curves stay comparable."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignkit.protocols import Completion, Example, Response, SampledBatch, Weighs
 from alignkit_testing.kit import Check, Subject
 
 GROUP = 4
@@ -90,6 +91,44 @@ def leaves_its_input_alone(subject: Subject) -> None:
     assert torch.equal(rewards, _rewards()), "advantages share memory with the rewards"
 
 
+def weighs_as_it_maps(subject: Subject) -> None:
+    """If it `weigh`s: (B,) or (T_i,) a response, finite, the same twice, groups of any size."""
+    advantage = subject.build()
+    if not isinstance(advantage, Weighs):
+        return
+    for sizes in ((4, 4, 4), (5, 4, 3)):
+        batch = _batch(sizes)
+        first, again = (_weighed(advantage, batch) for _ in range(2))
+        for got, twice, length in zip(first, again, batch.lengths.tolist(), strict=True):
+            assert got.shape in ((), (length,)), (
+                f"weigh() gives shape {tuple(got.shape)} for a response of {length} trained tokens"
+            )
+            assert got.isfinite().all(), f"weigh() gives {got.tolist()}"
+            assert torch.equal(got, twice), "two calls of weigh() with the same batch differ"
+    assert torch.equal(_batch((4, 4, 4)).rewards, _rewards())
+
+
+def _batch(sizes: tuple[int, ...]) -> SampledBatch:
+    """Return twelve responses of 1 to 4 tokens in groups of ``sizes``."""
+    lengths = [1 + i % 4 for i in range(len(REWARDS))]
+    responses = [
+        Response.of(Completion("abcd"[:n], (7,) * n, (-0.5,) * n, "stop", 0)) for n in lengths
+    ]
+    examples = [
+        Example(f"e{g}", f"question {g}", "1") for g, size in enumerate(sizes) for _ in range(size)
+    ]
+    return SampledBatch(
+        rewards=_rewards(), group_sizes=sizes, lengths=torch.tensor(lengths), responses=responses,
+        examples=examples, parts=[{} for _ in REWARDS], step=1,
+    )  # fmt: skip
+
+
+def _weighed(advantage: Weighs, batch: SampledBatch) -> list[Tensor]:
+    got = list(advantage.weigh(batch))
+    assert len(got) == len(REWARDS), f"weigh() gives {len(got)} advantages for 12 responses"
+    return got
+
+
 def _rewards() -> Tensor:
     return torch.tensor(REWARDS, dtype=torch.float64)  # (B,)
 
@@ -108,4 +147,5 @@ CHECKS: tuple[Check, ...] = (
     ignores_order_within_a_group,
     refuses_cut_groups,
     leaves_its_input_alone,
+    weighs_as_it_maps,
 )

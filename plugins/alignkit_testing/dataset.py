@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from alignkit.protocols import Example
+from alignkit.protocols import Example, Observes, Orders, Reward, Stateful
 from alignkit_testing.kit import Check, Subject
 
 MOST = 500
@@ -53,8 +54,30 @@ def ends(subject: Subject) -> None:
         raise AssertionError(f"data[{index}] of {len(data)} rows gives {row!r}, not IndexError")
 
 
+def chooses_its_rows(subject: Subject) -> None:
+    """If it `choose`s: as many rows as asked, all its own; the same in the same state."""
+    data: Any = subject.build()
+    again: Any = subject.build()
+    if not isinstance(data, Orders):
+        return
+    position = 0
+    for step, count in ((1, 3), (2, 1), (3, 5)):
+        if isinstance(data, Stateful):
+            again.load_state_dict(copy.deepcopy(data.state_dict()))
+        rows, same = (list(d.choose(count, step=step, position=position)) for d in (data, again))
+        assert len(rows) == count, f"choose({count}) gives {len(rows)} rows"
+        assert all(0 <= row < len(subject.build()) for row in rows), f"choose() gives {rows}"
+        assert rows == same, (
+            f"a second build in the same state chooses {same} at step {step}, not {rows}; what "
+            "choose() depends on belongs in state_dict()"
+        )
+        if isinstance(data, Observes):
+            data.observe(rows, [Reward(float(row % 2)) for row in rows])
+        position += count
+
+
 def _rows(data: Any) -> list[Any]:
     return [data[index] for index in range(min(len(data), MOST))]
 
 
-CHECKS: tuple[Check, ...] = (holds_examples, has_unique_ids, is_stable, ends)
+CHECKS: tuple[Check, ...] = (holds_examples, has_unique_ids, is_stable, ends, chooses_its_rows)

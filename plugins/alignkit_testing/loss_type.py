@@ -162,6 +162,27 @@ def is_zero_without_advantage_if_it_says_so(subject: Subject) -> None:
             )
 
 
+def weighs_each_token_by_its_own_advantage(subject: Subject) -> None:
+    """Advantages (B, T) are refused by a ValueError, or each weighs its own token.
+
+    Equal ones in a response give the loss and gradient of (B, 1).
+    """
+    x = _inputs(subject)
+    loss = subject.build()
+    spread = replace(x, advantages=x.advantages.expand_as(x.mask).clone())
+    out, grad = _value_and_grad(loss, x)
+    try:
+        again, grad_again = _value_and_grad(loss, spread)
+    except ValueError:
+        return
+    _same(again.per_token, out.per_token, x.mask, "equal advantages as (B, T) and as (B, 1)")
+    _same(grad_again, grad, x.mask, "the gradient, for equal advantages as (B, T) and as (B, 1)")
+    first = torch.arange(x.mask.shape[1])[None, :] == 0  # (1, T)
+    _, some = _value_and_grad(loss, replace(x, advantages=spread.advantages * first))
+    _, none = _value_and_grad(loss, replace(x, advantages=torch.zeros_like(spread.advantages)))
+    _same(some, none, x.mask & ~first, "tokens without advantage beside one with: the gradient")
+
+
 def _inputs(subject: Subject, dtype: torch.dtype | None = None) -> LossInputs:
     """Return a batch with just the optional records the loss declares."""
     absent: dict[str, Any] = dict.fromkeys(OPTIONAL - subject.component.params.needs)
@@ -215,4 +236,5 @@ CHECKS: tuple[Check, ...] = (
     ignores_padding,
     leaves_its_inputs_alone,
     is_zero_without_advantage_if_it_says_so,
+    weighs_each_token_by_its_own_advantage,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignkit.protocols import streams
+from alignkit.abilities import streams
 from alignkit_testing.kit import Subject
 from alignkit_testing.served import is_same, prompts_of, sampling_of, serving
 

@@ -36,6 +36,17 @@ def sequence_ratio(x, length):
     return -log_ratio.exp() * x.advantages + 0 * x.logprobs
 
 
+def token_ratio(x):
+    """GSPO's loss where each token's own advantage weighs its own gradient."""
+    whole = sequence_ratio(x, lambda x: x.mask.sum(1, keepdim=True).clamp(min=1)).detach()
+    return whole * (x.logprobs - x.logprobs.detach()).exp()
+
+
+def batch_wide(x):
+    """Weigh every token by the mean advantage of its response."""
+    return -x.advantages.mean(1, keepdim=True) * x.logprobs
+
+
 def in_place(x):
     x.advantages.mul_(1.0001)
     return -x.advantages * x.logprobs
@@ -45,11 +56,7 @@ def own_weight(x):
     return -x.advantages * x.logprobs * torch.ones(1, dtype=torch.float64, requires_grad=True)
 
 
-GOOD_LOSS = loss(
-    lambda x: sequence_ratio(x, lambda x: x.mask.sum(1, keepdim=True).clamp(min=1)),
-    needs={"old_logprobs"},
-    declared=ZERO,
-)
+GOOD_LOSS = loss(token_ratio, needs={"old_logprobs"}, declared=ZERO)
 LOSS_BUGS = {
     "declares_what_it_reads": loss(lambda x: -(x.logprobs - x.old_logprobs).exp() * x.advantages),
     "keeps_shape_and_dtype": loss(lambda x: -(x.advantages * x.logprobs).sum(1)),
@@ -68,6 +75,7 @@ LOSS_BUGS = {
         lambda x: sequence_ratio(x, lambda x: x.mask.shape[1]), {"old_logprobs"}
     ),
     "leaves_its_inputs_alone": loss(in_place),
+    "weighs_each_token_by_its_own_advantage": loss(batch_wide),
     "is_zero_without_advantage_if_it_says_so": loss(
         PUSHES_WITHOUT_ADVANTAGE["a value"], {"old_logprobs"}, declared=ZERO
     ),
@@ -195,6 +203,16 @@ def cut_short(rewards, size):
     return torch.cat([centred(rewards[:whole], size), torch.zeros(len(rewards) - whole)])
 
 
+class WeighsPrompts:
+    """One advantage per group where one per response is wanted."""
+
+    def __call__(self, rewards, /, *, group_size):
+        return centred(rewards, group_size)
+
+    def weigh(self, batch, /):
+        return torch.stack([g.mean() for g in torch.split(batch.rewards, list(batch.group_sizes))])
+
+
 ADVANTAGE_BUGS = {
     "keeps_shape_and_dtype": advantage(lambda r, g: centred(r, g).view(-1, g)),
     "keeps_groups_independent": advantage(  # groups read as columns: prompts tiled, not repeated
@@ -209,6 +227,7 @@ ADVANTAGE_BUGS = {
     "leaves_its_input_alone": advantage(
         lambda r, g: r.sub_(groups(r, g).mean(1).repeat_interleave(g))
     ),
+    "weighs_as_it_maps": WeighsPrompts,
 }
 
 

@@ -155,11 +155,22 @@ class Circle(list):
         return super().__getitem__(index % len(self))
 
 
+class Forgets(list):
+    """Counts what it was asked for, outside its state."""
+
+    asked = 0
+
+    def choose(self, count, /, *, step, position):
+        Forgets.asked += count
+        return [(Forgets.asked + i) % len(self) for i in range(count)]
+
+
 DATASET_BUGS = {
     "holds_examples": rows(lambda i: {"question": "1 + 1?", "answer": "2"}),
     "has_unique_ids": rows(lambda i: Example("0", "1 + 1?", "2")),
     "is_stable": lambda: random.sample(rows(count=50)(), 50),
     "ends": lambda: Circle(rows()()),
+    "chooses_its_rows": lambda: Forgets(rows()()),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from alignkit.engine.tokens import TrainRow, pad_values
@@ -19,12 +20,23 @@ def loss_inputs(rows: Sequence[TrainRow], logprobs: Tensor, mask: Tensor) -> Los
     return LossInputs(
         logprobs=logprobs,
         mask=mask,
-        advantages=current.new_tensor([r.advantage for r in rows])[:, None],  # (B, 1)
+        advantages=_advantages(rows, current),
         old_logprobs=_stack([r.old_logprobs for r in rows], current, mask),
         ref_logprobs=_all_or_none([r.ref_logprobs for r in rows], current, "ref_logprobs"),
         rollout_logprobs=_all_or_none(
             [r.rollout_logprobs for r in rows], current, "rollout_logprobs"
         ),
+    )
+
+
+def _advantages(rows: Sequence[TrainRow], like: Tensor) -> Tensor:
+    """Return (B, 1), or (B, T) with zeros at padding if a row has one per token."""
+    given = [row.advantage for row in rows]
+    if not any(isinstance(a, Tensor) for a in given):
+        return like.new_tensor(given)[:, None]
+    counts = [len(row.trained_ids) for row in rows]
+    return pad_values(
+        [torch.as_tensor(a).expand(n) for a, n in zip(given, counts, strict=True)], like
     )
 
 

@@ -59,4 +59,4 @@ class Objective:
         """Leave out rows that add exactly zero, but for those that are measured."""
         if not self.surrogate.zero_without_advantage:
             return rows
-        return [row for row in rows if row.advantage != 0 or row.measured]
+        return [row for row in rows if row.pushes or row.measured]

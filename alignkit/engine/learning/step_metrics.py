@@ -95,5 +95,5 @@ def _p99(values: Tensor, weights: Tensor) -> float:
 
 def _tokens(rows: Sequence[TrainRow]) -> tuple[int, int]:
     """Return the trained tokens of the rows that have an advantage, and of the others."""
-    pushing = sum(len(row.trained_ids) for row in rows if row.advantage != 0)
+    pushing = sum(len(row.trained_ids) for row in rows if row.pushes)
     return pushing, sum(len(row.trained_ids) for row in rows) - pushing

@@ -61,16 +61,21 @@ class Inspector:
 
 def first_batch(rows: Sequence[TrainRow], tokenizer: PreTrainedTokenizerBase) -> str:
     """Describe one row, the first with a token to learn from if there is one."""
-    chosen = [r for r in rows if r.trained_ids and r.advantage != 0] or [
-        r for r in rows if r.trained_ids
-    ]
+    chosen = [r for r in rows if r.trained_ids and r.pushes] or [r for r in rows if r.trained_ids]
     row = (chosen or list(rows))[0]
     trained, whole = len(row.trained_ids), row.length
     note = "" if chosen else "; NO ROW HOLDS A TRAINED TOKEN"
     return (
         f"first batch: {len(rows)} rows; one of them, its trained tokens ({trained} of {whole}, "
-        f"advantage {row.advantage:.4g}) between {OPEN} and {CLOSE}{note}\n{marked(row, tokenizer)}"
+        f"{_advantage(row)}) between {OPEN} and {CLOSE}{note}\n{marked(row, tokenizer)}"
     )
+
+
+def _advantage(row: TrainRow) -> str:
+    a = row.advantage
+    if isinstance(a, Tensor):
+        return f"advantages {float(a.min()):.4g} to {float(a.max()):.4g}"
+    return f"advantage {a:.4g}"
 
 
 def marked(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -98,7 +103,9 @@ def as_row(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {
         "prompt": tokenizer.decode(list(row.prompt_ids)),
         "response": tokenizer.decode(list(row.response_ids)),
-        "advantage": _plain(row.advantage),
+        "advantage": _values(row.advantage)
+        if isinstance(row.advantage, Tensor)
+        else _plain(row.advantage),
         "prompt_ids": list(row.prompt_ids),
         "response_ids": list(row.response_ids),
         **({} if row.given is None else {"given": list(row.given)}),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from alignkit.abilities import judges
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Example, Judges, Pending, Reward, RewardFn, judges
+from alignkit.protocols import Example, Judges, Pending, Reward, RewardFn
 
 
 class Judging:

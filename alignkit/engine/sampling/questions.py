@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Dataset, Example, Policy, PromptTemplate
+from alignkit.protocols import (
+    Dataset,
+    Example,
+    Observes,
+    Orders,
+    Policy,
+    PromptTemplate,
+    Reward,
+    Stateful,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,9 @@ def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:
 class PromptStream:
     """Questions in epochs: each is drawn once, in an order keyed by the seed, before any again.
 
-    ``position`` and ``skipped`` are the whole state: with them, the stream goes on from there.
-    Prompts too long for the policy are passed over and counted in ``skipped``.
+    Data that order their questions choose them instead. ``position``, ``skipped`` and what state
+    the data have are the whole state: with them, the stream goes on from there. Prompts too long
+    for the policy are passed over and counted in ``skipped``.
     """
 
     def __init__(
@@ -57,19 +69,19 @@ class PromptStream:
         self.skipped = 0
         """Prompts passed over so far because they leave the policy no room to answer."""
 
-    def take(self, count: int) -> list[Prompt]:
+    def take(self, count: int, *, step: int) -> list[Prompt]:
         """Return the next ``count`` prompts; AlignkitError if not one of the data fits."""
         prompts: list[Prompt] = []
         passed_over = 0
         while len(prompts) < count:
-            prompt = self._next()
-            if fits(prompt, self._policy):
-                prompts.append(prompt)
-                passed_over = 0
-                continue
-            self.skipped += 1
-            passed_over += 1
-            if passed_over == len(self._data):
+            for prompt in self._next(count - len(prompts), step):
+                if fits(prompt, self._policy):
+                    prompts.append(prompt)
+                    passed_over = 0
+                    continue
+                self.skipped += 1
+                passed_over += 1
+            if passed_over >= len(self._data):
                 raise AlignkitError(
                     f"every prompt of [data] fills the {self._policy.max_length} tokens the policy "
                     f"takes, which leaves no room for an answer; use shorter questions, a shorter "
@@ -77,19 +89,48 @@ class PromptStream:
                 )
         return prompts
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the whole state."""
-        return {"position": self.position, "skipped": self.skipped}
+    def observe(self, rows: Sequence[int], rewards: Sequence[Reward]) -> None:
+        """Tell data that observe how their questions were answered, one reward per response."""
+        if isinstance(self._data, Observes):
+            self._data.observe(rows, rewards)
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state."""
+        own = {"data": self._data.state_dict()} if isinstance(self._data, Stateful) else {}
+        return {"position": self.position, "skipped": self.skipped, **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.position, self.skipped = state["position"], state["skipped"]
+        if isinstance(self._data, Stateful):
+            self._data.load_state_dict(copy.deepcopy(state["data"]))
 
-    def _next(self) -> Prompt:
-        epoch, offset = divmod(self.position, len(self._data))
+    def _next(self, count: int, step: int) -> list[Prompt]:
+        """Return the next ``count`` prompts, too long ones among them."""
+        if isinstance(self._data, Orders):
+            places = self._chosen(self._data, count, step)
+        else:
+            places = [self._in_epochs(self.position + i) for i in range(count)]
+        self.position += count
+        return [
+            make_prompt(key, index, self._data[index], self._template, self._policy)
+            for key, index in places
+        ]
+
+    def _in_epochs(self, position: int) -> tuple[int, int]:
+        """Return (key, row) of the question at ``position``."""
+        epoch, offset = divmod(position, len(self._data))
         if self._order[0] != epoch:
             self._order = (epoch, shuffled(len(self._data), f"{self._seed}/questions/{epoch}"))
-        self.position += 1
         index = self._order[1][offset]
-        key = epoch * len(self._data) + index  # a question's second epoch draws anew
-        return make_prompt(key, index, self._data[index], self._template, self._policy)
+        return epoch * len(self._data) + index, index  # a question's second epoch draws anew
+
+    def _chosen(self, data: Orders, count: int, step: int) -> list[tuple[int, int]]:
+        """Return (key, row) of the questions that the data choose; the key is the position."""
+        rows = list(data.choose(count, step=step, position=self.position))
+        if len(rows) != count or not all(0 <= row < len(self._data) for row in rows):
+            raise AlignkitError(
+                f"[data] was asked for {count} of its {len(self._data)} rows, by choose(), and "
+                f"chose {rows[:5]}{'…' if len(rows) > 5 else ''}, {len(rows)} in all"
+            )
+        return list(enumerate(rows, self.position))

@@ -14,6 +14,7 @@ from itertools import accumulate, groupby
 
 import torch
 
+from alignkit.abilities import streams
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.questions import Prompt, fits
@@ -27,8 +28,8 @@ from alignkit.protocols import (
     Reward,
     RewardFn,
     RolloutBackend,
+    SampledBatch,
     Sampling,
-    streams,
 )
 
 
@@ -45,6 +46,8 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     completion: Completion
     reward: Reward
+    step: int = 0
+    """Step of the loop it was sampled for."""
 
     @property
     def truncated(self) -> bool:
@@ -102,7 +105,7 @@ def collect(
     with clock("reward"):
         rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
     return [
-        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given)
+        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
         for group_id, (p, group, judged) in enumerate(
             zip(prompts, groups, rewards, strict=True), first_group
         )
@@ -172,6 +175,20 @@ def to_row(trajectory: Trajectory) -> TrainRow:
         reward=trajectory.reward.total,
         weight_version=completion.weight_version,
         rollout_logprobs=torch.tensor(completion.logprobs, dtype=torch.float32),
+    )
+
+
+def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
+    """Return whole groups, all of one step, as an advantage sees them."""
+    rewards = [t.reward.total for t in trajectories]
+    return SampledBatch(
+        rewards=torch.tensor(rewards, dtype=torch.float64),
+        group_sizes=group_sizes(trajectories),
+        lengths=torch.tensor([len(t.completion.token_ids) for t in trajectories]).long(),
+        responses=[Response.of(t.completion) for t in trajectories],
+        examples=[t.example for t in trajectories],
+        parts=[t.reward.parts for t in trajectories],
+        step=trajectories[0].step if trajectories else 0,
     )
 
 

@@ -76,8 +76,8 @@ class Sampler:
             lacking = responses - len(keep(drawn) if keep else drawn)
             if lacking <= 0:
                 break
-            drawn += collect(
-                self._questions.take(lacking // self.group_size),
+            found = collect(
+                self._questions.take(lacking // self.group_size, step=step),
                 policy=policy or self._policy,
                 backend=self._backend,
                 reward=self._reward,
@@ -85,6 +85,8 @@ class Sampler:
                 clock=clock,
                 first_group=len(drawn) // self.group_size,
             )
+            self._questions.observe([t.prompt_id for t in found], [t.reward for t in found])
+            drawn += found
         check_groups(drawn, self.group_size)
         return drawn
 

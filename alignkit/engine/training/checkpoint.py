@@ -96,7 +96,7 @@ class EncodedState:
     def _record(self, value: Any) -> dict[str, Any]:
         given = {f.name: getattr(value, f.name) for f in fields(value)}
         if isinstance(value, Example):
-            given["extra"] = {}  # for the reward, which has judged
+            given["extra"] = {k: v for k, v in value.extra.items() if _plain(v)}
         return {name: self._encode(item) for name, item in given.items()}
 
     def _sequence(self, values: Sequence[Any]) -> Any:
@@ -231,3 +231,12 @@ def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
         tensor.copy_(saved[name])
     if extra := saved.keys() - own.keys():
         raise AlignkitError(f"the checkpoint holds weights the policy lacks, as {min(extra)}")
+
+
+def _plain(value: Any) -> bool:
+    """Whether a column of the data is what JSON can hold."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (str, int, float))

@@ -16,7 +16,7 @@ from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference import check_vocabularies, freeze, kl_estimate
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.learning.rows import Rows
-from alignkit.engine.sampling.rollouts import Trajectory, group_sizes, to_row
+from alignkit.engine.sampling.rollouts import Trajectory, sampled_batch, to_row
 from alignkit.engine.tokens import TrainRow
 from alignkit.engine.training.loop import Frame
 from alignkit.engine.training.parts import Parts
@@ -38,8 +38,9 @@ class Frozen:
 
 def comparable(sampled: Sequence[Trajectory]) -> Rows:
     """Return rows of whole groups; losses compare the policy with what it is now."""
-    sizes = group_sizes(sampled)
-    return Rows(rows=[to_row(t) for t in sampled], group_sizes=sizes, old="present")
+    batch = sampled_batch(sampled)
+    rows = [to_row(t) for t in sampled]
+    return Rows(rows=rows, group_sizes=batch.group_sizes, sampled=batch, old="present")
 
 
 def hold(

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from alignkit.engine.learning.reference_table import Reference, ReferenceTable
-from alignkit.protocols import Reward
+from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.protocols import Completion, Example, Reward
 from alignkit_advantages import advantage as advantages
 from alignkit_algorithms.grpo import Grpo, with_signal
 
@@ -20,13 +21,16 @@ def only_even(responses, examples):
     return rewards
 
 
-class Judged:
-    def __init__(self, total):
-        self.reward = Reward(total)
+def judged(group, total):
+    example, completion = (
+        Example(str(group), "1 + 1?", "2"),
+        Completion("2", (7,), (-0.5,), "stop", 0),
+    )
+    return Trajectory(group, group, example, "1 + 1?", (1,), completion, Reward(total))
 
 
 def kept_groups(advantage, *groups):
-    responses = [Judged(total) for group in groups for total in group]
+    responses = [judged(i, total) for i, group in enumerate(groups) for total in group]
     kept = with_signal(responses, advantage=advantage, group_size=len(groups[0]))
     return [tuple(x.reward.total for x in kept[i : i + 2]) for i in range(0, len(kept), 2)]
 

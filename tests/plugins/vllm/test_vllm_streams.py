@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from alignkit import AlignkitError
-from alignkit.protocols import Sampling, streams
+from alignkit.abilities import streams
+from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 from alignkit_vllm.backend import VllmBackend
