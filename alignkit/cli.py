@@ -49,6 +49,8 @@ def run(
     if dry_run:
         click.echo(redact_text(text(node, path)))
         return
+    for note in node.left_out:
+        click.echo(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}
     done = execute(node, path, out, command_line(), **how)
     call(registry, "show", folder=done.dir, brief=True)

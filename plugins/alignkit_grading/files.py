@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit import recipe, toml
+from alignkit.document import Document, merge
 from alignkit.errors import AlignkitError, shown
 from alignkit.plugins import Registry
 from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn, judges
@@ -32,17 +33,17 @@ def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -
         document = _reward_table(toml.read(Path(reward)))
     else:
         document = toml.typed([f"use={json.dumps(reward)}"])
-    toml.merge(document, toml.typed(overrides))
+    merge(document, toml.typed(overrides))
     built: RewardFn = recipe.resolve(document, registry, "reward_fn").build()
     return built
 
 
-def _reward_table(document: toml.Document) -> toml.Document:
+def _reward_table(document: Document) -> Document:
     inner = document.table.get("reward")
     if not isinstance(inner, dict):
         return document
     origins = {key[1:]: o for key, o in document.origins.items() if key[:1] == ("reward",)}
-    return toml.Document(inner, origins, document.path)
+    return Document(inner, origins, document.path)
 
 
 def grade_file(

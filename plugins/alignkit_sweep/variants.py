@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from alignkit import recipe, toml
 from alignkit.component import Params
+from alignkit.document import Document, Key, merge
 from alignkit.errors import Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
 from alignkit.shipped import path_from
-from alignkit.toml import Document, Key
 from alignkit_sweep.settings import HOW, How, Setting, below, label, layer, leaves, value
 from alignkit_sweep.stop import StopTable
 from alignkit_sweep.tables import SweepTable, VariantTable
@@ -220,7 +220,7 @@ class Sweep:
             origin = self.document.origin(("variants", variant.table, "start_from"))
             layers.append(layer(("policy", "path"), str(weights), origin))
         for top in (*layers, toml.typed(self.overrides)):
-            toml.merge(document, copy.deepcopy(top))
+            merge(document, copy.deepcopy(top))
         return document
 
     def settings(self, variant: Variant) -> dict[str, str]:
