@@ -48,16 +48,22 @@ class Explain(Params[click.Command]):
 
 
 class Describe(Params[click.Command]):
-    """Show the fields, defaults, documentation and source of the component NAME."""
+    """Show the fields, defaults, documentation and source of the component NAME.
+
+    KIND "table" tells of a table of fixed shape: eval, eval.sets, checkpoint, lora and others.
+    """
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("kind", type=click.Choice(list(HOOKS)))
+        @click.argument("kind", type=click.Choice([*HOOKS, "table"]))
         @click.argument("name")
         @plugin_option
         def describe(kind: str, name: str, registry: Registry) -> None:
-            from alignkit_explain.describe import component
+            from alignkit_explain.describe import component, table
 
+            if kind == "table":
+                click.echo(table(name.strip("[]"), registry))
+                return
             try:
                 offer = registry.get(kind, name.replace("-", "_") if kind == "command" else name)
             except LookupError as error:
