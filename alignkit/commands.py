@@ -54,7 +54,9 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
     def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
-        return {**self.commands, **{c.name or "": c for c in _offered(registry_in(ctx))}}
+        from alignkit.offered import stand_ins
+
+        return {**self.commands, **{c.name or "": c for c in stand_ins(registry_in(ctx))}}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -103,15 +105,6 @@ def call(registry: Registry, name: str, **values: Any) -> None:
         click.echo(f"without alignkit {name}: {error}")
         return
     click.get_current_context().invoke(found, **values)
-
-
-def _offered(registry: Registry) -> Iterator[click.Command]:
-    """Yield a stand-in for each command that plugins offer: its name and help alone."""
-    for (kind, name), offers in registry.offers.items():
-        for plugin, component in offers if kind == "command" else ():
-            prefix = f"{plugin.name}/" if len(offers) > 1 else ""
-            typed = prefix + name.replace("_", "-")
-            yield click.Command(typed, help=inspect.getdoc(component.params))
 
 
 def plugin_option(function: Callable[..., None]) -> Callable[..., None]:

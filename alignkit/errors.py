@@ -20,14 +20,15 @@ class Origin:
     """Where a value of a recipe comes from: a line of a file, or an override."""
 
     file: Path | None
-    """The TOML file, or None for ``-s``."""
+    """The TOML file, or None for ``-s`` and for an option that ``text`` begins with."""
     line: int
     """1-based line in ``file``."""
     text: str
     """The source line, or the override as it was typed."""
 
     def __str__(self) -> str:
-        return f"{shown(self.file)}:{self.line}" if self.file else f"-s {self.text}"
+        typed = self.text if self.text.startswith("--") else f"-s {self.text}"
+        return f"{shown(self.file)}:{self.line}" if self.file else typed
 
 
 @dataclass(frozen=True, slots=True)
