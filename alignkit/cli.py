@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from alignkit import recipe
-from alignkit.commands import FILE, Commands, call, plugin_option
+from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
 from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.run import command_line, execute
@@ -24,8 +24,8 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("path", metavar="RECIPE", type=FILE)
-@click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top.")
+@click.argument("path", metavar="RECIPE", type=GIVEN)
+@click.option("--with", "overlays", multiple=True, type=GIVEN, help="Lay this TOML file on top.")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
 @click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
@@ -57,7 +57,7 @@ def run(
 
 
 @main.command()
-@click.argument("folder", metavar="RUN_DIR", type=FILE)
+@click.argument("folder", metavar="RUN_DIR", type=GIVEN)
 @click.option("--allow-changes", is_flag=True, help="Even if code, data or machine have changed.")
 @click.option("-s", "secrets", multiple=True, metavar="KEY=VALUE", help="A secret left out of it.")
 @plugin_option

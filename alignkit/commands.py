@@ -14,9 +14,21 @@ from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
+from alignkit.shipped import PREFIX, path_from
 
+
+class _Given(click.Path):
+    """A file or folder that is read: also one that alignkit ships, as ``alignkit:recipes/…``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        ours = isinstance(value, str) and value.startswith(PREFIX)
+        return super().convert(path_from(value, Path()) if ours else value, param, ctx)
+
+
+GIVEN = _Given(path_type=Path)
+"""Type of an argument or option that names a file or folder to read."""
 FILE = click.Path(path_type=Path)
-"""Type of an argument or option that names a file or folder."""
+"""Type of an argument or option that names a file or folder to write."""
 DISABLED = "alignkit.disabled"
 """Where click's context keeps the plugins that the command line leaves out."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 
 class AlignkitError(Exception):
@@ -77,6 +78,16 @@ def shown(path: Path | None) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def in_shell(path: Path) -> str:
+    """Return :func:`shown` as a word of a shell's command line; no command takes it for an option.
+
+    >>> in_shell(Path("my runs/it's")), in_shell(Path("-v")), in_shell(Path("~"))
+    ('\'my runs/it\'"\'"\'s\'', './-v', './~')
+    """
+    text = shown(path)
+    return quote(f"./{text}" if text[:1] in "-~" else text)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

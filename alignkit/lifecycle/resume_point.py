@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.lifecycle.checkpoints import Mark
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import Fingerprint, fingerprint
@@ -61,8 +61,8 @@ def too_many(found: list[str], folder: Path) -> AlignkitError:
     lines = "\n".join(f"  {line}" for line in found)
     return AlignkitError(
         f"{shown(folder)} would not go on as it began; since it was started, these have changed:\n"
-        f"{lines}\nput them back, or go on all the same: alignkit resume {shown(folder)} "
-        f"--allow-changes"
+        f"{lines}\nput them back, or go on all the same: alignkit resume "
+        f"{in_shell(folder)} --allow-changes"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from alignkit import AlignkitError, Component, Params, hookimpl
-from alignkit.commands import FILE, plugin_option
+from alignkit.commands import GIVEN, plugin_option
 from alignkit.kinds import HOOKS
 from alignkit.plugins import Registry
 
@@ -19,15 +19,15 @@ class Explain(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("path", metavar="RECIPE", type=FILE)
+        @click.argument("path", metavar="RECIPE", type=GIVEN)
         @click.option(
-            "--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top."
+            "--with", "overlays", multiple=True, type=GIVEN, help="Lay this TOML file on top."
         )
         @click.option(
             "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value."
         )
         @click.option(
-            "--like", metavar="RUN_DIR", type=FILE, help="Estimate the time from this run's."
+            "--like", metavar="RUN_DIR", type=GIVEN, help="Estimate the time from this run's."
         )
         @plugin_option
         def explain(

@@ -14,6 +14,7 @@ from alignkit.document import Document, merge
 from alignkit.errors import AlignkitError, shown
 from alignkit.plugins import Registry
 from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn, judges
+from alignkit.shipped import path_from
 from alignkit_grading import rows as saved
 from alignkit_grading.rows import Row
 from alignkit_grading.summary import Summary
@@ -30,7 +31,7 @@ def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -
     lists whatever is wrong.
     """
     if reward.endswith(".toml"):
-        document = _reward_table(toml.read(Path(reward)))
+        document = _reward_table(toml.read(path_from(reward, Path.cwd())))
     else:
         document = toml.typed([f"use={json.dumps(reward)}"])
     merge(document, toml.typed(overrides))

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE
+from alignkit.commands import FILE, GIVEN
 from alignkit.errors import shown
 
 
@@ -20,7 +20,7 @@ class Report(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FILE)
+        @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=GIVEN)
         @click.option(
             "--out", type=FILE, help="The page. Default: report.html in DIR, or here for several."
         )
@@ -55,7 +55,7 @@ class Show(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("folder", metavar="RUN_DIR", type=FILE)
+        @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
         @click.option("--brief", is_flag=True, help="Only how it ended, as run and resume do.")
         def show(folder: Path, brief: bool) -> None:
             from alignkit_report import story

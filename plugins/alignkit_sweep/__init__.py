@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, call, plugin_option
+from alignkit.commands import FILE, GIVEN, call, plugin_option
 from alignkit.errors import RunFailed
 from alignkit.plugins import Registry
 
@@ -21,8 +21,8 @@ class SweepCommand(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("path", metavar="SWEEP", type=FILE)
-        @click.option("--with", "overlays", multiple=True, type=FILE,
+        @click.argument("path", metavar="SWEEP", type=GIVEN)
+        @click.option("--with", "overlays", multiple=True, type=GIVEN,
                       help="Lay this file on all recipes.")  # fmt: skip
         @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE",
                       help="Override one value.")  # fmt: skip

@@ -1,11 +1,16 @@
 """`alignkit show` and `alignkit report`: what they print, write, and refuse."""
 
 import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from alignkit.cli import main
+from alignkit.shipped import shipped
 from alignkit_report import story
 
 ACC = "eval/answer_reward"
@@ -87,13 +92,48 @@ def test_the_end_of_a_run_is_told_briefly(run, make_run):
     (run / "final").mkdir()
     assert call("show", run, "--brief").output.splitlines()[3:] == [
         "model: a/final  (AutoModelForCausalLM.from_pretrained loads it)",
-        "next: alignkit run recipes/evaluate.toml -s policy.path=a/final",
+        "next: alignkit run alignkit:recipes/evaluate.toml -s policy.path=a/final",
     ]
     one = make_run("one", [{ACC: 0.25}], status="failed")
     assert call("show", one, "--brief").output.splitlines()[:2] == [
         "failed after 10 s",
         "  eval/answer_reward: 0.250",
     ]
+
+
+def test_the_end_of_a_run_tells_of_every_set_it_was_evaluated_on(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = {"eval/hard/answer_reward": 0.25, "eval/easy/answer_reward": 0.75, "eval/easy/reward": 1}
+    told = call("show", make_run("a", [sets]), "--brief").output.splitlines()
+    assert told[1:4] == [
+        "  eval/hard/answer_reward: 0.250",
+        "  eval/easy/answer_reward: 0.750",
+        "  eval/easy/reward: 1.000",
+    ]
+    told = call("show", make_run("b", [{ACC: 0.5} | sets]), "--brief").output.splitlines()
+    assert told[1:3] == ["  eval/answer_reward: 0.500", "  eval/hard/answer_reward: 0.250"]
+
+
+FOLDERS = [
+    "plain", "my runs", "it's", 'say "so"', '"a"', "'a'", " a", "~", "~root", "-s", "1#", "a;b",
+    "$HOME", "`id`", "a\\b", "*", "é—ü", "[x]", "{x}", "alignkit:recipes", "true", "a=b", "!!", "#",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_command_that_comes_next_works_as_it_is_printed(make_run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    model = make_run(name, [{ACC: 0.5}]) / "final"
+    shutil.copytree(shipped() / "data" / "tiny_policy", model)
+    *_, last = story.brief(Path.cwd() / name).splitlines()
+    assert last.startswith("next: alignkit run ")
+    line = last.removeprefix("next: alignkit run ")
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")[:-1]
+    done = call("run", *words, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert f"path = {json.dumps(str(model))}" in done.output
 
 
 def test_a_report_refuses_what_is_no_run(run, tmp_path):
