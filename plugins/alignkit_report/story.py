@@ -24,8 +24,8 @@ WIDTH = 40
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVES = (
     "eval/answer_reward", "eval/format_reward", "train/reward", "train/loss", "train/grad_norm",
-    "train/clip_fraction", "train/token_entropy", "train/response_length", "eval/response_length",
-    "eval/response_length_correct", "eval/response_length_incorrect",
+    "train/clip_fraction", "train/token_entropy", "eval/token_entropy", "train/response_length",
+    "eval/response_length", "eval/response_length_correct", "eval/response_length_incorrect",
 )  # fmt: skip
 
 _HEADLINES = ("answer_reward", "reward", "format_reward")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from alignkit.cli import main
 from alignkit.shipped import shipped
-from alignkit_report import story
+from alignkit_report import story, tables
 
 ACC = "eval/answer_reward"
 
@@ -134,6 +135,16 @@ def test_the_command_that_comes_next_works_as_it_is_printed(make_run, tmp_path, 
     done = call("run", *words, "--dry-run")
     assert done.exit_code == 0, done.output
     assert f"path = {json.dumps(str(model))}" in done.output
+
+
+def test_entropy_is_that_of_held_out_responses_in_every_table(make_run, load, tmp_path):
+    entropies = {"eval/token_entropy": 0.25, "train/token_entropy": 0.75}
+    make_run("s/a", [{ACC: 0.5} | entropies])
+    (line,) = tables.lines(load(tmp_path / "s"))
+    told = {heading: found.value for heading, found in line.others.items()}
+    assert told == {"entropy": 0.25, "training entropy": 0.75}
+    script = runpy.run_path(str(Path(__file__).resolve().parents[3] / "recipes" / "results.py"))
+    assert script["COLUMNS"]["entropy"] == "eval/token_entropy"
 
 
 def test_a_report_refuses_what_is_no_run(run, tmp_path):
