@@ -59,14 +59,16 @@ def run(
 @main.command()
 @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
 @click.option("--allow-changes", is_flag=True, help="Even if code, data or machine have changed.")
-@click.option("-s", "secrets", multiple=True, metavar="KEY=VALUE", help="A secret left out of it.")
+@click.option(
+    "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="A larger n_steps; a secret."
+)
 @plugin_option
-def resume(folder: Path, allow_changes: bool, secrets: Sequence[str], registry: Registry) -> None:
+def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry: Registry) -> None:
     """Go on with the run in RUN_DIR exactly where it stopped."""
     from alignkit.resume import resume as go_on
 
     words = command_line()
-    run = go_on(folder, registry, words, allow_changes=allow_changes, secrets=secrets)
+    run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
     if run is None:
         click.echo(f"{shown(folder)} is finished; there is nothing to do")
     else:
