@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -28,6 +29,8 @@ class Report(Params[click.Command]):
         @click.option("--table", is_flag=True, help="Also print the table of final values.")
         @click.option("--csv", is_flag=True, help="Also write all rows, and the table, beside it.")
         @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
+        @click.option("--against", type=click.Choice(["step", "time"]), default="step",
+                      help="Horizontal axis of the PNGs.  [default: step]")  # fmt: skip
         def report(
             folders: Sequence[Path],
             out: Path | None,
@@ -35,6 +38,7 @@ class Report(Params[click.Command]):
             table: bool,
             csv: bool,
             png: bool,
+            against: Literal["step", "time"],
         ) -> None:
             from alignkit.run_data import groups
             from alignkit_report import tables, write
@@ -44,7 +48,8 @@ class Report(Params[click.Command]):
                 click.echo(tables.text(found))
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
-            for path in write.files(found, target, heading, with_csv=csv, with_png=png):
+            made = write.files(found, target, heading, with_csv=csv, with_png=png, against=against)
+            for path in made:
                 click.echo(f"{'report:' if table else 'wrote'} {shown(path)}")
 
         return report

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from alignkit.cli import main
 from alignkit.shipped import shipped
-from alignkit_report import story, tables
+from alignkit_report import png, story, tables
 
 ACC = "eval/answer_reward"
 
@@ -173,13 +173,48 @@ def test_the_tables_have_every_row_and_every_estimate(run, tmp_path):
     )  # fmt: skip
 
 
-def test_pngs_are_against_step_and_wall_clock(run, tmp_path):
+@pytest.mark.parametrize(("given", "axis"), [((), "step"), (("--against", "time"), "time")])
+def test_each_png_is_written_once_against_step_or_wall_clock(run, tmp_path, given, axis):
     pytest.importorskip("matplotlib", reason="needs the extra: pip install 'alignkit[report]'")
-    done = call("report", run, "--out", "r.html", "--png")
+    done = call("report", run, "--out", "r.html", "--png", *given)
     assert done.exit_code == 0, done.output
-    made = {p.name: p.read_bytes()[:8] for p in (tmp_path / "r.png.d").iterdir()}
-    assert {"eval_answer_reward-by-step.png", "eval_answer_reward-by-time.png"} <= made.keys()
-    assert set(made.values()) == {b"\x89PNG\r\n\x1a\n"}
+    made = {p.name: p.read_bytes() for p in (tmp_path / "r.png.d").iterdir()}
+    assert made.keys() == {f"{name}-by-{axis}.png" for name in ("eval_answer_reward", "train_loss")}
+    assert {text[:8] for text in made.values()} == {b"\x89PNG\r\n\x1a\n"}
+    assert len(set(made.values())) == len(made)
+
+
+@pytest.mark.parametrize("settings", [1, 4, 17, 60])
+def test_the_legend_of_a_png_stands_outside_its_axes(
+    make_run, load, tmp_path, monkeypatch, settings
+):
+    figures = pytest.importorskip("matplotlib.figure")
+    for i in range(settings):
+        counts = {"eval/n_correct": i, "eval/n_format_only": 1, "eval/n_neither": 2}
+        rows = [{"train/loss": float(i)} | counts, {"train/loss": 1.0} | counts]
+        make_run(f"s/learning_rate={i},group_size={i}/seed_0", rows)
+    seen, save = {}, figures.Figure.savefig
+
+    def watched(figure, path):
+        save(figure, path)
+        seen[path.name] = figure
+
+    monkeypatch.setattr(figures.Figure, "savefig", watched)
+    png.write(load(tmp_path / "s"), tmp_path / "out")
+    assert ("legend.png" in seen) == (settings == 60)
+    names = [t.get_text() for f in seen.values() for x in f.legends for t in x.get_texts()]
+    assert len({n for n in names if n.startswith("learning")}) == settings
+    assert {"right", "right format only", "neither"} <= set(names)
+    for name, figure in seen.items():
+        (axes,) = figure.axes
+        place, page = axes.get_window_extent(), figure.bbox
+        assert axes.get_legend() is None
+        assert name == "legend.png" or place.height > 0.6 * 4.0 * 160  # the plot stays as large
+        for legend in figure.legends:
+            found = legend.get_window_extent()
+            assert name == "legend.png" or not place.overlaps(found)
+            assert found.x1 <= page.x1 + 1
+            assert found.y0 >= page.y0 - 1
 
 
 def test_without_matplotlib_pngs_say_what_to_install(run, monkeypatch):
