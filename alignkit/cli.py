@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from alignkit import recipe
-from alignkit.commands import FILE, Commands, call, plugin_option
+from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
 from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.run import command_line, execute
@@ -24,8 +24,8 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("path", metavar="RECIPE", type=FILE)
-@click.option("--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top.")
+@click.argument("path", metavar="RECIPE", type=GIVEN)
+@click.option("--with", "overlays", multiple=True, type=GIVEN, help="Lay this TOML file on top.")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value.")
 @click.option("--out", type=FILE, help="Run directory; must be new or empty. Default: runs/…")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print the plan, write nothing.")
@@ -49,22 +49,26 @@ def run(
     if dry_run:
         click.echo(redact_text(text(node, path)))
         return
+    for note in node.left_out:
+        click.echo(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}
     done = execute(node, path, out, command_line(), **how)
     call(registry, "show", folder=done.dir, brief=True)
 
 
 @main.command()
-@click.argument("folder", metavar="RUN_DIR", type=FILE)
+@click.argument("folder", metavar="RUN_DIR", type=GIVEN)
 @click.option("--allow-changes", is_flag=True, help="Even if code, data or machine have changed.")
-@click.option("-s", "secrets", multiple=True, metavar="KEY=VALUE", help="A secret left out of it.")
+@click.option(
+    "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="A larger n_steps; a secret."
+)
 @plugin_option
-def resume(folder: Path, allow_changes: bool, secrets: Sequence[str], registry: Registry) -> None:
+def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry: Registry) -> None:
     """Go on with the run in RUN_DIR exactly where it stopped."""
     from alignkit.resume import resume as go_on
 
     words = command_line()
-    run = go_on(folder, registry, words, allow_changes=allow_changes, secrets=secrets)
+    run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
     if run is None:
         click.echo(f"{shown(folder)} is finished; there is nothing to do")
     else:

@@ -14,9 +14,21 @@ from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
+from alignkit.shipped import PREFIX, path_from
 
+
+class _Given(click.Path):
+    """A file or folder that is read: also one that alignkit ships, as ``alignkit:recipes/…``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        ours = isinstance(value, str) and value.startswith(PREFIX)
+        return super().convert(path_from(value, Path()) if ours else value, param, ctx)
+
+
+GIVEN = _Given(path_type=Path)
+"""Type of an argument or option that names a file or folder to read."""
 FILE = click.Path(path_type=Path)
-"""Type of an argument or option that names a file or folder."""
+"""Type of an argument or option that names a file or folder to write."""
 DISABLED = "alignkit.disabled"
 """Where click's context keeps the plugins that the command line leaves out."""
 
@@ -54,7 +66,9 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
     def _listed(self, ctx: click.Context) -> dict[str, click.Command]:
-        return {**self.commands, **{c.name or "": c for c in _offered(registry_in(ctx))}}
+        from alignkit.offered import stand_ins
+
+        return {**self.commands, **{c.name or "": c for c in stand_ins(registry_in(ctx))}}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -103,15 +117,6 @@ def call(registry: Registry, name: str, **values: Any) -> None:
         click.echo(f"without alignkit {name}: {error}")
         return
     click.get_current_context().invoke(found, **values)
-
-
-def _offered(registry: Registry) -> Iterator[click.Command]:
-    """Yield a stand-in for each command that plugins offer: its name and help alone."""
-    for (kind, name), offers in registry.offers.items():
-        for plugin, component in offers if kind == "command" else ():
-            prefix = f"{plugin.name}/" if len(offers) > 1 else ""
-            typed = prefix + name.replace("_", "-")
-            yield click.Command(typed, help=inspect.getdoc(component.params))
 
 
 def plugin_option(function: Callable[..., None]) -> Callable[..., None]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 
 class AlignkitError(Exception):
@@ -20,14 +21,15 @@ class Origin:
     """Where a value of a recipe comes from: a line of a file, or an override."""
 
     file: Path | None
-    """The TOML file, or None for ``-s``."""
+    """The TOML file, or None for ``-s`` and for an option that ``text`` begins with."""
     line: int
     """1-based line in ``file``."""
     text: str
     """The source line, or the override as it was typed."""
 
     def __str__(self) -> str:
-        return f"{shown(self.file)}:{self.line}" if self.file else f"-s {self.text}"
+        typed = self.text if self.text.startswith("--") else f"-s {self.text}"
+        return f"{shown(self.file)}:{self.line}" if self.file else typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ def shown(path: Path | None) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def in_shell(path: Path) -> str:
+    """Return :func:`shown` as a word of a shell's command line; no command takes it for an option.
+
+    >>> in_shell(Path("my runs/it's")), in_shell(Path("-v")), in_shell(Path("~"))
+    ('\'my runs/it\'"\'"\'s\'', './-v', './~')
+    """
+    text = shown(path)
+    return quote(f"./{text}" if text[:1] in "-~" else text)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

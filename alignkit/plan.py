@@ -16,6 +16,8 @@ def text(node: Node, recipe: Path) -> str:
     for part in node.walk():
         where = f"[{'.'.join(part.key)}] " if part.key else ""
         lines += [f"#   {where}{k}: {v}" for k, v in part.params.facts(part.tables()).items()]
+    if node.left_out:
+        lines += ["", "# left out of the files", *(f"#   {note}" for note in node.left_out)]
     if lacking := missing(node):
         lines += ["", "# missing on this machine", *(f"#   {p}" for p in lacking)]
     return "\n".join(lines)

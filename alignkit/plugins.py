@@ -11,7 +11,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 from itertools import chain
 from types import ModuleType
 from typing import Any, Literal
@@ -147,26 +147,11 @@ def _vet(
     elif others and plugin.dist != OURS:  # built-in names are reserved
         plugin.status = "conflict"
         plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
-    elif plugin.dist != OURS and (wanted := _unmet_requirement(entry.dist)):
-        plugin.status, plugin.detail = "incompatible", wanted
+    elif plugin.dist != OURS:
+        from alignkit.compatible import unmet_requirement
 
-
-def _unmet_requirement(dist: Distribution | None) -> str:
-    """Return why ``dist`` does not fit the running alignkit, or ``""``."""
-    from packaging.requirements import InvalidRequirement, Requirement  # slow to import
-    from packaging.utils import canonicalize_name
-
-    ours = version("alignkit")
-    for line in (dist.requires if dist else None) or ():
-        try:
-            wanted = Requirement(line)
-        except InvalidRequirement:
-            return f"its requirement {line!r} cannot be read"
-        if canonicalize_name(wanted.name) == "alignkit" and not wanted.specifier.contains(
-            ours, prereleases=True
-        ):
-            return f"requires {line}, but alignkit {ours} is installed"
-    return ""
+        if wanted := unmet_requirement(entry.dist):
+            plugin.status, plugin.detail = "incompatible", wanted
 
 
 def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:

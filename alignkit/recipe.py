@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from alignkit.component import FromRecipe, Params, Slot, make, slots_of
+from alignkit.document import Document, Key, fitting
 from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
 from alignkit.kinds import KINDS
-from alignkit.plugins import Plugin, Registry
 from alignkit.shipped import PREFIX, exists, path_from
-from alignkit.toml import Document, Key, read
+from alignkit.toml import read
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Plugin, Registry
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Node:
     key: Key = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Where each given field stands; fields that are not here have their default."""
+    left_out: Sequence[str] = ()
+    """Of the root: what the files say that the recipe does not hold, as a ``use`` changed."""
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
@@ -102,7 +107,7 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
         resolver.check(node)
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
-    return node
+    return replace(node, left_out=tuple(document.left_out))
 
 
 def missing(node: Node) -> list[Problem]:
@@ -160,6 +165,9 @@ class _Resolver:
 
     def fill(self, table: _Table) -> Node | None:
         """Validate the values of a table and resolve its sub-tables."""
+        if table.kind:
+            given = fitting(table.given, table.key, table.slots, self.document)
+            table = replace(table, given=given)
         before = len(self.problems)
         params, children = self.values(table), self.children(table)
         if params is None or len(self.problems) > before:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignkit.lifecycle import determinism, resume_point
+import tomli_w
+
+from alignkit.lifecycle import determinism, longer, resume_point
 from alignkit.lifecycle.checkpoints import Store
-from alignkit.lifecycle.files import write_json
+from alignkit.lifecycle.files import write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
@@ -27,42 +29,61 @@ def resume(
     command: Sequence[str],
     *,
     allow_changes: bool = False,
-    secrets: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> Run | None:
-    """Go on with a run that was ended before its end; None if it is done.
+    """Go on with a run that was ended before its end, or is to be longer; None if it is done.
 
-    ``secrets`` are the ``key=value`` that the record of the recipe leaves out. Raises
-    AlignkitError if what it depends on has changed, unless ``allow_changes``; else as
-    :func:`execute`. Nothing in the directory is touched before everything is built.
+    ``overrides`` are ``key=value``: the secrets that the record of the recipe leaves out, and
+    ``n_steps`` or ``epochs`` of a run that is to be longer. Raises AlignkitError if what it depends
+    on has changed, unless ``allow_changes``; else as :func:`execute`. Nothing in the directory is
+    touched before everything is built.
     """
     refuse_ranks()
     folder = folder.absolute()
     manifest = manifest_of(folder)
-    if manifest.facts.get("status") == "done":
+    lengths, secrets = longer.split(overrides)
+    done = manifest.facts.get("status") == "done"
+    if done and not lengths and not longer.edited(folder):
         return None
     only_secrets(folder / RECIPE, secrets)
-    node = load(folder / RECIPE, registry, (), secrets)
+    node = load(folder / RECIPE, registry, (), overrides)
+    if done or lengths:
+        longer.refuse_less(folder, node.params)
     if manifest.facts.get("deterministic"):
         determinism.demand()
     with locked(folder):
         here = machine()
         changed = resume_point.changes(folder, node, here)
-        if changed and not allow_changes:
-            raise resume_point.too_many(changed, folder)
+        if done and not changed:
+            return None
+        upgraded = resume_point.upgrades(manifest.facts, here, node)
+        free = {f"recipe {key}" for key in longer.LENGTHS} if done or lengths else set()
+        if not (allow_changes or free.issuperset(changed)):
+            raise resume_point.too_many(changed, folder, upgraded)
         store = Store(folder / "checkpoints")
         found = store.newest(lambda text: print(text, flush=True))
         start = Start(*found) if found else resume_point.BEGINNING
+        if done and not found:
+            raise longer.unsaved(folder, node)
         algorithm = built(node)
         store.tidy()
         resume_point.rewind(folder, start)
+        plan = redact(node.dump())
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
+        if lengths:
+            write_whole(folder / RECIPE, tomli_w.dumps(plan))
         words = redact_command(command)
         name = start.checkpoint.name if start.checkpoint else None
         first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
-        again = [*manifest.facts.get("resumes", []), {"at": now(), "command": words, **first}]
+        seen = {"at": now(), "command": words, "versions": resume_point.present(here, node)}
+        again = [*manifest.facts.get("resumes", []), {**seen, **first}]
         manifest.facts |= {"status": "running", "resumes": again}
         manifest.write()
-        run = Run(folder, redact(node.dump()), start)
+        run = Run(folder, plan, start)
         run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
+        if upgraded:
+            run.say(f"versions since it last ran: {', '.join(upgraded)}")
+        if free.intersection(changed) and (said := longer.remark(node)):
+            run.say(said)
         return carry_out(algorithm, run, manifest)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from alignkit.errors import AlignkitError, RecipeError, RunFailed, shown
+from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
 from alignkit.lifecycle import determinism
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
@@ -176,7 +176,7 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         status = "done"
     except Interrupted as interrupted:
         status = interrupted.state
-        interrupted.remedy = f"go on with: alignkit resume {folder}"
+        interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"
         raise
     except KeyboardInterrupt:
         status = "interrupted"
@@ -187,7 +187,7 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         if error.errno not in UNWRITABLE:
             raise _crashed(run, folder) from error
         said = no_room(run.dir, error)
-        raise RunFailed(f"{said}\nfree some, then: alignkit resume {folder}") from error
+        raise RunFailed(f"{said}\nfree some, then: alignkit resume {in_shell(run.dir)}") from error
     except Exception as error:
         raise _crashed(run, folder) from error
     finally:

@@ -6,33 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli
 
+from alignkit.document import Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, shown
 from alignkit.shipped import exists, path_from
-
-Key = tuple[str, ...]
-
-
-@dataclass
-class Document:
-    """A merged recipe, not yet validated."""
-
-    table: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Key, Origin] = field(default_factory=dict)
-    """Where each table and value stands; items of an array of tables by index, as strings."""
-    path: Path = field(default_factory=Path.cwd)
-    """The recipe file itself."""
-
-    def origin(self, key: Key) -> Origin:
-        """Return where ``key`` stands, or the closest enclosing table that stands somewhere."""
-        while key and key not in self.origins:
-            key = key[:-1]
-        return self.origins.get(key) or Origin(self.path, 1, "")
 
 
 def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Document:
@@ -120,54 +101,6 @@ def _override(item: str) -> Document:
         table = table.setdefault(part, {})
     table[key[-1]] = value
     return document
-
-
-def merge(base: Document, top: Document) -> None:
-    """Lay ``top`` over ``base``: tables merge key by key, except where ``use`` changes.
-
-    Tables of ``top`` become part of ``base``; later merges would write into them.
-    """
-    if _changes_use(base.table, top.table):
-        base.table, base.origins = {}, {}
-    _merge_table(base, top, base.table, top.table, ())
-
-
-def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any], at: Key) -> None:
-    for name, value in over.items():
-        key, slot, present = (*at, name), *_slot(under, name)
-        below = under[slot] if present else None
-        if isinstance(value, dict) and isinstance(below, dict | list):
-            mergeable = isinstance(below, list) or not _changes_use(below, value)
-            if mergeable and (isinstance(below, dict) or _indexes(below, value)):
-                if key in top.origins:
-                    base.origins[key] = top.origins[key]
-                _merge_table(base, top, below, value, key)
-                continue
-        _replace(base, top, under, slot, value, key)
-
-
-def _slot(under: Any, name: str) -> tuple[Any, bool]:
-    """Return the index of ``name`` in a table or array, and whether something is there."""
-    if isinstance(under, list):
-        return int(name), True
-    return name, name in under
-
-
-def _indexes(below: list[Any], value: dict[str, Any]) -> bool:
-    """Whether ``value`` came from an override such as ``-s trackers.0.use=jsonl``."""
-    return all(k.isdigit() and int(k) < len(below) for k in value)
-
-
-def _replace(base: Document, top: Document, under: Any, slot: Any, value: Any, key: Key) -> None:
-    under[slot] = value
-    size = len(key)
-    for old in [k for k in base.origins if k[:size] == key]:
-        del base.origins[old]
-    base.origins.update({k: o for k, o in top.origins.items() if k[:size] == key})
-
-
-def _changes_use(below: dict[str, Any], value: dict[str, Any]) -> bool:
-    return "use" in value and "use" in below and value["use"] != below["use"]
 
 
 # ---------------------------------------------------------------- lines

@@ -58,7 +58,12 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
             if not mark.new:
                 files[key] = _content(Path(value))
         elif value is not None:
-            recipe[key] = _sum(json.dumps(value, sort_keys=True))
+            recipe[key] = value_sum(value)
+
+
+def value_sum(value: Any) -> str:
+    """Return the sum of a recipe's value."""
+    return _sum(json.dumps(value, sort_keys=True))
 
 
 def _content(path: Path) -> str:

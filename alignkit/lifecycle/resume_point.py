@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.lifecycle.checkpoints import Mark
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import Fingerprint, fingerprint
@@ -56,13 +57,42 @@ def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     return found
 
 
-def too_many(found: list[str], folder: Path) -> AlignkitError:
-    """Return the refusal to resume after changes."""
+def upgrades(facts: dict[str, Any], here: dict[str, Any], node: Node) -> list[str]:
+    """Return the packages whose versions are not those that a run last ran with: before, now.
+
+    ``facts`` are those of its manifest, ``here`` the present machine's.
+    """
+    last = facts.get("resumes") or [{}]
+    before = last[-1].get("versions") or versions(facts, facts.get("components", ()))
+    now = present(here, node)
+    both = sorted(before.keys() | now.keys())
+    return [
+        f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in both
+        if before.get(name) != now.get(name)
+    ]
+
+
+def present(here: dict[str, Any], node: Node) -> dict[str, str]:
+    """Return the versions that are installed, those of the recipe's plugins included."""
+    used = [{"dist": n.plugin.dist, "version": n.plugin.version} for n in node.walk()]
+    return versions(here, used)
+
+
+def versions(facts: dict[str, Any], components: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Return the versions of the packages and of the plugins' distributions, by name."""
+    return {c["dist"]: c["version"] for c in components} | dict(facts.get("versions", {}))
+
+
+def too_many(found: list[str], folder: Path, upgraded: Sequence[str] = ()) -> AlignkitError:
+    """Return the refusal to resume after changes; ``upgraded`` are versions before and now."""
     lines = "\n".join(f"  {line}" for line in found)
+    if upgraded:
+        lines += f"\nversions: {', '.join(upgraded)}"
     return AlignkitError(
         f"{shown(folder)} would not go on as it began; since it was started, these have changed:\n"
-        f"{lines}\nput them back, or go on all the same: alignkit resume {shown(folder)} "
-        f"--allow-changes"
+        f"{lines}\nput them back, or go on all the same: alignkit resume "
+        f"{in_shell(folder)} --allow-changes"
     )
 
 

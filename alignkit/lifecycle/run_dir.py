@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.manifest import Manifest
 
@@ -41,7 +41,7 @@ def folder_for(out: Path | None, recipe: Path) -> Path:
     if begun(out) and manifest_of(out).facts.get("status") != "done":
         raise AlignkitError(
             f"{shown(out)} holds a run that is not finished; go on with it: "
-            f"alignkit resume {shown(out)}"
+            f"alignkit resume {in_shell(out)}"
         )
     raise AlignkitError(f"{shown(out)} exists and is not empty; choose another --out")
 

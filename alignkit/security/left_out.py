@@ -20,7 +20,9 @@ def only_secrets(recipe: Path, given: Sequence[str]) -> None:
         return  # whoever loads the recipe says what is wrong with it
     names = {item.partition("=")[0].strip() for item in given}
     if wrong := sorted(names - left_out):
-        raise AlignkitError(f"a run is resumed as it was; -s cannot change {', '.join(wrong)}")
+        raise AlignkitError(
+            f"a run is resumed as it was, or longer; -s cannot change {', '.join(wrong)}"
+        )
     if lacking := sorted(left_out - names):
         raise AlignkitError(
             f"{shown(recipe)} leaves out secrets that the run needs; give them again: "

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from alignkit import AlignkitError, Component, Params, hookimpl
-from alignkit.commands import FILE, plugin_option
+from alignkit.commands import GIVEN, plugin_option
 from alignkit.kinds import HOOKS
 from alignkit.plugins import Registry
 
@@ -19,15 +19,15 @@ class Explain(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("path", metavar="RECIPE", type=FILE)
+        @click.argument("path", metavar="RECIPE", type=GIVEN)
         @click.option(
-            "--with", "overlays", multiple=True, type=FILE, help="Lay this TOML file on top."
+            "--with", "overlays", multiple=True, type=GIVEN, help="Lay this TOML file on top."
         )
         @click.option(
             "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value."
         )
         @click.option(
-            "--like", metavar="RUN_DIR", type=FILE, help="Estimate the time from this run's."
+            "--like", metavar="RUN_DIR", type=GIVEN, help="Estimate the time from this run's."
         )
         @plugin_option
         def explain(
@@ -48,16 +48,22 @@ class Explain(Params[click.Command]):
 
 
 class Describe(Params[click.Command]):
-    """Show the fields, defaults, documentation and source of the component NAME."""
+    """Show the fields, defaults, documentation and source of the component NAME.
+
+    KIND "table" tells of a table of fixed shape: eval, eval.sets, checkpoint, lora and others.
+    """
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("kind", type=click.Choice(list(HOOKS)))
+        @click.argument("kind", type=click.Choice([*HOOKS, "table"]))
         @click.argument("name")
         @plugin_option
         def describe(kind: str, name: str, registry: Registry) -> None:
-            from alignkit_explain.describe import component
+            from alignkit_explain.describe import component, table
 
+            if kind == "table":
+                click.echo(table(name.strip("[]"), registry))
+                return
             try:
                 offer = registry.get(kind, name.replace("-", "_") if kind == "command" else name)
             except LookupError as error:

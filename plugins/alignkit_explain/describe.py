@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from alignkit.component import Slot, slots_of
+from alignkit.component import Params, Slot, slots_of
 from alignkit.docs import field_docs
+from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.kinds import KINDS
-from alignkit.plugins import Offer
+from alignkit.plugins import Offer, Registry
+
+Schema = type[Params[Any]]
 
 
 def component(kind: str, offer: Offer) -> str:
@@ -22,19 +27,78 @@ def component(kind: str, offer: Offer) -> str:
     schema = found.params
     lines = [
         f"{kind} {found.name}  ({plugin.name} plugin, {plugin.dist} {plugin.version})",
-        "",
-        inspect.getdoc(schema) or "",
+        *_table_lines(schema),
     ]
-    if schema.model_fields:
-        lines += ["", "Fields"]
-        docs = field_docs(schema)
-        for name, info in schema.model_fields.items():
-            lines += _field_lines(name, info, docs[name])
-    if slots := slots_of(schema, KINDS):
-        lines += ["", "Tables", *(f"  {_slot_line(s)}" for s in slots.values())]
+    for name, slot, shape in fixed_tables(schema):
+        lines += ["", _header(name, slot), *_short_lines(shape)]
     if schema.needs:
         lines += ["", f"Reads {', '.join(sorted(schema.needs))}."]
     return "\n".join([*lines, "", f"Source: {inspect.getsourcefile(schema)}"])
+
+
+def table(name: str, registry: Registry) -> str:
+    """Return the help of the tables that stand in recipes as ``[name]``: fields, defaults, source.
+
+    ``name`` may be the last part alone: ``sets`` for ``[eval.sets.NAME]``. AlignkitError if no
+    component has such a table.
+    """
+    holders: dict[tuple[str, Schema], list[str]] = {}
+    known: dict[str, str] = {}
+    for (kind, owner), offers in sorted(registry.offers.items()):
+        for _, offer in offers:
+            for slot in slots_of(offer.params, KINDS).values():
+                known.setdefault(slot.name, slot.kind)
+            for path, slot, shape in fixed_tables(offer.params):
+                known |= dict.fromkeys((path, path.rpartition(".")[2]), "")
+                if name in (path, path.rpartition(".")[2], f"{path}.NAME"):
+                    key = (_header(path, slot), shape)
+                    holders.setdefault(key, []).append(f"{kind} {owner}")
+    if holders:
+        return "\n\n".join(_described(*key, owners) for key, owners in holders.items())
+    if chosen := known.get(name):
+        return (
+            f"[{name}] chooses {_article(chosen)} with `use`: {', '.join(registry.names(chosen))}; "
+            f"alignkit describe {chosen} NAME tells its keys"
+        )
+    listed = ", ".join(sorted(known))
+    raise AlignkitError(f"no table {name!r}.{did_you_mean(name, known)} Known: {listed}.")
+
+
+def _described(header: str, schema: Schema, owners: list[str]) -> str:
+    lines = [f"{header}  (of {', '.join(owners)})", *_table_lines(schema)]
+    return "\n".join([*lines, "", f"Source: {inspect.getsourcefile(schema)}"])
+
+
+def fixed_tables(schema: Schema, within: str = "") -> Iterator[tuple[str, Slot, Schema]]:
+    """Yield the tables of fixed shape below a component: dotted name in its table, slot, shape."""
+    for slot in slots_of(schema, KINDS).values():
+        if slot.table:
+            name = f"{within}{slot.name}"
+            yield name, slot, slot.table
+            inner = f"{name}.NAME." if slot.arity == "map" else f"{name}."
+            yield from fixed_tables(slot.table, inner)
+
+
+def _table_lines(schema: Schema) -> Iterator[str]:
+    """Yield what a schema is, its fields in full, and the tables in it."""
+    yield from ("", inspect.getdoc(schema) or "")
+    if schema.model_fields:
+        yield from ("", "Fields")
+        docs = field_docs(schema)
+        for name, info in schema.model_fields.items():
+            yield from _field_lines(name, info, docs[name])
+    if slots := slots_of(schema, KINDS):
+        yield from ("", "Tables", *(f"  {_slot_line(s)}" for s in slots.values()))
+
+
+def _short_lines(schema: Schema) -> Iterator[str]:
+    """Yield a line for each field of a table: type, default, the first sentence about it."""
+    docs = field_docs(schema)
+    for name, info in schema.model_fields.items():
+        head, *_ = _field_lines(name, info, "")
+        doc = " ".join(docs[name].split())
+        yield f"{head}  # {re.split(r'(?<=[.]) ', doc)[0]}"
+    yield from (f"  {_slot_line(slot)}" for slot in slots_of(schema, KINDS).values())
 
 
 def _field_lines(name: str, info: FieldInfo, doc: str) -> list[str]:
@@ -64,11 +128,15 @@ def _default(info: FieldInfo) -> str:
     return "computed" if value is PydanticUndefined else json.dumps(value, default=str)
 
 
+def _header(name: str, slot: Slot) -> str:
+    shape = {"one": f"[{name}]", "list": f"[[{name}]]", "map": f"[{name}.NAME]"}
+    return shape[slot.arity]
+
+
 def _slot_line(slot: Slot) -> str:
-    brackets = {
-        "one": f"[{slot.name}]",
-        "list": f"[[{slot.name}]]",
-        "map": f"[{slot.name}.NAME]",
-    }
-    what = f"use = a {slot.kind}" if slot.kind else "a table of fixed shape"
-    return f"{brackets[slot.arity]}  {what}{'' if slot.required else ' (optional)'}"
+    what = f"use = {_article(slot.kind)}" if slot.kind else "a table of fixed shape"
+    return f"{_header(slot.name, slot)}  {what}{'' if slot.required else ' (optional)'}"
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

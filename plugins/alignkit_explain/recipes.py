@@ -26,6 +26,8 @@ def explained(node: Node, registry: Registry, like: Path | None = None) -> str:
     parts = ["\n".join(_part(part)) for part in node.walk()]
     told = estimate.text(node, like, registry)
     parts.append("\n".join(["Estimate", *_indented(*told)]))
+    if node.left_out:
+        parts.append("\n".join(["Left out of the files", *_indented(*node.left_out)]))
     if lacking := missing(node):
         parts.append("\n".join(["Missing on this machine", *_indented(*map(str, lacking))]))
     return "\n\n".join(parts)

@@ -11,9 +11,11 @@ from typing import Any
 
 from alignkit import recipe, toml
 from alignkit.abilities import judges
+from alignkit.document import Document, merge
 from alignkit.errors import AlignkitError, shown
 from alignkit.plugins import Registry
 from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn
+from alignkit.shipped import path_from
 from alignkit_grading import rows as saved
 from alignkit_grading.rows import Row
 from alignkit_grading.summary import Summary
@@ -30,20 +32,20 @@ def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -
     lists whatever is wrong.
     """
     if reward.endswith(".toml"):
-        document = _reward_table(toml.read(Path(reward)))
+        document = _reward_table(toml.read(path_from(reward, Path.cwd())))
     else:
         document = toml.typed([f"use={json.dumps(reward)}"])
-    toml.merge(document, toml.typed(overrides))
+    merge(document, toml.typed(overrides))
     built: RewardFn = recipe.resolve(document, registry, "reward_fn").build()
     return built
 
 
-def _reward_table(document: toml.Document) -> toml.Document:
+def _reward_table(document: Document) -> Document:
     inner = document.table.get("reward")
     if not isinstance(inner, dict):
         return document
     origins = {key[1:]: o for key, o in document.origins.items() if key[:1] == ("reward",)}
-    return toml.Document(inner, origins, document.path)
+    return Document(inner, origins, document.path)
 
 
 def grade_file(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE
+from alignkit.commands import FILE, GIVEN
 from alignkit.errors import shown
 
 
@@ -20,7 +21,7 @@ class Report(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FILE)
+        @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=GIVEN)
         @click.option(
             "--out", type=FILE, help="The page. Default: report.html in DIR, or here for several."
         )
@@ -28,6 +29,8 @@ class Report(Params[click.Command]):
         @click.option("--table", is_flag=True, help="Also print the table of final values.")
         @click.option("--csv", is_flag=True, help="Also write all rows, and the table, beside it.")
         @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
+        @click.option("--against", type=click.Choice(["step", "time"]), default="step",
+                      help="Horizontal axis of the PNGs.  [default: step]")  # fmt: skip
         def report(
             folders: Sequence[Path],
             out: Path | None,
@@ -35,6 +38,7 @@ class Report(Params[click.Command]):
             table: bool,
             csv: bool,
             png: bool,
+            against: Literal["step", "time"],
         ) -> None:
             from alignkit.run_data import groups
             from alignkit_report import tables, write
@@ -44,7 +48,8 @@ class Report(Params[click.Command]):
                 click.echo(tables.text(found))
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
-            for path in write.files(found, target, heading, with_csv=csv, with_png=png):
+            made = write.files(found, target, heading, with_csv=csv, with_png=png, against=against)
+            for path in made:
                 click.echo(f"{'report:' if table else 'wrote'} {shown(path)}")
 
         return report
@@ -55,7 +60,7 @@ class Show(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("folder", metavar="RUN_DIR", type=FILE)
+        @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
         @click.option("--brief", is_flag=True, help="Only how it ended, as run and resume do.")
         def show(folder: Path, brief: bool) -> None:
             from alignkit_report import story

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -89,21 +89,32 @@ def _summary(groups: Sequence[Group]) -> Iterator[str]:
     yield "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
     for line in found:
         leads = len(found) > 1 and line.final is not None and line.final.value == top
-        yield "<tr>" + "".join(_summary_cells(line, leads)) + "</tr>"
+        yield _row(heads, _summary_cells(line, leads))
     yield "</tbody></table></div>"
     yield from (f'<p class="soft">{escape(plain(note))}</p>' for note in tables.notes(groups))
     yield f'<p class="soft">{tables.BIAS}</p>'
 
 
+def _row(heads: Iterable[str], cells: Iterable[str]) -> str:
+    """Return a row of ``<td>`` elements, each with its heading for narrow screens."""
+    named = (
+        cell.replace("<td", f'<td data-head="{escape(plain(head))}"', 1)
+        for head, cell in zip(heads, cells, strict=True)
+    )
+    return f"<tr>{''.join(named)}</tr>"
+
+
 def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
-    yield f"<td>{escape(plain(line.group.name))}</td><td>{len(line.group.runs)}</td>"
+    yield f"<td>{escape(plain(line.group.name))}</td>"
+    yield f"<td>{len(line.group.runs)}</td>"
     yield _cell(line.start)
     yield _cell(line.final, "top" if leads else "")
     yield _cell(line.best)
     yield (
         f"<td>{line.best.step:g}</td>" if line.best and line.best.step is not None else "<td>–</td>"
     )
-    yield f"<td>{escape(line.group.status())}</td><td>{duration(line.seconds)}</td>"
+    yield f"<td>{escape(line.group.status())}</td>"
+    yield f"<td>{duration(line.seconds)}</td>"
     for heading, found in line.others.items():
         yield _cell(found, digits=1 if heading in COUNTS else None)
 
@@ -153,12 +164,15 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
     yield "<section><h2>What differs between the plans</h2>"
     if len(found) > MANY:
         yield f"<details><summary>{len(found)} values</summary>"
-    yield '<div class="scroll"><table><thead><tr>'
-    names = "".join(f"<th>{escape(plain(g.name))}</th>" for g in groups)
-    yield f"<th>key</th>{names}</tr></thead><tbody>"
-    for key, values in found.items():
-        cells = "".join(f'<td class="value">{escape(plain(v))}</td>' for v in values)
-        yield f"<tr><td><code>{escape(plain(key))}</code></td>{cells}</tr>"
+    yield '<div class="scroll"><table class="values"><thead><tr>'
+    heads, rows = ["key", *(g.name for g in groups)], [[k, *values] for k, values in found.items()]
+    if len(groups) > len(found):  # the longer side runs downwards
+        heads, *rows = [
+            list(column) for column in zip(*[["setting", *heads[1:]], *rows], strict=True)
+        ]
+    yield "".join(f"<th>{escape(plain(head))}</th>" for head in heads) + "</tr></thead><tbody>"
+    for row in rows:
+        yield _row(heads, (f'<td class="value">{escape(plain(cell))}</td>' for cell in row))
     yield f"</tbody></table></div>{'</details>' if len(found) > MANY else ''}</section>"
 
 
@@ -170,7 +184,7 @@ def _times(groups: Sequence[Group]) -> Iterator[str]:
     paint = {name: color(i) for i, name in enumerate(n for n in names if n != "other")}
     paint["other"] = "var(--line)"
     longest = max(sum(found.values()) for _, found in by_group)
-    yield '<section><h2>Where the time went</h2><div class="time">'
+    yield '<section><h2>Where the time went</h2><div class="tall"><div class="time">'
     for g, found in by_group:
         total = sum(found.values())
         bars = "".join(
@@ -183,7 +197,7 @@ def _times(groups: Sequence[Group]) -> Iterator[str]:
     keys = "".join(
         f'<span><i style="background:{paint[n]}"></i>{escape(plain(n))}</span>' for n in names
     )
-    yield f'</div><div class="keys">{keys}</div></section>'
+    yield f'</div></div><div class="keys">{keys}</div></section>'
 
 
 def _share(name: str, seconds: float, total: float) -> str:
@@ -192,12 +206,13 @@ def _share(name: str, seconds: float, total: float) -> str:
 
 def _plans(groups: Sequence[Group]) -> Iterator[str]:
     yield "<section><h2>Plans</h2>"
+    yield '<div class="tall">'
     for g in groups:
         for run in g.runs:
             name = escape(plain(f"{g.name}, seed {run.seed}: {shown(run.path)}"))
             yield f"<details><summary>{name}</summary><pre>{escape(plain(_facts(run.manifest)))}"
             yield f"\n{escape(plain(tomli_w.dumps(run.plan)))}</pre></details>"
-    yield "</section>"
+    yield "</div></section>"
 
 
 def _facts(manifest: Mapping[str, Any]) -> str:

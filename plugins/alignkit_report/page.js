@@ -5,6 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["", "7 4", "2 3"];
+  const TOLD = 12; // lines that a tip tells of
   const hidden = new Set();
   let axis = "step";
   let smoothing = 0;
@@ -159,13 +160,21 @@
       rule.setAttribute("x1", place.X(x));
       rule.setAttribute("x2", place.X(x));
       rule.setAttribute("visibility", "visible");
-      tip.replaceChildren(el("strong", {}, axis === "time" ? clock(x) : `step ${x}`), ...near.map(({ line, i }) => row(chart, line, i)));
+      tip.replaceChildren(el("strong", {}, axis === "time" ? clock(x) : `step ${x}`), ...told(near, event.clientY - frame.top, place).map(({ line, i }) => row(chart, line, i)));
+      if (near.length > TOLD) tip.append(el("div", {}, `${near.length - TOLD} more, further from the pointer`));
       tip.hidden = false;
       const onLeft = place.X(x) > (place.left + place.right) / 2;
       tip.style.left = onLeft ? "auto" : `${place.X(x) + 26}px`;
       tip.style.right = onLeft ? `${frame.width - place.X(x) + 26}px` : "auto";
       tip.style.top = "46px";
     };
+  }
+
+  function told(near, y, place) { // of many lines those closest to the pointer, in their order
+    if (near.length <= TOLD) return near;
+    const away = ({ line, i }) => Math.abs(place.Y(line.mean[i]) - y);
+    const least = [...near].sort((a, b) => away(a) - away(b)).slice(0, TOLD);
+    return near.filter((item) => least.includes(item));
   }
 
   function row(chart, line, i) {

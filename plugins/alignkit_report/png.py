@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
 Axis = Literal["step", "time"]
 _DASHES = ("-", "--", ":")
+IN_A_CHART = 40
+"""Entries of a legend that stand below each chart."""
+WIDTH, HEIGHT = 6.4, 4.0
+"""Inches of a chart without its legend."""
 
 
-def write(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Write each chart against step and against wall-clock; return the files.
+def write(groups: Sequence[Group], folder: Path, axis: Axis = "step") -> list[Path]:
+    """Write each chart, once, against step or wall-clock; return the files.
 
-    Raises AlignkitError where matplotlib is not installed.
+    More than ``IN_A_CHART`` settings are named in a file of their own, ``legend.png``. Raises
+    AlignkitError where matplotlib is not installed.
     """
     try:
         mpl, figures = import_module("matplotlib"), import_module("matplotlib.figure")
@@ -40,36 +45,63 @@ def write(groups: Sequence[Group], folder: Path) -> list[Path]:
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        return list(_all(groups, folder, figures.Figure))
+        return list(_all(groups, folder, figures.Figure, axis))
 
 
-def _all(groups: Sequence[Group], folder: Path, make: Any) -> Iterator[Path]:
-    axes: tuple[Axis, ...] = ("step", "time")
+def _all(groups: Sequence[Group], folder: Path, make: Any, axis: Axis) -> Iterator[Path]:
+    apart = len(groups) > IN_A_CHART
     for chart in charts(groups):
         stem = re.sub(r"[^\w.@-]+", "_", chart.metrics[0])
-        for axis in axes:
-            figure = make(figsize=(6.4, 4.0), dpi=160, layout="constrained")
-            _draw(figure.subplots(), chart, groups, axis)
-            path = folder / f"{stem}-by-{axis}.png"
-            figure.savefig(path)
-            yield path
+        figure = make(figsize=(WIDTH, HEIGHT), dpi=160, layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, chart, groups, axis)
+        _legend(figure, *_entries(axes, chart, [] if apart else groups))
+        path = folder / f"{stem}-by-{axis}.png"
+        figure.savefig(path)
+        yield path
+    if apart:
+        figure = make(figsize=(WIDTH, 0.2), dpi=160, layout="constrained")
+        blank = figure.subplots()
+        blank.axis("off")
+        _legend(figure, *_entries(blank, Chart("", ("",)), groups))
+        figure.savefig(folder / "legend.png")
+        yield folder / "legend.png"
+
+
+def _entries(axes: Any, chart: Chart, groups: Sequence[Group]) -> tuple[list[Any], list[str]]:
+    """Return the lines and names of a legend: settings by colour, a chart's metrics by dash."""
+    found = [(_rgb(i), "-", g.name) for i, g in enumerate(groups)]
+    if len(chart.labels) > 1:
+        metrics = zip(_DASHES, chart.labels, strict=False)
+        found += [("0.35", dash, label) for dash, label in metrics]
+    lines = [axes.plot([], [], dash, color=paint)[0] for paint, dash, _ in found]
+    return lines, [name for _, _, name in found]
+
+
+def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
+    """Put the legend below the axes, and make the figure taller by it."""
+    if not names:
+        return
+    columns = max(1, min(len(names), int(100 / (max(map(len, names)) + 6))))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.18 * rows + 0.1)
+    how = {"loc": "outside lower left", "ncols": columns, "fontsize": 8, "frameon": False}
+    figure.legend(lines, names, **how)
 
 
 def _draw(axes: Any, chart: Chart, groups: Sequence[Group], axis: Axis) -> None:
     for i, g in enumerate(groups):
-        for metric, label, dash in zip(chart.metrics, chart.labels, _DASHES, strict=False):
+        for metric, dash in zip(chart.metrics, _DASHES, strict=False):
             found = curve(g, metric)
             if found is None:
                 continue
             x = found.step if axis == "step" else [t / 60 for t in found.time]
-            name = ", ".join(filter(None, [g.name, label]))
             mark = "o" if len(x) <= 30 else None
-            axes.plot(x, found.mean, dash, color=_rgb(i), label=name, marker=mark, markersize=3)
+            axes.plot(x, found.mean, dash, color=_rgb(i), marker=mark, markersize=3)
             axes.fill_between(x, found.low, found.high, color=_rgb(i), alpha=0.16, linewidth=0)
     axes.set_xlabel("step" if axis == "step" else "wall-clock minutes")
     axes.set_ylabel(f"{chart.title} ({chart.unit})" if chart.unit else chart.title)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
 
 
 def _rgb(index: int) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.run_data.groups import Group, best, final, flatten
 from alignkit.run_data.runs import RunData, duration, find, is_run, read
 from alignkit.security.text import printable
+from alignkit.shipped import PREFIX
+from alignkit.toml import typed
 from alignkit_report import tables
 from alignkit_report.samples import Sample, choose, latest
 
@@ -20,11 +24,11 @@ WIDTH = 40
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVES = (
     "eval/answer_reward", "eval/format_reward", "train/reward", "train/loss", "train/grad_norm",
-    "train/clip_fraction", "train/token_entropy", "train/response_length", "eval/response_length",
-    "eval/response_length_correct", "eval/response_length_incorrect",
+    "train/clip_fraction", "train/token_entropy", "eval/token_entropy", "train/response_length",
+    "eval/response_length", "eval/response_length_correct", "eval/response_length_incorrect",
 )  # fmt: skip
 
-_HEADLINES = ("eval/answer_reward", "eval/reward", "eval/format_reward")
+_HEADLINES = ("answer_reward", "reward", "format_reward")
 
 
 def of(folder: Path, *, briefly: bool = False) -> str:
@@ -34,7 +38,7 @@ def of(folder: Path, *, briefly: bool = False) -> str:
         names = ", ".join(shown(run.path) for run in found[:3])
         raise AlignkitError(
             f"{shown(folder)} is no run directory but holds {len(found)}: {names}…; show one of "
-            f"them, or see all with `alignkit report {shown(folder)}`"
+            f"them, or see all with `alignkit report {in_shell(folder)}`"
         )
     return brief(folder) if briefly else story(read(folder))
 
@@ -44,15 +48,33 @@ def brief(folder: Path) -> str:
     run, shown_as = read(folder), shown(folder)
     ended = "done in" if run.status == "done" else f"{run.status} after"
     lines = [f"{ended} {run.seconds:.0f} s"]
-    for metric in _HEADLINES:
+    for metric in _headlines(run):
         if values := [value for _, value in run.series(metric)]:
             moved = f"{values[0]:.3f} -> " if len(run.rows) > 1 else ""
             lines.append(f"  {metric}: {moved}{values[-1]:.3f}")
     lines.append(f"run directory: {shown_as}  (metrics.jsonl, eval/, rollouts/)")
     if (folder / "final").is_dir():
         lines.append(f"model: {shown_as}/final  (AutoModelForCausalLM.from_pretrained loads it)")
-        lines.append(f"next: alignkit run recipes/evaluate.toml -s policy.path={shown_as}/final")
-    return "\n".join(lines)
+        lines.append(f"next: {_evaluation(folder / 'final')}")
+    return printable("\n".join(lines))
+
+
+def _headlines(run: RunData) -> list[str]:
+    """Return the metrics that a run is judged by: those of ``eval/…``, then those of each set."""
+    parts = [name.split("/") for name in run.metrics()]
+    sets = dict.fromkeys(p[1] for p in parts if p[0] == "eval" and len(p) == 3)
+    return [f"eval/{at}{name}" for at in ("", *(f"{s}/" for s in sets)) for name in _HEADLINES]
+
+
+def _evaluation(model: Path) -> str:
+    """Return the command that evaluates a model, as it can be typed in this directory."""
+    path = shown(model)
+    if path[0] in "~ " or path.startswith(PREFIX):
+        path = str(model.absolute())
+    item = f"policy.path={path}"
+    if typed([item]).table != {"policy": {"path": path}}:  # it reads as something else in TOML
+        item = f"policy.path={json.dumps(path, ensure_ascii=False)}"
+    return f"alignkit run {PREFIX}recipes/evaluate.toml -s {quote(item)}"
 
 
 def story(run: RunData) -> str:

@@ -20,9 +20,10 @@ _FINALS = (
     ("eval/format_reward", "format reward"),
     ("train/reward", "training reward"),
     ("eval/response_length", "length"),
-    ("train/token_entropy", "entropy"),
+    ("eval/token_entropy", "entropy"),
+    ("train/token_entropy", "training entropy"),
 )
-
+"""Metrics by heading. Without "training" before it, a heading is of held-out problems."""
 
 BIAS = "The best of several noisy evaluations is biased upwards; final is not."
 

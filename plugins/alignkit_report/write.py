@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from alignkit.errors import AlignkitError
 from alignkit.run_data.groups import Group
@@ -18,8 +19,11 @@ def files(
     *,
     with_csv: bool = False,
     with_png: bool = False,
+    against: Literal["step", "time"] = "step",
 ) -> Iterator[Path]:
     """Write the page to ``target`` and what else is wanted beside it; yield each file.
+
+    PNGs are ``against`` step or wall-clock.
 
     Raises AlignkitError for a target that is a directory, and where matplotlib is wanted but
     not installed.
@@ -34,7 +38,7 @@ def files(
         tables.write_summary(groups, summary)
         yield from (rows, summary)
     if with_png:
-        yield from png.write(groups, target.with_suffix(".png.d"))
+        yield from png.write(groups, target.with_suffix(".png.d"), against)
 
 
 def title(folders: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, registry_in
-from alignkit.errors import shown
+from alignkit.errors import in_shell
 from alignkit.kinds import HOOKS
 
 
@@ -26,7 +26,7 @@ class NewPlugin(Params[click.Command]):
             from alignkit_scaffold import scaffold
 
             folder = scaffold.new_plugin(name, kind, dest.absolute(), registry_in(ctx))
-            click.echo(scaffold.next_steps(shown(folder), name, kind))
+            click.echo(scaffold.next_steps(folder, name, kind))
 
         return new_plugin
 
@@ -42,7 +42,7 @@ class Init(Params[click.Command]):
 
             for recipe_file in scaffold.init(folder.absolute()):
                 click.echo(f"{folder}/{recipe_file}")
-            click.echo(f"next: cd {folder} && alignkit run recipes/grpo_offpolicy.toml")
+            click.echo(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
 
         return init
 

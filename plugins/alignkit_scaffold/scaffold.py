@@ -7,8 +7,9 @@ import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.plugins import COMMANDS, Registry
 from alignkit.shipped import shipped
 
@@ -53,12 +54,15 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
     return folder
 
 
-def next_steps(folder: str, name: str, kind: str) -> str:
+def next_steps(folder: Path, name: str, kind: str) -> str:
     """Return what to say about a package that was written to ``folder``."""
-    words = f"{name.replace('_', '-')} --help" if kind == "command" else f"run {folder}/recipe.toml"
+    words = f"run {in_shell(folder / 'recipe.toml')}"
+    if kind == "command":
+        words = f"{name.replace('_', '-')} --help"
+    package = quote(f"{shown(folder)}[test]")
     return (
-        f"wrote {folder}\n"
-        f"next: pip install -e '{folder}[test]' && (cd {folder} && pytest)\n"
+        f"wrote {shown(folder)}\n"
+        f"next: pip install -e {package} && (cd {in_shell(folder)} && pytest)\n"
         f"      alignkit describe {kind} {name}\n"
         f"      alignkit {words}"
     )

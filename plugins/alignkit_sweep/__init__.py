@@ -8,9 +8,12 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, call, plugin_option
+from alignkit.commands import FILE, GIVEN, call, plugin_option
 from alignkit.errors import RunFailed
 from alignkit.plugins import Registry
+
+MOST_SEEDS = 1000
+"""A larger number after ``--seeds`` is rather one seed than so many."""
 
 
 class SweepCommand(Params[click.Command]):
@@ -18,8 +21,8 @@ class SweepCommand(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("path", metavar="SWEEP", type=FILE)
-        @click.option("--with", "overlays", multiple=True, type=FILE,
+        @click.argument("path", metavar="SWEEP", type=GIVEN)
+        @click.option("--with", "overlays", multiple=True, type=GIVEN,
                       help="Lay this file on all recipes.")  # fmt: skip
         @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE",
                       help="Override one value.")  # fmt: skip
@@ -31,6 +34,10 @@ class SweepCommand(Params[click.Command]):
                       help="Show the runs and their state; run none.")  # fmt: skip
         @click.option("--only", multiple=True, metavar="NAME",
                       help="Variants of this name or pattern.")  # fmt: skip
+        @click.option("--seeds", default="", callback=_seeds, metavar="N|LIST",
+                      help="Instead of the file's: 3 (0, 1, 2), or a list: 0,5,7.")  # fmt: skip
+        @click.option("--max-hours", type=float, metavar="HOURS",
+                      help="Wall-clock hours a run may take, instead of the file's.")  # fmt: skip
         @plugin_option
         def sweep(
             path: Path,
@@ -40,11 +47,15 @@ class SweepCommand(Params[click.Command]):
             jobs: int,
             listing: bool,
             only: Sequence[str],
+            seeds: Sequence[int],
+            max_hours: float | None,
             registry: Registry,
         ) -> None:
             from alignkit_sweep import plans, runner, variants
 
-            swept = variants.Sweep(path, registry, overlays, overrides)
+            swept = variants.Sweep(
+                path, registry, overlays, overrides, seeds=seeds, max_hours=max_hours
+            )
             planned = plans.Plans(swept, out or plans.default_folder(path, overlays))
             if listing:
                 click.echo(planned.listing(only))
@@ -59,6 +70,23 @@ class SweepCommand(Params[click.Command]):
                 raise RunFailed(runner.failed(made.failures))
 
         return sweep
+
+
+def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> Sequence[int]:
+    """Return the seeds that ``--seeds`` means: a number of them, or a list with commas."""
+    words = [word.strip() for word in given.split(",") if word.strip()]
+    if not all(word.isdecimal() and len(word) < 20 for word in words) or (given and not words):
+        raise click.BadParameter(f"{given!r}: write a number of seeds, or a list such as 0,5,7")
+    found = [int(word) for word in words]
+    if "," not in given and found:
+        if not 0 < found[0] <= MOST_SEEDS:
+            raise click.BadParameter(
+                f"{given} seeds: from 1 to {MOST_SEEDS}; {given}, is that seed"
+            )
+        return range(found[0])
+    if len(set(found)) < len(found):
+        raise click.BadParameter(f"a seed stands twice in {given}")
+    return found
 
 
 @hookimpl

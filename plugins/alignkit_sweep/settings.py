@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from alignkit.document import Document, Key
 from alignkit.errors import Origin, Problem, RecipeError, shown
-from alignkit.toml import Document, Key
 
 How = Literal["grid", "factors", "same_as"]
 HOW: tuple[How, ...] = ("grid", "factors", "same_as")

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from alignkit import recipe, toml
 from alignkit.component import Params
-from alignkit.errors import Problem, RecipeError, did_you_mean
+from alignkit.document import Document, Key, merge
+from alignkit.errors import Origin, Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
 from alignkit.shipped import path_from
-from alignkit.toml import Document, Key
 from alignkit_sweep.settings import HOW, How, Setting, below, label, layer, leaves, value
 from alignkit_sweep.stop import StopTable
 from alignkit_sweep.tables import SweepTable, VariantTable
@@ -43,7 +43,8 @@ class Sweep:
     """A sweep file, read and checked: every variant is a recipe that resolves.
 
     Raises RecipeError with all problems of all variants. ``overlays`` and ``overrides`` are laid
-    under and over what the sweep sets.
+    under and over what the sweep sets; ``seeds`` and ``max_hours`` stand for those of the file and
+    of all its variants.
     """
 
     def __init__(
@@ -52,10 +53,17 @@ class Sweep:
         registry: Registry,
         overlays: Iterable[Path] = (),
         overrides: Iterable[str] = (),
+        *,
+        seeds: Sequence[int] = (),
+        max_hours: float | None = None,
     ) -> None:
         self.path, self.registry = path, registry
         self.overlays, self.overrides = tuple(overlays), tuple(overrides)
         self.document = toml.read(path)
+        if seeds:
+            self._replace("seeds", list(seeds), f"--seeds {','.join(map(str, seeds))}")
+        if max_hours is not None:
+            self._replace("max_hours", max_hours, f"--max-hours {max_hours:g}")
         self.problems: list[Problem] = []
         self.lacking: list[Problem] = []
         """What this machine lacks to run the variants."""
@@ -71,6 +79,15 @@ class Sweep:
     def title(self) -> str:
         """First sentence of what the sweep is about, or the file's name."""
         return self.table.about.strip().partition(". ")[0].rstrip(".") or self.path.stem
+
+    def _replace(self, key: str, value: Any, typed: str) -> None:
+        """Put a value of the command line in place of what the file and its variants say."""
+        variants = self.document.table.get("variants")
+        for own in variants.values() if isinstance(variants, dict) else ():
+            if isinstance(own, dict):
+                own.pop(key, None)
+        self.document.table[key] = value
+        self.document.origins[key,] = Origin(None, 1, typed)
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
@@ -220,7 +237,7 @@ class Sweep:
             origin = self.document.origin(("variants", variant.table, "start_from"))
             layers.append(layer(("policy", "path"), str(weights), origin))
         for top in (*layers, toml.typed(self.overrides)):
-            toml.merge(document, copy.deepcopy(top))
+            merge(document, copy.deepcopy(top))
         return document
 
     def settings(self, variant: Variant) -> dict[str, str]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from alignkit import plugins, recipe
 from alignkit.component import Component
+from alignkit.document import Document
 from alignkit.errors import AlignkitError, RecipeError, did_you_mean
 from alignkit.plugins import Plugin, Registry
 from alignkit.protocols import Example
 from alignkit.recipe import Node
-from alignkit.toml import Document
 from alignkit_testing import registering
 from alignkit_testing.samples import EXAMPLES, answers
 from alignkit_testing.standins import completed, with_stand_ins

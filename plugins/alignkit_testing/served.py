@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from alignkit.document import Document
 from alignkit.protocols import Completion, Sampling
-from alignkit.toml import Document
 from alignkit_testing.kit import Subject
 from alignkit_testing.standins import stand_in
 

@@ -38,6 +38,34 @@ class NoKind(Params[LossType]):
         return lambda x: None
 
 
+class AnySlots(Params[LossType]):
+    """A component that does not say what it takes."""
+
+    def build(self, **slots) -> LossType:
+        return lambda x: None
+
+
+class TypedSlots(Params[LossType]):
+    """A component whose slots are all said to be one kind, but not by name."""
+
+    def build(self, **slots: LossType) -> LossType:
+        return lambda x: None
+
+
+class Positional(Params[LossType]):
+    """A component whose slot is no keyword."""
+
+    def build(self, inner: LossType) -> LossType:
+        return inner
+
+
+class Starred(Params[LossType]):
+    """A component that takes a number of components that have no names."""
+
+    def build(self, *inner: LossType) -> LossType:
+        return inner[0]
+
+
 def module(name, monkeypatch, hook="loss_type", offers=(("fine", Fine),)):
     def implementation():
         return [o if isinstance(o, str) else Component(*o) for o in offers]
@@ -110,6 +138,10 @@ def test_a_broken_import_stops_nobody_else(install):
         ({"offers": [("not a name", Fine)]}, "is not an identifier"),
         ({"offers": [("fine", dict)]}, "is no subclass of Params"),
         ({"offers": [("fine", NoKind)]}, "slot 'thing' is annotated"),
+        ({"offers": [("fine", AnySlots)]}, "AnySlots.build(): '**slots' does not say which"),
+        ({"offers": [("fine", TypedSlots)]}, "TypedSlots.build(): '**slots:"),
+        ({"offers": [("fine", Positional)]}, "write each slot after a `*`, such as"),
+        ({"offers": [("fine", Starred)]}, "Starred.build(): '*inner:"),
         ({"offers": [("fine", Fine), ("fine", Fine)]}, "offers loss_type 'fine' twice"),
     ],
 )

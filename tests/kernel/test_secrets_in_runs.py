@@ -112,10 +112,10 @@ def test_a_resumed_run_asks_for_the_secrets_that_its_record_lacks(start, tmp_pat
     with pytest.raises(AlignkitError, match=r"give them again: -s api_key=… -s url=…"):
         resume(tmp_path / "out", registry, [])
     with pytest.raises(AlignkitError, match="-s cannot change max_tokens"):
-        resume(tmp_path / "out", registry, [], secrets=["max_tokens=4"])
+        resume(tmp_path / "out", registry, [], overrides=["max_tokens=4"])
     given = ["api_key=planted-one", "url=http://me:planted-two@host/v1"]
     with pytest.raises(RunFailed, match="says 401"):  # the recipe says that it fails
-        resume(tmp_path / "out", registry, ["resume", "-s", *given], secrets=given)
+        resume(tmp_path / "out", registry, ["resume", "-s", *given], overrides=given)
     for name, text in written(tmp_path / "out").items():
         assert not [s for s in PLANTED if s in text], name
 

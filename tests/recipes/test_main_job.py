@@ -40,7 +40,7 @@ def test_off_policy_grpo_lifts_accuracy_by_40_points(tmp_path, seed):
     assert 0.15 <= evals[0]["eval/answer_reward"] <= 0.40
     assert evals[-1]["eval/answer_reward"] - evals[0]["eval/answer_reward"] >= 0.4
     assert f"run directory: {tmp_path / 'run'}" in said
-    assert "next: alignkit run recipes/evaluate.toml" in said
+    assert "next: alignkit run alignkit:recipes/evaluate.toml" in said
     _loads_and_speaks(tmp_path / "run" / "final")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from alignkit import plugins, recipe, toml
+from alignkit import plugins, recipe
+from alignkit.document import Document
 from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.model_shape import ModelShape, shape_at
 from alignkit.run_data.runs import read
@@ -99,7 +100,7 @@ def test_a_component_of_a_third_party_tells_what_it_takes_and_needs_not():
 
     def told(use):
         table = node_of().dump() | {"rollout": {"use": use, "max_tokens": 10}}
-        return estimate(recipe.resolve(toml.Document(table), registry))
+        return estimate(recipe.resolve(Document(table), registry))
 
     assert told("scratch").memory["scratch"] == 5.0 * 8
     assert "caches" not in told("scratch").memory

@@ -110,3 +110,61 @@ def test_hovering_tells_the_values(written, browser):
     assert tip.startswith("step 20")
     assert "lr=1e-05" in tip
     assert "n = 2" in tip
+
+
+@pytest.fixture
+def many(make_run, load, sample, tmp_path):
+    """Write the report of a number of settings with long names and many metrics."""
+
+    def write(settings):
+        for i in range(settings):
+            names = ("n_correct", "n_format_only", "n_neither", "response_length", "token_entropy")
+            values = {f"eval/{name}": 10.0 + i for name in (*names, "format_reward")}
+            values |= {f"train/{name}": 1.0 for name in ("reward", "loss", "token_entropy")}
+            rows = [{ACC: 0.3 + i / 1000, "time/rollout": 1.0} | values for _ in range(5)]
+            name = f"s/learning_rate={i},a_rather_long_name_of_a_setting/seed_0"
+            files = {"eval/step_000000.jsonl": [sample(True)]}
+            make_run(name, rows, samples=files, lr=1e-4 * (i + 1), group=f"{i}")
+        path = tmp_path / "report.html"
+        page.write(load(tmp_path / "s"), path, "Many")
+        return path
+
+    return write
+
+
+WIDER = """[...document.querySelectorAll(".scroll, .tall")]
+  .filter(e => e.scrollWidth > e.clientWidth + 1).length"""
+GAPS = """[...document.querySelectorAll('.charts')].filter(e => e.checkVisibility()).map(grid => {
+  const edge = grid.getBoundingClientRect().right, rows = {};
+  for (const c of grid.children) {
+    const r = c.getBoundingClientRect();
+    rows[r.top] = Math.max(rows[r.top] || 0, r.right);
+  }
+  return Math.max(...Object.values(rows).map(right => edge - right));
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("settings", [1, 4, 17, 200])
+def test_tables_fit_the_page_and_charts_leave_no_gap(many, browser, width, settings):
+    chromium = browser(width)
+    chromium.open(many(settings))
+    assert chromium.js("document.documentElement.scrollWidth") <= width
+    assert chromium.js(WIDER) == 0
+    assert max(chromium.js(GAPS)) <= 1
+    assert chromium.js("document.documentElement.scrollHeight") < 12_000  # not a row for each run
+    assert chromium.console() == []
+
+
+def test_of_many_lines_a_tip_tells_the_closest(many, browser):
+    chromium = browser(1280)
+    chromium.open(many(200))
+    chromium.js(
+        "(box => { const r = box.querySelector('.plot').getBoundingClientRect();"
+        "box.dispatchEvent(new PointerEvent('pointermove', {clientX: r.right - 20, clientY: r.top"
+        " + 12})); })(document.querySelector('.chart'))"
+    )
+    tip = chromium.js("document.querySelector('.tip').textContent")
+    assert tip.count("a_rather_long_name") == 12
+    assert "learning_rate=199," in tip  # the highest, beside the pointer
+    assert "188 more" in tip

@@ -1,12 +1,18 @@
 """`alignkit show` and `alignkit report`: what they print, write, and refuse."""
 
 import csv
+import json
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from alignkit.cli import main
-from alignkit_report import story
+from alignkit.shipped import shipped
+from alignkit_report import png, story, tables
 
 ACC = "eval/answer_reward"
 
@@ -87,13 +93,58 @@ def test_the_end_of_a_run_is_told_briefly(run, make_run):
     (run / "final").mkdir()
     assert call("show", run, "--brief").output.splitlines()[3:] == [
         "model: a/final  (AutoModelForCausalLM.from_pretrained loads it)",
-        "next: alignkit run recipes/evaluate.toml -s policy.path=a/final",
+        "next: alignkit run alignkit:recipes/evaluate.toml -s policy.path=a/final",
     ]
     one = make_run("one", [{ACC: 0.25}], status="failed")
     assert call("show", one, "--brief").output.splitlines()[:2] == [
         "failed after 10 s",
         "  eval/answer_reward: 0.250",
     ]
+
+
+def test_the_end_of_a_run_tells_of_every_set_it_was_evaluated_on(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = {"eval/hard/answer_reward": 0.25, "eval/easy/answer_reward": 0.75, "eval/easy/reward": 1}
+    told = call("show", make_run("a", [sets]), "--brief").output.splitlines()
+    assert told[1:4] == [
+        "  eval/hard/answer_reward: 0.250",
+        "  eval/easy/answer_reward: 0.750",
+        "  eval/easy/reward: 1.000",
+    ]
+    told = call("show", make_run("b", [{ACC: 0.5} | sets]), "--brief").output.splitlines()
+    assert told[1:3] == ["  eval/answer_reward: 0.500", "  eval/hard/answer_reward: 0.250"]
+
+
+FOLDERS = [
+    "plain", "my runs", "it's", 'say "so"', '"a"', "'a'", " a", "~", "~root", "-s", "1#", "a;b",
+    "$HOME", "`id`", "a\\b", "*", "é—ü", "[x]", "{x}", "alignkit:recipes", "true", "a=b", "!!", "#",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_command_that_comes_next_works_as_it_is_printed(make_run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    model = make_run(name, [{ACC: 0.5}]) / "final"
+    shutil.copytree(shipped() / "data" / "tiny_policy", model)
+    *_, last = story.brief(Path.cwd() / name).splitlines()
+    assert last.startswith("next: alignkit run ")
+    line = last.removeprefix("next: alignkit run ")
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")[:-1]
+    done = call("run", *words, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert f"path = {json.dumps(str(model))}" in done.output
+
+
+def test_entropy_is_that_of_held_out_responses_in_every_table(make_run, load, tmp_path):
+    entropies = {"eval/token_entropy": 0.25, "train/token_entropy": 0.75}
+    make_run("s/a", [{ACC: 0.5} | entropies])
+    (line,) = tables.lines(load(tmp_path / "s"))
+    told = {heading: found.value for heading, found in line.others.items()}
+    assert told == {"entropy": 0.25, "training entropy": 0.75}
+    script = runpy.run_path(str(Path(__file__).resolve().parents[3] / "recipes" / "results.py"))
+    assert script["COLUMNS"]["entropy"] == "eval/token_entropy"
 
 
 def test_a_report_refuses_what_is_no_run(run, tmp_path):
@@ -122,13 +173,48 @@ def test_the_tables_have_every_row_and_every_estimate(run, tmp_path):
     )  # fmt: skip
 
 
-def test_pngs_are_against_step_and_wall_clock(run, tmp_path):
+@pytest.mark.parametrize(("given", "axis"), [((), "step"), (("--against", "time"), "time")])
+def test_each_png_is_written_once_against_step_or_wall_clock(run, tmp_path, given, axis):
     pytest.importorskip("matplotlib", reason="needs the extra: pip install 'alignkit[report]'")
-    done = call("report", run, "--out", "r.html", "--png")
+    done = call("report", run, "--out", "r.html", "--png", *given)
     assert done.exit_code == 0, done.output
-    made = {p.name: p.read_bytes()[:8] for p in (tmp_path / "r.png.d").iterdir()}
-    assert {"eval_answer_reward-by-step.png", "eval_answer_reward-by-time.png"} <= made.keys()
-    assert set(made.values()) == {b"\x89PNG\r\n\x1a\n"}
+    made = {p.name: p.read_bytes() for p in (tmp_path / "r.png.d").iterdir()}
+    assert made.keys() == {f"{name}-by-{axis}.png" for name in ("eval_answer_reward", "train_loss")}
+    assert {text[:8] for text in made.values()} == {b"\x89PNG\r\n\x1a\n"}
+    assert len(set(made.values())) == len(made)
+
+
+@pytest.mark.parametrize("settings", [1, 4, 17, 60])
+def test_the_legend_of_a_png_stands_outside_its_axes(
+    make_run, load, tmp_path, monkeypatch, settings
+):
+    figures = pytest.importorskip("matplotlib.figure")
+    for i in range(settings):
+        counts = {"eval/n_correct": i, "eval/n_format_only": 1, "eval/n_neither": 2}
+        rows = [{"train/loss": float(i)} | counts, {"train/loss": 1.0} | counts]
+        make_run(f"s/learning_rate={i},group_size={i}/seed_0", rows)
+    seen, save = {}, figures.Figure.savefig
+
+    def watched(figure, path):
+        save(figure, path)
+        seen[path.name] = figure
+
+    monkeypatch.setattr(figures.Figure, "savefig", watched)
+    png.write(load(tmp_path / "s"), tmp_path / "out")
+    assert ("legend.png" in seen) == (settings == 60)
+    names = [t.get_text() for f in seen.values() for x in f.legends for t in x.get_texts()]
+    assert len({n for n in names if n.startswith("learning")}) == settings
+    assert {"right", "right format only", "neither"} <= set(names)
+    for name, figure in seen.items():
+        (axes,) = figure.axes
+        place, page = axes.get_window_extent(), figure.bbox
+        assert axes.get_legend() is None
+        assert name == "legend.png" or place.height > 0.6 * 4.0 * 160  # the plot stays as large
+        for legend in figure.legends:
+            found = legend.get_window_extent()
+            assert name == "legend.png" or not place.overlaps(found)
+            assert found.x1 <= page.x1 + 1
+            assert found.y0 >= page.y0 - 1
 
 
 def test_without_matplotlib_pngs_say_what_to_install(run, monkeypatch):

@@ -35,6 +35,42 @@ def test_the_command_lists_without_running(place, registry, monkeypatch):
     assert "Traceback" not in wrong.output
 
 
+@pytest.mark.parametrize(
+    ("typed", "seeds"),
+    [("3", [0, 1, 2]), ("1", [0]), ("4,7", [4, 7]), ("5,", [5]), (" 0, 2", [0, 2])],
+)
+def test_seeds_of_the_command_line_replace_those_of_the_file_and_its_variants(
+    place, registry, monkeypatch, typed, seeds
+):
+    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
+    (place / "s.toml").write_text(
+        'recipe = "toy.toml"\nseeds = [9]\n[variants.a]\nset.n = 6\n[variants.b]\nseeds = [8]\n'
+    )
+    done = call("sweep", "s.toml", "--list", "--seeds", typed)
+    assert done.exit_code == 0, done.output
+    names = [line.split()[0] for line in done.output.splitlines()[1:]]
+    assert names == [f"{v}/seed_{s}" for v in "ab" for s in seeds]
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "1,1", "x", "0,x", "1.5", ",", "100000", "9" * 5000])
+def test_seeds_that_are_none_are_refused(place, registry, monkeypatch, typed):
+    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
+    (place / "s.toml").write_text(TWO)
+    done = call("sweep", "s.toml", "--list", "--seeds", typed)
+    assert done.exit_code == 2, done.output
+    assert "--seeds" in done.output
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_a_budget_that_is_none_is_refused(place, registry, monkeypatch, hours):
+    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
+    (place / "s.toml").write_text(TWO)
+    done = call("sweep", "s.toml", "--list", "--max-hours", hours)
+    assert done.exit_code == 2, done.output
+    assert "--max-hours" in done.output
+    assert "-s --" not in done.output
+
+
 def test_the_command_runs_alignkit_and_fails_with_status_1_when_a_run_does(
     place, registry, monkeypatch
 ):

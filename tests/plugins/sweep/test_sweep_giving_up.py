@@ -54,6 +54,13 @@ def test_a_run_is_stopped_when_its_time_is_over(sweep, make):
     assert make(sweep(text)).started == []
 
 
+def test_a_budget_of_the_command_line_replaces_that_of_the_file(sweep, make):
+    text = 'recipe = "toy.toml"\nmax_hours = 9\n[set]\nfail = "slow"\n'
+    made = make(sweep(text, max_hours=0.3 / 3600))
+    (run,) = made.plans.finished()
+    assert run.status == "out of time"
+
+
 def test_a_run_may_be_stopped_before_it_has_a_directory(sweep, make):
     made = make(sweep('recipe = "toy.toml"\nmax_hours = 1e-9\n'))
     assert [r.status for r in made.plans.finished()] == ["out of time"]
