@@ -19,6 +19,7 @@ from alignkit.recipe import load
 from alignkit.run import Run, built, carry_out
 from alignkit.security.left_out import only_secrets
 from alignkit.security.secrets import redact, redact_command
+from alignkit.security.text import say
 
 
 def resume(
@@ -50,7 +51,7 @@ def resume(
         if changed and not allow_changes:
             raise resume_point.too_many(changed, folder)
         store = Store(folder / "checkpoints")
-        found = store.newest(lambda text: print(text, flush=True))
+        found = store.newest(say)
         start = Start(*found) if found else resume_point.BEGINNING
         algorithm = built(node)
         store.tidy()

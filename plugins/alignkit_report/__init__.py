@@ -13,6 +13,7 @@ import click
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE
 from alignkit.errors import shown
+from alignkit.security.text import say
 
 
 class Report(Params[click.Command]):
@@ -41,11 +42,11 @@ class Report(Params[click.Command]):
 
             found = groups.load(folders)
             if table:
-                click.echo(tables.text(found))
+                say(tables.text(found))
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
             for path in write.files(found, target, heading, with_csv=csv, with_png=png):
-                click.echo(f"{'report:' if table else 'wrote'} {shown(path)}")
+                say(f"{'report:' if table else 'wrote'} {shown(path)}")
 
         return report
 
@@ -60,7 +61,7 @@ class Show(Params[click.Command]):
         def show(folder: Path, brief: bool) -> None:
             from alignkit_report import story
 
-            click.echo(story.of(folder, briefly=brief))
+            say(story.of(folder, briefly=brief))
 
         return show
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit.errors import AlignkitError
 from alignkit.run_data.groups import Group
+from alignkit.security.names import file_name
 from alignkit_report.curves import Chart, charts, curve
 from alignkit_report.markup import color
 
@@ -46,7 +47,7 @@ def write(groups: Sequence[Group], folder: Path) -> list[Path]:
 def _all(groups: Sequence[Group], folder: Path, make: Any) -> Iterator[Path]:
     axes: tuple[Axis, ...] = ("step", "time")
     for chart in charts(groups):
-        stem = re.sub(r"[^\w.@-]+", "_", chart.metrics[0])
+        stem = file_name(chart.metrics[0], room=16)
         for axis in axes:
             figure = make(figsize=(6.4, 4.0), dpi=160, layout="constrained")
             _draw(figure.subplots(), chart, groups, axis)
