@@ -17,7 +17,7 @@ def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*heads, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(*map(printable, heads), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for row in rows:
         table.add_row(*map(printable, row))  # before it is measured
     console = Console(
