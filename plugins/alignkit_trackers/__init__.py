@@ -95,6 +95,12 @@ class Wandb(Params[Tracker]):
         given = {key: value for key, value in settings.items() if value}
         return WandbTracker(given, self.mode, self.samples)
 
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        from alignkit_trackers.wandb_run import environment_problem
+
+        if problem := environment_problem():
+            yield "", problem
+
     def missing(self) -> Iterable[str]:
         if not find_spec("wandb"):
             yield "tracker wandb needs the wandb package: pip install 'alignkit[wandb]'"
