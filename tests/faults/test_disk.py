@@ -58,6 +58,46 @@ def test_a_disk_too_full_for_the_final_model_stops_the_run_and_it_goes_on(runs, 
     assert runs.weights("small/run") == runs.weights("calm")
 
 
+def test_a_run_without_checkpoints_that_has_no_room_for_its_model_goes_on_from_its_end(
+    runs, sft, calm, disk, monkeypatch
+):
+    """The training is over when ``final/`` is written: none of it is done again."""
+    from alignkit_hf.policy.causal import CausalPolicy
+
+    place = disk("small", 20 * size(checkpoints(calm.dir)[0]))
+    save = CausalPolicy.save
+
+    def fill(self, folder):
+        used = size(place)
+        disk("small", used + size(calm.dir / "final") // 2)
+        save(self, folder)
+
+    monkeypatch.setattr(CausalPolicy, "save", fill)
+    with pytest.raises(RunFailed, match="free some, then: alignkit resume small/run"):
+        runs.start(sft, "checkpoint.every=0", out="small/run")
+    assert [p.name for p in checkpoints(place / "run")] == ["step_000004"]
+    assert damage(checkpoints(place / "run")[0]) == ""
+    before = (place / "run/metrics.jsonl").read_bytes()
+    disk("small", 20 * size(calm.dir))
+    monkeypatch.setattr(CausalPolicy, "save", save)
+    runs.resume("small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+    assert (place / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_without_checkpoints_leaves_none(runs, sft):
+    run = runs.start(sft, "checkpoint.every=0")
+    assert not (run.dir / "checkpoints").exists()
+
+
+def test_without_room_for_a_checkpoint_the_model_is_written_all_the_same(runs, sft, calm, disk):
+    final, one = size(calm.dir / "final"), size(checkpoints(calm.dir)[0])
+    place = disk("small", final + one // 2)
+    runs.start(sft, "checkpoint.every=0", out="small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+    assert checkpoints(place / "run") == []
+
+
 def test_a_disk_too_full_for_the_best_model_says_what_a_checkpoint_takes(runs, sft, calm, disk):
     one = size(checkpoints(calm.dir)[0])
     evaluated = ("checkpoint.every=0", "checkpoint.keep_best=1", "checkpoint.metric=train/loss")

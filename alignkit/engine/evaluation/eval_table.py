@@ -63,7 +63,7 @@ class EvalFields(Params[T], Generic[T]):
     n: Annotated[int, Field(ge=0)] = 256
     """Examples: a subset fixed by ``seed``, the same at every evaluation. 0 = all."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Chooses the subset and keys the draws; the run's own seed does not touch them."""
 
     samples: Annotated[int, Field(ge=1)] = 1
