@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -15,6 +13,7 @@ from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.run import command_line, execute
 from alignkit.security.secrets import redact_text
+from alignkit.security.text import say
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,10 +46,10 @@ def run(
 
     node = recipe.load(path, registry, overlays, overrides)
     if dry_run:
-        click.echo(redact_text(text(node, path)))
+        say(redact_text(text(node, path)))
         return
     for note in node.left_out:
-        click.echo(redact_text(f"left out: {note}"))
+        say(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}
     done = execute(node, path, out, command_line(), **how)
     call(registry, "show", folder=done.dir, brief=True)
@@ -70,7 +69,7 @@ def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry
     words = command_line()
     run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
     if run is None:
-        click.echo(f"{shown(folder)} is finished; there is nothing to do")
+        say(f"{shown(folder)} is finished; there is nothing to do")
     else:
         call(registry, "show", folder=run.dir, brief=True)
 
@@ -81,12 +80,8 @@ def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry
 @plugin_option
 def list_plugins(as_json: bool, strict: bool, registry: Registry) -> None:
     """List every plugin, its state and what it provides."""
-    from alignkit.listing import plugin_table
+    from alignkit.listing import as_text
 
-    found = registry.plugins
-    if as_json:
-        click.echo(json.dumps([asdict(p) for p in found], indent=2))
-    else:
-        click.echo(plugin_table(found))
-    if strict and any(p.status not in ("active", "disabled") for p in found):
+    say(as_text(registry.plugins, as_json=as_json))
+    if strict and any(p.status not in ("active", "disabled") for p in registry.plugins):
         raise SystemExit(1)

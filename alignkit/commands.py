@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import click
 
 from alignkit import plugins
 from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
+from alignkit.security.text import say
 from alignkit.shipped import PREFIX, path_from
 
 
@@ -73,15 +74,25 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except AlignkitError as error:
-            click.echo(redact_text(str(error)), err=True)
-            ctx.exit(error.exit_status)
-        except Interrupted as interrupted:
-            click.echo(str(interrupted), err=True)
-            ctx.exit(interrupted.exit_status)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(130)
+        except (AlignkitError, OSError, KeyboardInterrupt) as error:
+            say(redact_text(str(error)) or "interrupted", err=True)
+            ctx.exit(_status(error))
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Parse and carry out a command; in a process of its own, whatever becomes of stdout."""
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        from alignkit.security.streams import guarded
+
+        with guarded():
+            return super().main(*args, **extra)
+
+
+def _status(error: BaseException) -> int:
+    """Return what a command exits with; a path that no file can have is wrong as it was typed."""
+    wrong = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    otherwise = 130 if isinstance(error, KeyboardInterrupt) else 1 + wrong
+    return int(getattr(error, "exit_status", otherwise))
 
 
 def command_of(registry: Registry, name: str) -> click.Command:
@@ -114,7 +125,7 @@ def call(registry: Registry, name: str, **values: Any) -> None:
     try:
         found = command_of(registry, name)
     except AlignkitError as error:
-        click.echo(f"without alignkit {name}: {error}")
+        say(f"without alignkit {name}: {error}")
         return
     click.get_current_context().invoke(found, **values)
 
@@ -132,9 +143,8 @@ def plugin_option(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> Registry:
-    for item in given:
-        if not item.startswith("no:"):
-            raise click.BadParameter(f"{item!r}: write no:NAME to switch a plugin off")
+    if wrong := [item for item in given if not item.startswith("no:")]:
+        raise click.BadParameter(f"{wrong[0]!r}: write no:NAME to switch a plugin off")
     return _loaded(ctx, [item.removeprefix("no:") for item in given])
 
 

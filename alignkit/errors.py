@@ -45,7 +45,7 @@ class Problem:
     def __str__(self) -> str:
         """Render as ``file:line: key: message`` with the line quoted below."""
         where = f"{self.origin}: " if self.origin else ""
-        lines = [f"{where}{'.'.join(self.key) or 'recipe'}: {self.message}"]
+        lines = [f"{where}{'.'.join(part[:60] for part in self.key) or 'recipe'}: {self.message}"]
         if self.origin and self.origin.file and self.origin.text.strip():
             lines.append(f"  {self.origin.line:>4} | {self.origin.text.strip()}")
         return "\n".join([*lines, *([f"  {self.hint}"] if self.hint else [])])

@@ -213,7 +213,7 @@ class _Resolver:
         elif detail["type"] == "missing":
             self.problem(table.key, f"{name!r} needs a value for {'.'.join(at)!r}")
         else:
-            self.problem(key, f"{detail['msg']} (got {detail['input']!r})")
+            self.problem(key, f"{detail['msg']} (got {detail['input']!r:.200})")
 
     def children(self, table: _Table) -> dict[str, Any]:
         children: dict[str, Any] = {}

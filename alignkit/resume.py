@@ -21,6 +21,7 @@ from alignkit.recipe import load
 from alignkit.run import Run, built, carry_out
 from alignkit.security.left_out import only_secrets
 from alignkit.security.secrets import redact, redact_command
+from alignkit.security.text import say
 
 
 def resume(
@@ -61,7 +62,7 @@ def resume(
         if not (allow_changes or free.issuperset(changed)):
             raise resume_point.too_many(changed, folder, upgraded)
         store = Store(folder / "checkpoints")
-        found = store.newest(lambda text: print(text, flush=True))
+        found = store.newest(say)
         start = Start(*found) if found else resume_point.BEGINNING
         if done and not found:
             raise longer.unsaved(folder, node)

@@ -28,6 +28,7 @@ from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
 from alignkit.security.secrets import redact, redact_text
+from alignkit.security.text import printable, say
 
 if TYPE_CHECKING:
     from alignkit.lifecycle.resume_point import Start
@@ -45,7 +46,7 @@ class Run:
         """Open the directory; ``start`` says where a resumed run goes on from."""
         self.dir = folder
         self.plan = plan
-        self.printer: Callable[[str], None] = lambda text: print(text, flush=True)
+        self.printer: Callable[[str], None] = say
         self.total_steps: int | None = None
         self.resumed = start is not None
         self.first_step = start.first_step if start else 0
@@ -67,7 +68,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line the user should see."""
-        self.printer(redact_text(text))
+        self.printer(printable(redact_text(text)))
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -102,6 +103,8 @@ class Run:
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
         """
         folder = self.dir / name
+        if not {"..", ""}.isdisjoint(name.split("/")):
+            raise AlignkitError(f"rows {name!r:.60} would be written outside {shown(self.dir)}")
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (folder / f"step_{step:06d}.jsonl").write_text(lines, encoding="utf-8")
@@ -156,7 +159,7 @@ def built(node: Node) -> Algorithm:
     if lacking := missing(node):
         raise RecipeError(lacking)
     if foreign := announcement(node):
-        print(foreign, flush=True)
+        say(foreign)
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long starve busy machines,
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # but 0.1 ms is less than waking takes

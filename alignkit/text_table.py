@@ -1,10 +1,12 @@
-"""Tables as text: fitted to a terminal, elsewhere plain and as wide as they need to be."""
+"""Tables as text: fitted to a terminal, elsewhere as wide as they need to be."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
+
+from alignkit.security.text import printable
 
 WIDEST = 100_000
 """Characters in a line that goes to a file or a pipe; nothing is folded there."""
@@ -15,15 +17,12 @@ def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*heads, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(*map(printable, heads), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    terminal = sys.stdout.isatty()
+        table.add_row(*map(printable, row))  # before it is measured
     console = Console(
         file=StringIO(),
-        force_terminal=terminal,
-        no_color=not terminal,
-        width=None if terminal else WIDEST,
+        width=None if sys.stdout.isatty() else WIDEST,
         markup=False,  # names come from files, and may hold brackets
         emoji=False,
         highlight=False,

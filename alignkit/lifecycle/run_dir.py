@@ -34,7 +34,8 @@ def folder_for(out: Path | None, recipe: Path) -> Path:
     """Return the directory to run in: ``out``, which must be free, or a new one below runs/."""
     if out is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = (f"{recipe.stem}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
+        # So much of its name that, with the time, it has no more bytes than a name may have.
+        names = (f"{recipe.stem[:50]}-{stamp}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
         return next(p for n in names if not (p := Path.cwd() / "runs" / n).exists())
     if is_free(out):
         return out.absolute()

@@ -33,25 +33,26 @@ _MARKERS = (
 )  # fmt: skip
 """Words that make a ``token`` one of text: ``eos_token`` is no secret."""
 
+# Each pattern reads a text once, however long its words are: it begins at the start of a word
+# (by what stands before it) and never gives back what it has read (``++``, ``(?>…)``).
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#@'\"<>]*(?:@[^/\s?#@'\"<>]+)*@")
+_USERINFO = re.compile(r"(?<=[A-Za-z0-9+.-])://[^/\s?#'\"<>]*@")
 _ASSIGNED = re.compile(
-    r"""(?P<name>[A-Za-z][\w.-]*)(?P<sign>["']?\s*(?:=|:(?=[\s"']))\s*)"""
-    r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;&)\]}"']+)"""
+    r"""(?<![\w.-])(?>[\w.-]*?(?P<name>[A-Za-z][\w.-]*+))"""
+    r"""(?P<sign>["']?\s*+(?:=|:(?=[\s"']))\s*+)"""
+    r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;&)\]}"']{1,256}+)"""
 )
-_OPTION = re.compile(r"(?P<name>--?[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>[^\s-]\S*)")
-_SHAPES = (
-    re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.S),
-    re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),  # JSON web token
-    re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
-    re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
-    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
-    re.compile(r"\bgithub_pat_\w{20,}"),
-    re.compile(r"\bglpat-[\w-]{16,}"),
-    re.compile(r"\bxox[abeoprs]-[\w-]{10,}"),
-    re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    re.compile(r"\bAIza[\w-]{35}"),
-)  # fmt: skip
+_REST = re.compile(r"""(?<!["'])[^\s,;&)\]}"']*""")
+"""What of a value stands behind its first 256 characters, by which it is judged."""
+_OPTION = re.compile(
+    r"(?<![\w-])(?>[\w-]*?(?P<name>--?[A-Za-z][\w-]*+))(?P<sign>\s++)(?P<value>[^\s-]\S*)"
+)
+_PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.S)
+_JSON_WEB_TOKEN = re.compile(r"(?<![\w-])(?>([\w-]*?)\beyJ[\w-]{8,}+)\.eyJ[\w-]{8,}\.[\w-]*")
+_KEY = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+    r"|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b|AIza[\w-]{35})"
+)
 _LIKE_A_KEY = re.compile(r"(?=[^\d]*\d)[\w+/.=~-]{8,}")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)(?=[\w+/.=~-]*\d)[\w+/.=~-]{8,}")
 
@@ -64,13 +65,10 @@ def is_secret_name(name: str) -> bool:
     >>> [is_secret_name(n) for n in ("max_tokens", "eos_token", "tokenizer", "key", "token_budget")]
     [False, False, False, False, False]
     """
-    words = [word.lower() for word in _WORDS.findall(name.rpartition(".")[2])]
-    if not words:
-        return False
-    before = words[-2] if len(words) > 1 else ""
+    words = ["", "", *(word.lower() for word in _WORDS.findall(name.rpartition(".")[2]))]
     if words[-1] == "token":
-        return before not in _MARKERS
-    return words[-1] in _LAST_WORDS or (words[-1] in ("key", "keys") and before in _KEYS)
+        return words[-2] not in _MARKERS
+    return words[-1] in _LAST_WORDS or (words[-1] in ("key", "keys") and words[-2] in _KEYS)
 
 
 def redact(value: Any, name: str = "") -> Any:
@@ -94,9 +92,8 @@ def redact_text(text: str) -> str:
     """
     for secret in _of_the_environment():
         text = text.replace(secret, REDACTED)
-    for shape in _SHAPES:
-        text = shape.sub(REDACTED, text)
-    text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+    text = _JSON_WEB_TOKEN.sub(rf"\1{REDACTED}", _PEM.sub(REDACTED, text))
+    text = _USERINFO.sub(f"://{REDACTED}@", _KEY.sub(REDACTED, text))
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
     return _replace(_OPTION, _replace(_ASSIGNED, text))
 
@@ -117,9 +114,11 @@ def _replace(pattern: re.Pattern[str], text: str) -> str:
     while found := pattern.search(text, at):
         secret = _is_assigned_secret(found["name"], found["value"])
         end = found.end() if secret else found.end("sign")  # a value may hold another assignment
+        if secret and (rest := _REST.match(text, end)):
+            end = rest.end()
         mark = found["value"][0] if found["value"][0] in "\"'" else ""
-        parts += [text[at : found.start("value")] if secret else text[at:end]]
-        parts += [f"{mark}{REDACTED}{mark}"] if secret else []
+        hidden = [text[at : found.start("value")], f"{mark}{REDACTED}{mark}"]
+        parts += hidden if secret else [text[at:end]]
         at = end
     return "".join([*parts, text[at:]])
 

@@ -6,17 +6,28 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
 from alignkit.protocols import Dataset
+from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
 from alignkit_data.load import Loaded, load_file
 from alignkit_data.source import Source
 
 Column = Annotated[str, Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1)]
+
+
+def _of_a_file(name: str) -> str:
+    if problem := name_problem(name):
+        raise ValueError(refused(name, "a part of a data set", problem))
+    return name
+
+
+PartName = Annotated[str, AfterValidator(_of_a_file)]
+"""Of a split; folders have a file or a folder of that name."""
 
 
 class Jsonl(Params[Dataset]):
@@ -88,7 +99,7 @@ class Gsm8k(_Split):
     config: Column = "main"
     """Which configuration to read from the Hub."""
 
-    split: Column = "train"
+    split: PartName = "train"
     """Which part to read from the Hub or a folder; a single file is read whole."""
 
     question: Column = "question"
@@ -118,7 +129,7 @@ class Math(_Split):
     config: Column | None = None
     """Which configuration to read from the Hub, if it has several."""
 
-    split: Column = "test"
+    split: PartName = "test"
     """Which part to read from the Hub or a folder; a single file is read whole."""
 
     question: Column = "problem"

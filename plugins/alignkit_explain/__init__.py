@@ -12,6 +12,7 @@ from alignkit import AlignkitError, Component, Params, hookimpl
 from alignkit.commands import GIVEN, plugin_option
 from alignkit.kinds import HOOKS
 from alignkit.plugins import Registry
+from alignkit.security.text import say
 
 
 class Explain(Params[click.Command]):
@@ -42,7 +43,7 @@ class Explain(Params[click.Command]):
             from alignkit_explain.recipes import explained
 
             node = recipe.load(path, registry, overlays, overrides)
-            click.echo(redact_text(explained(node, registry, like)))
+            say(redact_text(explained(node, registry, like)))
 
         return explain
 
@@ -62,13 +63,13 @@ class Describe(Params[click.Command]):
             from alignkit_explain.describe import component, table
 
             if kind == "table":
-                click.echo(table(name.strip("[]"), registry))
+                say(table(name.strip("[]"), registry))
                 return
             try:
                 offer = registry.get(kind, name.replace("-", "_") if kind == "command" else name)
             except LookupError as error:
                 raise AlignkitError(str(error)) from None
-            click.echo(component(kind, offer))
+            say(component(kind, offer))
 
         return describe
 
@@ -82,7 +83,7 @@ class Schema(Params[click.Command]):
         def schema(registry: Registry) -> None:
             from alignkit_explain.schema import recipe_schema
 
-            click.echo(json.dumps(recipe_schema(registry), indent=2))
+            say(json.dumps(recipe_schema(registry), indent=2))
 
         return schema
 

@@ -10,6 +10,7 @@ import click
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, plugin_option
 from alignkit.plugins import Registry
+from alignkit.security.text import say
 
 
 class Grade(Params[click.Command]):
@@ -42,7 +43,7 @@ class Grade(Params[click.Command]):
 
             judge = reward_for(reward, registry, overrides)
             mapped = {name.rstrip("_"): column for name, column in columns.items() if column}
-            click.echo(grade_file(path, judge, columns=mapped, out=out).table())
+            say(grade_file(path, judge, columns=mapped, out=out).table())
 
         return grade
 

@@ -14,6 +14,7 @@ import click
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, GIVEN
 from alignkit.errors import shown
+from alignkit.security.text import say
 
 
 class Report(Params[click.Command]):
@@ -45,12 +46,12 @@ class Report(Params[click.Command]):
 
             found = groups.load(folders)
             if table:
-                click.echo(tables.text(found))
+                say(tables.text(found))
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
             made = write.files(found, target, heading, with_csv=csv, with_png=png, against=against)
             for path in made:
-                click.echo(f"{'report:' if table else 'wrote'} {shown(path)}")
+                say(f"{'report:' if table else 'wrote'} {shown(path)}")
 
         return report
 
@@ -65,7 +66,7 @@ class Show(Params[click.Command]):
         def show(folder: Path, brief: bool) -> None:
             from alignkit_report import story
 
-            click.echo(story.of(folder, briefly=brief))
+            say(story.of(folder, briefly=brief))
 
         return show
 

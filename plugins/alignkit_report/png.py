@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit.errors import AlignkitError
 from alignkit.run_data.groups import Group
+from alignkit.security.names import file_name
 from alignkit_report.curves import Chart, charts, curve
 from alignkit_report.markup import color
 
@@ -51,7 +52,7 @@ def write(groups: Sequence[Group], folder: Path, axis: Axis = "step") -> list[Pa
 def _all(groups: Sequence[Group], folder: Path, make: Any, axis: Axis) -> Iterator[Path]:
     apart = len(groups) > IN_A_CHART
     for chart in charts(groups):
-        stem = re.sub(r"[^\w.@-]+", "_", chart.metrics[0])
+        stem = file_name(chart.metrics[0], room=16)
         figure = make(figsize=(WIDTH, HEIGHT), dpi=160, layout="constrained")
         axes = figure.subplots()
         _draw(axes, chart, groups, axis)

@@ -17,6 +17,7 @@ from pydantic import Field
 from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
 from alignkit.protocols import RewardFn
+from alignkit.security.names import name_problem, refused
 
 
 class Graded(Params[RewardFn]):
@@ -107,6 +108,9 @@ class WeightedSum(Params[RewardFn]):
         terms = tables.get("terms") or {}
         if not terms:
             yield "", "a weighted sum needs at least one table [reward.terms.NAME]"
+        for name in terms:  # names of metrics, and so of files, are made of it
+            if problem := name_problem(name):
+                yield "terms", refused(name, "a term", problem)
         for name in sorted(self.weights.keys() - terms.keys()):
             known = ", ".join(sorted(terms)) or "none"
             yield "weights", f"no term is called {name!r}; there are: {known}"

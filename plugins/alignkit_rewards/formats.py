@@ -60,7 +60,8 @@ def final_answer(response: str) -> str | None:
     >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
     '\\frac{1}{2}'
     """
-    tagged = _TAGGED.findall(response)
+    end = response.rfind("</answer>") + len("</answer>")  # behind it each tag would be searched for
+    tagged = _TAGGED.findall(response[:end])
     text = tagged[-1] if tagged else response
     boxed = boxes(text)
     if not boxed and not tagged:

@@ -11,6 +11,7 @@ from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, registry_in
 from alignkit.errors import in_shell
 from alignkit.kinds import HOOKS
+from alignkit.security.text import say
 
 
 class NewPlugin(Params[click.Command]):
@@ -26,7 +27,7 @@ class NewPlugin(Params[click.Command]):
             from alignkit_scaffold import scaffold
 
             folder = scaffold.new_plugin(name, kind, dest.absolute(), registry_in(ctx))
-            click.echo(scaffold.next_steps(folder, name, kind))
+            say(scaffold.next_steps(folder, name, kind))
 
         return new_plugin
 
@@ -41,8 +42,8 @@ class Init(Params[click.Command]):
             from alignkit_scaffold import scaffold
 
             for recipe_file in scaffold.init(folder.absolute()):
-                click.echo(f"{folder}/{recipe_file}")
-            click.echo(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
+                say(f"{folder}/{recipe_file}")
+            say(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
 
         return init
 

@@ -11,6 +11,7 @@ from shlex import quote
 
 from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.plugins import COMMANDS, Registry
+from alignkit.security.names import name_problem
 from alignkit.shipped import shipped
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,7 +41,7 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
     Raises AlignkitError for a name that cannot be used and a folder that exists.
     """
     if problem := _problem(name, kind, registry):
-        raise AlignkitError(f"{name!r} cannot be the name of a new plugin: {problem}")
+        raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
     folder = parent / f"alignkit-{name.replace('_', '-')}"
     if folder.exists():
         raise AlignkitError(f"{shown(folder)} exists; choose another NAME or --dest")
@@ -71,7 +72,9 @@ def next_steps(folder: Path, name: str, kind: str) -> str:
 def _problem(name: str, kind: str, registry: Registry) -> str:
     """Return what is wrong with a plugin's name, with a remedy, or ``""``."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        return f"it takes lower-case words joined by underscores, such as {_snake(name)!r}"
+        return (
+            f"it takes lower-case words joined by underscores, such as {_snake(name[:LONGEST])!r}"
+        )
     if name.startswith("alignkit_") or name == "alignkit":
         short = name.removeprefix("alignkit").strip("_") or PLACEHOLDER
         return f"the package gets the prefix alignkit-; give the rest alone, such as {short!r}"
@@ -79,6 +82,8 @@ def _problem(name: str, kind: str, registry: Registry) -> str:
         return f"it is a word of Python; try {name + '_' + kind!r}"
     if len(name) > LONGEST:
         return f"it has {len(name)} characters, more than {LONGEST}"
+    if problem := name_problem(name):
+        return f"it has {problem}; try {name + '_' + kind!r}"
     return _taken(name, kind, registry)
 
 

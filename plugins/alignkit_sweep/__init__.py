@@ -11,6 +11,7 @@ from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, GIVEN, call, plugin_option
 from alignkit.errors import RunFailed
 from alignkit.plugins import Registry
+from alignkit.security.text import say
 
 MOST_SEEDS = 1000
 """A larger number after ``--seeds`` is rather one seed than so many."""
@@ -58,10 +59,10 @@ class SweepCommand(Params[click.Command]):
             )
             planned = plans.Plans(swept, out or plans.default_folder(path, overlays))
             if listing:
-                click.echo(planned.listing(only))
+                say(planned.listing(only))
                 return
             off = [word for name in registry.disabled for word in ("-p", f"no:{name}")]
-            made = runner.Runner(planned, jobs, off, click.echo)
+            made = runner.Runner(planned, jobs, off, say)
             made.run(only)
             if folders := [run.path for run in planned.finished()]:
                 page = {"out": planned.out / "report.html", "title": swept.title, "table": True}

@@ -11,6 +11,7 @@ from typing import Any
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.run_data.groups import Group, final
 from alignkit.run_data.runs import RunData, is_run, read
+from alignkit.security.names import file_name
 from alignkit.text_table import aligned
 from alignkit_sweep.child import Job
 from alignkit_sweep.variants import Sweep, Variant
@@ -18,7 +19,7 @@ from alignkit_sweep.variants import Sweep, Variant
 
 def default_folder(sweep: Path, overlays: Sequence[Path]) -> Path:
     """Return where a sweep's runs go: ``runs/`` and the names of the files it is made of."""
-    return Path("runs") / "+".join([sweep.stem, *(overlay.stem for overlay in overlays)])
+    return Path("runs") / file_name("+".join(path.stem for path in (sweep, *overlays)))
 
 
 class Plans:

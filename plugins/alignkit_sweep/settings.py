@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignkit.document import Document, Key
 from alignkit.errors import Origin, Problem, RecipeError, shown
+from alignkit.security.names import LONGEST, file_name
 
 How = Literal["grid", "factors", "same_as"]
+ROOM = LONGEST // 2 + 16
+"""Bytes of a name that are left for others: variant and seed are joined to it in one name."""
 HOW: tuple[How, ...] = ("grid", "factors", "same_as")
 
 
@@ -45,7 +47,7 @@ def label(varied: Sequence[Setting]) -> str:
     last = [key[-1] for key in keys]
     names = [key[-1] if last.count(key[-1]) == 1 else ".".join(key) for key in keys]
     parts = (f"{name}{_shown(s)}" for name, s in zip(names, varied, strict=True))
-    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
+    return file_name(",".join(parts), room=ROOM) if varied else ""
 
 
 def _shown(setting: Setting) -> str:

@@ -17,7 +17,7 @@ class SharedTable(Params[Any]):
     """Recipe file, relative to the file this stands in; ``alignkit:recipes/…`` for ours."""
     overlays: Annotated[tuple[str, ...], Field(strict=False, alias="with")] = ()
     """TOML files laid over the recipe."""
-    seeds: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**64)], ...], Field(strict=False)] = ()
     """One run for each; none = one run with the recipe's own seed."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Values laid over the recipe and the overlays, those of the command line included."""

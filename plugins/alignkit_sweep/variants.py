@@ -18,8 +18,9 @@ from alignkit.component import Params
 from alignkit.document import Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
+from alignkit.security.names import file_name, name_problem, refused
 from alignkit.shipped import path_from
-from alignkit_sweep.settings import HOW, How, Setting, below, label, layer, leaves, value
+from alignkit_sweep.settings import HOW, ROOM, How, Setting, below, label, layer, leaves, value
 from alignkit_sweep.stop import StopTable
 from alignkit_sweep.tables import SweepTable, VariantTable
 
@@ -114,6 +115,7 @@ class Sweep:
 
     def _variants(self) -> Iterator[Variant]:
         tables = self.table.variants or {"": VariantTable()}
+        own_name = file_name(self.path.stem, room=ROOM)
         for place, (name, own) in enumerate(tables.items()):
             self._check_names(name, own, list(tables)[:place])
             recipes = list(self._files(name, "recipe"))
@@ -124,15 +126,17 @@ class Sweep:
             if len(set(seeds)) < len(seeds):
                 self.problem(self._at(name, "seeds")[0], f"a seed stands twice in {list(seeds)}")
             for point, varied in self._points(name):
-                folder = "/".join(filter(None, [name, label(varied)])) or self.path.stem
+                folder = "/".join(filter(None, [name, label(varied)])) or own_name
                 yield Variant(
                     folder, name, recipes[0], overlays, seeds, point, own.best_of, own.start_from
                 )
 
     def _check_names(self, name: str, own: VariantTable, above: Sequence[str]) -> None:
         if name and not re.fullmatch(r"\w[\w.=+-]*", name):
-            message = f"{name!r} names a folder: use letters, digits and any of _ . = + -"
+            message = f"{name[:60]!r} names a folder: use letters, digits and any of _ . = + -"
             self.problem(("variants", name), message)
+        elif name and (fault := name_problem(name, room=ROOM)):
+            self.problem(("variants", name), refused(name, "a folder of runs", fault))
         for key in ("best_of", "start_from"):
             wanted = getattr(own, key)
             if wanted is not None and wanted not in above:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from pydantic import Field
 from alignkit import Component, Params, hookimpl
 from alignkit.component import NewPath
 from alignkit.protocols import Tracker
+from alignkit.security.names import path_problem
+from alignkit.shipped import exists
 
 Text = Annotated[str, Field(min_length=1)]
 Samples = Annotated[int, Field(ge=0)]
@@ -54,8 +57,10 @@ class Jsonl(Params[Tracker]):
         return JsonlTracker(self.path)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        if self.path.is_dir():
+        if exists(self.path, Path.is_dir):
             yield "path", f"{self.path} is a folder; name a file in it, such as metrics.jsonl"
+        if problem := path_problem(self.path):
+            yield "path", f"{str(self.path)!r:.200} cannot be written: it has {problem}"
 
 
 class Wandb(Params[Tracker]):
@@ -89,6 +94,12 @@ class Wandb(Params[Tracker]):
         settings = self.model_dump(include={"project", "entity", "name", "group", "tags"})
         given = {key: value for key, value in settings.items() if value}
         return WandbTracker(given, self.mode, self.samples)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        from alignkit_trackers.wandb_run import environment_problem
+
+        if problem := environment_problem():
+            yield "", problem
 
     def missing(self) -> Iterable[str]:
         if not find_spec("wandb"):

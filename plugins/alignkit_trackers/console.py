@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from alignkit.security.text import printable
 from alignkit_trackers.values import clock, headline, number, time_shares
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class ConsoleTracker:
         self._pace.total = self._run.total_steps  # some algorithms count their data first
         self._pace.see(step, metrics["time"])
         self._remember(metrics)
-        self._line = headline(metrics, self._patterns) or headline(metrics, _any_of(metrics))
+        line = headline(metrics, self._patterns) or headline(metrics, _any_of(metrics))
+        self._line = printable(line)  # names of metrics come from recipes and plugins
         evaluated = {n: value for n, value in metrics.items() if n.startswith("eval/")}
         if self._live is None and (evaluated or step % self._every == 0):
             self._run.say(f"{self._pace.column}  {self._line}  [{self._times(metrics['time'])}]")

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignkit.security.names import checked_name
+
 if TYPE_CHECKING:
     from alignkit.protocols import Run
 
@@ -17,7 +19,7 @@ class Delivered:
         """``tracker`` names the file; a run that is not resumed starts a new one."""
         folder = run.dir / ".trackers"
         folder.mkdir(exist_ok=True)
-        self.path = folder / tracker
+        self.path = folder / checked_name(tracker, "a tracker", room=16)
         self._last = _number(self.path) if run.resumed else None
 
     def has(self, step: int) -> bool:

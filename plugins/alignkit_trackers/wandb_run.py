@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
 import netrc
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from alignkit_trackers.delivered import Delivered
+from alignkit.security.names import checked_name, name_problem, refused
 from alignkit_trackers.values import sample_table
+from alignkit_trackers.wandb_files import steps_on_disk
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 Mode = Literal["online", "offline"]
 
+MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
+"""What wandb takes as ``WANDB_MODE``."""
 UPLOAD = 600.0
 """Seconds at the end of a run to wait for what is not uploaded yet; it is on the disk too."""
 
@@ -34,7 +39,7 @@ class WandbTracker:
         self._say = run.say
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
-        self._delivered = Delivered(run, "wandb")
+        self._on_disk = steps_on_disk(run.dir) if run.resumed else set()
         given = {"name": run.name, "id": _id(run), "resume": "allow", **self._settings}
         self._run = _opened(
             run,
@@ -55,18 +60,24 @@ class WandbTracker:
             self._run.define_metric(step, hidden=True)
         for part, step in (("train", "train_step"), ("time", "train_step"), ("eval", "eval_step")):
             self._run.define_metric(f"{part}/*", step_metric=step)
+        run.say(f"wandb: {self._state()}")
+        for row in _rows_before(run):
+            self.log(row.pop("step"), row)
+
+    def _state(self) -> str:
+        if self._run.disabled:
+            return "disabled by WANDB_MODE; nothing is logged there"
         offline = f"offline; upload it with: wandb sync {Path(self._run.dir).parent}"
-        run.say(f"wandb: {offline if self._run.offline else self._run.url}")
+        return offline if self._run.offline else str(self._run.url)
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
-        if not self._delivered.has(step):
+        if step not in self._on_disk:
             self._run.log({**metrics, **_steps(step, metrics)})
-            self._delivered.note(step)
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Log the first rows as a table, ``train/rollouts`` or ``eval/samples``."""
-        if not self._samples or not rows or self._delivered.has(step):
+        if not self._samples or not rows or step in self._on_disk:
             return
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
@@ -85,11 +96,34 @@ class WandbTracker:
 
 
 def _id(run: Run) -> str:
-    """Return the run's id at Weights & Biases, the same after it is resumed."""
+    """Return the run's id at Weights & Biases, the same after it is resumed.
+
+    That is what ``WANDB_RUN_ID`` says when the run begins, and else drawn.
+    """
     path = run.dir / ".trackers" / "wandb-id"
+    path.parent.mkdir(exist_ok=True)
     if not run.resumed or not path.is_file():
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
+        chosen = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        path.write_text(checked_name(chosen, "a W&B run (WANDB_RUN_ID)", room=64), encoding="utf-8")
     return path.read_text(encoding="utf-8")
+
+
+def _rows_before(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows that a resumed run has of the steps before it goes on."""
+    if run.resumed:
+        for line in (run.dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            yield {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def environment_problem() -> str:
+    """Return what is wrong with the environment's settings of wandb, ``""`` if nothing is."""
+    mode, chosen = os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_RUN_ID", "")
+    if mode and mode not in MODES:
+        return f"WANDB_MODE is {mode!r:.60}; it may be {', '.join(MODES)}"
+    if chosen and (problem := name_problem(chosen, room=64)):
+        return refused(chosen, "a W&B run (WANDB_RUN_ID)", problem)
+    return ""
 
 
 def _steps(step: int, names: Mapping[str, Any] | Sequence[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from alignkit.errors import AlignkitError
+from alignkit.security.text import printable
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ class _Watcher(threading.Thread):
 
 def say(text: str) -> None:
     """Print a line about the engine."""
-    print(f"alignkit: vllm: {text}", file=sys.stderr, flush=True)
+    print(printable(f"alignkit: vllm: {text}"), file=sys.stderr, flush=True)
 
 
 def _stderr() -> Any:

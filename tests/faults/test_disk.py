@@ -1,11 +1,15 @@
 """Disks that fill up or turn read-only, files that rot, two processes in one directory."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from alignkit.cli import main
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.lifecycle.checkpoints import damage
 from alignkit.run import Run
@@ -56,6 +60,46 @@ def test_a_disk_too_full_for_the_final_model_stops_the_run_and_it_goes_on(runs, 
     disk("small", 20 * one)
     runs.resume("small/run")
     assert runs.weights("small/run") == runs.weights("calm")
+
+
+def test_a_run_without_checkpoints_that_has_no_room_for_its_model_goes_on_from_its_end(
+    runs, sft, calm, disk, monkeypatch
+):
+    """The training is over when ``final/`` is written: none of it is done again."""
+    from alignkit_hf.policy.causal import CausalPolicy
+
+    place = disk("small", 20 * size(checkpoints(calm.dir)[0]))
+    save = CausalPolicy.save
+
+    def fill(self, folder):
+        used = size(place)
+        disk("small", used + size(calm.dir / "final") // 2)
+        save(self, folder)
+
+    monkeypatch.setattr(CausalPolicy, "save", fill)
+    with pytest.raises(RunFailed, match="free some, then: alignkit resume small/run"):
+        runs.start(sft, "checkpoint.every=0", out="small/run")
+    assert [p.name for p in checkpoints(place / "run")] == ["step_000004"]
+    assert damage(checkpoints(place / "run")[0]) == ""
+    before = (place / "run/metrics.jsonl").read_bytes()
+    disk("small", 20 * size(calm.dir))
+    monkeypatch.setattr(CausalPolicy, "save", save)
+    runs.resume("small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+    assert (place / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_without_checkpoints_leaves_none(runs, sft):
+    run = runs.start(sft, "checkpoint.every=0")
+    assert not (run.dir / "checkpoints").exists()
+
+
+def test_without_room_for_a_checkpoint_the_model_is_written_all_the_same(runs, sft, calm, disk):
+    final, one = size(calm.dir / "final"), size(checkpoints(calm.dir)[0])
+    place = disk("small", final + one // 2)
+    runs.start(sft, "checkpoint.every=0", out="small/run")
+    assert runs.weights("small/run") == runs.weights("calm")
+    assert checkpoints(place / "run") == []
 
 
 def test_a_disk_too_full_for_the_best_model_says_what_a_checkpoint_takes(runs, sft, calm, disk):
@@ -169,3 +213,52 @@ def test_a_second_process_is_kept_out(runs, calm):
     finally:
         holder.communicate()
     runs.resume("calm")
+
+
+@pytest.fixture
+def read_only(disk, monkeypatch):
+    """Both the home folder and the working directory are on a disk that takes nothing."""
+    place = disk("locked", 2**20)
+    (place / "home").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.chdir(place)
+    return place
+
+
+RECIPE = str(Path(__file__).resolve().parents[2] / "recipes/sft.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["list-plugins"], 0),
+        (["describe", "loss_type", "grpo_clip"], 0),
+        (["explain", RECIPE], 0),
+        (["run", RECIPE, "--dry-run"], 0),
+        (["run", RECIPE], 2),
+        (["init", "new"], 1),
+        (["new-plugin", "x", "--kind", "loss_type"], 1),
+    ],
+)
+def test_a_read_only_home_and_working_directory_are_said_in_one_line(read_only, words, status):
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == status, done.output
+    assert "Traceback" not in done.output
+    if status:
+        [line] = done.output.strip().splitlines()
+        assert "Read-only file system" in line
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_home_that_can_be_written(runs, sft, disk):
+    home = disk("home", 2**20)
+    subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
+    (runs.folder / "r.toml").write_text(sft.format(model=runs.model))
+    done = subprocess.run(
+        [sys.executable, "-m", "alignkit", "run", "r.toml", "--out", "run"],
+        cwd=runs.folder, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (runs.folder / "run/final/model.safetensors").is_file()

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.protocols import Example, LossOutput
@@ -76,6 +77,50 @@ def test_a_loss_that_is_never_finite_stops_the_run_with_its_batch_saved(
     assert {"prompt", "response", "advantage", "rollout_logprobs"} <= json.loads(saved[0]).keys()
     told = capsys.readouterr().out
     assert told.count("an optimizer step was skipped, weights are as before it: loss nan") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_logits_that_are_no_numbers_end_the_run_with_the_step_named(runs, grpo, monkeypatch, value):
+    """Weights that go wrong in the third step, whichever way they are sampled from."""
+    from alignkit_hf.sampling.backend import HfBackend
+
+    def spoiled(self, prompts, sampling, before=HfBackend.stream):
+        if sampling.step == 3:
+            with torch.no_grad():
+                self._paths.policy.model.model.norm.weight.fill_(float(value))
+        return before(self, prompts, sampling)
+
+    monkeypatch.setattr(HfBackend, "stream", spoiled)
+    said = r"the logits of .* are not finite at step 3 \(token 1 of a response\): its weights have"
+    with pytest.raises(RunFailed, match=said) as error:
+        runs.start(grpo)
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_model_whose_weights_are_no_numbers_is_refused_when_it_is_loaded(runs, sft, value):
+    from safetensors.torch import load_file, save_file
+
+    spoiled = runs.folder / "spoiled"
+    shutil.copytree(runs.model, spoiled)
+    tensors = load_file(spoiled / "model.safetensors")
+    name = sorted(tensors)[3]
+    tensors[name].view(-1)[-1] = float(value)
+    save_file(tensors, spoiled / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AlignkitError, match=f"weights {name} hold numbers that are not finite"):
+        runs.start(sft, f'policy.path="{spoiled}"')
+
+
+def test_a_checkpoint_of_weights_that_are_no_numbers_is_named(runs):
+    from alignkit.engine.training.checkpoint import load_weights, weights
+    from alignkit_hf import HfPolicy
+
+    policy = HfPolicy(path=str(runs.model)).build()
+    saved = {name: tensor.clone() for name, tensor in weights(policy).items()}
+    name = sorted(saved)[2]
+    saved[name].view(-1)[0] = float("nan")
+    with pytest.raises(AlignkitError, match=f"checkpoint's weights {name} hold numbers that are"):
+        load_weights(policy, saved)
 
 
 def test_empty_responses_are_counted_and_stop_a_run_that_has_nothing_else(

@@ -17,6 +17,7 @@ from pydantic import Field
 from alignkit.component import Params
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Dataset, PromptTemplate, RewardFn
+from alignkit.security.names import name_problem, refused
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class EvalFields(Params[T], Generic[T]):
     n: Annotated[int, Field(ge=0)] = 256
     """Examples: a subset fixed by ``seed``, the same at every evaluation. 0 = all."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Chooses the subset and keys the draws; the run's own seed does not touch them."""
 
     samples: Annotated[int, Field(ge=1)] = 1
@@ -125,9 +126,12 @@ class EvalTable(EvalFields[EvalPlan]):
 
 
 def needs_data(tables: Mapping[str, Any], remedy: str) -> Iterable[tuple[str, str]]:
-    """Yield a problem when there is nothing to evaluate on."""
+    """Yield a problem when there is nothing to evaluate on, or a set's name can be no folder."""
     if not tables.get("data") and not tables.get("sets"):
         yield "", f"there is nothing to evaluate on; add {remedy}"
+    for name in tables.get("sets") or ():
+        if problem := name_problem(name, reserved="step_*"):  # the files of the set without a name
+            yield "sets", refused(name, "a set", problem)
 
 
 def complete(

@@ -228,6 +228,8 @@ def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
     for name, tensor in own.items():
         if name not in saved or saved[name].shape != tensor.shape:
             raise AlignkitError(f"the checkpoint does not hold the weights {name} of the policy")
+        if saved[name].is_floating_point() and not saved[name].isfinite().all():
+            raise AlignkitError(f"the checkpoint's weights {name} hold numbers that are not finite")
         tensor.copy_(saved[name])
     if extra := saved.keys() - own.keys():
         raise AlignkitError(f"the checkpoint holds weights the policy lacks, as {min(extra)}")

@@ -27,6 +27,7 @@ from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
+from alignkit_hf.policy.finite import refuse_not_finite
 from alignkit_hf.policy.refused import refusal
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class CausalPolicy:
                 f"{min(report['missing_keys'])}; they would stay random"
             )
         nn.Module.to(model, self.device)
+        refuse_not_finite(model, self.name)
         fit_threads(model)
         _switch_off_dropout(model)
         if self.lora is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, cast
@@ -88,7 +89,8 @@ class HfBackend:
         check_request(prompts, sampling)
         longest = max((len(prompt) for prompt in prompts), default=0) + sampling.max_tokens
         sampler = self._paths.sampler(min(longest, self._paths.policy.max_length))
-        return sampler.stream(prompts, sampling)
+        name = self._paths.policy.name
+        return _finite(sampler.stream(prompts, sampling), name, sampling.step)
 
     def close(self) -> None:
         """Let go of the policy."""
@@ -101,3 +103,19 @@ def _vocabulary(policy: Policy) -> int:
     head = model.get_output_embeddings()
     size: int = model.config.get_text_config().vocab_size if head is None else len(head.weight)
     return size
+
+
+def _finite(
+    groups: Iterator[tuple[int, list[Completion]]], name: str, step: int
+) -> Iterator[tuple[int, list[Completion]]]:
+    """Pass the groups on; AlignkitError at the first token drawn from what is no distribution."""
+    for index, group in groups:
+        for completion in group:
+            if not math.isfinite(sum(completion.logprobs)):
+                at = next(i for i, p in enumerate(completion.logprobs) if not math.isfinite(p))
+                raise AlignkitError(
+                    f"the logits of {name} are not finite at step {step} (token {at + 1} of a "
+                    f"response): its weights have diverged\n  Lower optimizer.lr or "
+                    f"max_grad_norm, or train in float32; a checkpoint from before goes on well."
+                )
+        yield index, group

@@ -47,7 +47,8 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tens
     Returns:
         (B,) int64 tokens and (B,) float32 natural log-probabilities under the distribution they
         were drawn from. At temperature 0 the most probable token is taken and the
-        log-probability is the model's own, that is at temperature 1.
+        log-probability is the model's own, that is at temperature 1. It is NaN where a row of
+        logits is not finite, and the token then means nothing.
     """
     rows = max(1, _CHUNK.get(logits.device.type, _CHUNK["cpu"]) // logits.shape[1])
     parts = [
@@ -75,7 +76,8 @@ def _draw(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tenso
     # belongs to a token of positive weight.
     target = (uniform[:, None] * total).to(total.dtype)
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, target, right=True)
+    # Where a logit is not a number nothing is above the target; the log-probability shows it.
+    tokens = torch.searchsorted(cumulative, target, right=True).clamp(max=logits.shape[1] - 1)
     chosen = weights.gather(1, tokens)
     return tokens[:, 0], (chosen / total).log()[:, 0]
 

@@ -78,3 +78,15 @@ def test_greedy_takes_the_first_of_equals():
     )
     assert tokens.tolist() == [1]
     assert float(logprobs[0]) == pytest.approx(3 - math.log(math.e + 2 * math.e**3))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}]
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_show_in_the_log_probability(how, value):
+    logits = torch.zeros(3, 9)
+    logits[1, 4] = value
+    tokens, logprobs = choose(logits, torch.full((3,), 0.99, dtype=torch.float64), Sampling(**how))
+    assert logprobs.isfinite().tolist() == [True, False, True]
+    assert ((tokens >= 0) & (tokens < 9)).all()  # no index that is out of range

@@ -54,7 +54,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
     opened, logged = [], []
 
     class Opened:
-        offline, dir = True, str(tmp_path / "w")
+        offline, disabled, dir = True, False, str(tmp_path / "w")
 
         def define_metric(self, *args, **keys): ...
 
@@ -68,6 +68,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
         return Opened()
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr("alignkit_trackers.wandb_run.steps_on_disk", lambda folder: {*logged})
     lives(tmp_path, Wandb(mode="offline").build)
     assert logged == [0, 1, 2, 3]
     assert opened[0] == opened[1]

@@ -1,0 +1,108 @@
+"""A command's stdout and stderr, whatever they are: no terminal, closed, full, read by nobody."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+
+class Guarded:
+    """A text stream that drops the rest once nothing can be written to it any more.
+
+    What the work leaves, as a run's directory, counts more than what is said of it: so it goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+        """Why nothing more was written."""
+
+    def write(self, text: str) -> int:
+        """Write ``text``, or drop it."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write each of ``lines``."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, write: Any) -> None:
+        if self.failure is not None:
+            return
+        try:
+            write()
+        except OSError as error:
+            self.failure = error
+            _into_nothing(self._stream)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Guard stdout and stderr while a command runs; end it with status 1 if its output was lost.
+
+    Characters that an encoding lacks are written as escapes. A closed stream is as one into
+    nothing: files that are opened do not take its place. A reader that has gone away, as ``head``
+    does, has what it wanted; any other failure is said on stderr.
+    """
+    _fill_closed()
+    before = sys.stdout, sys.stderr
+    streams = [Guarded(_tolerant(stream)) for stream in before]
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+    status: Any = 0
+    try:
+        yield
+    except SystemExit as end:
+        status = end.code
+    finally:
+        for stream in streams:
+            stream.flush()
+        sys.stdout, sys.stderr = before
+    sys.exit(_lost(streams[0]) if status in (0, None) else status)
+
+
+def _lost(out: Guarded) -> int:
+    """Say why output was lost; return the status to end with."""
+    if out.failure is None or out.failure.errno == errno.EPIPE:
+        return 0
+    print(f"cannot write to stdout: {out.failure.strerror}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _fill_closed() -> None:
+    """Have the standard descriptors that are closed lead to nothing."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+
+
+def _tolerant(stream: TextIO | None) -> TextIO:
+    if stream is None:  # Python found its descriptor closed
+        return open(os.devnull, "w", encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+def _into_nothing(stream: TextIO) -> None:
+    """Have a stream's descriptor lead to nothing, so that what it still holds can be flushed."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, number)
+    os.close(nothing)
