@@ -49,8 +49,7 @@ def run(
     if dry_run:
         click.echo(redact_text(text(node, path)))
         return
-    how = {"profiled": profile, "deterministic": deterministic}
-    done = execute(node, path, out, command_line(), **how)
+    done = execute(node, path, out, command_line(), profiled=profile, deterministic=deterministic)
     call(registry, "show", folder=done.dir, brief=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from alignkit.engine.asking import ask
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
@@ -29,8 +30,13 @@ def make_prompt(
     key: int, index: int, example: Example, template: PromptTemplate, policy: Policy
 ) -> Prompt:
     """Render and tokenize one question."""
-    text = template.render(example.question)
+    text = ask("prompt template", template, template.render, example.question)
     return Prompt(key, index, example, text, encode_prompt(policy, text))
+
+
+def example_at(data: Dataset, index: int) -> Example:
+    """Return one row of a dataset."""
+    return ask("dataset", data, data.__getitem__, index)
 
 
 def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:
@@ -92,4 +98,4 @@ class PromptStream:
         self.position += 1
         index = self._order[1][offset]
         key = epoch * len(self._data) + index  # a question's second epoch draws anew
-        return make_prompt(key, index, self._data[index], self._template, self._policy)
+        return make_prompt(key, index, example_at(self._data, index), self._template, self._policy)
