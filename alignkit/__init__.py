@@ -4,7 +4,7 @@ Everything a plugin author needs is re-exported here; nothing here imports torch
 """
 
 from alignkit.component import Component, Params, RecipePath
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, TransientError
 from alignkit.hookspecs import hookimpl
 
-__all__ = ["AlignkitError", "Component", "Params", "RecipePath", "hookimpl"]
+__all__ = ["AlignkitError", "Component", "Params", "RecipePath", "TransientError", "hookimpl"]

@@ -65,6 +65,20 @@ class RunFailed(AlignkitError):
     exit_status = 1
 
 
+class TransientError(AlignkitError):
+    """What a component raises where another try may help, such as a server that is busy.
+
+    The same call is made again, up to ``retries`` times: ``wait`` seconds later, and then after
+    twice as long each time, up to a minute. Raise it before the call has changed anything.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, retries: int = 5, wait: float = 1.0) -> None:
+        super().__init__(message)
+        self.retries, self.wait = retries, wait
+
+
 def _position(problem: Problem) -> tuple[str, int]:
     origin = problem.origin
     return (str(origin.file or "~"), origin.line) if origin else ("", 0)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import tomli_w
 
@@ -163,50 +163,52 @@ def built(node: Node) -> Algorithm:
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long starve busy machines,
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # but 0.1 ms is less than waking takes
-    algorithm: Algorithm = node.build()
-    return algorithm
+    try:
+        return cast("Algorithm", node.build())
+    except SystemExit as error:
+        raise AlignkitError(f"a component ended the process: exit({error.code!r})") from error
 
 
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
     status = "failed"
-    folder = shown(run.dir)
     try:
-        run.say(f"run directory: {folder}")
-        with run.signals.installed():
-            result = dict(algorithm.run(run))
-        status = "done"
-    except Interrupted as interrupted:
-        status = interrupted.state
-        interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"
-        raise
+        try:
+            run.say(f"run directory: {shown(run.dir)}")
+            with run.signals.installed():
+                result = dict(algorithm.run(run))
+            status = "done"
+        except Interrupted as interrupted:
+            status = interrupted.state
+            interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"
+            raise
+        finally:
+            # Where the disk failed, what it was to hold of the end cannot be written either.
+            with suppress(OSError) if status == "failed" else nullcontext():
+                run.close("done" if status == "done" else "failed")
     except KeyboardInterrupt:
-        status = "interrupted"
+        status = "interrupted" if status == "failed" else status
         raise
-    except AlignkitError as error:
-        raise RunFailed(f"{error}\nthe run failed; its directory is {folder}") from error
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise _crashed(run, folder) from error
-        said = no_room(run.dir, error)
-        raise RunFailed(f"{said}\nfree some, then: alignkit resume {in_shell(run.dir)}") from error
-    except Exception as error:
-        raise _crashed(run, folder) from error
+    except BaseException as error:  # whatever a component raises, SystemExit too
+        status = "failed"
+        raise _failure(run, error) from error
     finally:
-        # Where the disk failed, what it was to hold of the end cannot be written either.
-        with suppress(OSError) if status == "failed" else nullcontext():
-            run.close("done" if status == "done" else "failed")
         with suppress(OSError) if status == "failed" else nullcontext():
             manifest.close(status, run.elapsed(), result)
     return run
 
 
-def _crashed(run: Run, folder: str) -> RunFailed:
-    """Keep the present traceback in the run directory, and return it as the reason."""
-    said = redact_text(traceback.format_exc())
-    with suppress(OSError):
-        (run.dir / "error.txt").write_text(said, encoding="utf-8")
+def _failure(run: Run, error: BaseException) -> RunFailed:
+    """Return what is said of a run that failed; an unforeseen error's traceback is kept."""
+    said, folder = str(error), shown(run.dir)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        said = no_room(run.dir, error)
+        return RunFailed(f"{said}\nfree some, then: alignkit resume {in_shell(run.dir)}")
+    if not isinstance(error, AlignkitError):
+        said = redact_text(traceback.format_exc())
+        with suppress(OSError):
+            (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
 
 

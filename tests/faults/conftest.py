@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from alignkit import plugins, recipe
 from alignkit.resume import resume
 from alignkit.run import execute
+from alignkit_testing.algorithm import is_measured
+
+collect_ignore = ["faulty.py"]  # a program, not a module
 
 COMMON = """
 [policy]
@@ -132,6 +136,75 @@ def disk(tmp_path):
     yield mount
     for place in set(mounted):
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@dataclass
+class Faults:
+    """Makes runs, in processes of their own, whose components do what they should not."""
+
+    process: subprocess.Popen
+    folder: Path
+    recipe: Path
+    made: dict
+
+    def go(self, out, *more, **fault):
+        """Run or resume; return the status of the process and what it said."""
+        begun = (self.folder / out / "recipe.toml").exists()
+        words = ["resume", out] if begun else ["run", self.recipe.name, "--out", out]
+        log = self.folder / f"{out}.log"
+        log.unlink(missing_ok=True)
+        job = {"words": [*words, *more], "log": str(log), "cwd": str(self.folder), "fault": fault}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline()), log.read_text()
+
+    def calls(self, kind, *more):
+        """Return how often an undisturbed run calls a component."""
+        key = (kind, *more)
+        if key not in self.made:
+            count = self.folder / "count"
+            out = f"counted-{len(self.made)}"
+            status, said = self.go(out, *more, kind=kind, how="nothing", count=str(count))
+            assert status == 0, said
+            self.made[key] = (int(count.read_text()), self.left(out))
+        return self.made[key]
+
+    def status(self, out):
+        return json.loads((self.folder / out / "manifest.json").read_text())["status"]
+
+    def left(self, out):
+        """Return what a run leaves that does not depend on time."""
+        run = self.folder / out
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        found = {"rows": [{k: v for k, v in r.items() if not is_measured(k)} for r in rows]}
+        for name in ("final", "rollouts", "eval"):
+            for path in sorted(p for p in (run / name).rglob("*") if p.is_file()):
+                found[str(path.relative_to(run))] = path.read_bytes()
+        return found
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory, tiny_folder):
+    folder = tmp_path_factory.mktemp("faults")
+    rows = [{"question": f"What is {i} + {i}?", "answer": f"it is {2 * i}"} for i in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "judge.py").write_text(JUDGE)
+    text = GRPO.replace("train_batch_size = 8", "train_batch_size = 4").replace(
+        "n_steps = 4", "n_steps = 3\nsave_rollouts_every = 1"
+    )
+    evaluated = '[eval]\nevery = 2\nn = 4\n[eval.data]\nuse = "jsonl"\npath = "rows.jsonl"\n'
+    tracked = '[[trackers]]\nuse = "jsonl"\npath = "tracked"\n'
+    (folder / "r.toml").write_text(text.format(model=tiny_folder) + evaluated + tracked)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("faulty.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        yield Faults(process, folder, folder / "r.toml", {})
+        process.stdin.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
 from alignkit.engine.forward.logprobs import detached
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.questions import Prompt, fits, make_prompt
+from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
 from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, micro_batches
@@ -106,7 +106,7 @@ def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> l
         raise AlignkitError("an evaluation set holds no examples")
     count = min(chosen.n or size, size)
     rows = sorted(shuffled(size, f"{chosen.seed}/eval")[:count])
-    return [make_prompt(i, i, chosen.data[i], template, policy) for i in rows]
+    return [make_prompt(i, i, example_at(chosen.data, i), template, policy) for i in rows]
 
 
 def eval_sampling(chosen: EvalSet, template: PromptTemplate, base: Sampling) -> Sampling:

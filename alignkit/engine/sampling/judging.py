@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from alignkit.abilities import judges
+from alignkit.engine.asking import ask
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Judges, Pending, Reward, RewardFn
 
@@ -28,7 +29,7 @@ class Judging:
         """Hand over a group's responses without waiting; only if ``can_start``."""
         assert self._beside is not None
         examples = [self._examples[group]] * len(responses)
-        self._pending[group] = self._beside.submit(responses, examples)
+        self._pending[group] = ask("reward", self._beside, self._beside.submit, responses, examples)
 
     def finish(self, groups: Sequence[Sequence[str]]) -> list[Sequence[Reward]]:
         """Judge in one call the groups not started, wait for the others; rewards per group.
@@ -38,13 +39,19 @@ class Judging:
         rest = [i for i in range(len(groups)) if i not in self._pending]
         examples = [self._examples[i] for i in rest for _ in groups[i]]
         responses = [response for i in rest for response in groups[i]]
-        judged = iter(_checked(self._reward(responses, examples), examples) if responses else ())
+        judged = iter(_checked(self._judge(responses, examples), examples) if responses else ())
         return [
-            _checked(self._pending[i].result(), [self._examples[i]] * len(group))
+            _checked(self._wait(self._pending[i]), [self._examples[i]] * len(group))
             if i in self._pending
             else [next(judged) for _ in group]
             for i, group in enumerate(groups)
         ]
+
+    def _judge(self, responses: Sequence[str], examples: Sequence[Example]) -> Sequence[Reward]:
+        return ask("reward", self._reward, self._reward, responses, examples)
+
+    def _wait(self, pending: Pending) -> Sequence[Reward]:
+        return ask("reward", self._reward, pending.result)
 
 
 def _checked(rewards: Sequence[Reward], examples: Sequence[Example]) -> Sequence[Reward]:

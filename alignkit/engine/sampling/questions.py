@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignkit.engine.asking import ask
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
@@ -40,8 +41,13 @@ def make_prompt(
     key: int, index: int, example: Example, template: PromptTemplate, policy: Policy
 ) -> Prompt:
     """Render and tokenize one question."""
-    text = template.render(example.question)
+    text = ask("prompt template", template, template.render, example.question)
     return Prompt(key, index, example, text, encode_prompt(policy, text))
+
+
+def example_at(data: Dataset, index: int) -> Example:
+    """Return one row of a dataset."""
+    return ask("dataset", data, data.__getitem__, index)
 
 
 def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:
@@ -92,7 +98,7 @@ class PromptStream:
     def observe(self, rows: Sequence[int], rewards: Sequence[Reward]) -> None:
         """Tell data that observe how their questions were answered, one reward per response."""
         if isinstance(self._data, Observes):
-            self._data.observe(rows, rewards)
+            ask("dataset", self._data, self._data.observe, rows, rewards)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state."""
@@ -113,7 +119,7 @@ class PromptStream:
             places = [self._in_epochs(self.position + i) for i in range(count)]
         self.position += count
         return [
-            make_prompt(key, index, self._data[index], self._template, self._policy)
+            make_prompt(key, index, example_at(self._data, index), self._template, self._policy)
             for key, index in places
         ]
 
@@ -127,7 +133,8 @@ class PromptStream:
 
     def _chosen(self, data: Orders, count: int, step: int) -> list[tuple[int, int]]:
         """Return (key, row) of the questions that the data choose; the key is the position."""
-        rows = list(data.choose(count, step=step, position=self.position))
+        asked = {"step": step, "position": self.position}
+        rows = list(ask("dataset", data, data.choose, count, **asked))
         if len(rows) != count or not all(0 <= row < len(self._data) for row in rows):
             raise AlignkitError(
                 f"[data] was asked for {count} of its {len(self._data)} rows, by choose(), and "

@@ -7,6 +7,7 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from itertools import accumulate, groupby
 import torch
 
 from alignkit.abilities import streams
+from alignkit.engine.asking import ask, blamed
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.questions import Prompt, fits
@@ -31,6 +33,10 @@ from alignkit.protocols import (
     SampledBatch,
     Sampling,
 )
+
+logger = logging.getLogger("alignkit")
+
+BACKEND = "rollout backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +73,15 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
         yield
         return
     try:
-        backend.start(policy)
+        ask(BACKEND, backend, backend.start, policy)
         yield
-    finally:
-        backend.close()
+    except BaseException:
+        try:
+            backend.close()
+        except Exception:  # what ended the block is told, and this beside it
+            logger.warning("the rollout backend could not be closed", exc_info=True)
+        raise
+    ask(BACKEND, backend, backend.close)
 
 
 def with_stops(sampling: Sampling, template: PromptTemplate) -> Sampling:
@@ -127,9 +138,10 @@ def _generate(
     if not asked:
         groups = []
     elif judging.can_start and streams(backend):
-        groups = _gather(backend.stream(ids, keyed), asked, judging)
+        with blamed(BACKEND, backend):
+            groups = _gather(backend.stream(ids, keyed), asked, judging)
     else:
-        groups = backend.generate(ids, keyed)
+        groups = ask(BACKEND, backend, backend.generate, ids, keyed)
     if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
         raise RuntimeError(
             f"the rollout backend was asked for {sampling.n} responses to each of {len(asked)} "

@@ -1,0 +1,98 @@
+"""What a run that an error ended says: the error first, then where it can go on from."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from alignkit.engine.asking import Source, described, source_of
+from alignkit.engine.evaluation.eval_table import EvalSet
+from alignkit.engine.training.parts import Parts
+from alignkit.engine.training.saver import Saver
+from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.lifecycle.files import UNWRITABLE
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.security.secrets import redact_text
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Run
+
+TABLES = {
+    "reward": ("reward",), "dataset": ("data",), "prompt template": ("prompt",),
+    "rollout backend": ("rollout",), "advantage": ("advantage",), "loss": ("loss",),
+    "normalizer": ("normalizer",), "optimizer": ("optimizer",),
+}  # fmt: skip
+"""Where in a recipe a component of each kind stands, unless it is another that is known."""
+
+
+@contextmanager
+def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
+    """Raise what ends the block as an AlignkitError that says what failed, and what is saved.
+
+    The traceback of what a component raised is kept in ``error.txt``.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except BaseException as error:
+        source = source_of(error)
+        if source is None and isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise  # of the run's own files: what is said about full disks is the kernel's
+        lines = [str(error) if isinstance(error, AlignkitError) else ""]
+        if not lines[0]:
+            name = f"{_name(source, parts, run.plan)} raised " if source else ""
+            lines = [name + described(error), _kept_traceback(run)]
+        lines.append(
+            f"{saver.outcome}\n"
+            f"go on with: alignkit resume {in_shell(run.dir)} "
+            "(--allow-changes after a change of code or data)"
+        )
+        raise AlignkitError("\n".join(filter(None, lines))) from error
+
+
+def _sets(parts: Parts) -> Iterator[tuple[tuple[str, ...], EvalSet]]:
+    """Yield each evaluation set with the keys of its table; of a run that evaluates only, too."""
+    root = ("eval",) if parts.optimizer is not None else ()
+    for name, chosen in (parts.plan.sets if parts.plan else {}).items():
+        yield (*root, "sets", name) if name else root, chosen
+
+
+def _kept_traceback(run: Run) -> str:
+    """Write the present traceback to the run directory; say where it is."""
+    said = redact_text(traceback.format_exc())
+    with suppress(OSError):
+        (run.dir / "error.txt").write_text(said, encoding="utf-8")
+        return f"traceback: {shown(run.dir / 'error.txt')}"
+    return said
+
+
+def _name(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
+    """Return what a message calls a component: its kind, and its name in the recipe."""
+    use = _use(plan, _place(source, parts))
+    return f"{source.word} {use!r}" if use else source.word
+
+
+def _place(source: Source, parts: Parts) -> tuple[str | int, ...]:
+    """Return the keys of the component's table in the recipe."""
+    for i, tracker in enumerate(parts.trackers):
+        if source.component is tracker:
+            return "trackers", i
+    own = {id(parts.reward), id(parts.prompt)}
+    for at, chosen in _sets(parts):
+        for slot, component in (("data", chosen.data), ("prompt", chosen.prompt),
+                                ("reward", chosen.reward)):  # fmt: skip
+            if source.component is component and id(component) not in own:
+                return *at, slot
+    return TABLES.get(source.word, ())
+
+
+def _use(plan: Any, keys: tuple[str | int, ...]) -> str:
+    for key in keys:
+        try:
+            plan = plan[key]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return str(plan.get("use", "")) if keys and isinstance(plan, Mapping) else ""
