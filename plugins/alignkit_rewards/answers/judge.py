@@ -58,7 +58,7 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted = _gold_answer(gold)
     if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
-    said = (answer, answer_in(answer))
+    said = (answer, answer_in(answer, rules))
     if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)

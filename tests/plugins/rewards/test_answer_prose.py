@@ -1,0 +1,235 @@
+"""In prose a number counts only if nothing beside it changes it."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignkit_rewards.answers import Conventions, judge
+from alignkit_rewards.answers.text.prose import answer_in
+
+
+def right(gold, answer, **rules):
+    return judge([gold], answer, Conventions(**rules)).correct
+
+
+DENIED = """
+not {n}
+isn't {n}
+it is never {n}
+The answer is not {n}.
+the answer cannot be {n}
+it is not true that the answer is {n}
+I doubt that it is {n}
+{n} is wrong
+{n} is not the answer
+anything but {n}
+any number except {n}
+it is other than {n}
+neither {n} nor {m}
+the wrong answer is {n}
+\\text{not } {n}
+❌ {n}
+""".strip().splitlines()
+
+COMPARED = """
+at least {n}
+at most {n} of them
+more than {n} apples
+she needs fewer than {n}
+no more than {n}
+up to {n}
+nearly {n}
+almost {n}
+over {n}
+below {n}
+between {n} and {m}
+between {m} and {n}
+close to {n}
+{n} or more
+{n} or fewer people
+{n} at most
+{n} minimum
+{n} and up
+{n} is less than the answer
+\\text{at least } {n}
+{n}\\text{ or more}
+in excess of {n}
+not exceeding {n}
+as many as {n}
+>{n}
+\\ge {n}
+""".strip().splitlines()
+
+COUNTED = """
+{n} dozen
+he bought {n} dozen eggs
+\\text{{n} dozen}
+{n}\\text{ dozen}
+half of {n}
+twice {n}
+double {n}
+{n} squared
+{n} cubed
+{n} hundred
+it cost {n} million dollars
+{n} pairs
+{n} pairs of shoes
+{n} thirds
+{n} tenths of it
+{n} and a half
+square root of {n}
+a multiple of {n}
+{n} times {m}
+negative {n}
+minus {n}
+it is minus {n}
+\\text{negative } {n}
+{n} degrees below zero
+one in {n}
+twenty {n}
+{n} point two
+{n} factorial
+{n} to the 2nd
+{n} per hundred
+""".strip().splitlines()
+
+SEVERAL = """
+{n} out of {m}
+{m} out of {n}
+{m} of the {n} students
+{m}, not {n}
+{m} instead of {n}
+{m} rather than {n}
+{n} or {m}
+{m} or {n}
+either {n} or {m}
+{n} and {m}
+{n} to {m} hours
+{m} to {n} hours
+from {m} to {n}
+ratio of {m} to {n}
+{n} by {m}
+{n} of {m}
+{m} of {n}
+{m}% of {n}
+{n} choose {m}
+{n} as well as {m}
+{m} but also {n}
+{n} (or {m})
+{m} feet {n} inches
+{m} hours and {n} minutes
+{m} apples and {n} pears
+{n}, no wait, {m}
+{n}. Oops, {m}
+The answer is {n}. No wait, {m}
+{n}, I mean {m}
+maybe {n}, maybe {m}
+{n} more than {m}
+{m} less than {n}
+{m} followed by {n} zeros
+""".strip().splitlines()
+
+numbers = st.integers(2, 9999)
+
+
+def said(template, n, m):
+    return template.replace("{n}", str(n)).replace("{m}", str(m))
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.sampled_from(DENIED + COMPARED + COUNTED + SEVERAL), numbers, numbers)
+def test_a_number_that_words_change_is_not_the_number(template, n, m):
+    if n != m:
+        assert not right(str(n), said(template, n, m))
+
+
+@pytest.mark.parametrize("template", DENIED + COMPARED + COUNTED + SEVERAL)
+def test_each_phrase_changes_the_number_beside_it(template):
+    assert not right("417", said(template, 417, 38))
+    assert not right("417", f"So it is {said(template, 417, 38)}.")
+
+
+@pytest.mark.parametrize("template", DENIED + COMPARED)
+def test_what_is_denied_or_compared_alone_counts_as_unparsed(template):
+    if "{m}" not in template:
+        assert judge(["417"], said(template, 417, 38), Conventions()).why == "unparsed"
+
+
+DECIDED = """
+{n} ## The answer is {n}, not {m}
+{n} ## not {m} but {n}
+{n} ## {n} instead of {m}
+{n} ## {n} rather than {m}
+{n} ## {m}, no wait, {n}
+{n} ## The answer is {m}. No wait, {n}
+{n} ## {m} is wrong, it is {n}
+{n} ## It is {n}. It is not {m}.
+{n} ## {n} — not {m}
+{n} ## {n} of the {m} students
+{n} ## {n} out of the {m} students
+{n} ## {n} apples out of {m}
+{n} ## ✅ {n}
+{n} ## {n} ✅
+{n} ## • {n}
+{n} ## 👉 {n}
+{n} ## => {n}
+{n} ## *{n}*
+{n} ## __{n}__
+{n} ## The answer is *{n}*.
+{n} ## {n} (five)
+{n} ## exactly {n}
+{n} ## No, it is {n}
+{n} ## There is no remainder, so it is {n}
+{n} ## without a doubt {n}
+{n} ## {n} more apples
+{n} ## John has {n} more apples than Mary
+{n} ## {n} students did not pass
+{n} ## {n} per hour
+{n} ## {n} pages per day
+{n} ## {n} is greater than {m}
+-{n} ## negative {n}
+-{n} ## The answer is minus {n}.
+-{n} ## {n} degrees below zero
+{n}/{m} ## {n} out of {m}
+{n}/{m} ## {n} in {m}
+{n}/{m} ## a {n} in {m} chance
+{n}*{m} ## {n} times {m}
+{n}-{m} ## {n} minus {m}
+12*{n} ## {n} dozen
+2*{n} ## {n} pairs
+{n}^2 ## {n} squared
+{n}*10^6 ## it cost {n} million dollars
+{n}/3 ## {n} thirds
+{n}+1/2 ## {n} and a half
+{n}:{m} ## {n} to {m}
+{n}, {m} ## {n} as well as {m}
+at least {n} ## at least {n}
+""".strip().splitlines()
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(DECIDED), numbers, numbers)
+def test_words_that_decide_a_value_are_read(pair, n, m):
+    gold, _, answer = said(pair, n, m).partition(" ## ")
+    assert right(gold, answer)
+
+
+@pytest.mark.parametrize("word", ["about", "approximately", "roughly", "around", "≈"])
+def test_a_rough_number_counts_as_the_key_says(word):
+    assert [right("417", f"{word} 417", rough=r) for r in ("accepted", "decimals", "refused")] == [
+        True,
+        False,
+        False,
+    ]
+    assert [right("41.7", f"{word} 41.7", rough=r) for r in ("decimals", "refused")] == [
+        True,
+        False,
+    ]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(re.findall(r"\S+", " ".join(DENIED + COUNTED))), max_size=12))
+def test_any_order_of_such_words_is_read(words):
+    assert isinstance(answer_in(" ".join(words)), str)
