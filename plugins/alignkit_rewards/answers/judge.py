@@ -10,6 +10,8 @@ from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.named import same_words
+from alignkit_rewards.answers.text.opposites import contradicts
 from alignkit_rewards.answers.text.prose import answer_in
 from alignkit_rewards.answers.verdict import Conventions, Verdict
 
@@ -55,6 +57,12 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
+    if contradicts(gold, answer):
+        return Verdict(False, "different")
+    return _compared(gold, answer, rules)
+
+
+def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted = _gold_answer(gold)
     if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
@@ -62,7 +70,7 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)
-    if _is_words(target) and any(words.same_words(wanted, s) for s in said):
+    if _is_words(target) and any(same_words(wanted, s) for s in said):
         return Verdict(True, "text")
     found = words.number_word(said[1])
     if len(found) > MAX_LENGTH:

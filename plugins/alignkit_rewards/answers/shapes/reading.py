@@ -105,12 +105,19 @@ def _only_text(text: str) -> str:
 
 
 def _listed(text: str, depth: int) -> Node | None:
-    parts = [p for p in pieces(text, _AND) if p.strip(" ,")]
+    marked = [(mark, p) for mark, p in split_top(text, _AND) if p.strip(" ,")]
+    parts = [p for _, p in marked]
     if len(parts) == 1:
         parts = [p for p in pieces(parts[0].strip(" ,"), _COMMA) if p.strip()]
         if len(parts) == 1:
             return None if parts[0].strip() == text else _read(parts[0], depth + 1)
-    return Bag(text, _flat([_read(p.strip(" ,"), depth + 1) for p in parts]))
+    items = _flat([_read(p.strip(" ,"), depth + 1) for p in parts])
+    joint = any("and" in mark for mark, _ in marked) and all(map(_is_inequality, items))
+    return Bag(text, items, joint=joint)
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and set(node.signs) <= {"<", "<=", ">", ">=", "!="}
 
 
 def _flat(items: Sequence[Node]) -> tuple[Node, ...]:

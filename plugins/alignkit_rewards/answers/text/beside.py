@@ -116,9 +116,9 @@ _MULTIPLIED = re.compile(
 _REFUSED = re.compile(
     _any(
         r"(?:is|was|would be|seems|looks|sounds)(?: \w+ly| just| also)? (?:not|never|wrong"
-        r"|incorrect|false|impossible|invalid|ruled out|n't)\b;isn't\b;wasn't\b;isnt\b;"
-        r"cannot\b;can't\b;can not\b;couldn't\b;won't\b;wouldn't\b;doesn't\b;does not\b;wrong\b;incorrect\b;not$;"
-        r"[❌✗✘🚫]"
+        r"|incorrect|false|impossible|invalid|ruled out|n't)\b;isn't\b;"
+        r"wasn't\b;isnt\b;cannot\b;can't\b;can not\b;couldn't\b;won't\b;wouldn't\b;doesn't\b;"
+        r"does not\b;wrong\b;incorrect\b;not$;[❌✗✘🚫]"
     ),
     re.I,
 )

@@ -77,7 +77,9 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
     if "<answer>" in text and (tags := _TAG.findall(text)):
         text = str(tags[-1]).rpartition("<answer>")[2]
-    if box := _last_boxes(text, rules.several_boxes):
+    if box := last_boxes(text, rules.several_boxes):
+        if box.startswith(UNREAD):
+            return box
         return answer_in(box, rules) if "boxed" in box else _tail(box, rules)
     if "####" in text and (after := text.rpartition("####")[2].strip()):
         return after.splitlines()[0].strip()
@@ -111,8 +113,15 @@ def _first_paragraph(text: str) -> str:
     return _restore(sentence, formulas)
 
 
-def _last_boxes(text: str, rule: SeveralBoxes) -> str:
-    """Return the content of the last box, joined with the boxes that list on before it."""
+def last_boxes(text: str, rule: SeveralBoxes) -> str:
+    r"""Return the content of the last box, joined with the boxes that list on before it.
+
+    ``rule`` is the convention ``several_boxes``; boxes that disagree are ``UNREAD`` under
+    ``"agree"``.
+
+    >>> [last_boxes(r"\boxed{1} or \boxed{2}", rule) for rule in ("listed", "last")]
+    ['1, 2', '2']
+    """
     boxes = outermost(text)
     if rule == "last":
         return boxes[-1].content.strip() if boxes else ""

@@ -104,7 +104,17 @@ def _run_text(tokens: list[str], index: int, runs: list[tuple[int, int]]) -> str
         start += 1
     if end < len(tokens) and known_unit(tokens[end]):
         end += 2 if tokens[end] in {"square", "cubic"} else 1
-    return " ".join(tokens[start:end]).strip(" ,;.!?") if end > start else ""
+    return " ".join(tokens[start : _unit_end(tokens, end)]).strip(" ,;.!?") if end > start else ""
+
+
+def _unit_end(tokens: list[str], at: int) -> int:
+    """Return where a unit that begins before ``at`` ends: "degrees Celsius", "miles per hour"."""
+    while at < len(tokens) and tokens[at - 1][-1:].isalpha():
+        joins = tokens[at] in {"per", "a", "an"} and at + 1 < len(tokens)
+        if not known_unit(tokens[at + joins]):
+            break
+        at += 1 + joins
+    return at
 
 
 def _last_name(tokens: list[str], formulas: list[str]) -> str:

@@ -55,9 +55,14 @@ _OUT_OF = re.compile(rf"{_NUMBER}\s+out\s+of\s+(?:every\s+)?(\d+)\b(?![.,]\d)", 
 _CHANCE = re.compile(
     rf"{_NUMBER}\s+in\s+(\d+)(?=\s*(?:[.!]?\s*$|chance|chances|odds|probability))", re.I
 )
+_HALF_DAY = re.compile(
+    r"(?<=\d)\s*(?:o'?\s?clock)?\s*(?:\b([ap])\.\s?m\b\.?"
+    r"|(?:in the|at) (morning|afternoon|evening|night))|(?<=\d)\s*o'?\s?clock\b",
+    re.I,
+)
 _HINT = re.compile(
     rf"negative|minus|below|{_any(_MULTIPLES)}|ths\b|halves|thirds|half|third|quarter|fourth"
-    r"|squared|cubed|plus|times|\bby\b|power|out\s+of|\d\s+in\s+\d",
+    r"|squared|cubed|[ap]\.\s?m|clock|morning|afternoon|evening|night|plus|times|\bby\b|power|out\s+of|\d\s+in\s+\d",
     re.I,
 )
 
@@ -78,6 +83,7 @@ def arithmetic(text: str) -> str:
     text = _SCALED.sub(lambda m: _spelled(_value(m[1]) * _MULTIPLES[m[2].lower()]), text)
     text = _PARTED.sub(lambda m: _spelled(_value(m[1]) / _PARTS[m[2].lower()]), text)
     text = _RAISED.sub(lambda m: f"{m[1]}^{_POWERS[m[2].lower()]}", text)
+    text = _HALF_DAY.sub(_half_day, text)
     text = _OUT_OF.sub(r"\1/\2", text)
     text = _CHANCE.sub(r"\1/\2", text)
     return _JOINED.sub(lambda m: f" {_OPERATORS[' '.join(m[1].lower().split())]} ", text)
@@ -86,6 +92,11 @@ def arithmetic(text: str) -> str:
 def _negated(found: re.Match[str]) -> str:
     mark = found[1]
     return "-" + (number_word(mark) if mark[:1].isalpha() else mark)
+
+
+def _half_day(found: re.Match[str]) -> str:
+    said = (found[1] or found[2] or "").lower()
+    return {"": "", "a": " am", "morning": " am"}.get(said, " pm")
 
 
 def _mixed(found: re.Match[str]) -> str:
