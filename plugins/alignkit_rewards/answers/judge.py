@@ -63,11 +63,11 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
 
 
 def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
-    wanted = _gold_answer(gold)
-    if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
+    wanted, letter, value = _gold_answer(gold)
+    if value:  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
     said = (answer, answer_in(answer, rules))
-    if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
+    if letter and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)
     if _is_words(target) and any(same_words(wanted, s) for s in said):
@@ -76,15 +76,19 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
     node = read(found, decimal_comma=rules.decimal_comma)
-    if Comparer(rules).same(target, node):
+    if _comparer(rules).same(target, node):
         return Verdict(True, "expression")
     return Verdict(False, "unparsed" if unread(node) else "different")
 
 
+_comparer = lru_cache(maxsize=16)(Comparer)
+
+
 @lru_cache(maxsize=4096)
-def _gold_answer(gold: str) -> str:
-    """Return the answer inside a gold, which may be a whole solution."""
-    return words.number_word(answer_in(gold))
+def _gold_answer(gold: str) -> tuple[str, str, str]:
+    """Return the answer inside a gold, which may be a whole solution, its letter and value."""
+    wanted = words.number_word(answer_in(gold))
+    return wanted, words.choice(wanted), words.choice_value(wanted)
 
 
 def _is_words(node: Node) -> bool:

@@ -1,6 +1,7 @@
 """In prose a number counts only if nothing beside it changes it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,122 +15,12 @@ def right(gold, answer, **rules):
     return judge([gold], answer, Conventions(**rules)).correct
 
 
-DENIED = """
-not {n}
-isn't {n}
-it is never {n}
-The answer is not {n}.
-the answer cannot be {n}
-it is not true that the answer is {n}
-I doubt that it is {n}
-{n} is wrong
-{n} is not the answer
-anything but {n}
-any number except {n}
-it is other than {n}
-neither {n} nor {m}
-the wrong answer is {n}
-\\text{not } {n}
-❌ {n}
-""".strip().splitlines()
-
-COMPARED = """
-at least {n}
-at most {n} of them
-more than {n} apples
-she needs fewer than {n}
-no more than {n}
-up to {n}
-nearly {n}
-almost {n}
-over {n}
-below {n}
-between {n} and {m}
-between {m} and {n}
-close to {n}
-{n} or more
-{n} or fewer people
-{n} at most
-{n} minimum
-{n} and up
-{n} is less than the answer
-\\text{at least } {n}
-{n}\\text{ or more}
-in excess of {n}
-not exceeding {n}
-as many as {n}
->{n}
-\\ge {n}
-""".strip().splitlines()
-
-COUNTED = """
-{n} dozen
-he bought {n} dozen eggs
-\\text{{n} dozen}
-{n}\\text{ dozen}
-half of {n}
-twice {n}
-double {n}
-{n} squared
-{n} cubed
-{n} hundred
-it cost {n} million dollars
-{n} pairs
-{n} pairs of shoes
-{n} thirds
-{n} tenths of it
-{n} and a half
-square root of {n}
-a multiple of {n}
-{n} times {m}
-negative {n}
-minus {n}
-it is minus {n}
-\\text{negative } {n}
-{n} degrees below zero
-one in {n}
-twenty {n}
-{n} point two
-{n} factorial
-{n} to the 2nd
-{n} per hundred
-""".strip().splitlines()
-
-SEVERAL = """
-{n} out of {m}
-{m} out of {n}
-{m} of the {n} students
-{m}, not {n}
-{m} instead of {n}
-{m} rather than {n}
-{n} or {m}
-{m} or {n}
-either {n} or {m}
-{n} and {m}
-{n} to {m} hours
-{m} to {n} hours
-from {m} to {n}
-ratio of {m} to {n}
-{n} by {m}
-{n} of {m}
-{m} of {n}
-{m}% of {n}
-{n} choose {m}
-{n} as well as {m}
-{m} but also {n}
-{n} (or {m})
-{m} feet {n} inches
-{m} hours and {n} minutes
-{m} apples and {n} pears
-{n}, no wait, {m}
-{n}. Oops, {m}
-The answer is {n}. No wait, {m}
-{n}, I mean {m}
-maybe {n}, maybe {m}
-{n} more than {m}
-{m} less than {n}
-{m} followed by {n} zeros
-""".strip().splitlines()
+HERE = Path(__file__).parent
+LINES = [
+    line.split(" ## ") for line in (HERE / "changed_numbers.txt").read_text("utf-8").splitlines()
+]
+ALONE = [t for kind, t in LINES if kind in {"denied", "compared"} and "{m}" not in t]
+CHANGED = [template for _, template in LINES]
 
 numbers = st.integers(2, 9999)
 
@@ -139,22 +30,21 @@ def said(template, n, m):
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
-@given(st.sampled_from(DENIED + COMPARED + COUNTED + SEVERAL), numbers, numbers)
+@given(st.sampled_from(CHANGED), numbers, numbers)
 def test_a_number_that_words_change_is_not_the_number(template, n, m):
     if n != m:
         assert not right(str(n), said(template, n, m))
 
 
-@pytest.mark.parametrize("template", DENIED + COMPARED + COUNTED + SEVERAL)
+@pytest.mark.parametrize("template", CHANGED)
 def test_each_phrase_changes_the_number_beside_it(template):
     assert not right("417", said(template, 417, 38))
     assert not right("417", f"So it is {said(template, 417, 38)}.")
 
 
-@pytest.mark.parametrize("template", DENIED + COMPARED)
+@pytest.mark.parametrize("template", ALONE)
 def test_what_is_denied_or_compared_alone_counts_as_unparsed(template):
-    if "{m}" not in template:
-        assert judge(["417"], said(template, 417, 38), Conventions()).why == "unparsed"
+    assert judge(["417"], said(template, 417, 38), Conventions()).why == "unparsed"
 
 
 DECIDED = """
@@ -230,6 +120,6 @@ def test_a_rough_number_counts_as_the_key_says(word):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(re.findall(r"\S+", " ".join(DENIED + COUNTED))), max_size=12))
+@given(st.lists(st.sampled_from(re.findall(r"\S+", " ".join(CHANGED))), max_size=12))
 def test_any_order_of_such_words_is_read(words):
     assert isinstance(answer_in(" ".join(words)), str)

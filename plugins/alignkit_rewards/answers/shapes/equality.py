@@ -40,9 +40,10 @@ class Comparer:
 
     def same(self, gold: Node, answer: Node) -> bool:
         """Return whether ``answer`` says what ``gold`` says."""
-        if (timed := self._same_time(gold, answer)) is not None:
+        scalars = isinstance(gold, Scalar) and isinstance(answer, Scalar)
+        if not (scalars and not gold.unit) and (timed := self._same_time(gold, answer)) is not None:
             return timed
-        if isinstance(gold, Scalar) and isinstance(answer, Scalar):
+        if scalars:
             return same_scalar(gold, answer, self._rules)
         if squeeze(gold.text) == squeeze(answer.text):
             return True

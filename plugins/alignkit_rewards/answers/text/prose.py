@@ -77,7 +77,7 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
     if "<answer>" in text and (tags := _TAG.findall(text)):
         text = str(tags[-1]).rpartition("<answer>")[2]
-    if box := last_boxes(text, rules.several_boxes):
+    if "box" in text and (box := last_boxes(text, rules.several_boxes)):
         if box.startswith(UNREAD):
             return box
         return answer_in(box, rules) if "boxed" in box else _tail(box, rules)
@@ -101,6 +101,8 @@ def _corrected(text: str) -> str:
 
 def _before_special(text: str) -> str:
     """Cut at a chat template's special token, unless nothing stands before it."""
+    if "<" not in text:
+        return text
     parts = [p for p in _SPECIAL.split(text) if p.strip()]
     return parts[0] if parts else text
 
@@ -157,12 +159,14 @@ def _joins(word: str) -> bool:
 
 def _tail(text: str, rules: Conventions) -> str:
     """Return the last formula, number or list of a text that may be prose."""
-    text = _ASIDE.sub(r" or \1", _bare(text))
+    text = _bare(text)
+    if "(" in text:
+        text = _ASIDE.sub(r" or \1", text)
     if (aside := _ROUGHLY.search(text)) and re.search(r"\d", text[: aside.start()]):
         text = text[: aside.start()].strip(" ,;($")
-    if len(text) < 300 and (worked := _WORKED.fullmatch(text)):
+    if "=" in text and len(text) < 300 and (worked := _WORKED.fullmatch(text)):
         return worked[1].strip()
-    if about := _ABOUT.match(text):
+    if (about := _ABOUT.match(text)) is not None:
         exact = rules.rough == "accepted" or (rules.rough == "decimals" and "." in text)
         return _tail(text[about.end() :], rules) if exact else UNREAD + text
     if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
@@ -172,16 +176,24 @@ def _tail(text: str, rules: Conventions) -> str:
 
 def _bare(text: str) -> str:
     """Drop marks of layout, and write in digits what words do to numbers."""
-    text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
+    text = _unmarked(text.replace("`", "")).strip()
     text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
-    text = text[found.end() :] if (found := _ARROW.match(text)) else text
-    text = found[1] if (found := _UNDERLINED.fullmatch(text)) else text
-    text = arithmetic(_STARRED.sub(r"\1\2", text.replace("`", "")))
+    text = arithmetic(text)
     if "\\text" in text and (whole := _TEXT_GROUP.fullmatch(text)) and re.search(r"\d", text):
         text = arithmetic(whole[1])
     if "\\text" in text and re.search(r"\d", _TEXT_GROUP.sub("", text)) and _worded(text):
         text = _TEXT_GROUP.sub(r" \1 ", text).strip()
     return text.removesuffix(".").strip() if not text.endswith("..") else text
+
+
+def _unmarked(text: str) -> str:
+    """Drop Markdown's stars and underlines, and an arrow in front."""
+    if "*" in text:
+        text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
+        text = _STARRED.sub(r"\1\2", text)
+    if text[:1] == "_" and (found := _UNDERLINED.fullmatch(text)):
+        text = found[1]
+    return text[found.end() :] if (found := _ARROW.match(text)) else text
 
 
 def _worded(text: str) -> bool:

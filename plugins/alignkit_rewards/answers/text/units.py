@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from alignkit_rewards.answers.text.beside import after_number
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
@@ -159,6 +160,7 @@ def _singular(word: str) -> str:
     return f"{base}^{power}" if power else base
 
 
+@lru_cache(maxsize=4096)
 def units_agree(gold: str, answer: str) -> bool:
     """Return whether two units can stand for the same quantity; a missing one always can.
 
