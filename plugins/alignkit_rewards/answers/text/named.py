@@ -108,10 +108,11 @@ def _value(words: list[str], at: int) -> str:
 
 
 def _answers(words: list[str], text: str) -> bool:
-    """Return whether a first "no" answers a question, as it does not in "no solution"."""
-    if words[0] != "no" or len(words) == 1 or words[1] in _SUBJECTS:
+    """Return whether the first word answers a question, as "no" does not in "no solution"."""
+    if len(words) == 1 or words[1] in _SUBJECTS:
         return True
-    return bool(re.match(r"\W*no\W*[,.;:!(–—-]", text, re.I))
+    marked = re.match(rf"\W*{words[0]}\W*[,.;:!(–—-]", text, re.I)
+    return bool(marked) and words[1] not in {"and", "or"}
 
 
 def names(gold: str, answer: str) -> bool:

@@ -24,6 +24,11 @@ _RELATING = {
     "less", "under", "against", "mod", "modulo", "followed by", "out of", "out of every", "point",
 }  # fmt: skip
 _TOGETHER = re.compile(r"\b(?:as well as|but also|along with|together with|and also)$")
+_PLURAL = re.compile(
+    r"(?!(?:equals|always|plus|less|minus|thus|does|goes|yes|times|means|gives|makes|works|becomes"
+    r"|perhaps|is|was|has)\b)[a-z]{2,}s[.,;!]?"
+)
+"""A plural after a number: what is counted. Verbs are left out."""
 _JOINERS = word_set("and or maybe possibly perhaps & plus nor")
 
 Run = tuple[int, int]
@@ -102,7 +107,10 @@ def _run_text(tokens: list[str], index: int, runs: list[tuple[int, int]]) -> str
     start, end = runs[index]
     while start < end - 1 and tokens[start] in {"a", "A", "I", ":"}:
         start += 1
-    if end < len(tokens) and known_unit(tokens[end]):
+    counts = tokens[end - 1][-1:].isdigit()
+    if end < len(tokens) and (
+        known_unit(tokens[end]) or (counts and _PLURAL.fullmatch(tokens[end]))
+    ):
         end += 2 if tokens[end] in {"square", "cubic"} else 1
     return " ".join(tokens[start : _unit_end(tokens, end)]).strip(" ,;.!?") if end > start else ""
 
