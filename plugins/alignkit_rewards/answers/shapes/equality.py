@@ -40,11 +40,11 @@ class Comparer:
 
     def same(self, gold: Node, answer: Node) -> bool:
         """Return whether ``answer`` says what ``gold`` says."""
-        scalars = isinstance(gold, Scalar) and isinstance(answer, Scalar)
-        if not (scalars and not gold.unit) and (timed := self._same_time(gold, answer)) is not None:
+        if isinstance(gold, Scalar) and isinstance(answer, Scalar):
+            timed = self._same_time(gold, answer) if gold.unit or answer.unit else None
+            return same_scalar(gold, answer, self._rules) if timed is None else timed
+        if (timed := self._same_time(gold, answer)) is not None:
             return timed
-        if scalars:
-            return same_scalar(gold, answer, self._rules)
         if squeeze(gold.text) == squeeze(answer.text):
             return True
         for shape, compare in self._by_shape.items():
