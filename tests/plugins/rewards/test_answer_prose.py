@@ -1,6 +1,7 @@
 """In prose a number counts only if nothing beside it changes it."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,22 @@ def test_a_rough_number_counts_as_the_key_says(word):
         True,
         False,
     ]
+
+
+PIECES = (
+    " ", "\n", "5 ", "5", "not ", "no wait ", "5, no ", "✅", "• ", "( or ", "at least ", "a",
+    "5 dozen ", "*", "_", "~", "5~", "5 o ", "\\text{", "5 and ", "negative ", ", ", ": ✅",
+    "5 in ", ". ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("around", ["{}", "✅ x{}7", "5 {} 6 apples are not it", "It is {} 5."])
+def test_long_prose_is_read_in_time(piece, around):
+    text = around.format(piece * (20_000 // len(piece)))
+    started = time.process_time()
+    judge(["417", "Tom"], text, Conventions())
+    assert time.process_time() - started < 2
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

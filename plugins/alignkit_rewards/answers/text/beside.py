@@ -153,7 +153,7 @@ def before_number(words: str) -> Beside:
     """Say what words do to a number after them."""
     if not words:
         return ""
-    clause = _CLAUSE.sub("", words + " ").strip()
+    clause = _last_clause(words)
     changed = _COMPARED.search(clause) or _COMPUTED.search(clause)
     if _EXCLUDED.search(words) or _DENIAL.search(_SURE.sub("", clause)):
         return "changed" if changed else "denied"
@@ -172,5 +172,9 @@ def after_number(words: str) -> Beside:
 
 def is_denied(clause: str) -> bool:
     """Return whether the last clause of a text denies what comes after it."""
-    last = _CLAUSE.sub("", clause[-200:] + " ")
-    return bool(_DENIAL.search(_SURE.sub("", last)))
+    return bool(_DENIAL.search(_SURE.sub("", _last_clause(clause[-200:]))))
+
+
+def _last_clause(words: str) -> str:
+    found = _CLAUSE.match(words + " ")
+    return words[found.end() :].strip() if found else words.strip()

@@ -34,7 +34,7 @@ _ROUGHLY = re.compile(
     r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s|[\s,;]{0,4}\(\s*(?:i\.e\.,?|=)\s",
     re.I,
 )
-_ASIDE = re.compile(r"\s*\(\s*or\s+([^()]{1,80})\)")
+_ASIDE = re.compile(r" ?\(\s?or\s([^()]{1,80})\)")
 _WORKED = re.compile(r"([^()=]*\d[^()=]*)\s\([^()]*=[^()]*\)")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
 _ABOUT = re.compile(r"\s*\$?(?:\\approx|\\sim|~)\s*(?=[-\d\\$])")
@@ -55,8 +55,9 @@ _SIGNS = (
     r"\u274f-\u27bf\u2b00-\u2bff\ufe0f\u200d\U0001f300-\U0001f44d\U0001f44f-\U0001f6aa"
     r"\U0001f6ac-\U0001faff]"
 )
-_ORNAMENT = re.compile(rf"(?:^|(?<=[:\n]))\s*(?:{_SIGNS}\s*)+|\s*{_SIGNS}+(?=\s*$)")
+_ORNAMENT = re.compile(rf"(?:^|(?<=[:\n])|(?<=[:\n] ))(?:{_SIGNS}\s?)+|(?<!{_SIGNS}){_SIGNS}+$")
 """Bullets, arrows, ticks and emoji at the edge of a line, but no crosses: those deny."""
+_GAP = re.compile(r"\s{3,}")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
 
 
@@ -72,7 +73,7 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     ('3 + 4 = 7 cups', 'x = 5')
     """
     rules = rules or _OF_GOLDS
-    text = _before_special(text[-MAX_TEXT:])
+    text = _before_special(_GAP.sub(_narrow, text[-MAX_TEXT:])).strip()
     if not text.isascii():
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
     if "<answer>" in text and (tags := _TAG.findall(text)):
@@ -89,6 +90,11 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
         if after.strip(" .*$\\)]}") and not is_denied(text[: found.start()]):
             return _tail(_first_paragraph(after), rules)
     return _tail(text, rules)
+
+
+def _narrow(gap: re.Match[str]) -> str:
+    """Return what a long gap says: a new paragraph, a new line or a space."""
+    return "\n\n"[: gap[0].count("\n")] or " "
 
 
 def _corrected(text: str) -> str:
