@@ -46,6 +46,15 @@ class Graded(Params[RewardFn]):
     decimal_comma: bool = False
     """Read ``1,22`` as 1.22; otherwise as two numbers. ``1,220`` is 1220 in any case."""
 
+    rough: Literal["decimals", "accepted", "refused"] = "decimals"
+    """Whether ``about 5`` or ``≈ 5`` is 5: ``"decimals"`` accepts only a number with digits after
+    its point, which a rounded gold has too. ``nearly 5`` and ``at least 5`` never are."""
+
+    several_boxes: Literal["listed", "last", "agree"] = "listed"
+    r"""What ``\boxed{1}`` and ``\boxed{2}`` say: ``"listed"`` reads boxes with no more than a
+    comma, "and", "or" or a name between them as the list 1, 2, and else counts the last;
+    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content."""
+
     also_accepted: str = ""
     """Column of the dataset that holds further right answers, one or a list; empty = none."""
 
@@ -80,13 +89,16 @@ class R1Zero(Graded):
 class QuestionOnly(Graded):
     r"""1 if the answer in the last balanced ``\boxed{}`` is right, else 0.
 
-    The part ``format`` is 1 if there is a box whose braces balance.
+    Several boxes are read as ``several_boxes`` says. The part ``format`` is 1 if
+    there is a box whose braces balance.
     """
 
     def build(self) -> RewardFn:
+        from functools import partial
+
         from alignkit_rewards.formats import boxed_answer
 
-        return self.graded(boxed_answer)
+        return self.graded(partial(boxed_answer, several=self.several_boxes))
 
 
 class WeightedSum(Params[RewardFn]):

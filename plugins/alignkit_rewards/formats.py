@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 from alignkit.text.boxes import boxes, outermost
+from alignkit_rewards.answers.text.prose import last_boxes
+from alignkit_rewards.answers.verdict import SeveralBoxes
 
 TAGS = "</think> <answer>"
 """The exact mark between reasoning and answer that the r1_zero format rule asks for."""
@@ -41,14 +43,17 @@ def _loose_start(response: str) -> int:
     return found.start() if found else -1
 
 
-def boxed_answer(response: str) -> str | None:
+def boxed_answer(response: str, *, several: SeveralBoxes = "last") -> str | None:
     r"""Return the content of the last ``\boxed{…}`` whose braces balance, else None.
+
+    What several boxes say is the convention ``several_boxes``.
 
     >>> boxed_answer(r"so $\boxed{5}$, no: \boxed{x = \frac{1}{2}}. \boxed{")
     'x = \\frac{1}{2}'
+    >>> boxed_answer(r"\boxed{5} or \boxed{6}", several="listed")
+    '5, 6'
     """
-    found = outermost(response)
-    return found[-1].content if found else None
+    return last_boxes(response, several) if outermost(response) else None
 
 
 def final_answer(response: str) -> str | None:

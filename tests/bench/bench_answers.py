@@ -2,6 +2,7 @@
 
     python tests/bench/bench_answers.py FILE...            # a table of verdicts and speed
     python tests/bench/bench_answers.py --stages FILE...   # what changes without each stage
+    python tests/bench/bench_answers.py --kinds README.md FILE...  # writes its table of kinds
 
 Files, by what their rows hold:
 
@@ -11,7 +12,8 @@ Files, by what their rows hold:
 - MATH (``problem``, ``solution``, ``answer``): an answer is tried in dollars, and the whole
   solution is tried as a response; the next row's answer is wrong, where it is another text;
 - GSM8K (``question``, ``answer`` that ends in ``#### 72``): alike, an answer also with a unit;
-- text with ``GOLD ## ANSWER`` in each line, right or wrong by the first word of the file's name.
+- text with ``GOLD ## ANSWER`` in each line, right or wrong by the first word of the file's name;
+- ``changed_numbers.txt``: words around ``{n}`` that make it another number, so all are wrong.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ def read(path: Path) -> Iterator[Row]:
     if path.suffix == ".txt":
         for line in lines:
             gold, _, answer = (line + " ").partition(" ## ")
+            if path.name.startswith("changed"):
+                gold, answer = "417", answer.replace("{n}", "417").replace("{m}", "38")
             yield Row(gold, answer.strip(), path.name.startswith("right"))
         return
     rows = [json.loads(line) for line in lines]
@@ -152,6 +156,34 @@ def table(files: list[Path], limit: float) -> None:
         print(f"| {path.parent.name}/{path.name} | " + " | ".join(cells) + " |", flush=True)
 
 
+# ---------------------------------------------------------------- kinds
+
+MARKS = ("<!-- kinds: made by the bench -->", "<!-- end of kinds -->")
+
+
+def kinds(readme: Path, files: list[Path], limit: float) -> None:
+    """Write the table of false positives and negatives per file between the marks of a README."""
+    lines = [
+        "| rows | right ones | wrong ones | false positives | false negatives |",
+        "|---|---|---|---|---|",
+    ]
+    for path in files:
+        rows = [row for row in read(path) if row.right is not None]
+        verdicts = [timed(ours, row, limit) for row in rows]
+        wrong = [sum(v and not r.right for v, r in zip(verdicts, rows, strict=True))]
+        wrong += [sum(not v and bool(r.right) for v, r in zip(verdicts, rows, strict=True))]
+        right = sum(bool(r.right) for r in rows)
+        name = re.sub(r"^\d+_", "", path.stem).replace("_", " ")
+        name = f"{path.parent.name.replace('_', ' ')}: {name}"
+        lines.append(f"| {name} | {right} | {len(rows) - right} | {wrong[0]} | {wrong[1]} |")
+    text = readme.read_text("utf-8")
+    head, _, rest = text.partition(MARKS[0])
+    if MARKS[1] not in rest:
+        raise SystemExit(f"{readme} lacks the marks {MARKS}")
+    tail = rest.partition(MARKS[1])[2]
+    readme.write_text(head + "\n".join([MARKS[0], *lines, MARKS[1]]) + tail, "utf-8")
+
+
 # ---------------------------------------------------------------- stages
 
 
@@ -169,15 +201,22 @@ def all_by_math_verify(gold: str, answer: str, rules: Conventions) -> Verdict:
 
 NEVER = re.compile(r"(?!)()")
 STAGES: dict[str, tuple[str, str, Any]] = {
-    "the answer in its prose": ("text.prose", "answer_in", str.strip),
+    "the answer in its prose": (
+        "text.prose",
+        "answer_in",
+        lambda text, rules=None: text.strip(),
+    ),
     "… after “the answer is”": ("text.prose", "_PHRASE", NEVER),
     "… in several boxes": ("text.prose", "_BETWEEN_BOXES", NEVER),
-    "… and not a circumstance": ("text.prose", "_circumstance", lambda *a: 0),
+    "… and not a circumstance": ("text.runs", "_circumstance", lambda *a: 0),
+    "… and not changed by words beside it": ("text.beside", "beside", lambda *a: ""),
+    "… and not beside another number": ("text.runs", "related", lambda *a: False),
+    "… with its arithmetic in words": ("text.spoken", "arithmetic", str),
     "… before a rough value": ("text.prose", "_ROUGHLY", NEVER),
     "spelling: all of it": ("text.normalize", "canonical", lambda text: " ".join(text.split())),
     "spelling: unicode": ("text.normalize", "plain_unicode", str),
     "words as answers": (
-        "text.words",
+        "text.named",
         "same_words",
         lambda g, a: g.strip().lower() == a.strip().lower(),
     ),
@@ -185,6 +224,8 @@ STAGES: dict[str, tuple[str, str, Any]] = {
     "choice letters": ("text.words", "choice", lambda text: ""),
     "units: cut off": ("text.units", "split_unit", lambda text: (text, "")),
     "units: compared": ("text.units", "units_agree", lambda gold, answer: True),
+    "opposites": ("text.opposites", "contradicts", lambda gold, answer: False),
+    "times of day": ("shapes.times", "same_time", lambda gold, answer: None),
     "percent signs": ("text.units", "split_percent", lambda text: (text, False)),
     "currency": ("text.units", "split_currency", lambda text: (text, "")),
     "expressions at points": ("algebra.compare", "agree", lambda a, b: None),
@@ -255,10 +296,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("files", nargs="+", type=Path)
     options.add_argument("--stages", action="store_true", help="switch stages off, one by one")
+    options.add_argument("--kinds", type=Path, help="the README whose table of kinds is written")
     options.add_argument("--limit", type=float, default=5.0, help="seconds for a verdict")
     chosen = options.parse_args()
     signal.signal(signal.SIGALRM, ring)
     logging.disable(logging.CRITICAL)  # math-verify warns that it has no time limit of its own
+    if chosen.kinds:
+        kinds(chosen.kinds, chosen.files, chosen.limit)
+        return
     (stages if chosen.stages else table)(chosen.files, chosen.limit)
 
 

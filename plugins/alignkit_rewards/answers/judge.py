@@ -10,6 +10,8 @@ from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.named import same_words
+from alignkit_rewards.answers.text.opposites import contradicts
 from alignkit_rewards.answers.text.prose import answer_in
 from alignkit_rewards.answers.verdict import Conventions, Verdict
 
@@ -55,28 +57,38 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
-    wanted = _gold_answer(gold)
-    if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
+    if contradicts(gold, answer):
+        return Verdict(False, "different")
+    return _compared(gold, answer, rules)
+
+
+def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
+    wanted, letter, value = _gold_answer(gold)
+    if value:  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
-    said = (answer, answer_in(answer))
-    if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
+    said = (answer, answer_in(answer, rules))
+    if letter and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)
-    if _is_words(target) and any(words.same_words(wanted, s) for s in said):
+    if _is_words(target) and any(same_words(wanted, s) for s in said):
         return Verdict(True, "text")
     found = words.number_word(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
     node = read(found, decimal_comma=rules.decimal_comma)
-    if Comparer(rules).same(target, node):
+    if _comparer(rules).same(target, node):
         return Verdict(True, "expression")
     return Verdict(False, "unparsed" if unread(node) else "different")
 
 
+_comparer = lru_cache(maxsize=16)(Comparer)
+
+
 @lru_cache(maxsize=4096)
-def _gold_answer(gold: str) -> str:
-    """Return the answer inside a gold, which may be a whole solution."""
-    return words.number_word(answer_in(gold))
+def _gold_answer(gold: str) -> tuple[str, str, str]:
+    """Return the answer inside a gold, which may be a whole solution, its letter and value."""
+    wanted = words.number_word(answer_in(gold))
+    return wanted, words.choice(wanted), words.choice_value(wanted)
 
 
 def _is_words(node: Node) -> bool:

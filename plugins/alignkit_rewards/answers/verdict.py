@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Percent = Literal["either", "sign", "value"]
+Rough = Literal["decimals", "accepted", "refused"]
+SeveralBoxes = Literal["listed", "last", "agree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class Conventions:
     list_order: Literal["free", "kept"] = "free"
     unsimplified: bool = True
     decimal_comma: bool = False
+    rough: Rough = "decimals"
+    several_boxes: SeveralBoxes = "listed"
 
 
 @dataclass(frozen=True, slots=True)

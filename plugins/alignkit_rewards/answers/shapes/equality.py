@@ -18,7 +18,8 @@ from alignkit_rewards.answers.shapes.nodes import (
 )
 from alignkit_rewards.answers.shapes.relations import same_relation
 from alignkit_rewards.answers.shapes.scalars import same_scalar, squeeze
-from alignkit_rewards.answers.text.words import same_words
+from alignkit_rewards.answers.shapes.times import same_time
+from alignkit_rewards.answers.text.named import same_words
 from alignkit_rewards.answers.verdict import Conventions
 
 MAX_ITEMS = 200
@@ -40,13 +41,25 @@ class Comparer:
     def same(self, gold: Node, answer: Node) -> bool:
         """Return whether ``answer`` says what ``gold`` says."""
         if isinstance(gold, Scalar) and isinstance(answer, Scalar):
-            return same_scalar(gold, answer, self._rules)
+            timed = self._same_time(gold, answer) if gold.unit or answer.unit else None
+            return same_scalar(gold, answer, self._rules) if timed is None else timed
+        if (timed := self._same_time(gold, answer)) is not None:
+            return timed
         if squeeze(gold.text) == squeeze(answer.text):
             return True
         for shape, compare in self._by_shape.items():
             if isinstance(gold, shape) or isinstance(answer, shape):
                 return compare(gold, answer)
         return self._same_collection(gold, answer)
+
+    @staticmethod
+    def _same_time(gold: Node, answer: Node) -> bool | None:
+        """Compare times of day, of which one is a ratio or in a half of the day."""
+        if any(
+            isinstance(n, Ratio) or getattr(n, "unit", "") in {"am", "pm"} for n in (gold, answer)
+        ):
+            return same_time(gold, answer)
+        return None
 
     # -------------------------------------------------------------- collections
 
@@ -125,6 +138,10 @@ class Comparer:
         )
 
 
+def _half_day(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.unit in {"am", "pm"}
+
+
 def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:
     """Return whether two collections, not both of them bags, can only be equal as sets of reals."""
     if isinstance(gold, Group) and isinstance(answer, Group):
@@ -132,7 +149,7 @@ def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:
     bag, group = (gold, answer) if isinstance(gold, Bag) else (answer, gold)
     assert isinstance(bag, Bag)
     assert isinstance(group, Group)
-    return bag.braces or group.left + group.right not in {"()", "[]"}
+    return bag.braces or bag.joint or group.left + group.right not in {"()", "[]"}
 
 
 def _vector(scalar: Scalar) -> tuple[Node, ...] | None:

@@ -2,8 +2,11 @@ r"""Sets of real numbers: intervals, unions, and the inequalities that describe 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
+from alignkit_rewards.answers.algebra.compare import real_value
 from alignkit_rewards.answers.algebra.trees import names
 from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Relation, Scalar, Union
 
@@ -22,6 +25,8 @@ MAX_PARTS = 50
 def same_intervals(gold: Node, answer: Node, same: Same) -> bool:
     """Return whether both are sets of reals, and made of the same intervals in some order."""
     left, rest = as_intervals(gold), as_intervals(answer)
+    if left == [] and isinstance(gold, Bag):  # a gold is not empty: its "and" lists two parts
+        left = _each(gold.items)
     if left is None or rest is None or len(left) != len(rest):
         return False
     for item in left:
@@ -41,6 +46,8 @@ def as_intervals(node: Node) -> list[Group] | None:
     """Return the disjoint intervals a node stands for, None if it is no such set."""
     if isinstance(node, Group):
         return [_open_at_infinity(node)] if len(node.items) == 2 else None
+    if isinstance(node, Bag) and node.joint:
+        return _meeting(node.items)
     if isinstance(node, Union) or (isinstance(node, Bag) and not node.braces):
         return _each(node.items)
     return _from_relation(node) if isinstance(node, Relation) else None
@@ -54,6 +61,44 @@ def _each(items: tuple[Node, ...]) -> list[Group] | None:
             return None
         found += part
     return found if len(items) <= MAX_PARTS else None
+
+
+def _meeting(items: tuple[Node, ...]) -> list[Group] | None:
+    """Return what several sets have in common, None where their bounds cannot be compared."""
+    common: list[Group] = [_interval("(", _MINUS_INFINITY, _INFINITY, ")")]
+    for item in items[:MAX_PARTS]:
+        part = as_intervals(item)
+        if part is None:
+            return None
+        met = [_overlap(a, b) for a in common for b in part]
+        if None in met or len(met) > MAX_PARTS:
+            return None
+        common = [group for group in met if group and not _is_empty(group)]
+    return common
+
+
+def _overlap(a: Group, b: Group) -> Group | None:
+    bounds = [[_place(item) for item in group.items] for group in (a, b)]
+    if any(place is None for pair in bounds for place in pair):
+        return None
+    low = max((bounds[i][0] or 0, g.left == "(", i) for i, g in enumerate((a, b)))[2]
+    high = min((bounds[i][1] or 0, g.right == "]", i) for i, g in enumerate((a, b)))[2]
+    left, right = (a, b)[low], (a, b)[high]
+    return _interval(left.left, left.items[0], right.items[1], right.right)
+
+
+def _is_empty(group: Group) -> bool:
+    low, high = (_place(item) or 0 for item in group.items)
+    return low > high or (low == high and (group.left, group.right) != ("[", "]"))
+
+
+def _place(node: Node) -> float | Fraction | None:
+    """Return where a bound lies on the number line, None if it is no real constant."""
+    if not isinstance(node, Scalar) or node.tree is None:
+        return None
+    if _infinite(node):
+        return math.inf if node.tree == _INFINITY.tree else -math.inf
+    return real_value(node.tree)
 
 
 def _from_relation(node: Relation) -> list[Group] | None:

@@ -42,6 +42,8 @@ class Bag:
     text: str
     items: tuple[Node, ...]
     braces: bool = False
+    joint: bool = False
+    """Inequalities joined by "and": all of them hold at once."""
 
 
 @dataclass(frozen=True, slots=True)

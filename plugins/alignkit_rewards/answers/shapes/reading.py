@@ -22,6 +22,7 @@ from alignkit_rewards.answers.shapes.nodes import (
 )
 from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
 from alignkit_rewards.answers.text.normalize import ROW, canonical
+from alignkit_rewards.answers.text.runs import UNREAD
 from alignkit_rewards.answers.text.units import split_currency, split_percent, split_unit
 
 _RELATIONS = {
@@ -51,6 +52,8 @@ _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
 @lru_cache(maxsize=4096)
 def read(text: str, *, decimal_comma: bool = False) -> Node:
     r"""Return the shape of an answer that has been cut out of its prose."""
+    if text.startswith(UNREAD):
+        return Scalar(text, None)
     clean = strip_marks(canonical(text))
     if "," in clean:
         clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
@@ -102,12 +105,19 @@ def _only_text(text: str) -> str:
 
 
 def _listed(text: str, depth: int) -> Node | None:
-    parts = [p for p in pieces(text, _AND) if p.strip(" ,")]
+    marked = [(mark, p) for mark, p in split_top(text, _AND) if p.strip(" ,")]
+    parts = [p for _, p in marked]
     if len(parts) == 1:
         parts = [p for p in pieces(parts[0].strip(" ,"), _COMMA) if p.strip()]
         if len(parts) == 1:
             return None if parts[0].strip() == text else _read(parts[0], depth + 1)
-    return Bag(text, _flat([_read(p.strip(" ,"), depth + 1) for p in parts]))
+    items = _flat([_read(p.strip(" ,"), depth + 1) for p in parts])
+    joint = any("and" in mark for mark, _ in marked) and all(map(_is_inequality, items))
+    return Bag(text, items, joint=joint)
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and set(node.signs) <= {"<", "<=", ">", ">=", "!="}
 
 
 def _flat(items: Sequence[Node]) -> tuple[Node, ...]:
@@ -124,7 +134,8 @@ def _related(text: str, depth: int) -> Node | None:
         return _read(parts[-1][1], depth + 1)
     parts = [p for p in parts if p[1].strip()]
     if len(parts) < 2:
-        return _read(parts[0][1], depth + 1) if parts else Scalar(text, None)
+        named = parts and parts[0][0] in {"", "=", r"\equiv"}
+        return _read(parts[0][1], depth + 1) if named else Scalar(text, None)
     signs = tuple(_RELATIONS[sign] for sign, _ in parts[1:])
     return Relation(text, tuple(_read(side, depth + 1) for _, side in parts), signs)
 
@@ -175,9 +186,9 @@ def _scalar(text: str) -> Node:
     core, words = split_unit(core)
     core, again = split_percent(core)
     core, also = split_currency(core)
-    tree = _tree(core)
+    tree = _tree(core) if not (percent and again) else None
     if tree is None:
-        return Scalar(text, _tree(text))
+        return Scalar(text, _tree(text) if not again else None)
     percent, unit = percent or again, words or money or also
     if contains(tree, "pm") or contains(tree, "mp"):
         both = [

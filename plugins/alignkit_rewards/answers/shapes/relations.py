@@ -24,6 +24,9 @@ from alignkit_rewards.answers.shapes.nodes import (
 from alignkit_rewards.answers.shapes.scalars import squeeze
 
 _EQUAL = frozenset({"=", "~"})
+_MULTIPLE = re.compile(
+    r"-?\d[\d.]*\*?[a-zA-Z]|-[a-zA-Z]|[a-zA-Z]/\d+|\\frac\{?[a-zA-Z]\}?\{?\d+\}?"
+)
 _FUNCTION_NAME = re.compile(r"([A-Za-z])(?:\^\{?-1\}?)?\([A-Za-z](?:,[A-Za-z])*\)")
 
 
@@ -52,11 +55,25 @@ def _names_a_value(relation: Relation) -> bool:
     ``a + 3z = 0`` is an equation: its right side alone is not the answer.
     """
     side = relation.sides[0]
+    if _is_computed(side) and not all(map(_is_computed, relation.sides)):
+        return False  # 7 = 11a + c
+    if _is_multiple(side):
+        return False
     if len(relation.sides) > 2 or isinstance(side, Ratio | Text):
         return True
     if isinstance(side, Group | Bag):
         return all(isinstance(i, Scalar) and _is_name(i) for i in side.items)
     return isinstance(side, Scalar) and _is_name(side)
+
+
+def _is_computed(side: Node) -> bool:
+    """Return whether a side is a number or a computation of one."""
+    return isinstance(side, Scalar) and side.tree is not None and not names(side.tree)
+
+
+def _is_multiple(side: Node) -> bool:
+    """Return whether a side is a multiple of a variable: 2x, -x, x/3."""
+    return isinstance(side, Scalar) and bool(_MULTIPLE.fullmatch(squeeze(side.text)))
 
 
 def _is_name(side: Scalar) -> bool:
@@ -67,10 +84,10 @@ def _is_name(side: Scalar) -> bool:
 
 
 def _gives_a_value(relation: Relation) -> bool:
-    """Return whether an answer's last side is a result: not so in ``x^2 - 4 = 0``."""
-    last = relation.sides[-1]
+    """Return whether an answer's last side is a result: not so in ``x^2 - 4 = 0``, ``2x = 6``."""
+    first, last = relation.sides[0], relation.sides[-1]
     zero = isinstance(last, Scalar) and last.tree is not None and last.text.strip() == "0"
-    return _names_a_value(relation) or not zero
+    return _names_a_value(relation) or not (zero or _is_multiple(first))
 
 
 def _both(gold: Relation, answer: Relation, same: Same) -> bool:

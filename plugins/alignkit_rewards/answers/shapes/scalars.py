@@ -22,10 +22,10 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return False
     if squeeze(gold.text) == squeeze(answer.text):
         return gold.percent == answer.percent or rules.percent != "value"
-    if gold.tree is None or answer.tree is None:
-        return symbolic.same(gold.text, answer.text)
     if based := _BASED.fullmatch(gold.text):
         return _same_in_base(based, answer.text)
+    if gold.tree is None or answer.tree is None:
+        return symbolic.same(gold.text, answer.text)
     if not rules.unsimplified and constant(gold.tree) is not None and not _is_plain(answer.tree):
         return False
     pairs = _readings(gold.tree, answer.tree, gold.percent, answer.percent, rules)

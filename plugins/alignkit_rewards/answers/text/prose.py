@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 from alignkit.text.boxes import outermost
+from alignkit_rewards.answers.text.beside import after_number, before_number, is_denied
 from alignkit_rewards.answers.text.normalize import plain_unicode
-from alignkit_rewards.answers.text.units import known_unit
-from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
+from alignkit_rewards.answers.text.runs import HOLE, UNREAD, last_run
+from alignkit_rewards.answers.text.spoken import arithmetic
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
+from alignkit_rewards.answers.verdict import Conventions, SeveralBoxes
 
 MAX_TEXT = 20_000
 
@@ -28,42 +31,84 @@ _FORMULA = re.compile(
 _SENTENCE_END = re.compile(r"(?<=[^\s.][.!?。])[*\s]+(?=[A-Z\"'(\\$*I]|$)|\n\s*\n")
 _ROUGHLY = re.compile(
     r"[\s,;]{0,4}(?:\(|\bor\b|\bwhich is\b|\bi\.e\.,?)\s*"
-    r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s|[\s,;]{0,4}\(\s*(?:or|i\.e\.,?|=)\s",
+    r"(?:approximately|approx\.?|about|roughly|around|\$?\\approx)\s|[\s,;]{0,4}\(\s*(?:i\.e\.,?|=)\s",
     re.I,
 )
+_ASIDE = re.compile(r" ?\(\s?or\s([^()]{1,80})\)")
 _WORKED = re.compile(r"([^()=]*\d[^()=]*)\s\([^()]*=[^()]*\)")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
+_ABOUT = re.compile(r"\s*\$?(?:\\approx|\\sim|~)\s*(?=[-\d\\$])")
 _RATIO = re.compile(r"\d+ to \d+")
-_STRONG = word_set("in within after per every each during before")
-_WEAK = word_set("for from with at on than among")
-_DETERMINERS = word_set("the his her their its all these those a an")
-_SUBORDINATE = word_set("if when because since while where given")
+_DASH = re.compile(r"(?<=\S)\s+[—–]\s+(?=[A-Za-z]{2})|(?<=[A-Za-z]{2})\s+[—–]\s+(?=[\d$])")
+_CORRECTION = re.compile(
+    r"\b(?:no,? wait|wait,? no|wait,? actually|oops|scratch that|correction|i mean|i meant"
+    r"|or rather|make that|on second thoughts?|just kidding"
+    r"|let me correct(?: that| myself)?)\b[\s,.:!-]*"
+    r"|(?<=\d), no,? (?=[-$\\]*\d)|(?<=[\d$.!]) ?(?:wait|sorry|actually|no),\s",
+    re.I,
+)
+_STARRED = re.compile(r"(^|[A-Za-z:.,] |:)\*(?=[^\s*])([^*\n]{1,80}?)(?<=\S)\*(?=[\s.,;!?]|$)")
+_ARROW = re.compile(r"\s*[=-]+>\s*")
+_UNDERLINED = re.compile(r"_{1,2}([^_]+)_{1,2}")
+_SIGNS = (
+    r"[\u2022\u2023\u2043\u2190-\u21ff\u25a0-\u25ff\u2600-\u2716\u2719-\u274b\u274d"
+    r"\u274f-\u27bf\u2b00-\u2bff\ufe0f\u200d\U0001f300-\U0001f44d\U0001f44f-\U0001f6aa"
+    r"\U0001f6ac-\U0001faff]"
+)
+_ORNAMENT = re.compile(rf"(?:^|(?<=[:\n])|(?<=[:\n] ))(?:{_SIGNS}\s?)+|(?<!{_SIGNS}){_SIGNS}+$")
+"""Bullets, arrows, ticks and emoji at the edge of a line, but no crosses: those deny."""
+_GAP = re.compile(r"\s{3,}")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
-_HOLE = "\x02"
 
 
-def answer_in(text: str) -> str:
+_OF_GOLDS = Conventions(rough="accepted")
+
+
+def answer_in(text: str, rules: Conventions | None = None) -> str:
     r"""Return the part of ``text`` that is the answer: the whole of it if there is no prose.
+
+    ``rules`` say whether "about 5" is 5, and what several boxes say together.
 
     >>> answer_in("She has 3 + 4 = 7 cups."), answer_in(r"so \boxed{x = 5}, a prime")
     ('3 + 4 = 7 cups', 'x = 5')
     """
-    text = plain_unicode(_before_special(text[-MAX_TEXT:]))
+    rules = rules or _OF_GOLDS
+    text = _before_special(_GAP.sub(_narrow, text[-MAX_TEXT:])).strip()
+    if not text.isascii():
+        text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
     if "<answer>" in text and (tags := _TAG.findall(text)):
         text = str(tags[-1]).rpartition("<answer>")[2]
-    if box := _last_boxes(text):
-        return answer_in(box) if "boxed" in box else _tail(box)
+    if "box" in text and (box := last_boxes(text, rules.several_boxes)):
+        if box.startswith(UNREAD):
+            return box
+        return answer_in(box, rules) if "boxed" in box else _tail(box, rules)
     if "####" in text and (after := text.rpartition("####")[2].strip()):
         return after.splitlines()[0].strip()
+    text = _corrected(text)
     for found in reversed(list(_PHRASE.finditer(text))):
         after = text[found.end() :].strip()
-        if after.strip(" .*$\\)]}"):
-            return _tail(_first_paragraph(after))
-    return _tail(text)
+        if after.strip(" .*$\\)]}") and not is_denied(text[: found.start()]):
+            return _tail(_first_paragraph(after), rules)
+    return _tail(text, rules)
+
+
+def _narrow(gap: re.Match[str]) -> str:
+    """Return what a long gap says: a new paragraph, a new line or a space."""
+    return "\n\n"[: gap[0].count("\n")] or " "
+
+
+def _corrected(text: str) -> str:
+    """Cut what a writer takes back, as in "5, no wait, 6", if an answer comes after it."""
+    for found in reversed(list(_CORRECTION.finditer(text))):
+        if re.search(r"\d", text[found.end() :]):
+            return text[found.end() :].strip()
+    return text
 
 
 def _before_special(text: str) -> str:
     """Cut at a chat template's special token, unless nothing stands before it."""
+    if "<" not in text:
+        return text
     parts = [p for p in _SPECIAL.split(text) if p.strip()]
     return parts[0] if parts else text
 
@@ -76,9 +121,20 @@ def _first_paragraph(text: str) -> str:
     return _restore(sentence, formulas)
 
 
-def _last_boxes(text: str) -> str:
-    """Return the content of the last box, joined with the boxes that list on before it."""
+def last_boxes(text: str, rule: SeveralBoxes) -> str:
+    r"""Return the content of the last box, joined with the boxes that list on before it.
+
+    ``rule`` is the convention ``several_boxes``; boxes that disagree are ``UNREAD`` under
+    ``"agree"``.
+
+    >>> [last_boxes(r"\boxed{1} or \boxed{2}", rule) for rule in ("listed", "last")]
+    ['1, 2', '2']
+    """
     boxes = outermost(text)
+    if rule == "last":
+        return boxes[-1].content.strip() if boxes else ""
+    if rule == "agree" and len({" ".join(box.content.split()) for box in boxes}) > 1:
+        return UNREAD + text
     first = len(boxes) - 1
     while first > 0 and _BETWEEN_BOXES.fullmatch(
         text[boxes[first - 1].end : boxes[first].start][:200]
@@ -107,31 +163,69 @@ def _joins(word: str) -> bool:
     return word in {"and", "or", "pi", "infty", "infinity", "oo", "mod", "cup"}
 
 
-def _tail(text: str) -> str:
+def _tail(text: str, rules: Conventions) -> str:
     """Return the last formula, number or list of a text that may be prose."""
-    text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
-    text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
-    text = text.replace("`", "")
-    if text.startswith("\\text") and re.search(r"\d", _TEXT_GROUP.sub("", text)):
-        text = _TEXT_GROUP.sub(r" \1 ", text).strip()
-    text = text.removesuffix(".").strip() if not text.endswith("..") else text
+    text = _bare(text)
+    if "(" in text:
+        text = _ASIDE.sub(r" or \1", text)
     if (aside := _ROUGHLY.search(text)) and re.search(r"\d", text[: aside.start()]):
         text = text[: aside.start()].strip(" ,;($")
-    if len(text) < 300 and (worked := _WORKED.fullmatch(text)):
+    if "=" in text and len(text) < 300 and (worked := _WORKED.fullmatch(text)):
         return worked[1].strip()
+    if (about := _ABOUT.match(text)) is not None:
+        exact = rules.rough == "accepted" or (rules.rough == "decimals" and "." in text)
+        return _tail(text[about.end() :], rules) if exact else UNREAD + text
     if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
         return text
+    return _stated(text, rules)
+
+
+def _bare(text: str) -> str:
+    """Drop marks of layout, and write in digits what words do to numbers."""
+    text = _unmarked(text.replace("`", "")).strip()
+    text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
+    text = arithmetic(text)
+    if "\\text" in text and (whole := _TEXT_GROUP.fullmatch(text)) and re.search(r"\d", text):
+        text = arithmetic(whole[1])
+    if "\\text" in text and re.search(r"\d", _TEXT_GROUP.sub("", text)) and _worded(text):
+        text = _TEXT_GROUP.sub(r" \1 ", text).strip()
+    return text.removesuffix(".").strip() if not text.endswith("..") else text
+
+
+def _unmarked(text: str) -> str:
+    """Drop Markdown's stars and underlines, and an arrow in front."""
+    if "*" in text:
+        text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
+        text = _STARRED.sub(r"\1\2", text)
+    if text[:1] == "_" and (found := _UNDERLINED.fullmatch(text)):
+        text = found[1]
+    return text[found.end() :] if (found := _ARROW.match(text)) else text
+
+
+def _worded(text: str) -> bool:
+    """Return whether a text begins with words in LaTeX, or they change a number beside them."""
+    groups = [g.strip() for g in _TEXT_GROUP.findall(text)]
+    return text.startswith("\\text") or any(before_number(g) or after_number(g) for g in groups)
+
+
+def _stated(text: str, rules: Conventions) -> str:
+    """Return what the last sentence that states a number says; unread if all of them deny it."""
     protected, formulas = _protect(text)
+    denied = False
     for sentence in reversed([s for s in _SENTENCE_END.split(protected) if s.strip()]):
-        if found := _last_run(sentence, formulas):
+        found = last_run(sentence, formulas, rules.rough)
+        if found and found != UNREAD:
             return _restore(found, formulas)
-    return text
+        denied |= bool(found)
+    return UNREAD + text if denied else text
 
 
 def _quantity_first(text: str) -> bool:
     """Return whether the text is a number followed by words without another number."""
     found = re.match(r"[-+]?(?:\\?\$|€|£)?\s*[\d.,/ ]*\d%?\s*(?=[A-Za-z])", text)
     rest = text[found.end() :] if found else ""
+    if after_number(rest):
+        return False
     return bool(found) and not re.search(r"[\d$\\=]", rest) and len(rest.split()) <= 6
 
 
@@ -145,10 +239,10 @@ def _protect(text: str) -> tuple[str, list[str]]:
             return found[0].replace("$", " \\$", 1)  # two prices, not a formula
         formulas.append(body)
         stop = "." if body.rstrip().endswith(".") else ""
-        return f"{_HOLE}{len(formulas) - 1}{_HOLE}{stop}"
+        return f"{HOLE}{len(formulas) - 1}{HOLE}{stop}"
 
     # a second pass finds the formula that a price's dollar sign had hidden
-    return _FORMULA.sub(keep, text.replace(_HOLE, " ")), formulas
+    return _FORMULA.sub(keep, text.replace(HOLE, " ")), formulas
 
 
 def _wordy(text: str) -> bool:
@@ -156,101 +250,4 @@ def _wordy(text: str) -> bool:
 
 
 def _restore(text: str, formulas: list[str]) -> str:
-    return re.sub(f"{_HOLE}(\\d+){_HOLE}", lambda m: f" {formulas[int(m[1])]} ", text).strip()
-
-
-def _last_run(sentence: str, formulas: list[str]) -> str:
-    """Return the last run of mathematical tokens that holds a number or a formula."""
-    tokens = _spaced_tuples(sentence).split()
-    runs: list[tuple[int, int]] = []
-    at = 0
-    while at < len(tokens):
-        if not _is_math(tokens[at]):
-            at += 1
-            continue
-        start = at
-        while at < len(tokens) and (_is_math(tokens[at]) or _connects(tokens, at)):
-            at += 1
-        while at - 1 > start and _connects(tokens, at - 1):
-            at -= 1
-        if any(_counts(t, formulas) for t in tokens[start:at]):
-            runs.append((start, at))
-    if not runs:
-        return _last_name(tokens, formulas)
-    return _run_text(tokens, _preferred(tokens, runs), runs)
-
-
-def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
-    """Return the last run that is not a mere circumstance: "in 12 months", "for the 16 glasses"."""
-    clause = next(
-        (i for i, t in enumerate(tokens) if i >= runs[0][1] and t.lower() in _SUBORDINATE),
-        len(tokens),
-    )
-    weights = [_circumstance(tokens, start, clause, runs[0][0]) for start, _ in runs]
-    return max(i for i, weight in enumerate(weights) if weight == min(weights))
-
-
-def _circumstance(tokens: list[str], start: int, clause: int, first: int) -> int:
-    """Return 0 for a number that may be the answer, more the less likely it is."""
-    if start >= clause:
-        return 2
-    before = [t.lower().strip(",") for t in tokens[max(0, start - 3) : start]]
-    if before[-2:] == ["out", "of"]:
-        return 2
-    if before and before[-1] in _DETERMINERS:
-        before.pop()
-    last = before[-1] if before else ""
-    if last in _STRONG:
-        return 2
-    to_do = before[-2:-1] == ["to"] and last not in {"be", "equal"}
-    return int(last in _WEAK or (to_do and start > first))
-
-
-def _run_text(tokens: list[str], index: int, runs: list[tuple[int, int]]) -> str:
-    start, end = runs[index]
-    while start < end - 1 and tokens[start] in {"a", "A", "I", ":"}:
-        start += 1
-    if end < len(tokens) and known_unit(tokens[end]):
-        end += 2 if tokens[end] in {"square", "cubic"} else 1
-    return " ".join(tokens[start:end]).strip(" ,;.!?") if end > start else ""
-
-
-def _last_name(tokens: list[str], formulas: list[str]) -> str:
-    """Return the last formula even if it is a mere name, as in "the point is $E$"."""
-    named = [t for t in tokens if _HOLE in t]
-    return named[-1].strip(",.;") if named else ""
-
-
-def _counts(token: str, formulas: list[str]) -> bool:
-    if _HOLE in token:
-        found = re.findall(f"{_HOLE}(\\d+){_HOLE}", token)
-        return any(not re.fullmatch(r"\s*[A-Za-z]*\s*", formulas[int(i)]) for i in found)
-    return bool(re.search(r"\d|\\(?:frac|sqrt|pi|infty)", token))
-
-
-def _is_math(token: str) -> bool:
-    if _HOLE in token:
-        return True
-    bare = re.sub(r"\\[A-Za-z]+", " ", token.strip(".,;:!?\"'"))
-    words = re.findall(r"[^\W\d_]{2,}", bare)
-    if any(w not in FUNCTIONS and w not in GREEK and w != "pi" for w in words):
-        return False
-    return bool(re.search(r"[\d\\+*/^=<>≤≥√π∞%]|^[-−]$|^[A-Za-z]$|^[-(\[].*[)\],]$", token))
-
-
-def _connects(tokens: list[str], at: int) -> bool:
-    return (
-        tokens[at].lower().strip(",") in {"and", "or", "", "&"}
-        and at + 1 < len(tokens)
-        and _is_math(tokens[at + 1])
-        and bool(re.search(rf"\d|{_HOLE}", tokens[at + 1]))
-    )
-
-
-def _spaced_tuples(text: str) -> str:
-    """Close the gaps inside bracketed tuples so that they stay one token."""
-    return re.sub(
-        r"[(\[][^()\[\]]{1,80},[^()\[\]]{1,80}[)\]]",
-        lambda m: m[0] if re.search(r"[A-Za-z]{3,}", m[0]) else re.sub(r"\s+", "", m[0]),
-        text,
-    )
+    return re.sub(f"{HOLE}(\\d+){HOLE}", lambda m: f" {formulas[int(m[1])]} ", text).strip()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
+from alignkit_rewards.answers.text.beside import after_number
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
 _SAME = {
@@ -24,6 +26,16 @@ _KNOWN = word_set(
 )
 DIRECTIONS = word_set("east west north south am pm left right up down bc ad")
 """Words after a number that are part of the answer, not a unit."""
+
+_SCALE = re.compile(
+    r"(?:degrees? )?(?:(c)(?:elsius?|entigrade)?|(f)(?:ahrenheit)?|(k)(?:elvin)?)", re.I
+)
+_FILLING = word_set(
+    "a an the of unit in from at to for on by with per each every total all altogether away left"
+    " long wide tall high deep old more extra remaining about only worth now her his their its"
+)
+"""Words beside a unit that name no other thing."""
+_PER = re.compile(r"\s+(?:per|an?|each|every)\s+(?=(?:second|minute|hour|day|week|month|year)\b)")
 
 MAX_LENGTH = 400
 """Longer expressions are not searched for units."""
@@ -112,6 +124,8 @@ def _is_unit(unit: str, *, attached: bool) -> bool:
     words = re.findall(r"[A-Za-z]+", unit.replace("\\text", "").replace("\\mathrm", ""))
     if any(w in FUNCTIONS or w in GREEK or w == "pi" for w in words) or len(words) > 8:
         return False
+    if after_number(re.sub(r"^[^A-Za-z]+", "", re.sub(r"\\(?:text|mathrm)", " ", unit))):
+        return False
     first = _singular(words[0]) if words else ""
     known = first in _KNOWN | DIRECTIONS | {"square", "cubic"}
     if unit.startswith("\\"):
@@ -127,7 +141,7 @@ def canonical_unit(unit: str) -> str:
     """
     flat = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", r" \1 ", unit)
     flat = re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1 ", flat.lower())
-    flat = re.sub(r"\s+per\s+|\s*/\s*", "/", flat)
+    flat = re.sub(r"\s+per\s+|\s*/\s*", "/", _PER.sub("/", flat))
     words = [_singular(w.strip(".,")) for w in re.split(r"[\s*-]+|\\cdot", flat) if w.strip(".,")]
     name = " ".join(w for w in words if w not in {"a", "an", "the", "of", "unit"})
     name = re.sub(r"\b(?:square|sq) (\w+)", r"\1^2", name)
@@ -146,6 +160,7 @@ def _singular(word: str) -> str:
     return f"{base}^{power}" if power else base
 
 
+@lru_cache(maxsize=4096)
 def units_agree(gold: str, answer: str) -> bool:
     """Return whether two units can stand for the same quantity; a missing one always can.
 
@@ -156,11 +171,32 @@ def units_agree(gold: str, answer: str) -> bool:
     """
     if gold == answer:
         return True
+    said = [DIRECTIONS & set(unit.split()) for unit in (gold, answer)]
+    if said[0] and said[0] != said[1]:
+        return False
     if not gold or not answer:
-        return not DIRECTIONS & set(gold.split())
+        return True
+    if any(scales := [temperature(unit) for unit in (gold, answer)]):
+        return scales[0] == scales[1] or "degree" in {gold, answer}
     if _is_measure(gold) and _is_measure(answer):
         return False
-    return bool(set(gold.split()) & set(answer.split()) - DIRECTIONS)
+    return _same_things(gold, answer)
+
+
+def temperature(unit: str) -> str:
+    """Return ``c``, ``f`` or ``k`` for the name of a scale of temperature, else ``""``.
+
+    >>> temperature("degree C"), temperature("fahrenheit"), temperature("degree")
+    ('c', 'f', '')
+    """
+    found = _SCALE.fullmatch(unit)
+    return str(found[found.lastindex or 0]).lower() if found else ""
+
+
+def _same_things(gold: str, answer: str) -> bool:
+    """Return whether one says no more than the other of the things that are counted."""
+    left, right = (set(unit.split()) - _FILLING - DIRECTIONS for unit in (gold, answer))
+    return bool(left & right) and (left <= right or right <= left)
 
 
 def _is_measure(unit: str) -> bool:
@@ -169,4 +205,6 @@ def _is_measure(unit: str) -> bool:
 
 def known_unit(word: str) -> bool:
     """Return whether a word in prose belongs to the number before it."""
-    return _singular(word.strip(".,;:!?")) in _KNOWN | DIRECTIONS | {"percent", "square", "cubic"}
+    word = word.strip(".,;:!?")
+    named = _singular(word) in _KNOWN | DIRECTIONS | {"percent", "square", "cubic"}
+    return named or (len(word) > 1 and bool(temperature(word)))

@@ -25,12 +25,6 @@ _NUMBERS = dict(
         "nineteen:19 twenty:20"
     )
 )
-_DENIED = re.compile(r"\b(?:not|no|never|neither|nor|or|isn't|cannot|n't|either)\b|n't\b|/", re.I)
-_FILLER = word_set("a an the is are it he she they was be so therefore thus hence answer")
-_SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no"}
-
-MAX_SENTENCE = 40
-"""Words of a sentence in which an answer may stand at the start or the end."""
 
 
 def plain(text: str) -> str:
@@ -81,33 +75,3 @@ def chosen(text: str) -> str:
 def number_word(text: str) -> str:
     """Return the digits of a spelled-out number up to twenty, else the text itself."""
     return _NUMBERS.get(text.strip(" .$").lower(), text)
-
-
-def same_words(gold: str, answer: str) -> bool:
-    """Return whether an answer says the words of the gold.
-
-    In a short sentence the gold may stand at either end, unless the sentence denies or offers
-    alternatives.
-
-    >>> same_words("Evelyn", "Evelyn was the fastest."), same_words("Evelyn", "not Evelyn")
-    (True, False)
-    """
-    wanted, said = plain(gold), plain(answer)
-    if not wanted:
-        return False
-    if _SAME.get(wanted, wanted) == _SAME.get(said, said):
-        return True
-    kept = (
-        [w for w in wanted.split() if w not in _FILLER],
-        [w for w in said.split() if w not in _FILLER],
-    )
-    if kept[0] and kept[0] == kept[1]:
-        return True
-    if not 0 < len(said.split()) <= MAX_SENTENCE or (
-        _DENIED.search(answer) and not _DENIED.search(gold)
-    ):
-        return False
-    words, target = said.split(), wanted.split()
-    if len(wanted) < 2 or len(target) >= len(words):
-        return False
-    return words[: len(target)] == target or words[-len(target) :] == target
