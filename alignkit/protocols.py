@@ -437,6 +437,15 @@ class Weighs(Protocol):
 
 
 @runtime_checkable
+class Groups(Protocol):
+    """Parameters of an advantage that say, before it is built, which groups it can compare."""
+
+    def group_problem(self, group_size: int, /) -> str:
+        """Return what is wrong with groups of so many responses, "" if nothing is."""
+        ...
+
+
+@runtime_checkable
 class Orders(Protocol):
     """A dataset that says which questions come next: a fixed order, a curriculum.
 

@@ -12,6 +12,16 @@ from alignkit import Component, Params, hookimpl
 from alignkit.protocols import Advantage
 
 
+def two_or_more(name: str, group_size: int) -> str:
+    """Return what is wrong with groups of one response for an advantage that compares them."""
+    if group_size > 1:
+        return ""
+    return (
+        f"advantage {name!r} needs group_size of at least 2 to compare responses, got "
+        f"{group_size}; raise group_size or use advantage 'none'"
+    )
+
+
 class GroupStd(Params[Advantage]):
     """Reward minus its group's mean, over the group's standard deviation (GRPO)."""
 
@@ -21,6 +31,9 @@ class GroupStd(Params[Advantage]):
     baseline: Literal["mean", "none"] = "mean"
     """What is taken from the reward first: its group's mean, or nothing. A group of equal rewards
     gives zeros either way."""
+
+    def group_problem(self, group_size: int, /) -> str:
+        return two_or_more("group_std", group_size)
 
     def build(self) -> Advantage:
         from alignkit_advantages.ops import group_std
@@ -71,6 +84,9 @@ class NoBaseline(Params[Advantage]):
 class Rloo(Params[Advantage]):
     """Reward minus the mean of the others in its group (RLOO, arXiv:2402.14740)."""
 
+    def group_problem(self, group_size: int, /) -> str:
+        return two_or_more("rloo", group_size)
+
     def build(self) -> Advantage:
         from alignkit_advantages.rloo import rloo
 
@@ -90,6 +106,13 @@ class BatchStd(Params[Advantage]):
     """What is taken from the reward first: its group's mean, or nothing but the batch's mean
     (REINFORCE++ without baseline, for one response per prompt too)."""
 
+    def group_problem(self, group_size: int, /) -> str:
+        if self.baseline == "none" or group_size > 1:
+            return ""
+        return two_or_more("batch_std", group_size).replace(
+            "use advantage 'none'", 'set baseline = "none"'
+        )
+
     def build(self) -> Advantage:
         from alignkit_advantages.batch_std import BatchStandardized
 
@@ -106,6 +129,14 @@ class PassAtK(Params[Advantage]):
     k: Annotated[int, Field(ge=2)] = 2
     """Responses drawn, fewer than the group has. One would be judged alone, as with
     ``group_std``."""
+
+    def group_problem(self, group_size: int, /) -> str:
+        if self.k < group_size:
+            return ""
+        return (
+            f"advantage 'pass_at_k' draws k of a group's responses and needs 2 <= k < group_size, "
+            f"got k = {self.k} and group_size = {group_size}; lower k or raise group_size"
+        )
 
     def build(self) -> Advantage:
         from alignkit_advantages.pass_at_k import pass_at_k

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from alignkit import AlignkitError, Params
 from alignkit.footprint import Workload
-from alignkit.protocols import Dataset, Orders, Prefetches
+from alignkit.protocols import Dataset, Groups, Orders, Prefetches
 
 Eos = Literal["auto", "always", "never"]
 
@@ -38,6 +38,23 @@ def in_epochs(data: Dataset, algorithm: str) -> Dataset:
             "rows in shuffled epochs; use data without an order here, or an algorithm that samples"
         )
     return data
+
+
+def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the advantage cannot compare groups of so many responses."""
+    advantage = tables.get("advantage")
+    if isinstance(advantage, Groups) and (problem := advantage.group_problem(group_size)):
+        yield "group_size", problem
+
+
+def warm_enough(updates: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the learning rate would still rise at the last of ``updates``."""
+    steps = getattr(tables.get("optimizer"), "warmup_steps", 0)
+    if steps > updates:
+        yield (
+            "optimizer.warmup_steps",
+            f"optimizer.warmup_steps is {steps}, but the run has only {updates} optimizer steps",
+        )
 
 
 def samples_ahead(tables: Mapping[str, Any]) -> bool:

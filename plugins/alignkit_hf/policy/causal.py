@@ -28,6 +28,7 @@ from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
 from alignkit_hf.policy.finite import refuse_not_finite
+from alignkit_hf.policy.hub import refuse_unreachable
 from alignkit_hf.policy.refused import refusal
 
 if TYPE_CHECKING:
@@ -71,14 +72,13 @@ class CausalPolicy:
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
     def refuse_unsupported(self) -> None:
-        """Raise AlignkitError if the configuration alone says that the model cannot be used.
+        """Raise AlignkitError if it shows without the weights that the model cannot be used.
 
-        One that cannot be loaded is left to what needs it first, which says so.
+        Loads configuration and tokenizer.
         """
-        try:
-            settings = self.config.to_dict()
-        except AlignkitError:
-            return
+        refuse_unreachable(self.name, self.params.revision)
+        settings = self.config.to_dict()
+        _ = self.tokenizer
         if reason := refusal(settings):
             raise AlignkitError(f"{self.name}: {reason}")
         kind = self._class

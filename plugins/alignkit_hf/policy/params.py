@@ -17,6 +17,7 @@ from alignkit.footprint import ACTIVATIONS, WEIGHTS, ModelSizes, Workload
 from alignkit.model_shape import parameters_by_name, shape_at
 from alignkit.protocols import Policy
 from alignkit_hf.policy.folder import adds_bos, folder_problems
+from alignkit_hf.policy.hub import not_in_cache
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -101,7 +102,9 @@ class PolicyParams(Params[Policy]):
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
 
     def missing(self) -> Iterable[str]:
-        """Name flash-attn where it is asked for and absent."""
+        """Name the model where it cannot be had offline, and flash-attn where it is absent."""
+        if lacking := not_in_cache(self.path, self.revision):
+            yield f"[policy] path = {self.path!r}: {lacking}"
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
             command = "pip install wheel setuptools && pip install --no-build-isolation flash-attn"
             yield f"flash_attention_2 needs the package flash-attn: {command}"
