@@ -166,5 +166,6 @@ def _joined(content: Any) -> Any:
     """Return the text of a content in parts, if all of them are text; others as they are."""
     if not isinstance(content, list) or not content:
         return content
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+    texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+    known = [text for text in texts if isinstance(text, str)]
+    return "".join(known) if len(known) == len(content) else content

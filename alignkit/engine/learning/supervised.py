@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Literal
 
+from alignkit.data_files.columns import half_surrogate
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, encode, encode_prompt
 from alignkit.errors import AlignkitError
@@ -32,7 +33,7 @@ def column(example: Example, name: str) -> str:
             f"example {example.id!r}: column {name!r} must hold a text, got {got}; "
             f"columns of this row: {have}"
         )
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if half_surrogate(value):
         raise AlignkitError(
             f"example {example.id!r}: column {name!r} holds half of a surrogate pair; repair the "
             f"text or drop the row"

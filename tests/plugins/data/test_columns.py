@@ -103,7 +103,7 @@ def test_several_answers_are_nothing_to_imitate(tmp_path):
 
     [example] = examples(tmp_path, {"question": "q", "answer": ["1", "2"], "said": "1"})
     assert column(example, "said") == "1"
-    with pytest.raises(AlignkitError, match="holds 2 answers.*one to imitate"):
+    with pytest.raises(AlignkitError, match=r"holds 2 answers.*one to imitate"):
         column(example, "")
 
 
