@@ -35,6 +35,8 @@ class Example:
     """The gold answer the reward compares with (for SFT: the response to imitate)."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Every other column of the row, untouched."""
+    also_accepted: tuple[str, ...] = ()
+    """Further answers that count as right, where the data name several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,20 +31,28 @@ PartName = Annotated[str, AfterValidator(_of_a_file)]
 
 
 class Jsonl(Params[Dataset]):
-    """A JSON object a line, in a file of your own; any columns.
+    """Rows in a file of your own; any columns.
 
-    Also reads a JSON array of objects, and either with gzip. For supervised fine-tuning,
-    ``answer`` names the column with the response to imitate.
+    Read are JSON Lines, a JSON array, JSON objects over several lines, CSV and TSV with a header,
+    and Parquet (``pip install 'alignkit[parquet]'``), each also with gzip; which one it is, the
+    content says and not the name. Dots lead into objects: ``reward_model.ground_truth``. For
+    supervised fine-tuning, ``answer`` names the column with the response to imitate.
     """
 
     path: RecipePath
-    """UTF-8 file; blank lines are skipped."""
+    """UTF-8 file, or Parquet; blank lines are skipped."""
 
     question: Column = "question"
-    """Column with the question or prompt: text or a number, never empty."""
+    """Column with the question or prompt: text or a number, never empty. Of a list of messages
+    with roles, one turn of a chat: what the system says, an empty line, and what the user asks."""
 
     answer: Column = "answer"
-    """Column with the gold answer (or response to imitate): text or a number, never empty."""
+    """Column with the gold answer (or response to imitate): text or a number, never empty. A list
+    holds answers any of which is right; of a list of messages it is what the assistant says."""
+
+    input: str | None = None
+    """Column whose text follows the question below a line "### Input:", where it is not empty;
+    "" = none. Left out = "input" if ``question`` is "instruction" (Stanford Alpaca)."""
 
     id: Column | None = None
     """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
@@ -59,10 +67,21 @@ class Jsonl(Params[Dataset]):
         return self._load().problems()
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        return {"rows": f"{len(self._load().examples):,}"}
+        examples = self._load().examples
+        more = sum(columns.INPUT in example.question for example in examples)
+        shown = {"input": f"column {self._input!r} follows the question in {more:,} rows"}
+        return {"rows": f"{len(examples):,}", **(shown if self._input and more else {})}
+
+    @property
+    def _input(self) -> str:
+        """The column that follows the question, "" for none."""
+        if self.input is not None:
+            return self.input
+        alpaca = self.question == "instruction" and "input" not in (self.answer, self.id)
+        return "input" if alpaca else ""
 
     def _load(self) -> Loaded:
-        convert = columns.Plain(self.question, self.answer, self.id)
+        convert = columns.Plain(self.question, self.answer, self.id, self._input)
         return load_file(self.path, convert, self.limit)
 
 

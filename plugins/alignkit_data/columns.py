@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alignkit.errors import did_you_mean
+from alignkit.data_files.columns import (
+    MISSING,
+    BadRow,
+    answers_of,
+    bad,
+    question_of,
+    remedy,
+    text_of,
+    value_of,
+)
+from alignkit.data_files.records import Row
 from alignkit.protocols import Example
 from alignkit_data.answers import boxed_answer, gsm8k_answer, without_calculator_marks
-from alignkit_data.rows import Fault, Row, kind_of
 
+__all__ = ["INPUT", "BadRow", "Boxed", "Gsm8k", "Plain"]
 
-class BadRow(Exception):
-    """A row that cannot become an example."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
-
-
-def bad(row: Row, key: str, message: str, lacks: str = "") -> BadRow:
-    """Return the error for ``row``; ``key`` is the recipe key that may mend it."""
-    return BadRow(Fault(row.where, message, key, lacks))
-
-
-def text_of(row: Row, column: str, key: str) -> str:
-    """Return the text, or number written out, in a column that must not be empty."""
-    if column not in row.values:
-        raise bad(row, key, _lacking(row.values, column, key), lacks=column)
-    value = row.values[column]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        message = f"column {column!r} holds {kind_of(value)} where text or a number belongs"
-        raise bad(row, key, f"{message}; {_remedy(key)}")
-    if not value.strip():
-        message = f"column {column!r} is empty; fill it, drop the row, or {_remedy(key)}"
-        raise bad(row, key, message)
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise bad(row, key, f"column {column!r} holds half of a surrogate pair; repair the text")
-    return value
-
-
-def _remedy(key: str) -> str:
-    return f'map another column with {key} = "…"'
-
-
-def _lacking(values: Mapping[str, Any], column: str, key: str) -> str:
-    there = ", ".join(values) or "none"
-    guess = did_you_mean(column, values)
-    return f"no column {column!r}.{guess} Columns there: {there}; {_remedy(key)}"
+INPUT = "\n\n### Input:\n"
+"""Stands between an instruction and its input, as in the prompts of Stanford Alpaca."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +32,26 @@ class Plain:
     question: str
     answer: str
     id: str | None = None
+    input: str = ""
+    """Column whose text, where it has any, follows the question; "" = none."""
 
     def __call__(self, row: Row) -> Example:
+        name = row.name if self.id is None else text_of(row, self.id, "id")
+        question = question_of(row, self.question, "question") + self._input(row)
+        answer, *others = answers_of(row, self.answer, "answer")
         return Example(
-            id=row.name if self.id is None else text_of(row, self.id, "id"),
-            question=text_of(row, self.question, "question"),
-            answer=text_of(row, self.answer, "answer"),
-            extra=_others(row, self.question, self.answer, self.id),
+            id=name,
+            question=question,
+            answer=answer,
+            extra=_others(row, self.question, self.answer, self.id, self.input),
+            also_accepted=tuple(others),
         )
+
+    def _input(self, row: Row) -> str:
+        value = value_of(row.values, self.input) if self.input else None
+        if value is MISSING or value is None or (isinstance(value, str) and not value.strip()):
+            return ""
+        return INPUT + text_of(row, self.input, "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +98,7 @@ class Boxed:
         gold = boxed_answer(text_of(row, self.solution, "solution"))
         if not gold:
             message = f"column {self.solution!r} has no answer in \\boxed{{}}, and there is no"
-            raise bad(row, "answer", f"{message} column {self.answer!r}; {_remedy('answer')}")
+            raise bad(row, "answer", f"{message} column {self.answer!r}; {remedy('answer')}")
         return gold
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit import AlignkitError
-from alignkit_data.rows import SUFFIXES, Fault, Row, files_in, read_rows
+from alignkit_data.rows import JSON, SUFFIXES, Fault, Row, files_in, read_rows
 
 
 def missing(name: str) -> Iterator[str]:
@@ -43,7 +43,7 @@ def _with_datasets(name: str, config: str | None, split: str) -> Iterator[Row]:
 def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row | Fault]:
     from huggingface_hub import snapshot_download
 
-    patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    patterns = [f"*{suffix}" for suffix in JSON]
     try:
         found = snapshot_download(  # nosec B615 # rows of JSON: nothing of it is executed
             name, repo_type="dataset", allow_patterns=patterns
@@ -52,7 +52,7 @@ def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row 
         raise _unreachable(name, error) from error
     folder = Path(found)
     inner = folder / (config or "")
-    files = files_in(inner if inner.is_dir() else folder, split)
+    files = files_in(inner if inner.is_dir() else folder, split, JSON)
     if not files:
         raise AlignkitError(
             f"{name}: no {split}.jsonl or {split}.json on the Hub, so this data set is stored in "

@@ -50,7 +50,7 @@ def load_file(path: Path, convert: Convert, limit: int | None) -> Loaded:
     if not path.is_dir():
         return load_local(path, convert, limit)
     files = sorted(p.name for p in path.iterdir() if p.name.endswith(SUFFIXES))
-    there = f"name one of its files: {', '.join(files)}" if files else "it holds no JSON file"
+    there = f"name one of its files: {', '.join(files)}" if files else "it holds no file of rows"
     return Loaded((), (Fault(shown(path), f"is a folder; {there}"),))
 
 

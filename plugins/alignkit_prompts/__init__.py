@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
 from alignkit.protocols import PromptTemplate
-from alignkit_prompts.template import TextTemplate, bundled, read_template
+from alignkit_prompts.template import TextTemplate, WithInput, bundled, read_template
 
 
 class R1Zero(Params[PromptTemplate]):
@@ -31,14 +31,17 @@ class QuestionOnly(Params[PromptTemplate]):
 
 
 class AlpacaSft(Params[PromptTemplate]):
-    """The Stanford Alpaca instruction template, for tasks without an input field.
+    """The Stanford Alpaca instruction template, for tasks with and without an input.
 
-    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca, ``prompt_no_input``:
-    the text ends right after ``### Response:``. A response ends where the model ends it.
+    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for
+    questions with a line ``### Input:`` below the instruction, as the data set ``jsonl`` writes
+    them, and ``prompt_no_input`` for all others. The text ends right after ``### Response:``. A
+    response ends where the model ends it.
     """
 
     def build(self) -> PromptTemplate:
-        return TextTemplate(bundled("alpaca_sft.txt"))
+        plain, paired = (TextTemplate(bundled(f"alpaca_{name}.txt")) for name in ("sft", "input"))
+        return WithInput(plain, paired)
 
 
 class ZeroShotSystem(Params[PromptTemplate]):

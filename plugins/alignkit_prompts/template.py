@@ -31,6 +31,23 @@ class TextTemplate:
         return self.text.replace(PLACEHOLDER, question)
 
 
+INPUT = "\n\n### Input:\n"
+"""Stands in a question between an instruction and the input that it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithInput:
+    """A template for questions that hold an input, and one for those that hold none."""
+
+    plain: TextTemplate
+    paired: TextTemplate
+    stop: tuple[str, ...] = ()
+
+    def render(self, question: str) -> str:
+        """Return the prompt; the question stands in it verbatim, its input included."""
+        return (self.paired if INPUT in question else self.plain).render(question)
+
+
 def bundled(name: str) -> str:
     """Return the text of a template shipped with this plugin, to the last character."""
     return (files("alignkit_prompts") / name).read_text(encoding="utf-8")

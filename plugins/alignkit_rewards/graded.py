@@ -73,7 +73,7 @@ class GradedReward:
 
     def _golds(self, example: Example) -> tuple[str, ...]:
         more = example.extra.get(self._also_accepted) if self._also_accepted else None
-        return (*accepted(example.answer), *accepted(more))
+        return (*accepted(example.answer), *example.also_accepted, *accepted(more))
 
 
 def accepted(gold: object) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ CONTRACTS = {
         "contracts"
     ]
 }
-LIBRARIES = {"docs", "footprint", "model_shape", "run_data", "text", "text_table"}
+LIBRARIES = {"data_files", "docs", "footprint", "model_shape", "run_data", "text", "text_table"}
 """What stands in alignkit/ for plugins, and the kernel does not need."""
 
 

@@ -22,7 +22,14 @@ from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect,
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, micro_batches
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend, Sampling
+from alignkit.protocols import (
+    Example,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+    Sampling,
+)
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
@@ -167,6 +174,12 @@ def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def golds(example: Example) -> str | list[str]:
+    """Return the gold answer, or all of them where any of several is right."""
+    more = example.also_accepted
+    return [example.answer, *more] if more else example.answer
+
+
 def response_row(trajectory: Trajectory) -> dict[str, Any]:
     """Return a response with all that is needed to judge it by eye."""
     reward, completion = trajectory.reward, trajectory.completion
@@ -175,7 +188,7 @@ def response_row(trajectory: Trajectory) -> dict[str, Any]:
         "group_id": trajectory.group_id,
         "id": trajectory.example.id,
         "question": trajectory.example.question,
-        "gold": trajectory.example.answer,
+        "gold": golds(trajectory.example),
         "prompt": trajectory.prompt_text,
         "response": completion.text,
         "reward": reward.total,

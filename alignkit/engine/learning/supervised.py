@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Literal
 
+from alignkit.data_files.columns import half_surrogate
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, encode, encode_prompt
 from alignkit.errors import AlignkitError
@@ -23,7 +24,7 @@ def nll(x: LossInputs) -> LossOutput:
 def column(example: Example, name: str) -> str:
     """Return a column of the example as text; "" names its answer. AlignkitError if absent."""
     if not name:
-        return example.answer
+        return _only_answer(example)
     value = example.extra.get(name)
     if not isinstance(value, str) or not value.strip():
         have = ", ".join(sorted(example.extra)) or "none besides question and answer"
@@ -32,7 +33,21 @@ def column(example: Example, name: str) -> str:
             f"example {example.id!r}: column {name!r} must hold a text, got {got}; "
             f"columns of this row: {have}"
         )
+    if half_surrogate(value):
+        raise AlignkitError(
+            f"example {example.id!r}: column {name!r} holds half of a surrogate pair; repair the "
+            f"text or drop the row"
+        )
     return value
+
+
+def _only_answer(example: Example) -> str:
+    if example.also_accepted:
+        raise AlignkitError(
+            f"example {example.id!r} holds {1 + len(example.also_accepted)} answers, any of which "
+            f"is right; name the column with the one to imitate"
+        )
+    return example.answer
 
 
 def supervised_row(
@@ -57,7 +72,9 @@ def eos_id(policy: Policy) -> int:
     if isinstance(own, int) and (own in policy.eos_ids or not policy.eos_ids):
         return own
     if not policy.eos_ids:
-        raise AlignkitError(f'{policy.name} has no end-of-sequence id to append; set eos = "never"')
+        raise AlignkitError(
+            f'{policy.name} has no end-of-sequence id to append; set append_eos = "never"'
+        )
     return min(policy.eos_ids)
 
 

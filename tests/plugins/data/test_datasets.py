@@ -105,7 +105,8 @@ def test_ids_come_from_a_column_and_are_unique(tmp_path):
             "column 'answer' holds null where text or a number belongs; map another column with "
             'answer = "…"',
         ),
-        ({"question": "q", "answer": ["4"]}, "answer", "column 'answer' holds an array where"),
+        ({"question": "q", "answer": []}, "answer", "column 'answer' holds an array where"),
+        ({"question": ["q"], "answer": "4"}, "question", "column 'question' holds an array where"),
         ({"question": "q", "answer": {"x": 1}}, "answer", "column 'answer' holds an object where"),
         ({"question": "q", "answer": True}, "answer", "column 'answer' holds true or false where"),
         ({"question": "\ud83d", "answer": "a"}, "question", "column 'question' holds half of a"),
@@ -195,7 +196,7 @@ def test_gsm8k_takes_the_split_from_a_folder(tmp_path):
         (
             "path",
             f"{tmp_path}: the folder holds no dev.jsonl or a folder dev with "
-            ".jsonl, .json, .jsonl.gz, .json.gz files",
+            ".jsonl, .json, .jsonl.gz, .json.gz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet files",
         )
     ]
 

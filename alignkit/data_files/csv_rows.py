@@ -1,0 +1,87 @@
+"""Comma-, tab- and semicolon-separated values with a header (RFC 4180); every value is a text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+
+from alignkit.data_files.json_rows import decoded
+from alignkit.data_files.records import Fault, Found
+
+_DELIMITERS = "\t,;"
+_OF_JSON = re.compile(r'[{}]|"\s*:')
+
+
+def delimiter_of(data: bytes, *, named: bool) -> str | None:
+    """Return what separates the columns, None if the first line is no header of a table.
+
+    A header names two columns or more, all different, and is neither JSON nor a piece of it.
+    ``named`` says that the file's name promises a table: then one column will do.
+    """
+    first = next((line for line in data.splitlines() if line.strip()), b"")
+    header = first.decode("utf-8", "replace")
+    if _OF_JSON.search(header) or _is_json(header):
+        return None
+    counts = {d: len(_fields(header, d)) for d in _DELIMITERS}
+    best = max(counts, key=counts.__getitem__)
+    if counts[best] < 2:
+        return "," if named and header else None
+    different = len(set(_fields(header, best))) == counts[best]
+    return best if named or different else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def csv_values(data: bytes, delimiter: str) -> Iterator[Found]:
+    """Yield each row below the header as an object, with the line it begins on."""
+    text = decoded(data)
+    if isinstance(text, Found):
+        yield text
+        return
+    records = [found for found in _records(text, delimiter) if found.value not in ([], [""])]
+    if not records or isinstance(records[0].value, Fault):
+        yield from records
+        return
+    header: list[str] = records[0].value
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        yield Found(records[0].line, Fault("", f"the header names {twice[0]!r} twice"))
+        return
+    for found in records[1:]:
+        yield Found(found.line, _object(header, found.value))
+
+
+def _object(header: list[str], fields: list[str] | Fault) -> dict[str, str] | Fault:
+    if isinstance(fields, Fault) or len(fields) == len(header):
+        return fields if isinstance(fields, Fault) else dict(zip(header, fields, strict=True))
+    return Fault("", f"{len(fields)} fields where the header names {len(header)}")
+
+
+def _records(text: str, delimiter: str) -> list[Found]:
+    """Return the fields of every record, up to the first that is broken."""
+    before = csv.field_size_limit(max(len(text), 1))  # the usual limit is less than some responses
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        found: list[Found] = []
+        while True:
+            line = reader.line_num + 1
+            try:
+                found.append(Found(line, next(reader)))
+            except StopIteration:
+                return found
+            except csv.Error as error:
+                return [*found, Found(line, Fault("", f"broken CSV: {error}"))]
+    finally:
+        csv.field_size_limit(before)
