@@ -97,8 +97,8 @@ def shown(path: Path | None) -> str:
 def in_shell(path: Path) -> str:
     """Return :func:`shown` as a word of a shell's command line; no command takes it for an option.
 
-    >>> in_shell(Path("my runs/it's")), in_shell(Path("-v")), in_shell(Path("~"))
-    ('\'my runs/it\'"\'"\'s\'', './-v', './~')
+    >>> print(in_shell(Path("my runs/one")), in_shell(Path("-v")))
+    'my runs/one' ./-v
     """
     text = shown(path)
     return quote(f"./{text}" if text[:1] in "-~" else text)

@@ -4,6 +4,7 @@ Reads a JSON job per line, makes each in a forked process that ends as the comma
 and answers with its status. A fault is what a component does at its n-th call.
 """
 
+import functools
 import gc
 import json
 import os
@@ -140,6 +141,7 @@ def plant(fault):
     params, method = PLACES[fault["kind"]]
     build = params.build
 
+    @functools.wraps(build)  # with the slots it names
     def faulty(self, **slots):
         if fault.get("built"):
             FAULTS[fault["how"]]()

@@ -54,7 +54,7 @@ def checkpoints(faults, out):
 
 
 @pytest.mark.parametrize("share", quick(1.0, among=[0.0, 0.6, 1.0]))
-@pytest.mark.parametrize("kind", AT_WORK)
+@pytest.mark.parametrize("kind", quick("reward", "loss"))
 def test_what_was_done_before_a_component_raised_is_saved_and_gone_on_with(faults, kind, share):
     calls, whole = faults.calls(kind)
     at = 1 + round(share * (calls - 1))
@@ -76,7 +76,7 @@ def test_what_was_done_before_a_component_raised_is_saved_and_gone_on_with(fault
     assert not (faults.folder / out / "error.txt").exists()
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("how", quick("SystemExit", "OtherError", among=ENDS))
 @pytest.mark.parametrize("kind", quick("reward"))
 def test_whatever_a_component_raises_the_status_is_1_and_its_error_comes_first(faults, kind, how):
     calls, whole = faults.calls(kind)
@@ -87,7 +87,9 @@ def test_whatever_a_component_raises_the_status_is_1_and_its_error_comes_first(f
     assert faults.left(out) == whole
 
 
-@pytest.mark.parametrize("how", ["ValueError", "SystemExit", "GeneratorExit"])
+@pytest.mark.parametrize(
+    "how", quick("SystemExit", among=["ValueError", "SystemExit", "GeneratorExit"])
+)
 @pytest.mark.parametrize("kind", ["rollout backend start", "tracker start", "optimizer"])
 def test_a_component_that_fails_at_its_start_leaves_a_run_that_begins_anew(faults, kind, how):
     _, whole = faults.calls("reward")
@@ -129,19 +131,19 @@ def test_a_tracker_that_fails_when_it_is_closed_fails_the_run(faults, how):
     assert faults.left(out) == whole
 
 
-@pytest.mark.parametrize("kind", quick("reward", "tracker"))
+@pytest.mark.parametrize("kind", quick("reward"))
 @pytest.mark.parametrize("how", ["close stdout", "close descriptor 1"])
 def test_a_component_that_closes_stdout_does_not_end_a_run_as_if_it_were_done(faults, kind, how):
     out = f"run-{next(numbers)}"
     calls, whole = faults.calls(kind)
     status, said = faults.go(out, kind=kind, how=how, at=calls // 2)
-    assert (status == 0) == (faults.status(out) == "done"), said
-    assert status in (0, 1)
+    # 1 also for a run that is done, if the terminal did not get what it was told
+    assert status == 1 or (status == 0 and faults.status(out) == "done"), said
     assert faults.go(out)[0] == 0
     assert faults.left(out) == whole
 
 
-@pytest.mark.parametrize("kind", quick("reward", "dataset"))
+@pytest.mark.parametrize("kind", quick("reward"))
 @pytest.mark.parametrize("how", ["fork", "fork and exit"])
 def test_a_process_that_a_component_forks_is_not_the_run(faults, kind, how):
     out = f"run-{next(numbers)}"

@@ -53,7 +53,10 @@ def test_a_name_that_is_nowhere_is_refused_offline_at_once(tmp_path, monkeypatch
     assert result.status in (1, 2)
     assert f"there is no folder {name}" in result.stderr
     assert "HF_HUB_OFFLINE" in result.stderr
-    assert "HF_HUB_OFFLINE" in tried(tmp_path, recipe, [f"policy.path={name}"], "--dry-run").stdout
+    assert (
+        f"there is no folder {name}"
+        in tried(tmp_path, recipe, [f"policy.path={name}"], "--dry-run").stdout
+    )
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):

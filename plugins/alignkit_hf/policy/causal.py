@@ -28,6 +28,7 @@ from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
 from alignkit_hf.policy.finite import refuse_not_finite
+from alignkit_hf.policy.folder import has_tokenizer
 from alignkit_hf.policy.hub import refuse_unreachable
 from alignkit_hf.policy.refused import refusal
 
@@ -74,11 +75,12 @@ class CausalPolicy:
     def refuse_unsupported(self) -> None:
         """Raise AlignkitError if it shows without the weights that the model cannot be used.
 
-        Loads configuration and tokenizer.
+        Loads the configuration, and the tokenizer if there is one.
         """
         refuse_unreachable(self.name, self.params.revision)
         settings = self.config.to_dict()
-        _ = self.tokenizer
+        if has_tokenizer(Path(self.name)):
+            _ = self.tokenizer
         if reason := refusal(settings):
             raise AlignkitError(f"{self.name}: {reason}")
         kind = self._class

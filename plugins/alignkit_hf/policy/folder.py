@@ -34,6 +34,11 @@ def adds_bos(folder: Path) -> bool | None:
     return any("SpecialToken" in piece for t in templates for piece in t["single"][:1])
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a local folder holds a tokenizer, or the model is not local."""
+    return not folder.is_dir() or any((folder / name).is_file() for name in _TOKENIZERS)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

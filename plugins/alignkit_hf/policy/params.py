@@ -102,9 +102,7 @@ class PolicyParams(Params[Policy]):
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
 
     def missing(self) -> Iterable[str]:
-        """Name the model where it cannot be had offline, and flash-attn where it is absent."""
-        if lacking := not_in_cache(self.path, self.revision):
-            yield f"[policy] path = {self.path!r}: {lacking}"
+        """Name flash-attn where it is asked for and absent."""
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
             command = "pip install wheel setuptools && pip install --no-build-isolation flash-attn"
             yield f"flash_attention_2 needs the package flash-attn: {command}"
@@ -115,6 +113,8 @@ class PolicyParams(Params[Policy]):
             "attention": " - ".join(filter(None, self.kernel(self._on_cuda()))),
             "beginning of sequence": self._beginning(),
         }
+        if absent := not_in_cache(self.path, self.revision):
+            facts["model"] = absent
         if self.dtype == "bfloat16":
             facts["warning"] = (
                 "weights in bfloat16 do not move by small updates (at a rate of 1e-5, 1.0 stays "

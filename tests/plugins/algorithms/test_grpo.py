@@ -8,6 +8,7 @@ import torch
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference_table import Reference
+from alignkit.errors import AlignkitError
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_a_backend_that_misses_a_sync_is_found_out(grpo, toys, tmp_path):
             groups = self.inner.generate(prompts, sampling)
             return [[replace(c, weight_version=0) for c in group] for group in groups]
 
-    with pytest.raises(RuntimeError, match=r"weight version \[0\] while the policy is at 4"):
+    with pytest.raises(AlignkitError, match=r"weight version \[0\] while the policy is at 4"):
         toys.carry_out(grpo(backend=Stale(toys.backend())), tmp_path)
 
 

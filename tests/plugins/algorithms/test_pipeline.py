@@ -107,7 +107,7 @@ def test_an_error_in_the_sampling_ends_the_run(grpo, toys, tmp_path):
         return toys.first_is_ascii(responses, examples)
 
     subject.parts.reward = reward
-    with pytest.raises(ValueError, match="no verdict"):
+    with pytest.raises(AlignkitError, match="no verdict"):
         toys.carry_out(subject, tmp_path)
     assert threading.active_count() == 1 or not any(
         t.name.startswith("rollout batch") for t in threading.enumerate()
