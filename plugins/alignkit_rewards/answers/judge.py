@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -11,7 +12,12 @@ from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
 from alignkit_rewards.answers.text.prose import answer_in
+from alignkit_rewards.answers.text.styling import unstyled
 from alignkit_rewards.answers.verdict import Conventions, Verdict
+
+_COMMAND = re.compile(r"\\[A-Za-z]+ ?\{([^{}]*)\}")
+_FORMAL = re.compile(r"[\[\](){}<>|^_=]")
+"""Signs that words leave out; a formula that cannot be read is not to be compared without them."""
 
 MAX_ANSWER = 20_000
 """Characters of an answer that are looked at; a longer one is right only if it is the gold."""
@@ -55,6 +61,7 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
+    answer = unstyled(answer)
     wanted = _gold_answer(gold)
     if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
@@ -76,11 +83,12 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
 @lru_cache(maxsize=4096)
 def _gold_answer(gold: str) -> str:
     """Return the answer inside a gold, which may be a whole solution."""
-    return words.number_word(answer_in(gold))
+    return words.number_word(answer_in(unstyled(gold)))
 
 
 def _is_words(node: Node) -> bool:
     """Return whether a gold is made of words, or of what can only be compared as words."""
     if isinstance(node, Scalar):
-        return node.tree is None or node.text.isalpha()
+        bare = _COMMAND.sub(r"\1", node.text)
+        return node.text.isalpha() or (node.tree is None and not _FORMAL.search(bare))
     return isinstance(node, Text)

@@ -42,7 +42,8 @@ _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 
 _SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
 _NOON = re.compile(r"\b([ap])\.m(?:\.|\b)", re.I)
 _REALS = re.compile(
-    r"(?:x ?\\in ?)?\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?", re.I
+    r"(?:x ?\\in ?)?\\math(?:bb|bf) ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?",
+    re.I,
 )
 _RATIO_WORDS = re.compile(r"\d+ to \d+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
