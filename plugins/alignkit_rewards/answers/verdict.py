@@ -17,6 +17,7 @@ class Conventions:
     list_order: Literal["free", "kept"] = "free"
     unsimplified: bool = True
     decimal_comma: bool = False
+    unit_conversion: bool = False
 
 
 @dataclass(frozen=True, slots=True)

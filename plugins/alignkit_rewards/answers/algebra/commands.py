@@ -14,7 +14,7 @@ from alignkit_rewards.answers.algebra.tokens import (
     PLAIN_SUBSCRIPT,
     UnreadableError,
 )
-from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.algebra.trees import Tree, contains
 from alignkit_rewards.answers.text.normalize import ROW
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
 
@@ -33,6 +33,15 @@ def parse(text: str) -> Tree:
     if "\\" not in text:
         text = PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
     return Parser(text, _command).expression()
+
+
+def tree_of(text: str) -> Tree | None:
+    """Return the tree of an expression, None if it is left to math-verify."""
+    try:
+        tree = parse(text)
+    except (UnreadableError, RecursionError):
+        return None
+    return tree if tree[0] == "mat" or not contains(tree, "mat") else None
 
 
 def _command(parser: Parser, name: str) -> Tree:

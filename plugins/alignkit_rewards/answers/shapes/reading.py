@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from alignkit.text.boxes import outermost
-from alignkit_rewards.answers.algebra.commands import parse
-from alignkit_rewards.answers.algebra.tokens import UnreadableError
+from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.trees import Tree, choose_signs, contains
 from alignkit_rewards.answers.shapes.nodes import (
     Bag,
@@ -22,7 +21,13 @@ from alignkit_rewards.answers.shapes.nodes import (
 )
 from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
 from alignkit_rewards.answers.text.normalize import ROW, canonical
-from alignkit_rewards.answers.text.units import split_currency, split_percent, split_unit
+from alignkit_rewards.answers.text.units import (
+    marked_price,
+    several_units,
+    split_currency,
+    split_percent,
+    split_unit,
+)
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~",
@@ -52,7 +57,7 @@ _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
 @lru_cache(maxsize=4096)
 def read(text: str, *, decimal_comma: bool = False) -> Node:
     r"""Return the shape of an answer that has been cut out of its prose."""
-    clean = strip_marks(canonical(text))
+    clean = strip_marks(canonical(marked_price(text)))
     if "," in clean:
         clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
@@ -84,7 +89,7 @@ def _read(text: str, depth: int) -> Node:
         return _all_reals(text)
     if words := _only_text(text):
         return _read(words, depth + 1) if re.match(r"[-+$\\]*\d", words) else Text(words)
-    for reader in (_listed, _related, _united, _bracketed, _proportion):
+    for reader in (_mixed, _listed, _related, _united, _bracketed, _proportion):
         if (node := reader(text, depth)) is not None:
             return node
     return _scalar(text)
@@ -100,6 +105,12 @@ def _only_text(text: str) -> str:
     r"""Return the words of an answer that is all ``\text{…}``."""
     found = re.fullmatch(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?", text)
     return found[1].strip() if found else ""
+
+
+def _mixed(text: str, depth: int) -> Node | None:
+    """Read ``1 hour 30 minutes`` as 90 minutes."""
+    found = several_units(text)
+    return Scalar(text, ("num", found[0], 0), unit=found[1]) if found else None
 
 
 def _listed(text: str, depth: int) -> Node | None:
@@ -176,9 +187,9 @@ def _scalar(text: str) -> Node:
     core, words = split_unit(core)
     core, again = split_percent(core)
     core, also = split_currency(core)
-    tree = _tree(core)
+    tree = tree_of(core)
     if tree is None:
-        return Scalar(text, _tree(text))
+        return Scalar(text, tree_of(text))
     percent, unit = percent or again, words or money or also
     if contains(tree, "pm") or contains(tree, "mp"):
         both = [
@@ -187,12 +198,3 @@ def _scalar(text: str) -> Node:
         ]
         return Bag(text, tuple(both))
     return Scalar(core, tree, percent, unit)
-
-
-def _tree(text: str) -> Tree | None:
-    """Return the tree of an expression, None if it is left to math-verify."""
-    try:
-        tree = parse(text)
-    except (UnreadableError, RecursionError):
-        return None
-    return tree if tree[0] == "mat" or not contains(tree, "mat") else None

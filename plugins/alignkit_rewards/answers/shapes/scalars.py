@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.compare import constant, same_tree
 from alignkit_rewards.answers.algebra.trees import Tree
 from alignkit_rewards.answers.shapes import symbolic
 from alignkit_rewards.answers.shapes.nodes import Scalar
-from alignkit_rewards.answers.text.units import units_agree
+from alignkit_rewards.answers.text.units import letter_unit, scale
 from alignkit_rewards.answers.verdict import Conventions
 
 _HUNDRED: Tree = ("num", Fraction(100), 0)
@@ -18,8 +19,13 @@ _BASED = re.compile(r"(\d+) ?_ ?\{? ?(\d+) ?\}?")
 
 def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
     """Return whether two scalars are equal under the conventions."""
-    if not units_agree(gold.unit, answer.unit):
+    if bool(gold.unit) != bool(answer.unit):
+        gold, answer = _with_letters(gold, answer.unit), _with_letters(answer, gold.unit)
+    factor = scale(gold.unit, answer.unit, convert=rules.unit_conversion)
+    if factor is None:
         return False
+    if factor != 1:
+        answer = _scaled(answer, factor)
     if squeeze(gold.text) == squeeze(answer.text):
         return gold.percent == answer.percent or rules.percent != "value"
     if gold.tree is None or answer.tree is None:
@@ -30,6 +36,19 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return False
     pairs = _readings(gold.tree, answer.tree, gold.percent, answer.percent, rules)
     return any(same_tree(g, a, rounding=rules.rounding) for g, a in pairs)
+
+
+def _with_letters(side: Scalar, wanted: str) -> Scalar:
+    """Read letters behind a number as a unit beside a quantity that has one."""
+    if not wanted or (not side.text[-1:].isalnum() and side.text[-1:] not in {")", "}"}):
+        return side
+    core, unit = letter_unit(side.text, wanted)
+    return Scalar(core, tree_of(core), side.percent, unit) if unit else side
+
+
+def _scaled(side: Scalar, factor: Fraction) -> Scalar:
+    tree = side.tree and ("mul", ("num", factor, 0), side.tree)
+    return Scalar(f"{factor} * ({side.text})", tree, side.percent, side.unit)
 
 
 def squeeze(text: str) -> str:

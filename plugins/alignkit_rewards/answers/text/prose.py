@@ -6,7 +6,7 @@ import re
 
 from alignkit.text.boxes import outermost
 from alignkit_rewards.answers.text.normalize import plain_unicode
-from alignkit_rewards.answers.text.units import known_unit
+from alignkit_rewards.answers.text.units import is_quantity, known_unit
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
 MAX_TEXT = 20_000
@@ -119,7 +119,9 @@ def _tail(text: str) -> str:
         text = text[: aside.start()].strip(" ,;($")
     if len(text) < 300 and (worked := _WORKED.fullmatch(text)):
         return worked[1].strip()
-    if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
+    if not is_prose(text) or _quantity_first(text) or is_quantity(text):
+        return text
+    if _RATIO.fullmatch(text):
         return text
     protected, formulas = _protect(text)
     for sentence in reversed([s for s in _SENTENCE_END.split(protected) if s.strip()]):
