@@ -11,6 +11,8 @@ from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.notation import plain_notation
+from alignkit_rewards.answers.text.numerals import digits
 from alignkit_rewards.answers.text.prose import answer_in
 from alignkit_rewards.answers.text.styling import unstyled
 from alignkit_rewards.answers.verdict import Conventions, Verdict
@@ -61,7 +63,7 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
-    answer = unstyled(answer)
+    answer = _spelled(answer)
     wanted = _gold_answer(gold)
     if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
@@ -71,7 +73,7 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     target = read(wanted, decimal_comma=rules.decimal_comma)
     if _is_words(target) and any(words.same_words(wanted, s) for s in said):
         return Verdict(True, "text")
-    found = words.number_word(said[1])
+    found = digits(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
     node = read(found, decimal_comma=rules.decimal_comma)
@@ -80,10 +82,14 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     return Verdict(False, "unparsed" if unread(node) else "different")
 
 
+def _spelled(text: str) -> str:
+    return plain_notation(unstyled(text))
+
+
 @lru_cache(maxsize=4096)
 def _gold_answer(gold: str) -> str:
     """Return the answer inside a gold, which may be a whole solution."""
-    return words.number_word(answer_in(unstyled(gold)))
+    return digits(answer_in(_spelled(gold)))
 
 
 def _is_words(node: Node) -> bool:

@@ -19,6 +19,7 @@ from alignkit_rewards.answers.text.normalize import ROW
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
 
 MAX_LENGTH = 3000
+_OF_ANGLES = frozenset({"sin", "cos", "tan", "sec", "csc", "cot"})
 
 
 @lru_cache(maxsize=8192)
@@ -104,7 +105,9 @@ def _function(parser: Parser, name: str) -> Tree:
     if name == "log" and parser.accept("_"):
         base = _argument(parser)
     power = parser.exponent() if parser.accept("^") else None
+    outer, parser.angles = parser.angles, name in _OF_ANGLES
     arguments = _arguments(parser)
+    parser.angles = outer
     value: Tree = ("fn", name, *arguments)
     if name == "lg" or base is not None:
         ten: Tree = ("num", Fraction(10), 0)

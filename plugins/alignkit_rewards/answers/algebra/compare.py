@@ -61,7 +61,7 @@ def _rounds(decimal: Tree, other: Tree, rounding: int) -> bool:
     written = _decimal(decimal)
     if written is None or not 0 < rounding <= written[1]:
         return False
-    number = _real_value(other)
+    number = real_value(other)
     return number is not None and rounds(written, number, rounding)
 
 
@@ -72,7 +72,7 @@ def _decimal(tree: Tree) -> tuple[Fraction, int] | None:
     return (tree[1], tree[2]) if tree[0] == "num" and tree[2] else None
 
 
-def _real_value(tree: Tree) -> Fraction | None:
+def real_value(tree: Tree) -> Fraction | None:
     """Return a real constant as a fraction, to working precision."""
     exact = constant(tree)
     if exact is not None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from alignkit.text.boxes import outermost
 from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.trees import Tree, choose_signs, contains
+from alignkit_rewards.answers.shapes.intervals import as_intervals
 from alignkit_rewards.answers.shapes.nodes import (
     Bag,
     Group,
@@ -19,8 +20,10 @@ from alignkit_rewards.answers.shapes.nodes import (
     Text,
     Union,
 )
+from alignkit_rewards.answers.shapes.sets import condition, is_empty, points_of, without
 from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
 from alignkit_rewards.answers.text.normalize import ROW, canonical
+from alignkit_rewards.answers.text.notation import plain_brackets
 from alignkit_rewards.answers.text.units import (
     marked_price,
     several_units,
@@ -40,7 +43,9 @@ _AND = re.compile(
     r"\\text\s*\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
 )
 _COMMA, _SEPARATOR, _COLON = re.compile(","), re.compile("[,;]"), re.compile(":")
+_SEMICOLON = re.compile(";")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*[Uu]\s*(?=[\[(])")
+_SETMINUS = re.compile(r"\\setminus(?![a-zA-Z])")
 _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -57,7 +62,7 @@ _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
 @lru_cache(maxsize=4096)
 def read(text: str, *, decimal_comma: bool = False) -> Node:
     r"""Return the shape of an answer that has been cut out of its prose."""
-    clean = strip_marks(canonical(marked_price(text)))
+    clean = plain_brackets(strip_marks(canonical(marked_price(text))))
     if "," in clean:
         clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
@@ -87,9 +92,11 @@ def _read(text: str, depth: int) -> Node:
         return Scalar(text, None)
     if _REALS.fullmatch(text):
         return _all_reals(text)
+    if is_empty(text):
+        return Bag(text, (), braces=True)
     if words := _only_text(text):
         return _read(words, depth + 1) if re.match(r"[-+$\\]*\d", words) else Text(words)
-    for reader in (_mixed, _listed, _related, _united, _bracketed, _proportion):
+    for reader in (_mixed, _listed, _related, _united, _difference, _bracketed, _proportion):
         if (node := reader(text, depth)) is not None:
             return node
     return _scalar(text)
@@ -146,6 +153,19 @@ def _united(text: str, depth: int) -> Node | None:
     return Union(text, tuple(_read(p, depth + 1) for p in parts)) if len(parts) > 1 else None
 
 
+def _difference(text: str, depth: int) -> Node | None:
+    """Read a set of reals without some points as a union of intervals."""
+    if "setminus" not in text:
+        return None
+    parts = pieces(text, _SETMINUS)
+    if len(parts) != 2:
+        return None
+    whole = _all_reals(text) if parts[0].strip() == "R" else _read(parts[0], depth + 1)
+    base, points = as_intervals(whole), points_of(_read(parts[1], depth + 1))
+    left = without(base, points) if base and points else None
+    return Union(text, tuple(left)) if left else None
+
+
 def _bracketed(text: str, depth: int) -> Node | None:
     if text.startswith(("\\langle", "<")) and text.endswith(("\\rangle", ">")):
         text = "(" + text.removeprefix("\\langle").removesuffix("\\rangle").strip("<>") + ")"
@@ -160,12 +180,18 @@ def _bracketed(text: str, depth: int) -> Node | None:
         return _braced(text, inner, escaped, depth)
     parts = pieces(inner, _COMMA)
     if len(parts) == 1:
+        parts = pieces(inner, _SEMICOLON)
+    if len(parts) == 1:
         node = _read(inner, depth + 1) if left + right == "()" else None
         return node if isinstance(node, Text | Relation | Group | Bag | Ratio) else None
     return Group(text, tuple(_read(p, depth + 1) for p in parts), left, right)
 
 
 def _braced(text: str, inner: str, escaped: bool, depth: int) -> Node:
+    if (described := condition(inner)) and isinstance(
+        node := _read(described, depth + 1), Relation | Bag
+    ):
+        return node
     parts = pieces(inner, _SEPARATOR)
     if escaped or len(parts) > 1:
         return Bag(text, _flat([_read(p, depth + 1) for p in parts if p.strip()]), braces=True)

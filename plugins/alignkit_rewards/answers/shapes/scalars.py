@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.compare import constant, same_tree
-from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.algebra.trees import Tree, names
 from alignkit_rewards.answers.shapes import symbolic
 from alignkit_rewards.answers.shapes.nodes import Scalar
 from alignkit_rewards.answers.text.units import letter_unit, scale
@@ -34,7 +34,8 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return _same_in_base(based, answer.text)
     if not rules.unsimplified and constant(gold.tree) is not None and not _is_plain(answer.tree):
         return False
-    pairs = _readings(gold.tree, answer.tree, gold.percent, answer.percent, rules)
+    answer_tree = _with_constant_of(gold.tree, answer.tree)
+    pairs = _readings(gold.tree, answer_tree, gold.percent, answer.percent, rules)
     return any(same_tree(g, a, rounding=rules.rounding) for g, a in pairs)
 
 
@@ -49,6 +50,33 @@ def _with_letters(side: Scalar, wanted: str) -> Scalar:
 def _scaled(side: Scalar, factor: Fraction) -> Scalar:
     tree = side.tree and ("mul", ("num", factor, 0), side.tree)
     return Scalar(f"{factor} * ({side.text})", tree, side.percent, side.unit)
+
+
+def _with_constant_of(gold: Tree, answer: Tree) -> Tree:
+    """Call an answer's constant of integration ``C``, if the gold has one of that name."""
+    if not _is_constant_added(gold, "C") or "C" in names(answer):
+        return answer
+    new = names(answer) - names(gold)
+    if len(new) != 1 or not new <= {"c", "K", "k", "C_1", "c_1", "D"}:
+        return answer
+    return _renamed(answer, *new) if _is_constant_added(answer, *new) else answer
+
+
+def _is_constant_added(tree: Tree, name: str) -> bool:
+    """Return whether ``tree`` is a function of something else plus the variable ``name``."""
+    terms, variable = _terms(tree), ("var", name)
+    others = [names(t) for t in terms if t != variable]
+    return len(terms) - len(others) == 1 and any(others) and not any(name in o for o in others)
+
+
+def _terms(tree: Tree) -> list[Tree]:
+    return [*_terms(tree[1]), *_terms(tree[2])] if tree[0] == "add" else [tree]
+
+
+def _renamed(tree: Tree, name: str) -> Tree:
+    if tree == ("var", name):
+        return ("var", "C")
+    return tuple(_renamed(t, name) if isinstance(t, tuple) else t for t in tree)
 
 
 def squeeze(text: str) -> str:

@@ -109,7 +109,7 @@ def _joins(word: str) -> bool:
 
 def _tail(text: str) -> str:
     """Return the last formula, number or list of a text that may be prose."""
-    text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
+    text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(-])", "", text).strip()
     text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
     text = text.replace("`", "")
     if text.startswith("\\text") and re.search(r"\d", _TEXT_GROUP.sub("", text)):

@@ -17,17 +17,9 @@ _CHOSEN = (
     re.compile(r"\(([A-Z])\)\W*$"),
     re.compile(r"(?:\bis|:)\s*([A-Z])\W*$"),
 )
-_NUMBERS = dict(
-    pair.split(":")
-    for pair in word_set(
-        "zero:0 one:1 two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10 eleven:11 "
-        "twelve:12 thirteen:13 fourteen:14 fifteen:15 sixteen:16 seventeen:17 eighteen:18 "
-        "nineteen:19 twenty:20"
-    )
-)
 _DENIED = re.compile(r"\b(?:not|no|never|neither|nor|or|isn't|cannot|n't|either)\b|n't\b|/", re.I)
 _FILLER = word_set("a an the is are it he she they was be so therefore thus hence answer")
-_SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no"}
+_SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no", "dne": "does not exist"}
 
 MAX_SENTENCE = 40
 """Words of a sentence in which an answer may stand at the start or the end."""
@@ -76,11 +68,6 @@ def chosen(text: str) -> str:
             letter = str(found[-1])
             return letter if letter.isupper() else ""
     return ""
-
-
-def number_word(text: str) -> str:
-    """Return the digits of a spelled-out number up to twenty, else the text itself."""
-    return _NUMBERS.get(text.strip(" .$").lower(), text)
 
 
 def same_words(gold: str, answer: str) -> bool:
