@@ -11,6 +11,7 @@ from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.languages import in_english
 from alignkit_rewards.answers.text.notation import plain_notation
 from alignkit_rewards.answers.text.numerals import digits
 from alignkit_rewards.answers.text.prose import answer_in
@@ -83,7 +84,7 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
 
 
 def _spelled(text: str) -> str:
-    return plain_notation(unstyled(text))
+    return plain_notation(in_english(unstyled(text)))
 
 
 @lru_cache(maxsize=4096)
