@@ -25,6 +25,9 @@ _FORMAL = re.compile(r"[\[\](){}<>|^_=]")
 MAX_ANSWER = 20_000
 """Characters of an answer that are looked at; a longer one is right only if it is the gold."""
 
+BETWEEN = 300
+"""Characters from one box to the next that may be parts of one answer."""
+
 MAX_LENGTH = 4000
 """Characters of an answer, once its prose is cut off, that are read as mathematics."""
 
@@ -64,11 +67,12 @@ def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
 
 
 def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
-    answer = _spelled(answer)
     wanted = _gold_answer(gold)
     if value := words.choice_value(wanted):  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
-    said = (answer, answer_in(answer))
+    end = _ending(answer)
+    spelled = _spelled(end)
+    said = (spelled if end is answer else answer, answer_in(spelled))
     if (letter := words.choice(wanted)) and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)
@@ -83,6 +87,19 @@ def _against(gold: str, answer: str, rules: Conventions) -> Verdict:
     return Verdict(False, "unparsed" if unread(node) else "different")
 
 
+def _ending(text: str) -> str:
+    """Return what of a solution holds its last boxes, or what follows its ``####``."""
+    at = last = text.rfind("\\boxed")
+    while at > 0 and (before := text.rfind("\\boxed", 0, at)) >= max(
+        0, at - BETWEEN, last - MAX_LENGTH
+    ):
+        at = before
+    if at >= 0:
+        return text[at:]
+    mark = -1 if "\\fbox" in text else text.rfind("####")
+    return text[mark:] if mark >= 0 and text[mark:].strip("# \n") else text
+
+
 def _spelled(text: str) -> str:
     return plain_notation(in_english(unstyled(text)))
 
@@ -90,7 +107,7 @@ def _spelled(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _gold_answer(gold: str) -> str:
     """Return the answer inside a gold, which may be a whole solution."""
-    return digits(answer_in(_spelled(gold)))
+    return digits(answer_in(_spelled(_ending(gold))))
 
 
 def _is_words(node: Node) -> bool:

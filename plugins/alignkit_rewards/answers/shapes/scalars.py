@@ -34,14 +34,16 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return _same_in_base(based, answer.text)
     if not rules.unsimplified and constant(gold.tree) is not None and not _is_plain(answer.tree):
         return False
-    answer_tree = _with_constant_of(gold.tree, answer.tree)
+    answer_tree = answer.tree
+    if "C" in gold.text:
+        answer_tree = _with_constant_of(gold.tree, answer.tree)
     pairs = _readings(gold.tree, answer_tree, gold.percent, answer.percent, rules)
     return any(same_tree(g, a, rounding=rules.rounding) for g, a in pairs)
 
 
 def _with_letters(side: Scalar, wanted: str) -> Scalar:
     """Read letters behind a number as a unit beside a quantity that has one."""
-    if not wanted or (not side.text[-1:].isalnum() and side.text[-1:] not in {")", "}"}):
+    if not wanted or not any(map(str.isalpha, side.text)):
         return side
     core, unit = letter_unit(side.text, wanted)
     return Scalar(core, tree_of(core), side.percent, unit) if unit else side

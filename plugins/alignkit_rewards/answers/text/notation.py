@@ -35,43 +35,41 @@ _SUBSCRIPT = re.compile(
 _PREFIXED = re.compile(r"(?<![\w.])0(?:b(?P<b>[01]+)|o(?P<o>[0-7]+)|x(?P<x>[0-9a-fA-F]+))(?![\w.])")
 _REPEATED = re.compile(rf"(?<![\d.])(?P<whole>\d*)\.(?P<digits>\d{{2,60}})\s*{_DOTS}")
 _BARRED = re.compile("(?:\\d[\u0304\u0305\u0307])+")
-_DOTTED = re.compile(r"(?<=[.\d])\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?")
 _EXCEPT = re.compile(
     r"(?:\\text\s*\{\s*)?\ball\s+(?:the\s+)?real(?:s|\s+numbers?)?(?:\s+\$?x\$?)?\s*,?\s+"
     r"(?:except|but(?:\s+not)?|other\s+than|excluding)(?:\s+for|\s+when|\s+where)?\s*\}?\s*"
     r"\$?\s*(?:x\s*=\s*)?(?P<points>[-\d./,{}\s\\a-z]{1,60}?)\$?\s*\}?[.\s]*$",
     re.I,
 )
-_SIMPLE: tuple[tuple[re.Pattern[str], str | _Rewrite], ...] = (
-    (re.compile(r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))"), r" \\times "),
-    (re.compile(r"(?<=\d) [xX] (?=\d)"), r" \\times "),
-    (re.compile(r"(?<![\w\\])\\?\+\s?(?:/|or)\s?-"), r"\\pm "),
-    (re.compile(r"\bplus\s*(?:or|/|-)\s*minus\b", re.I), r"\\pm "),
-    (re.compile(r"(?<=[\d)}A-Za-z])\s*\+/-\s*"), r" \\pm "),
-    (re.compile(r"(?<![A-Za-z\\])(?:negative|minus)\s+(?=infinity\b|inf\b|\\infty)", re.I), "-"),
-    (re.compile(r"(?<![A-Za-z\\])(?:positive|plus)\s+(?=infinity\b|inf\b|\\infty)", re.I), ""),
-    (re.compile(r"(?<![A-Za-z\\])(?:inf|infinity)(?![A-Za-z])(?!\s+[a-z]{2})", re.I), r"\\infty "),
-    (re.compile(rf"(?<![\w.$])(\d+)\s*\$\s*({_FRACTION})\s*\$"), r"$\1 \2$"),
-    (re.compile(rf"(?<![\w.$])(\d+)\s*\\\(\s*({_FRACTION})\s*\\\)"), r"$\1 \2$"),
-    (re.compile(rf"\$\s*(-?\d+)\s*\$\s*\$\s*({_FRACTION})\s*\$"), r"$\1 \2$"),
-    (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<=[.\d])\\bar\s*\{?\s*(\d+)\s*\}?"), r"\\overline{\1}"),
-    (_DOTTED, lambda m: rf"\overline{{{m[1]}{m[2] or ''}{m[3] or ''}}}"),
-    (re.compile(r"(?<=\d)\.(\d)\s+(?:repeating|recurring)\b"), r".\\overline{\1}"),
-    (re.compile(r"(?<![\d.])(\d*)\.\((\d{1,50})\)(?![\d^(])"), r"\1.\\overline{\2}"),
-    (re.compile(r"\\(?:smallsetminus|backslash|setminus)(?![A-Za-z])\s*"), r"\\setminus "),
+_REALS = r"(\bR|ℝ|\\mathbb\s*\{?\s*R\s*\}?|[)\]])"
+_SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
+    # what has to be in the text, in lower case, for the pattern to be tried; pattern; new text
+    ("x", r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))", r" \\times "),
+    (" x ", r"(?<=\d) [xX] (?=\d)", r" \\times "),
+    ("+", r"(?<![\w\\])\\?\+\s?(?:/|or)\s?-", r"\\pm "),
+    ("minus", r"(?i)\bplus\s*(?:or|/|-)\s*minus\b", r"\\pm "),
+    ("+/-", r"(?<=[\d)}A-Za-z])\s*\+/-\s*", r" \\pm "),
+    ("inf", r"(?i)(?<![A-Za-z\\])(?:negative|minus)\s+(?=infinity\b|inf\b|\\infty)", "-"),
+    ("inf", r"(?i)(?<![A-Za-z\\])(?:positive|plus)\s+(?=infinity\b|inf\b|\\infty)", ""),
+    ("inf", r"(?i)(?<![A-Za-z\\])(?:inf|infinity)(?![A-Za-z])(?!\s+[a-z]{2})", r"\\infty "),
+    ("frac", rf"(?<![\w.$])(\d+)\s*\$\s*({_FRACTION})\s*\$", r"$\1 \2$"),
+    ("frac", rf"(?<![\w.$])(\d+)\s*\\\(\s*({_FRACTION})\s*\\\)", r"$\1 \2$"),
+    ("frac", rf"\$\s*(-?\d+)\s*\$\s*\$\s*({_FRACTION})\s*\$", r"$\1 \2$"),
+    ("\\over", r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    ("\\choose", r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    ("\\bar", r"(?<=[.\d])\\bar\s*\{?\s*(\d+)\s*\}?", r"\\overline{\1}"),
     (
-        re.compile(r"(\bR|ℝ|\\mathbb\s*\{?\s*R\s*\}?|[)\]])\s*(?:\\|-|−)\s*(?=\\\{)"),
-        r"\1\\setminus ",
+        "\\dot",
+        r"(?<=[.\d])\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?",
+        lambda m: rf"\overline{{{m[1]}{m[2] or ''}{m[3] or ''}}}",
     ),
-    (
-        re.compile(
-            r"(\bR|ℝ|\\mathbb\s*\{?\s*R\s*\}?|[)\]])\s*\\\s*\\?\{([^{}\\]*)\\?\}",
-        ),
-        r"\1\\setminus \\{\2\\}",
-    ),
+    ("re", r"(?<=\d)\.(\d)\s+(?:repeating|recurring)\b", r".\\overline{\1}"),
+    (".(", r"(?<![\d.])(\d*)\.\((\d{1,50})\)(?![\d^(])", r"\1.\\overline{\2}"),
+    ("\\", r"\\(?:smallsetminus|backslash|setminus)(?![A-Za-z])\s*", r"\\setminus "),
+    ("{", _REALS + r"\s*(?:\\|-|−)\s*(?=\\\{)", r"\1\\setminus "),
+    ("{", _REALS + r"\s*\\\s*\\?\{([^{}\\]*)\\?\}", r"\1\\setminus \\{\2\\}"),
 )
+_COMPILED = tuple((needle, re.compile(pattern), new) for needle, pattern, new in _SIMPLE)
 _WHOLE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"([-+]?\d*\.\d*)\((\d{1,50})\)"), r"\1\\overline{\2}"),
     (re.compile(r"(?:negative|minus)\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
@@ -92,13 +90,18 @@ def plain_notation(text: str) -> str:
     """
     if len(text) > MAX_LENGTH or not _TRIGGER.search(text):
         return text
-    text = _BARRED.sub(lambda m: rf"\overline{{{re.sub('[^0-9]', '', m[0])}}}", text)
-    for pattern, new in _SIMPLE:
-        text = pattern.sub(new, text)
-    text = _REPEATED.sub(_with_overline, text)
-    text = _EXCEPT.sub(_without_points, text)
+    if not text.isascii():
+        text = _BARRED.sub(lambda m: rf"\overline{{{re.sub('[^0-9]', '', m[0])}}}", text)
+    lower = text.lower()
+    for needle, pattern, new in _COMPILED:
+        if needle in lower:
+            text = pattern.sub(new, text)
+    if ".." in text or "…" in text or "dots" in text:
+        text = _REPEATED.sub(_with_overline, text)
+    if "all" in lower:
+        text = _EXCEPT.sub(_without_points, text)
     text = _PREFIXED.sub(_prefixed, text)
-    if "_" in text or "base" in text.lower():
+    if "_" in text or "base" in lower:
         text = _SUBSCRIPT.sub(_in_base, _BASED.sub(_in_base, text))
     bare = text.strip().rstrip(".")
     for pattern, whole in _WHOLE:

@@ -32,6 +32,8 @@ _PARTS = MappingProxyType(
 _SIGNS = frozenset({"negative", "minus"})
 _NAMES = frozenset({*CARDINALS, *_LARGE, *_PARTS, "hundred", "point", "dozen", "dozens"})
 
+_BEGINS = re.compile(r"[\s$]*(?:[A-Za-z]|\\(?:text|mathrm)\b)")
+
 MAX_WORDS = 16
 """Words of an answer in which numbers are looked for."""
 
@@ -42,6 +44,8 @@ def digits(text: str) -> str:
     >>> [digits(t) for t in ("twenty-five", "two and a half hours", "three quarters", "one of us")]
     ['25', '5/2 hours', '3/4', 'one of us']
     """
+    if not _BEGINS.match(text):
+        return text
     bare = re.sub(r"^\\(?:text|mathrm)\s*\{([^{}]*)\}$", r"\1", text.strip(" $"))
     words = re.findall(r"[A-Za-z]+|[^\sA-Za-z-]", bare.strip(" ."))
     if not 0 < len(words) <= MAX_WORDS or any(len(w) == 1 and not w.isalpha() for w in words):
