@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from alignkit.protocols import Example, RewardFn
+from alignkit.text.boxes import outermost
 from alignkit_cs336.components import make
 
 _NUMBER = re.compile(
@@ -19,6 +20,11 @@ _NUMBER = re.compile(
 )
 _STATED = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:)?\s*:?\s*", re.IGNORECASE)
 _LETTER = re.compile(r"[\s*_`\"'(\[]*([A-Z])(?![A-Za-z0-9'’])")
+_STYLED = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol)\s*\{([^{}]*)\}"
+    r"|\$\s*(\(?[A-Z]\)?)\s*\$|</?(?:b|strong|i|em)>"
+)
+_ANOTHER = re.compile(r"[)\]*_\s,.]*(?:\b(?:and|or)\b|[/,&])[\s*_(\[]*([A-Z])(?![A-Za-z0-9'’])")
 
 
 def r1_zero_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
@@ -54,20 +60,46 @@ def _judge(name: str, response: str, ground_truth: Any) -> dict[str, float]:
 
 
 def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> str | None:
-    """Return the letter of the option the output chooses, or None.
+    r"""Return the letter of the option the output chooses, or None.
 
     The example's ``options`` (``choices`` in the published files) are texts in order.
     What follows the first "answer is", "answer:" or "option" counts, else the beginning of the
-    output: the whole text of an option there, or else the letter of one.
+    output: the whole text of an option there, or else the letter of one. The options in
+    ``\boxed{}`` count before all of these if they are one; two different ones are None.
     """
     texts = mmlu_example["options" if "options" in mmlu_example else "choices"]
     options = {chr(ord("A") + i): text for i, text in enumerate(texts)}
-    places = [match.end() for match in _STATED.finditer(model_output)] or [0]
+    boxed = {_option_in_box(box.content, options) for box in outermost(model_output)} - {None}
+    if boxed:
+        return boxed.pop() if len(boxed) == 1 else None
+    shown = _shown(model_output)
+    places = [match.end() for match in _STATED.finditer(shown)] or [0]
     for place in places:
-        found = _option_at(model_output[place:].lstrip(), options)
+        found = _option_at(shown[place:].lstrip(), options)
         if found:
             return found
     return None
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` without the marks that only make a letter bold or set it as a formula."""
+
+    def bare(found: re.Match[str]) -> str:
+        inner = found[1] or found[2] or ""
+        return inner if re.fullmatch(r"\s*\(?[A-Z]\)?[.:]?\s*|", inner) else found[0]
+
+    return _STYLED.sub(bare, text)
+
+
+def _option_in_box(content: str, options: Mapping[str, str]) -> str | None:
+    """Return the option that a whole box names: ``B``, ``(B)``, ``B. its text`` or its text."""
+    shown = _STYLED.sub(lambda m: m[1] or m[2] or "", content).strip(" *$\n")
+    letter = re.fullmatch(r"\(?\s*([A-Z])\s*\)?(?:$|(?<=\)).*|\s*[.:)].*)", shown, re.S)
+    if letter and letter[1] in options and not _ANOTHER.match(shown[letter.end(1) :]):
+        return letter[1]
+    said = {side.strip(" .").casefold() for side in (content, shown)}
+    named = [name for name, text in options.items() if text.strip(" .").casefold() in said]
+    return named[0] if len(named) == 1 else None
 
 
 def _option_at(text: str, options: Mapping[str, str]) -> str | None:
@@ -81,6 +113,8 @@ def _option_at(text: str, options: Mapping[str, str]) -> str | None:
         if len(wording.strip()) > 1 and re.match(pattern, text, re.IGNORECASE):
             return name
     letter = _LETTER.match(text)
+    if letter and (other := _ANOTHER.match(text, letter.end())) and other[1] != letter[1]:
+        return None
     if letter and letter[1] in options and not _is_article(text, letter.end()):
         return letter[1]
     short = (n for n, w in options.items() if re.match(rf"{re.escape(w)}(?!\w|[.,]\d)", text))

@@ -38,7 +38,9 @@ class Graded(Params[RewardFn]):
     """A decimal with at least so many significant digits equals what rounds to it; 0 = never."""
 
     list_order: Literal["free", "kept"] = "free"
-    """Whether ``1, 2`` equals ``2, 1``. Tuples, vectors and intervals always keep their order."""
+    """Whether ``1, 2`` equals ``2, 1``. With ``"free"`` a list is a set, also where the problem
+    asks for a ranking or an order; set ``"kept"`` for such data. Tuples, vectors and intervals
+    always keep their order."""
 
     unsimplified: bool = True
     """Accept numbers left as expressions, such as ``8/46`` for 4/23 or ``2^3`` for 8."""
@@ -54,6 +56,10 @@ class Graded(Params[RewardFn]):
     r"""What ``\boxed{1}`` and ``\boxed{2}`` say: ``"listed"`` reads boxes with no more than a
     comma, "and", "or" or a name between them as the list 1, 2, and else counts the last;
     ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content."""
+
+    unit_conversion: bool = False
+    """Accept ``1.5 hours`` for ``90 minutes``; otherwise a unit has to be the gold's or left out.
+    ``1 hour 30 minutes`` equals both in any case."""
 
     also_accepted: str = ""
     """Column of the dataset that holds further right answers, one or a list; empty = none."""

@@ -220,7 +220,7 @@ STAGES: dict[str, tuple[str, str, Any]] = {
         "same_words",
         lambda g, a: g.strip().lower() == a.strip().lower(),
     ),
-    "number words": ("text.words", "number_word", str),
+    "number words": ("text.numerals", "digits", str),
     "choice letters": ("text.words", "choice", lambda text: ""),
     "units: cut off": ("text.units", "split_unit", lambda text: (text, "")),
     "units: compared": ("text.units", "units_agree", lambda gold, answer: True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -10,13 +11,24 @@ from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
 from alignkit_rewards.answers.text import words
+from alignkit_rewards.answers.text.languages import in_english
 from alignkit_rewards.answers.text.named import same_words
+from alignkit_rewards.answers.text.notation import plain_notation
+from alignkit_rewards.answers.text.numerals import digits
 from alignkit_rewards.answers.text.opposites import contradicts
 from alignkit_rewards.answers.text.prose import answer_in
+from alignkit_rewards.answers.text.styling import unstyled
 from alignkit_rewards.answers.verdict import Conventions, Verdict
+
+_COMMAND = re.compile(r"\\[A-Za-z]+ ?\{([^{}]*)\}")
+_FORMAL = re.compile(r"[\[\](){}<>|^_=]")
+"""Signs that words leave out; a formula that cannot be read is not to be compared without them."""
 
 MAX_ANSWER = 20_000
 """Characters of an answer that are looked at; a longer one is right only if it is the gold."""
+
+BETWEEN = 300
+"""Characters from one box to the next that may be parts of one answer."""
 
 MAX_LENGTH = 4000
 """Characters of an answer, once its prose is cut off, that are read as mathematics."""
@@ -66,13 +78,15 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
     wanted, letter, value = _gold_answer(gold)
     if value:  # "(D) 5": the letter or the value will do
         return judge([f"({wanted.partition('(')[2][:1]})", value], answer, rules)
-    said = (answer, answer_in(answer, rules))
+    end = answer if rules.several_boxes == "agree" else _ending(answer)
+    spelled = _spelled(end)
+    said = (spelled if end is answer else answer, answer_in(spelled, rules))
     if letter and letter in map(words.chosen, said):
         return Verdict(True, "choice")
     target = read(wanted, decimal_comma=rules.decimal_comma)
     if _is_words(target) and any(same_words(wanted, s) for s in said):
         return Verdict(True, "text")
-    found = words.number_word(said[1])
+    found = digits(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
     node = read(found, decimal_comma=rules.decimal_comma)
@@ -84,15 +98,33 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
 _comparer = lru_cache(maxsize=16)(Comparer)
 
 
+def _ending(text: str) -> str:
+    """Return what of a solution holds its last boxes, or what follows its ``####``."""
+    at = last = text.rfind("\\boxed")
+    while at > 0 and (before := text.rfind("\\boxed", 0, at)) >= max(
+        0, at - BETWEEN, last - MAX_LENGTH
+    ):
+        at = before
+    if at >= 0:
+        return text[at:]
+    mark = -1 if "\\fbox" in text else text.rfind("####")
+    return text[mark:] if mark >= 0 and text[mark:].strip("# \n") else text
+
+
+def _spelled(text: str) -> str:
+    return plain_notation(in_english(unstyled(text)))
+
+
 @lru_cache(maxsize=4096)
 def _gold_answer(gold: str) -> tuple[str, str, str]:
     """Return the answer inside a gold, which may be a whole solution, its letter and value."""
-    wanted = words.number_word(answer_in(gold))
+    wanted = digits(answer_in(_spelled(_ending(gold))))
     return wanted, words.choice(wanted), words.choice_value(wanted)
 
 
 def _is_words(node: Node) -> bool:
     """Return whether a gold is made of words, or of what can only be compared as words."""
     if isinstance(node, Scalar):
-        return node.tree is None or node.text.isalpha()
+        bare = _COMMAND.sub(r"\1", node.text)
+        return node.text.isalpha() or (node.tree is None and not _FORMAL.search(bare))
     return isinstance(node, Text)

@@ -21,6 +21,7 @@ class Conventions:
     decimal_comma: bool = False
     rough: Rough = "decimals"
     several_boxes: SeveralBoxes = "listed"
+    unit_conversion: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,42 @@ def test_mmlu_letters(output, letter):
     assert cs336.parse_mmlu_response(mmlu_example=MMLU, model_output=output) == letter
 
 
+@pytest.mark.parametrize("letter", "ABCD")
+@pytest.mark.parametrize(
+    "form",
+    [
+        r"\boxed{@}", r"\boxed{\text{@}}", r"\boxed{\textbf{(@)}}", r"$\boxed{\mathrm{@}}$",
+        r"So \boxed{@}.", r"The answer is \boxed{@}.", r"\boxed{(@)}", r"\boxed{@.}",
+        r"\boxed{@: its text}", r"The answer is not E, but \boxed{@}", "**@**", "(@)", "**(@)**",
+        "The answer is **@**.", "The answer is (@).", "The answer is **(@)**", "Answer: $@$",
+        r"The answer is \text{@}", "The answer is <b>@</b>", r"\boxed{@} that is \boxed{(@)}",
+    ],
+)  # fmt: skip
+def test_mmlu_letters_in_boxes_and_bold(form, letter):
+    row = {"choices": ["first thing", "second thing", "third thing", "last thing"]}
+    assert cs336.parse_mmlu_response(row, form.replace("@", letter)) == letter
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        r"\boxed{A} or \boxed{B}", r"\boxed{A or B}", r"\boxed{A, B}", r"\boxed{E}", r"\boxed{7}",
+        r"\boxed{AB}", "The answer is A or B.", "The answer is (A) and (C)", "A/B",
+        r"\boxed{(A) or (B)}",
+    ],
+)  # fmt: skip
+def test_mmlu_several_letters_or_none_are_no_choice(output):
+    row = {"choices": ["first thing", "second thing", "third thing", "last thing"]}
+    assert cs336.parse_mmlu_response(row, output) is None
+
+
+def test_mmlu_wording_in_a_box():
+    row = {"choices": ["10", "12", "A DNA virus", "B"]}
+    said = {r"\boxed{12}": "B", r"\boxed{\text{A DNA virus}}": "C", r"\boxed{1}": None}
+    for output, letter in said.items():
+        assert cs336.parse_mmlu_response(row, output) == letter
+
+
 def test_mmlu_wordings_that_begin_with_a_letter():
     cells = {"choices": ["T-cells", "Phagocytes", "B-cells", "A DNA virus"], "answer": "C"}
     assert cs336.parse_mmlu_response(cells, "The correct answer is B-cells.") == "C"

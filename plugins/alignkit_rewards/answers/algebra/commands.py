@@ -14,11 +14,12 @@ from alignkit_rewards.answers.algebra.tokens import (
     PLAIN_SUBSCRIPT,
     UnreadableError,
 )
-from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.algebra.trees import Tree, contains
 from alignkit_rewards.answers.text.normalize import ROW
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
 
 MAX_LENGTH = 3000
+_OF_ANGLES = frozenset({"sin", "cos", "tan", "sec", "csc", "cot"})
 
 
 @lru_cache(maxsize=8192)
@@ -33,6 +34,15 @@ def parse(text: str) -> Tree:
     if "\\" not in text:
         text = PLAIN_SUBSCRIPT.sub(r"_{\1}", text)
     return Parser(text, _command).expression()
+
+
+def tree_of(text: str) -> Tree | None:
+    """Return the tree of an expression, None if it is left to math-verify."""
+    try:
+        tree = parse(text)
+    except (UnreadableError, RecursionError):
+        return None
+    return tree if tree[0] == "mat" or not contains(tree, "mat") else None
 
 
 def _command(parser: Parser, name: str) -> Tree:
@@ -95,7 +105,9 @@ def _function(parser: Parser, name: str) -> Tree:
     if name == "log" and parser.accept("_"):
         base = _argument(parser)
     power = parser.exponent() if parser.accept("^") else None
+    outer, parser.angles = parser.angles, name in _OF_ANGLES
     arguments = _arguments(parser)
+    parser.angles = outer
     value: Tree = ("fn", name, *arguments)
     if name == "lg" or base is not None:
         ten: Tree = ("num", Fraction(10), 0)

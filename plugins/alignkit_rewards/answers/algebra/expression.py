@@ -19,6 +19,7 @@ from alignkit_rewards.answers.algebra.tokens import (
 from alignkit_rewards.answers.algebra.trees import Tree
 
 MAX_DEPTH = 80
+_DEGREE: Tree = ("div", ("const", "pi"), ("num", Fraction(180), 0))
 
 
 class Parser:
@@ -33,6 +34,8 @@ class Parser:
         self._commands = commands
         self._depth = 0
         self._bars = 0
+        self.angles = False
+        """Whether what is read is the argument of a trigonometric function."""
 
     def expression(self) -> Tree:
         """Read all of the text."""
@@ -124,7 +127,8 @@ class Parser:
     def postfix(self, value: Tree) -> Tree:
         while True:
             if self.peek() == ("sym", "^") and self.peek(1) == ("cmd", "circ"):
-                self.at += 2  # a degree sign changes no number
+                self.at += 2  # outside of sines and their kin, a degree sign changes no number
+                value = ("mul", value, _DEGREE) if self.angles else value
             elif self.accept("!"):
                 value = ("fn", "factorial", value)
             elif self.accept("%"):

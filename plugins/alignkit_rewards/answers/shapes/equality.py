@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Sequence
 
 from alignkit_rewards.answers.shapes.intervals import Same, same_intervals
@@ -68,6 +69,10 @@ class Comparer:
             return self._same_bag(gold, answer)
         assert isinstance(gold, Bag | Group)
         assert isinstance(answer, Bag | Group)
+        named = coordinates(gold if isinstance(gold, Bag) else answer)
+        if named is not None:
+            point = answer if isinstance(gold, Bag) else gold
+            return self._ordered(point.items, named)
         if _are_sets(gold, answer):
             return same_intervals(gold, answer, self.same)
         return self._ordered(gold.items, answer.items)
@@ -140,6 +145,22 @@ class Comparer:
 
 def _half_day(node: Node) -> bool:
     return isinstance(node, Scalar) and node.unit in {"am", "pm"}
+
+
+def coordinates(node: Node) -> tuple[Node, ...] | None:
+    """Return the values of ``y = 3, x = 5`` in the order of the names; None if it names nothing.
+
+    Names that are no neighbours in the alphabet, and names said twice, give no values.
+    """
+    relations = [i for i in node.items if isinstance(i, Relation)] if isinstance(node, Bag) else []
+    if not relations:
+        return None
+    values = {r.sides[0].text.strip(): r.sides[-1] for r in relations if set(r.signs) == {"="}}
+    order = "".join(sorted(values))
+    known = order in string.ascii_lowercase or order in string.ascii_uppercase
+    if not isinstance(node, Bag) or len(order) != len(node.items) or not known:
+        return ()
+    return tuple(values[name] for name in order)
 
 
 def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:

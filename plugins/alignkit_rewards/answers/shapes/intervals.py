@@ -9,6 +9,7 @@ from fractions import Fraction
 from alignkit_rewards.answers.algebra.compare import real_value
 from alignkit_rewards.answers.algebra.trees import names
 from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Relation, Scalar, Union
+from alignkit_rewards.answers.shapes.sets import points_of, without
 
 Same = Callable[[Node, Node], bool]
 """Whether an answer (second) says what the gold (first) says."""
@@ -48,6 +49,8 @@ def as_intervals(node: Node) -> list[Group] | None:
         return [_open_at_infinity(node)] if len(node.items) == 2 else None
     if isinstance(node, Bag) and node.joint:
         return _meeting(node.items)
+    if isinstance(node, Bag) and not node.braces and any(map(_excludes, node.items)):
+        return _excluded(node.items)
     if isinstance(node, Union) or (isinstance(node, Bag) and not node.braces):
         return _each(node.items)
     return _from_relation(node) if isinstance(node, Relation) else None
@@ -101,12 +104,40 @@ def _place(node: Node) -> float | Fraction | None:
     return real_value(node.tree)
 
 
+def _excludes(node: Node) -> bool:
+    """Return whether a node is an inequation that takes points out of the reals: x ≠ 2."""
+    return (
+        isinstance(node, Relation)
+        and node.signs == ("!=",)
+        and _is_name(node.sides[0])
+        and points_of(node.sides[1]) is not None
+    )
+
+
+def _excluded(items: tuple[Node, ...]) -> list[Group] | None:
+    """Return what inequations leave, alone (``x ≠ 1, 2``) or of one set (``x > 0, x ≠ 1``)."""
+    points: list[Node] = []
+    base = [_interval("(", _MINUS_INFINITY, _INFINITY, ")")]
+    for place, item in enumerate(items):
+        if _excludes(item) and isinstance(item, Relation):
+            points += points_of(item.sides[1]) or ()
+        elif isinstance(item, Scalar) and place and points_of(item):
+            points.append(item)
+        elif place or (first := as_intervals(item)) is None:
+            return None
+        else:
+            base = first
+    return without(base, points)
+
+
 def _from_relation(node: Relation) -> list[Group] | None:
     sides, signs = node.sides, node.signs
     if signs == ("in",):
         return as_intervals(sides[1])
     if len(sides) == 2 and not _is_name(sides[0]):
         sides, signs = sides[::-1], tuple(FLIPPED.get(s, "?") for s in signs)
+    if _excludes(node) and isinstance(sides[1], Bag):
+        return _excluded((node,))
     if len(sides) == 2 and _is_name(sides[0]) and _is_constant(sides[1]):
         return _half_line(sides[1], signs[0])
     if len(sides) == 3 and _is_name(sides[1]):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from alignkit.text.boxes import outermost
-from alignkit_rewards.answers.algebra.commands import parse
-from alignkit_rewards.answers.algebra.tokens import UnreadableError
+from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.trees import Tree, choose_signs, contains
+from alignkit_rewards.answers.shapes.intervals import as_intervals
 from alignkit_rewards.answers.shapes.nodes import (
     Bag,
     Group,
@@ -20,10 +20,18 @@ from alignkit_rewards.answers.shapes.nodes import (
     Text,
     Union,
 )
+from alignkit_rewards.answers.shapes.sets import condition, is_empty, points_of, without
 from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
 from alignkit_rewards.answers.text.normalize import ROW, canonical
+from alignkit_rewards.answers.text.notation import plain_brackets
 from alignkit_rewards.answers.text.runs import UNREAD
-from alignkit_rewards.answers.text.units import split_currency, split_percent, split_unit
+from alignkit_rewards.answers.text.units import (
+    marked_price,
+    several_units,
+    split_currency,
+    split_percent,
+    split_unit,
+)
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~",
@@ -36,14 +44,17 @@ _AND = re.compile(
     r"\\text\s*\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
 )
 _COMMA, _SEPARATOR, _COLON = re.compile(","), re.compile("[,;]"), re.compile(":")
+_SEMICOLON = re.compile(";")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*[Uu]\s*(?=[\[(])")
+_SETMINUS = re.compile(r"\\setminus(?![a-zA-Z])")
 _GROUPED = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.,\w])\d{1,3}(?: \d{3})+(?![\d/])")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALED = re.compile(rf"(?<![\d.])(\d[\d.]*) (?:\\text ?\{{ ?)?({'|'.join(_SCALES)})\b ?\}}?", re.I)
 _NOON = re.compile(r"\b([ap])\.m(?:\.|\b)", re.I)
 _REALS = re.compile(
-    r"(?:x ?\\in ?)?\\mathbb ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?", re.I
+    r"(?:x ?\\in ?)?\\math(?:bb|bf) ?\{? ?R ?\}?|(?:\\text ?\{ ?)?all real(?:s| numbers)(?: ?\})?",
+    re.I,
 )
 _RATIO_WORDS = re.compile(r"\d+ to \d+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
@@ -54,7 +65,7 @@ def read(text: str, *, decimal_comma: bool = False) -> Node:
     r"""Return the shape of an answer that has been cut out of its prose."""
     if text.startswith(UNREAD):
         return Scalar(text, None)
-    clean = strip_marks(canonical(text))
+    clean = plain_brackets(strip_marks(canonical(marked_price(text))))
     if "," in clean:
         clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
@@ -84,9 +95,11 @@ def _read(text: str, depth: int) -> Node:
         return Scalar(text, None)
     if _REALS.fullmatch(text):
         return _all_reals(text)
+    if is_empty(text):
+        return Bag(text, (), braces=True)
     if words := _only_text(text):
         return _read(words, depth + 1) if re.match(r"[-+$\\]*\d", words) else Text(words)
-    for reader in (_listed, _related, _united, _bracketed, _proportion):
+    for reader in (_mixed, _listed, _related, _united, _difference, _bracketed, _proportion):
         if (node := reader(text, depth)) is not None:
             return node
     return _scalar(text)
@@ -102,6 +115,12 @@ def _only_text(text: str) -> str:
     r"""Return the words of an answer that is all ``\text{…}``."""
     found = re.fullmatch(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?", text)
     return found[1].strip() if found else ""
+
+
+def _mixed(text: str, depth: int) -> Node | None:
+    """Read ``1 hour 30 minutes`` as 90 minutes."""
+    found = several_units(text)
+    return Scalar(text, ("num", found[0], 0), unit=found[1]) if found else None
 
 
 def _listed(text: str, depth: int) -> Node | None:
@@ -145,6 +164,19 @@ def _united(text: str, depth: int) -> Node | None:
     return Union(text, tuple(_read(p, depth + 1) for p in parts)) if len(parts) > 1 else None
 
 
+def _difference(text: str, depth: int) -> Node | None:
+    """Read a set of reals without some points as a union of intervals."""
+    if "setminus" not in text:
+        return None
+    parts = pieces(text, _SETMINUS)
+    if len(parts) != 2:
+        return None
+    whole = _all_reals(text) if parts[0].strip() == "R" else _read(parts[0], depth + 1)
+    base, points = as_intervals(whole), points_of(_read(parts[1], depth + 1))
+    left = without(base, points) if base and points else None
+    return Union(text, tuple(left)) if left else None
+
+
 def _bracketed(text: str, depth: int) -> Node | None:
     if text.startswith(("\\langle", "<")) and text.endswith(("\\rangle", ">")):
         text = "(" + text.removeprefix("\\langle").removesuffix("\\rangle").strip("<>") + ")"
@@ -159,12 +191,18 @@ def _bracketed(text: str, depth: int) -> Node | None:
         return _braced(text, inner, escaped, depth)
     parts = pieces(inner, _COMMA)
     if len(parts) == 1:
+        parts = pieces(inner, _SEMICOLON)
+    if len(parts) == 1:
         node = _read(inner, depth + 1) if left + right == "()" else None
         return node if isinstance(node, Text | Relation | Group | Bag | Ratio) else None
     return Group(text, tuple(_read(p, depth + 1) for p in parts), left, right)
 
 
 def _braced(text: str, inner: str, escaped: bool, depth: int) -> Node:
+    if (described := condition(inner)) and isinstance(
+        node := _read(described, depth + 1), Relation | Bag
+    ):
+        return node
     parts = pieces(inner, _SEPARATOR)
     if escaped or len(parts) > 1:
         return Bag(text, _flat([_read(p, depth + 1) for p in parts if p.strip()]), braces=True)
@@ -186,9 +224,9 @@ def _scalar(text: str) -> Node:
     core, words = split_unit(core)
     core, again = split_percent(core)
     core, also = split_currency(core)
-    tree = _tree(core) if not (percent and again) else None
+    tree = tree_of(core) if not (percent and again) else None
     if tree is None:
-        return Scalar(text, _tree(text) if not again else None)
+        return Scalar(text, tree_of(text) if not again else None)
     percent, unit = percent or again, words or money or also
     if contains(tree, "pm") or contains(tree, "mp"):
         both = [
@@ -197,12 +235,3 @@ def _scalar(text: str) -> Node:
         ]
         return Bag(text, tuple(both))
     return Scalar(core, tree, percent, unit)
-
-
-def _tree(text: str) -> Tree | None:
-    """Return the tree of an expression, None if it is left to math-verify."""
-    try:
-        tree = parse(text)
-    except (UnreadableError, RecursionError):
-        return None
-    return tree if tree[0] == "mat" or not contains(tree, "mat") else None

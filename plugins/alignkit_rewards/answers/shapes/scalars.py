@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from alignkit_rewards.answers.algebra.commands import tree_of
 from alignkit_rewards.answers.algebra.compare import constant, same_tree
-from alignkit_rewards.answers.algebra.trees import Tree
+from alignkit_rewards.answers.algebra.trees import Tree, names
 from alignkit_rewards.answers.shapes import symbolic
 from alignkit_rewards.answers.shapes.nodes import Scalar
-from alignkit_rewards.answers.text.units import units_agree
+from alignkit_rewards.answers.text.units import letter_unit, scale
 from alignkit_rewards.answers.verdict import Conventions
 
 _HUNDRED: Tree = ("num", Fraction(100), 0)
@@ -18,8 +19,13 @@ _BASED = re.compile(r"(\d+) ?_ ?\{? ?(\d+) ?\}?")
 
 def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
     """Return whether two scalars are equal under the conventions."""
-    if not units_agree(gold.unit, answer.unit):
+    if bool(gold.unit) != bool(answer.unit):
+        gold, answer = _with_letters(gold, answer.unit), _with_letters(answer, gold.unit)
+    factor = scale(gold.unit, answer.unit, convert=rules.unit_conversion)
+    if factor is None:
         return False
+    if factor != 1:
+        answer = _scaled(answer, factor)
     if squeeze(gold.text) == squeeze(answer.text):
         return gold.percent == answer.percent or rules.percent != "value"
     if based := _BASED.fullmatch(gold.text):
@@ -28,8 +34,51 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return symbolic.same(gold.text, answer.text)
     if not rules.unsimplified and constant(gold.tree) is not None and not _is_plain(answer.tree):
         return False
-    pairs = _readings(gold.tree, answer.tree, gold.percent, answer.percent, rules)
+    answer_tree = answer.tree
+    if "C" in gold.text:
+        answer_tree = _with_constant_of(gold.tree, answer.tree)
+    pairs = _readings(gold.tree, answer_tree, gold.percent, answer.percent, rules)
     return any(same_tree(g, a, rounding=rules.rounding) for g, a in pairs)
+
+
+def _with_letters(side: Scalar, wanted: str) -> Scalar:
+    """Read letters behind a number as a unit beside a quantity that has one."""
+    if not wanted or not any(map(str.isalpha, side.text)):
+        return side
+    core, unit = letter_unit(side.text, wanted)
+    return Scalar(core, tree_of(core), side.percent, unit) if unit else side
+
+
+def _scaled(side: Scalar, factor: Fraction) -> Scalar:
+    tree = side.tree and ("mul", ("num", factor, 0), side.tree)
+    return Scalar(f"{factor} * ({side.text})", tree, side.percent, side.unit)
+
+
+def _with_constant_of(gold: Tree, answer: Tree) -> Tree:
+    """Call an answer's constant of integration ``C``, if the gold has one of that name."""
+    if not _is_constant_added(gold, "C") or "C" in names(answer):
+        return answer
+    new = names(answer) - names(gold)
+    if len(new) != 1 or not new <= {"c", "K", "k", "C_1", "c_1", "D"}:
+        return answer
+    return _renamed(answer, *new) if _is_constant_added(answer, *new) else answer
+
+
+def _is_constant_added(tree: Tree, name: str) -> bool:
+    """Return whether ``tree`` is a function of something else plus the variable ``name``."""
+    terms, variable = _terms(tree), ("var", name)
+    others = [names(t) for t in terms if t != variable]
+    return len(terms) - len(others) == 1 and any(others) and not any(name in o for o in others)
+
+
+def _terms(tree: Tree) -> list[Tree]:
+    return [*_terms(tree[1]), *_terms(tree[2])] if tree[0] == "add" else [tree]
+
+
+def _renamed(tree: Tree, name: str) -> Tree:
+    if tree == ("var", name):
+        return ("var", "C")
+    return tuple(_renamed(t, name) if isinstance(t, tuple) else t for t in tree)
 
 
 def squeeze(text: str) -> str:

@@ -9,6 +9,7 @@ from alignkit_rewards.answers.text.beside import after_number, before_number, is
 from alignkit_rewards.answers.text.normalize import plain_unicode
 from alignkit_rewards.answers.text.runs import HOLE, UNREAD, last_run
 from alignkit_rewards.answers.text.spoken import arithmetic
+from alignkit_rewards.answers.text.units import is_quantity
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
 from alignkit_rewards.answers.verdict import Conventions, SeveralBoxes
 
@@ -175,7 +176,7 @@ def _tail(text: str, rules: Conventions) -> str:
     if (about := _ABOUT.match(text)) is not None:
         exact = rules.rough == "accepted" or (rules.rough == "decimals" and "." in text)
         return _tail(text[about.end() :], rules) if exact else UNREAD + text
-    if not is_prose(text) or _quantity_first(text) or _RATIO.fullmatch(text):
+    if not is_prose(text) or _quantity_first(text) or is_quantity(text) or _RATIO.fullmatch(text):
         return text
     return _stated(text, rules)
 
@@ -195,7 +196,7 @@ def _bare(text: str) -> str:
 def _unmarked(text: str) -> str:
     """Drop Markdown's stars and underlines, and an arrow in front."""
     if "*" in text:
-        text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])", "", text).strip()
+        text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(-])", "", text).strip()
         text = _STARRED.sub(r"\1\2", text)
     if text[:1] == "_" and (found := _UNDERLINED.fullmatch(text)):
         text = found[1]

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 from alignkit_rewards.answers.text.beside import SPELLED
-from alignkit_rewards.answers.text.words import number_word
+from alignkit_rewards.answers.text.numerals import digits
 
 _MULTIPLES = {
     "pair": 2, "pairs": 2, "couple": 2, "couples": 2, "dozen": 12, "dozens": 12, "score": 20,
@@ -91,7 +91,7 @@ def arithmetic(text: str) -> str:
 
 def _negated(found: re.Match[str]) -> str:
     mark = found[1]
-    return "-" + (number_word(mark) if mark[:1].isalpha() else mark)
+    return "-" + (digits(mark) if mark[:1].isalpha() else mark)
 
 
 def _half_day(found: re.Match[str]) -> str:

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 
+from alignkit_rewards.answers.text import units_table as table
 from alignkit_rewards.answers.text.beside import after_number
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 
-_SAME = {
-    "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "km": "kilometer",
-    "meter": "meter", "metre": "meter", "kilometre": "kilometer", "millimetre": "millimeter",
-    "in": "inch", "inches": "inch", "inche": "inch", "ft": "foot", "feet": "foot", "yd": "yard",
-    "mi": "mile", "kg": "kilogram", "mg": "milligram", "lb": "pound", "lbs": "pound",
-    "oz": "ounce", "ml": "milliliter", "liter": "liter", "litre": "liter", "sec": "second",
-    "min": "minute", "hr": "hour", "hrs": "hour", "deg": "degree", "rad": "radian", "usd": "dollar",
-    "buck": "dollar", "cent": "cent", "euro": "euro", "eur": "euro", "kph": "kilometer/hour",
-    "km/h": "kilometer/hour", "mph": "mile/hour", "km/hr": "kilometer/hour", "m/s": "meter/second",
-    "kmh": "kilometer/hour", "ounces": "ounce", "hz": "hertz", "gram": "gram", "sq": "square",
-}  # fmt: skip
-_KNOWN = word_set(
-    "centimeter millimeter kilometer meter inch foot yard mile kilogram milligram gram pound ounce "
-    "milliliter liter gallon quart pint cup second minute hour day week month year degree radian "
-    "dollar cent euro hertz acre ton tonne watt joule newton volt ampere byte"
-)
 DIRECTIONS = word_set("east west north south am pm left right up down bc ad")
 """Words after a number that are part of the answer, not a unit."""
 
@@ -41,21 +27,39 @@ MAX_LENGTH = 400
 """Longer expressions are not searched for units."""
 
 _WORD = r"[A-Za-z]{2,}(?![A-Za-z])\.?"
-_TEXT = r"\\(?:text|mathrm)\s*\{[^{}]*\}"
+_TEXT = r"\\(?:text|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
 _POWER = r"(?: ?\^ ?(?:\{ ?-?\d ?\}|\d))?"
-_JOIN = r"(?: ?(?:/|\\cdot|\*|-|,))? ?"
-_UNIT = re.compile(rf"(?:(?:{_TEXT}|{_WORD}|[a-zA-Z](?=\s|$)){_POWER}{_JOIN})+")
+_JOIN = r"(?: ?(?:/|\\cdot|\\times|\*|-|,))? ?"
+_SIGNED = r"(?:\\mu ?[msgF](?![A-Za-z])|\\Omega(?![A-Za-z]))"
+_LETTER = r"[mgshlLVWNJKAC](?![A-Za-z])"
+_UNIT = re.compile(
+    rf"(?:\(?(?:{_TEXT}|{_SIGNED}|{_WORD}|{_LETTER}|[a-zA-Z](?=\s|$)){_POWER}\)?{_JOIN})+"
+)
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|per cent|pct)\s*\}|per ?cent(?:age)?|pct\.?)"
     r"(?:\s+points?)?$",
     re.I,
 )
+_CODES = "USD|EUR|GBP|JPY|INR|CNY|RMB|KRW|Rs\\.?"
 _CURRENCY = re.compile(
-    r"^(?P<sign>[+-]?)\s*(?:US)?(?P<mark>\\?\$|€|£|¥|\\text\s*\{\s*\\?\$\s*\})\s*"
+    r"^(?P<sign>[+-]?)\s*(?P<mark>(?:US)?(?:\\?\$|\\text\s*\{\s*\\?\$\s*\})|[€£¥₹₩₽]|"
+    rf"(?:{_CODES})(?=[\s\d]))\s*(?P<after>-?)"
 )
-_MARKS = {"€": "euro", "£": "pound sterling", "¥": "yen"}
-_TEMPERATURE = re.compile(r"\^\\circ\s*(?:\\(?:text|mathrm)\s*\{\s*([CFK])\s*\}|([CFK]))$")
-_METRES = re.compile(r"(?<=\d)\s*(?:m|cm|km|mm|ft|in)\s*\^\{?[23]\}?$")
+_AFTER = re.compile(r"(?:\\\$|[€£¥₹₩₽¢])\s*$")
+_PRICE = re.compile(
+    r"\s*(?:[+-]?\s*(?:US)?\$\s*-?\d[\d.,]*(?:\s*[A-Za-z]+){0,2}|-?\d[\d.,]*\s*\$)\s*"
+)
+_TEMPERATURE = re.compile(
+    r"(?:\^\\circ\s*|\s*\b(?:deg(?:ree)?s?)\s+)"
+    r"(?:\\(?:text|mathrm)\s*\{\s*(?P<a>[CFK])\w*\s*\}|(?P<b>[CFK])(?:elsius|ahrenheit|elvin)?)$"
+)
+_METRES = re.compile(
+    r"(?<=\d)\s*(?:(?:m|cm|km|mm|ft|in)\s*\^\{?[23]\}?|(?:\bm|[ck]m|mm|ft|in)[23])$"
+)
+_FRACTION = re.compile(
+    rf"\\frac ?\{{ ?(?P<above>{_TEXT}{_POWER}) ?\}} ?\{{ ?(?P<below>{_TEXT}{_POWER}) ?\}}$"
+)
+_SYNONYMS = (frozenset({"pound", "sterling"}), frozenset({"yen", "yuan"}))
 
 
 def split_percent(text: str) -> tuple[str, bool]:
@@ -68,20 +72,28 @@ def split_percent(text: str) -> tuple[str, bool]:
     return (core, True) if core != text and core.strip() else (text, False)
 
 
-def split_currency(text: str) -> tuple[str, str]:
-    r"""Cut a leading currency mark: its name where it is certain, which a bare ``$`` is not.
+def marked_price(text: str) -> str:
+    r"""Escape the dollar sign of a lone price, which then delimits no formula.
 
-    >>> split_currency(r"\$36"), split_currency("-€5")
-    (('36', 'dollar'), ('-5', 'euro'))
+    >>> marked_price("$36"), marked_price("$36$")
+    ('\\$36', '$36$')
     """
-    found = _CURRENCY.match(text)
-    if not found:
-        trailing = text.rstrip()
-        if trailing[-1:] in _MARKS:
-            return trailing[:-1], _MARKS[trailing[-1]]
-        return (trailing[:-2], "dollar") if trailing.endswith("\\$") else (text, "")
-    mark = _MARKS.get(found["mark"], "dollar")
-    return found["sign"] + text[found.end() :], mark
+    return text.replace("$", r"\$") if "$" in text and _PRICE.fullmatch(text) else text
+
+
+def split_currency(text: str) -> tuple[str, str]:
+    r"""Cut a currency mark in front or behind, and name it.
+
+    >>> split_currency(r"\$36"), split_currency("-€5"), split_currency("USD 7")
+    (('36', 'dollar'), ('-5', 'euro'), ('7', 'dollar'))
+    """
+    if found := _CURRENCY.match(text):
+        mark = "dollar" if "$" in found["mark"] else table.named(found["mark"])
+        return found["sign"] + found["after"] + text[found.end() :], mark
+    if found := _AFTER.search(text):
+        mark = "dollar" if "$" in found[0] else table.named(found[0].strip())
+        return text[: found.start()].rstrip(), mark
+    return text, ""
 
 
 def split_unit(text: str) -> tuple[str, str]:
@@ -96,19 +108,38 @@ def split_unit(text: str) -> tuple[str, str]:
     text = text.strip()
     if len(text) > MAX_LENGTH:
         return text, ""
+    text = _FRACTION.sub(r"\g<above>/\g<below>", text)
     if temperature := _TEMPERATURE.search(text):
-        return text[: temperature.start()], "degree " + (temperature[1] or temperature[2])
+        return text[: temperature.start()], "degree " + (temperature["a"] or temperature["b"])
     if area := _METRES.search(text):
-        return text[: area.start()], canonical_unit(area[0].strip())
+        unit = re.sub(r"(?<=[a-z])(?=\d)", "^", area[0].strip())
+        return text[: area.start()], canonical_unit(unit)
     for found in _tails(text):
         core, unit = text[: found.start()].rstrip(), found[0]
         attached = not text[found.start() - 1].isspace() and not unit.startswith("\\")
-        if _is_unit(unit, attached=attached) and re.search(r"[\d})\]]|\\[a-z]+$", core):
+        if _is_unit(unit, core, attached=attached) and re.search(r"[\d})\]]|\\[a-z]+$", core):
             return core.rstrip("-, "), canonical_unit(unit)
     return text, ""
 
 
-_START = re.compile(rf"{_TEXT}|(?<![\\A-Za-z]){_WORD}")
+def letter_unit(text: str, wanted: str) -> tuple[str, str]:
+    """Cut a unit of mere letters, to be read as one only beside a quantity in ``wanted``.
+
+    >>> letter_unit("5 m", "meter"), letter_unit("5m", ""), letter_unit("20 C", "degree C")
+    (('5', 'meter'), ('5m', ''), ('20', 'degree C'))
+    """
+    if wanted in {"degree C", "degree F", "degree K"} and re.search(r"\d ?[CFK]$", text):
+        return text[:-1].rstrip(), f"degree {text[-1]}"
+    if not wanted or len(text) > MAX_LENGTH:
+        return text, ""
+    for found in _tails(text):
+        core, powers = text[: found.start()].rstrip(), table.product(_flat(found[0]))
+        if powers and re.search(r"[\d})\]]$", core):
+            return core, table.written(powers)
+    return text, ""
+
+
+_START = re.compile(rf"{_TEXT}|(?:(?<=[\d\s}})])|^)(?:{_SIGNED}|{_LETTER})|(?<![\\A-Za-z]){_WORD}")
 
 
 def _tails(text: str) -> list[re.Match[str]]:
@@ -120,17 +151,45 @@ def _tails(text: str) -> list[re.Match[str]]:
     return found
 
 
-def _is_unit(unit: str, *, attached: bool) -> bool:
+def _is_unit(unit: str, core: str, *, attached: bool) -> bool:
     words = re.findall(r"[A-Za-z]+", unit.replace("\\text", "").replace("\\mathrm", ""))
+    in_text = re.match(_TEXT, unit) is not None
+    if not in_text and (unit.startswith("\\") or len(words[0]) == 1):
+        if all(w in table.LETTERS for w in words):  # m/s after a number, but not m
+            return "/" in unit and not attached and _is_measured(unit, core)
+        return _is_measured(unit, core)
     if any(w in FUNCTIONS or w in GREEK or w == "pi" for w in words) or len(words) > 8:
         return False
     if after_number(re.sub(r"^[^A-Za-z]+", "", re.sub(r"\\(?:text|mathrm)", " ", unit))):
         return False
-    first = _singular(words[0]) if words else ""
-    known = first in _KNOWN | DIRECTIONS | {"square", "cubic"}
-    if unit.startswith("\\"):
-        return bool(words)
-    return known if attached or (len(words[0]) < 3 and words[0] != "of") else True
+    return bool(words) if in_text else _are_unit_words(words, attached=attached)
+
+
+def _are_unit_words(words: list[str], *, attached: bool) -> bool:
+    if all(w in table.LETTERS for w in words):
+        return False
+    first = words[-1] if words[0] in {"US", "U"} else words[0]
+    known = _is_known(first)
+    return known if attached or (len(first) < 3 and first != "of") else True
+
+
+def _is_measured(unit: str, core: str) -> bool:
+    """Return whether a plain number stands before a unit of the table."""
+    return table.product(_flat(unit)) is not None and _is_number(core)
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?[\d.,]*\d|\\frac ?\{?\d+\}? ?\{?\d+\}?", text.strip()))
+
+
+def _is_known(word: str) -> bool:
+    return bool(_singular(word) in DIRECTIONS | {"square", "sq", "cubic"} or table.product(word))
+
+
+def _flat(unit: str) -> str:
+    r"""Take the words of a unit out of their ``\text{}``."""
+    unit = re.sub(r"\\mu ?(?=[msgF])", "μ", unit).replace("\\Omega", "Ω")
+    return re.sub(r"\\(?:text|mathrm|mathbf|mathit)\s*\{([^{}]*)\}", r" \1 ", unit)
 
 
 def canonical_unit(unit: str) -> str:
@@ -139,7 +198,11 @@ def canonical_unit(unit: str) -> str:
     >>> [canonical_unit(u) for u in ("square feet", r"\text{ ft}^2", "ft squared", "Dollars")]
     ['foot^2', 'foot^2', 'foot^2', 'dollar']
     """
-    flat = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", r" \1 ", unit)
+    flat = _flat(unit)
+    if powers := table.product(flat):
+        return table.written(powers)
+    if marked := table.named(re.sub(r"(?i)^(?:US|U\.S\.) ", "", flat.strip())):
+        return marked
     flat = re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1 ", flat.lower())
     flat = re.sub(r"\s+per\s+|\s*/\s*", "/", _PER.sub("/", flat))
     words = [_singular(w.strip(".,")) for w in re.split(r"[\s*-]+|\\cdot", flat) if w.strip(".,")]
@@ -152,30 +215,31 @@ def canonical_unit(unit: str) -> str:
 def _singular(word: str) -> str:
     word = word.lower()
     if "/" in word:
-        return "/".join(_singular(w) for w in word.split("/")) if word not in _SAME else _SAME[word]
+        return "/".join(_singular(w) for w in word.split("/"))
     base, _, power = word.partition("^")
-    base = _SAME.get(base, base)
-    if base.endswith("s") and len(base) > 3:
-        base = _SAME.get(base[:-1], base[:-1])
-    return f"{base}^{power}" if power else base
+    name = table.named(base) if len(base) > 1 else ""
+    if not name:
+        name = base[:-1] if base.endswith("s") and len(base) > 3 else base
+    return f"{name}^{power}" if power else name
 
 
 @lru_cache(maxsize=4096)
 def units_agree(gold: str, answer: str) -> bool:
     """Return whether two units can stand for the same quantity; a missing one always can.
 
-    A direction that the gold gives must be there.
+    A direction that the gold gives must be there, and so must a unit beside a quantity in
+    several.
 
     >>> units_agree("foot^2", ""), units_agree("cent", "dollar"), units_agree("east", "")
     (True, False, False)
     """
-    if gold == answer:
+    if gold == answer or {gold, answer} in _SYNONYMS:
         return True
     said = [DIRECTIONS & set(unit.split()) for unit in (gold, answer)]
     if said[0] and said[0] != said[1]:
         return False
     if not gold or not answer:
-        return True
+        return "+" not in gold + answer
     if any(scales := [temperature(unit) for unit in (gold, answer)]):
         return scales[0] == scales[1] or "degree" in {gold, answer}
     if _is_measure(gold) and _is_measure(answer):
@@ -200,11 +264,71 @@ def _same_things(gold: str, answer: str) -> bool:
 
 
 def _is_measure(unit: str) -> bool:
-    return all(part.split("^")[0] in _KNOWN for part in re.split(r"[/ ]", unit))
+    return unit.startswith("degree ") or table.measure(unit) is not None
+
+
+def scale(gold: str, answer: str, *, convert: bool) -> Fraction | None:
+    """Return what turns a number of the answer's units into the gold's, None if nothing does.
+
+    A quantity in several units, ``"hour+minute"``, is in none of them alone and is compared
+    with all of their dimension; others only where they may ``convert``.
+
+    >>> scale("hour", "minute", convert=True), scale("hour", "minute", convert=False)
+    (Fraction(1, 60), None)
+    """
+    if units_agree(gold, answer):
+        return Fraction(1)
+    if not (convert or "+" in gold + answer):
+        return None
+    left, right = (table.measure(unit.rpartition("+")[2]) for unit in (gold, answer))
+    if left is None or right is None or left.dimension != right.dimension:
+        return None
+    return right.factor / left.factor
+
+
+# ---------------------------------------------------------------- quantities in several units
+
+_TERM = rf"(\d+(?:\.\d+)?)\s*({_TEXT}|[A-Za-z]+\.?)"
+_NEXT = r"(?:\s*,)?\s*(?:and\s+|\\text\{ ?and ?\} ?)?"
+_TERMS = re.compile(rf"\s*{_TERM}(?:{_NEXT}{_TERM}){{1,3}}\s*")
+
+
+def several_units(text: str) -> tuple[Fraction, str] | None:
+    """Return ``1 hour 30 minutes`` as a number of its last unit, and the names of its units.
+
+    >>> several_units("1 hour and 30 minutes"), several_units("1 hour 90 minutes")
+    ((Fraction(90, 1), 'hour+minute'), None)
+    """
+    if not text[:1].isdigit() or len(text) > 100 or not _TERMS.fullmatch(text):
+        return None
+    terms = [(Fraction(n), _flat(u).strip()) for n, u in re.findall(_TERM, text)]
+    names = [table.named(u) for _, u in terms]
+    if names[0] == "hour" and terms[1][1] == "m":
+        names[1] = "minute"
+    units = [table.UNITS.get(name) for name in names]
+    total = Fraction(0)
+    for (number, _), unit, larger in zip(terms, units, [None, *units], strict=False):
+        if unit is None:
+            return None
+        if larger and not (
+            unit.dimension == larger.dimension and number * unit.factor < larger.factor
+        ):
+            return None
+        total += number * unit.factor
+    last = units[-1]
+    return (total / last.factor, "+".join(names)) if last else None
+
+
+def is_quantity(text: str) -> bool:
+    """Return whether a whole text is a number with a unit of the table, or several of these."""
+    found = re.match(r"[-+]?(?:[\d.,]*\d)\s*", text)
+    unit = _flat(text[found.end() :]) if found else ""
+    return bool(unit) and (table.product(unit) is not None or several_units(text) is not None)
 
 
 def known_unit(word: str) -> bool:
     """Return whether a word in prose belongs to the number before it."""
     word = word.strip(".,;:!?")
-    named = _singular(word) in _KNOWN | DIRECTIONS | {"percent", "square", "cubic"}
-    return named or (len(word) > 1 and bool(temperature(word)))
+    if _is_known(word) or _singular(word) == "percent":
+        return True
+    return len(word) > 1 and bool(temperature(word))

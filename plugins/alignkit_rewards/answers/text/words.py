@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from alignkit_rewards.answers.text.normalize import canonical
-from alignkit_rewards.answers.text.vocabulary import word_set
 
 _COMMAND_GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathsf)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\.?")
@@ -16,14 +15,6 @@ _CHOSEN = (
     re.compile(r"\b(?:option|choice|answer(?: is| would be)?)\s*:?\s*\(?([A-Z])\b\)?(?!')", re.I),
     re.compile(r"\(([A-Z])\)\W*$"),
     re.compile(r"(?:\bis|:)\s*([A-Z])\W*$"),
-)
-_NUMBERS = dict(
-    pair.split(":")
-    for pair in word_set(
-        "zero:0 one:1 two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10 eleven:11 "
-        "twelve:12 thirteen:13 fourteen:14 fifteen:15 sixteen:16 seventeen:17 eighteen:18 "
-        "nineteen:19 twenty:20"
-    )
 )
 
 
@@ -70,8 +61,3 @@ def chosen(text: str) -> str:
             letter = str(found[-1])
             return letter if letter.isupper() else ""
     return ""
-
-
-def number_word(text: str) -> str:
-    """Return the digits of a spelled-out number up to twenty, else the text itself."""
-    return _NUMBERS.get(text.strip(" .$").lower(), text)
