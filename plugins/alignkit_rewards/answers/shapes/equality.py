@@ -152,10 +152,11 @@ def coordinates(node: Node) -> tuple[Node, ...] | None:
 
     Names that are no neighbours in the alphabet, and names said twice, give no values.
     """
-    relations = [i for i in node.items if isinstance(i, Relation)] if isinstance(node, Bag) else []
-    if not relations:
+    items = node.items if isinstance(node, Bag) else ()
+    named = [i for i in items if isinstance(i, Relation) and set(i.signs) == {"="}]
+    if not named:
         return None
-    values = {r.sides[0].text.strip(): r.sides[-1] for r in relations if set(r.signs) == {"="}}
+    values = {r.sides[0].text.strip(): r.sides[-1] for r in named}
     order = "".join(sorted(values))
     known = order in string.ascii_lowercase or order in string.ascii_uppercase
     if not isinstance(node, Bag) or len(order) != len(node.items) or not known:

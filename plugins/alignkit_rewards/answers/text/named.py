@@ -33,7 +33,7 @@ _BREAK = re.compile(r"[,;:.!?(–—-]")
 _CLAUSE = re.compile(r"[,;.!?]\s|\b(?:so|therefore|thus|hence|because|since)\b", re.I)
 _DENIED = re.compile(r"\b(?:not|no|never|neither|nor|or|isn't|cannot|either)\b|n't\b|/", re.I)
 _FILLER = word_set("a an the is are it he she they was be so therefore thus hence answer")
-_SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no"}
+_SAME = {"true": "yes", "false": "no", "y": "yes", "n": "no", "dne": "does not exist"}
 _YES_NO = {"yes": "yes", "no": "no", "true": "yes", "false": "no"}
 _SUBJECTS = word_set("it they he she there this that we i you because since the a an as not these")
 
