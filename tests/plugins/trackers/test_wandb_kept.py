@@ -37,9 +37,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def quiet(monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    wandb.teardown()  # it keeps what it read from the environment of the first run in a process
 
 
 def fresh(folder, *, resumed=False):
