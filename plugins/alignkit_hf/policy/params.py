@@ -16,7 +16,8 @@ from alignkit.component import PathOrName
 from alignkit.footprint import ACTIVATIONS, WEIGHTS, ModelSizes, Workload
 from alignkit.model_shape import parameters_by_name, shape_at
 from alignkit.protocols import Policy
-from alignkit_hf.policy.folder import adds_bos, folder_problems
+from alignkit_hf.policy.folder import folder_problems
+from alignkit_hf.policy.vocabulary import adds_bos, names_eos
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -112,6 +113,11 @@ class PolicyParams(Params[Policy]):
             "attention": " - ".join(filter(None, self.kernel(self._on_cuda()))),
             "beginning of sequence": self._beginning(),
         }
+        if names_eos(Path(self.path)) is False:
+            facts["end of sequence"] = (
+                "none is named, so responses end only at a stop string of [prompt] or after "
+                "rollout.max_tokens; add eos_token_id to generation_config.json"
+            )
         if self.dtype == "bfloat16":
             facts["warning"] = (
                 "weights in bfloat16 do not move by small updates (at a rate of 1e-5, 1.0 stays "
