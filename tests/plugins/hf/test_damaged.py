@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignkit import AlignkitError
+from alignkit.cli import main
 from alignkit_hf import HfPolicy
 from alignkit_hf.policy.folder import unreadable
 from alignkit_hf.policy.vocabulary import names_eos, too_many_tokens
 
+EMBEDDED = Path(__file__).resolve().parents[3] / "data" / "tiny_policy"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n"
 
 
@@ -156,3 +160,17 @@ def test_a_class_may_have_an_end_of_its_own(folder):
     del config["eos_token_id"]
     (folder / "config.json").write_text(json.dumps(config))
     assert names_eos(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "where"), [("r1_zero", "the stop string"), ("question_only", "rollout.max")]
+)
+def test_an_evaluation_says_once_that_nothing_ends_a_response(tmp_path, prompt, where):
+    folder = without_end(shutil.copytree(EMBEDDED, tmp_path / "model"))
+    recipe = EMBEDDED.parents[1] / "recipes" / "evaluate.toml"
+    keys = [f"policy.path={folder}", f"prompt.use={prompt}", "n=2", "rollout.max_tokens=5"]
+    options = [word for key in keys for word in ("-s", key)]
+    done = CliRunner().invoke(main, ["run", str(recipe), *options, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("names no end-of-sequence token, so responses end only at ") == 1
+    assert f"responses end only at {where}" in done.output
