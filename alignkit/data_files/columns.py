@@ -106,15 +106,17 @@ def half_surrogate(text: str) -> bool:
 
 
 def remedy(key: str) -> str:
-    """Return the advice to read another column."""
-    return f'map another column with {key} = "…"'
+    """Return the advice to read another column, by a recipe's key or a command's option."""
+    option = key.startswith("-")
+    return f"name another with {key}" if option else f'map another column with {key} = "…"'
 
 
 def _lacking(values: Mapping[str, Any], column: str, key: str) -> str:
     there = ", ".join(values) or "none"
     guess = did_you_mean(column, values)
     chat = next((name for name, value in values.items() if is_chat(value)), None)
-    hint = f'{key} = "{chat}" reads the chat' if chat and key != "id" else remedy(key)
+    asks = key in ("question", "answer")
+    hint = f'{key} = "{chat}" reads the chat' if chat and asks else remedy(key)
     return f"no column {column!r}.{guess} Columns there: {there}; {hint}"
 
 

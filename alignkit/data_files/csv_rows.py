@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from alignkit.data_files.json_rows import decoded
@@ -21,8 +22,8 @@ def delimiter_of(data: bytes, *, named: bool) -> str | None:
     A header names two columns or more, all different, and is neither JSON nor a piece of it.
     ``named`` says that the file's name promises a table: then one column will do.
     """
-    first = next((line for line in data.splitlines() if line.strip()), b"")
-    header = first.decode("utf-8", "replace")
+    first = data.lstrip(b"\r\n ").partition(b"\n")[0]  # a tab may stand before the first name
+    header = first.rstrip(b"\r").decode("utf-8", "replace")
     if _OF_JSON.search(header) or _is_json(header):
         return None
     counts = {d: len(_fields(header, d)) for d in _DELIMITERS}
@@ -42,7 +43,10 @@ def _is_json(text: str) -> bool:
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # longer than any header
+        return []
 
 
 def csv_values(data: bytes, delimiter: str) -> Iterator[Found]:
@@ -56,7 +60,7 @@ def csv_values(data: bytes, delimiter: str) -> Iterator[Found]:
         yield from records
         return
     header: list[str] = records[0].value
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
         yield Found(records[0].line, Fault("", f"the header names {twice[0]!r} twice"))
         return
     for found in records[1:]:

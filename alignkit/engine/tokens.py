@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SPACES = ("▁", "Ġ")
+"""What a space before a word is written as, in vocabularies of SentencePiece and of bytes."""
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """Return the ids of ``text`` without any special token added around it."""
@@ -39,6 +42,50 @@ def encode_prompt(policy: Policy, text: str) -> tuple[int, ...]:
     ids = encode(policy.tokenizer, text)
     begin = policy.bos_ids if isinstance(policy, Begins) else ()
     return ids if ids[: len(begin)] == begin else (*begin, *ids)
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str
+) -> tuple[int, ...]:
+    """Return the ids of a response as they follow its prompt.
+
+    Most tokenizers give a text the same ids wherever it stands, if it is tokenized apart from
+    what comes before. SentencePiece puts a space before every text, so a response by itself would
+    begin with a token that does not follow the prompt: there the response is tokenized with the
+    prompt and cut off at the border, or, where a token reaches over the border, after a line end.
+    """
+    alone = encode(tokenizer, response)
+    if not adds_space(tokenizer):
+        return alone
+    for before in (prompt, "\n", "."):
+        first, both = encode(tokenizer, before), encode(tokenizer, before + response)
+        if both[: len(first)] == first and len(both) > len(first):
+            return both[len(first) :]
+    return alone
+
+
+def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts a space before a text, as SentencePiece does by default.
+
+    That space is a token of its own or the beginning of the first one: "▁", or "Ġ" in byte-level
+    vocabularies.
+    """
+    first = tokenizer.convert_ids_to_tokens(list(encode(tokenizer, "a"))[:1])
+    return bool(first) and first[0].startswith(_SPACES)
+
+
+def text_after(
+    tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]
+) -> str:
+    """Return what ``ids`` add to the text of ``before``, special tokens included.
+
+    SentencePiece drops the space at the beginning of a text; in the middle it shows.
+    """
+    earlier = str(tokenizer.decode(list(before)))
+    whole = str(tokenizer.decode([*before, *ids]))
+    if before and whole.startswith(earlier):
+        return whole[len(earlier) :]
+    return str(tokenizer.decode(list(ids)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

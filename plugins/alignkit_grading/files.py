@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from alignkit import recipe, toml
 from alignkit.abilities import judges
+from alignkit.data_files.columns import half_surrogate
 from alignkit.document import Document, merge
 from alignkit.errors import AlignkitError, shown
 from alignkit.plugins import Registry
@@ -54,33 +54,59 @@ def grade_file(
     *,
     columns: Mapping[str, str] | None = None,
     out: Path | None = None,
+    limit: int | None = None,
 ) -> Summary:
-    """Grade every response of a JSON-lines file and write the verdicts beside it.
+    """Grade every response of a file and write the verdicts, as JSON Lines, beside it.
 
+    Files are read as data sets are: in any format, and dots in a column's name lead into objects.
     ``columns`` maps "response", "gold", "question" and "id" to the file's columns; fields that
     are not mapped take the first of :data:`alignkit_grading.rows.GUESSES` that is there. A
     response column may hold a list: several samples of one question. ``out`` defaults to
-    ``NAME.verdicts.jsonl`` beside ``path``. Raises AlignkitError for an unreadable file or a
-    missing column.
+    ``NAME.verdicts.jsonl`` beside ``path``; ``limit`` takes only the first rows. Raises
+    AlignkitError, before anything is written, if the file cannot be read, if a row lacks a
+    response or a gold answer, or if the verdicts would be written over what they are about.
     """
-    target = out or path.with_suffix(".verdicts.jsonl")
-    if target.absolute() == path.absolute():
-        raise AlignkitError(f"{shown(path)} would be overwritten by its own verdicts; choose --out")
-    summary = Summary(target)
-    rows = saved.read(path, dict(columns or {}))
-    first = list(islice(rows, BATCH))  # a file that cannot be read writes nothing
-    if not first:
-        raise AlignkitError(f"{shown(path)} holds no responses")
+    target = _target(path, out)
     try:
-        with target.open("w", encoding="utf-8") as sink:
-            while first:
-                for verdict in _graded(first, reward, summary):
-                    sink.write(json.dumps(verdict, ensure_ascii=False) + "\n")
-                first = list(islice(rows, BATCH))
+        rows = saved.read(path, columns or {}, limit)
+        summary = Summary(target)
+        with _opened(target) as sink:
+            for first in range(0, len(rows), BATCH):
+                for verdict in _graded(rows[first : first + BATCH], reward, summary):
+                    sink.write(_line(verdict))
     finally:
         if isinstance(reward, Closes):
             reward.close()
     return summary
+
+
+def _target(path: Path, out: Path | None) -> Path:
+    """Return where the verdicts go; AlignkitError if that is where the responses come from."""
+    device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
+    if out is None and (device or (path.exists() and not path.is_file())):
+        raise AlignkitError(f"{shown(path)} is no file to put verdicts beside; choose --out")
+    target = out or path.with_suffix(".verdicts.jsonl")
+    there = target.exists() and path.exists()
+    if target.absolute() == path.absolute() or (there and target.samefile(path)):
+        raise AlignkitError(f"{shown(path)} would be overwritten by its own verdicts; choose --out")
+    return target
+
+
+def _opened(target: Path) -> TextIO:
+    try:
+        return target.open("w", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise AlignkitError(f"{shown(target)}: verdicts cannot be written: {reason}") from error
+
+
+def _line(verdict: Mapping[str, Any]) -> str:
+    """Return a verdict as a line of JSON.
+
+    Halves of surrogate pairs, which no UTF-8 file holds, are escaped: models write them.
+    """
+    text = json.dumps(verdict, ensure_ascii=False)
+    return (json.dumps(verdict) if half_surrogate(text) else text) + "\n"
 
 
 def _graded(rows: Sequence[Row], reward: RewardFn, summary: Summary) -> Iterator[dict[str, Any]]:
@@ -97,13 +123,18 @@ def _graded(rows: Sequence[Row], reward: RewardFn, summary: Summary) -> Iterator
         yield {
             "id": row.example.id,
             "line": row.line,
-            "gold": row.example.answer,
+            "gold": _gold(row.example),
             "response": row.response,
             "reward": result.total,
             "parts": dict(result.parts),
             "category": category,
             "why": why,
         }
+
+
+def _gold(example: Example) -> str | list[str]:
+    more = example.also_accepted
+    return [example.answer, *more] if more else example.answer
 
 
 def _judge(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from alignkit.data_files.columns import half_surrogate
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, encode, encode_prompt
+from alignkit.engine.tokens import TrainRow, encode_prompt, encode_response
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
 
@@ -53,17 +53,18 @@ def _only_answer(example: Example) -> str:
 def supervised_row(
     example: Example, response: str, template: PromptTemplate, policy: Policy, eos: Eos
 ) -> TrainRow:
-    """Tokenize a prompt and a given response separately, and end the response.
+    """Tokenize a prompt and a given response, as they follow each other, and end the response.
 
     With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a
     stop string of the template, which is what will end it when it is sampled.
     """
-    ids = encode(policy.tokenizer, response)
+    prompt = template.render(example.question)
+    ids = encode_response(policy.tokenizer, prompt, response)
     stops = tuple(template.stop)
     ends_itself = bool(stops) and response.rstrip().endswith(stops)
     if eos == "always" or (eos == "auto" and not ends_itself):
         ids = (*ids, eos_id(policy))
-    return TrainRow(encode_prompt(policy, template.render(example.question)), ids)
+    return TrainRow(encode_prompt(policy, prompt), ids)
 
 
 def eos_id(policy: Policy) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from alignkit.engine.tokens import TrainRow
+from alignkit.engine.tokens import TrainRow, text_after
 from alignkit.errors import AlignkitError, shown
 from alignkit.security.text import printable
 
@@ -88,9 +88,11 @@ def marked(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
 def _marked_response(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the first ``MOST`` characters of a response, each run of trained tokens marked."""
     given = row.given or [False] * max(len(row.response_ids), 1)  # an empty one is marked too
-    runs, left, ids = [], MOST, iter(row.response_ids)
+    runs, left, at, ids = [], MOST, len(row.prompt_ids), (*row.prompt_ids, *row.response_ids)
     for is_given, run in groupby(given):
-        text = printable(str(tokenizer.decode([*islice(ids, len([*run]))])))
+        end = at + len([*run])
+        text = printable(text_after(tokenizer, ids[:at], ids[at:end]))
+        at = end
         shown = text[: max(left, 0)] + ("…" if 0 < left < len(text) else "")
         left -= len(text)
         if shown or not text:

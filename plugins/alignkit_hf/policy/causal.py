@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
@@ -30,6 +29,7 @@ from alignkit.errors import AlignkitError
 from alignkit_hf.policy.finite import refuse_not_finite
 from alignkit_hf.policy.folder import has_tokenizer
 from alignkit_hf.policy.hub import refuse_unreachable
+from alignkit_hf.policy.loading import loading, quiet, reading, refuse_more_tokens
 from alignkit_hf.policy.refused import refusal
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ class CausalPolicy:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded without the weights."""
-        with _loading(self.name, "tokenizer"):
+        with loading(self.name, "tokenizer"):
             return AutoTokenizer.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
 
     @cached_property
     def config(self) -> Any:
         """The model's transformers configuration, loaded without the weights."""
-        with _loading(self.name, "configuration"):
+        with loading(self.name, "configuration"):
             return AutoConfig.from_pretrained(self.name, **self._source)  # nosec B615 # has revision
 
     @cached_property
@@ -112,13 +112,13 @@ class CausalPolicy:
         """The checkpoint's generation settings; an absent file gives what the config implies."""
         if Path(self.name).is_dir() and not (Path(self.name) / "generation_config.json").is_file():
             return GenerationConfig.from_model_config(self.config)
-        with _loading(self.name, "generation config"):
+        with loading(self.name, "generation config"):
             return GenerationConfig.from_pretrained(self.name, revision=self._source["revision"])
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The torch module on its device, weights in the recipe's dtype."""
-        with _loading(self.name, "model"):
+        with loading(self.name, "model"), reading(self.name):
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
                 dtype=getattr(torch, self.params.dtype),
@@ -128,6 +128,7 @@ class CausalPolicy:
             )
         model: PreTrainedModel = loaded[0]
         report: dict[str, Any] = loaded[1]
+        refuse_more_tokens(self.tokenizer, model, self.name)
         if report["missing_keys"]:
             raise AlignkitError(
                 f"{self.name}: the checkpoint lacks weights of {type(model).__name__}, such as "
@@ -220,7 +221,7 @@ class CausalPolicy:
         A low-rank adapter is merged into the weights, and also written by itself, to
         ``adapter/`` within the folder.
         """
-        with _quiet():
+        with quiet():
             model = self.adapter.merged_model() if self.adapter else self.model
             model.generation_config = _savable(self.generation_config)
             model.save_pretrained(folder)
@@ -281,32 +282,3 @@ def _savable(config: GenerationConfig) -> GenerationConfig:
         for flag in _SAMPLING_FLAGS:
             setattr(config, flag, None)
     return config
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings off the terminal."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _loading(name: str, what: str) -> Iterator[None]:
-    """Turn what transformers raises about files into a message with a remedy."""
-    try:
-        with _quiet():
-            yield
-    except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise AlignkitError(
-            f"cannot load the {what} of {name!r}: {reason}\n"
-            "  Give a folder written by save_pretrained, or a Hub name that is in the local cache "
-            "or can be downloaded from here."
-        ) from error

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from alignkit_hf.policy.damaged import cut_off, pointers
 from alignkit_hf.policy.refused import refusal
+from alignkit_hf.policy.vocabulary import adds_bos, too_many_tokens
+
+__all__ = ["adds_bos", "folder_problems", "unreadable"]
 
 _WEIGHTS = (
     "model.safetensors",
@@ -18,33 +21,9 @@ _WEIGHTS = (
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
-def adds_bos(folder: Path) -> bool | None:
-    """Return whether a local tokenizer begins sequences with a token of its own; None if unknown.
-
-    Read off its files: ``add_bos_token``, or the template that ``tokenizer.json`` ends with.
-    """
-    config, rules = _json(folder / "tokenizer_config.json"), _json(folder / "tokenizer.json")
-    if isinstance(config.get("add_bos_token"), bool):
-        return bool(config["add_bos_token"] and config.get("bos_token"))
-    if not rules:
-        return None
-    last = rules.get("post_processor") or {}
-    steps = last.get("processors", [last])
-    templates = [step for step in steps if step.get("type") == "TemplateProcessing"]
-    return any("SpecialToken" in piece for t in templates for piece in t["single"][:1])
-
-
 def has_tokenizer(folder: Path) -> bool:
     """Whether a local folder holds a tokenizer, or the model is not local."""
     return not folder.is_dir() or any((folder / name).is_file() for name in _TOKENIZERS)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # loading the tokenizer says what is wrong with it
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def folder_problems(path: str) -> Iterator[tuple[str, str]]:
@@ -53,9 +32,41 @@ def folder_problems(path: str) -> Iterator[tuple[str, str]]:
     if folder.is_file():
         yield "path", f"{path} is a file; give the folder that holds config.json"
     elif folder.is_dir():
-        yield from (("path", problem) for problem in _missing_files(folder))
+        yield from (("path", problem) for problem in _problems(folder))
     elif folder.is_absolute() or path.startswith("."):
         yield "path", f"there is no folder {path}"
+
+
+def unreadable(folder: Path) -> str | None:
+    """Return which files of a model folder are not whole and what to do, None if all seem to be."""
+    return _only_pointers(folder) or _cut_off(folder)
+
+
+def _only_pointers(folder: Path) -> str | None:
+    if named := ", ".join(pointers(folder)):
+        return (
+            f"{folder}: weights cannot be read: only pointers of git LFS are there for {named}; "
+            f"fetch the files with git lfs pull"
+        )
+    return None
+
+
+def _cut_off(folder: Path) -> str | None:
+    found = "; ".join(cut_off(folder))
+    return f"{folder}: weights cannot be read: {found}; copy them anew" if found else None
+
+
+def _problems(folder: Path) -> Iterator[str]:
+    try:
+        found = _only_pointers(folder)
+        others: list[str | None] = (
+            [found] if found else [*_missing_files(folder)] or [_cut_off(folder)]
+        )
+    except OSError as error:
+        others = [f"{folder} cannot be read: {error}"]
+    yield from filter(None, others)
+    if not any(others) and (wrong := too_many_tokens(folder)):
+        yield f"{folder}: {wrong}"
 
 
 def _missing_files(folder: Path) -> Iterator[str]:

@@ -16,8 +16,9 @@ from alignkit.component import PathOrName
 from alignkit.footprint import ACTIVATIONS, WEIGHTS, ModelSizes, Workload
 from alignkit.model_shape import parameters_by_name, shape_at
 from alignkit.protocols import Policy
-from alignkit_hf.policy.folder import adds_bos, folder_problems
+from alignkit_hf.policy.folder import folder_problems
 from alignkit_hf.policy.hub import not_in_cache
+from alignkit_hf.policy.vocabulary import adds_bos, names_eos
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -115,6 +116,11 @@ class PolicyParams(Params[Policy]):
         }
         if absent := not_in_cache(self.path, self.revision):
             facts["model"] = absent
+        if names_eos(Path(self.path)) is False:
+            facts["end of sequence"] = (
+                "none is named, so responses end only at a stop string of [prompt] or after "
+                "rollout.max_tokens; add eos_token_id to generation_config.json"
+            )
         if self.dtype == "bfloat16":
             facts["warning"] = (
                 "weights in bfloat16 do not move by small updates (at a rate of 1e-5, 1.0 stays "

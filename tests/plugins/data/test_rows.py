@@ -271,3 +271,18 @@ def test_a_broken_first_line_leaves_the_others(tmp_path):
     found = list(read_rows(write(tmp_path / "a.jsonl", '{"a": 1\n{"a": 2}\n')))
     assert isinstance(found[0], Fault)
     assert found[1].values == {"a": 2}
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+def test_the_first_column_may_have_no_name(tmp_path, delimiter):
+    """pandas writes the index so."""
+    lines = [["", "question", "answer"], ["0", "2+2?", "4"]]
+    path = write(tmp_path / "a", "\n".join(map(delimiter.join, lines)))
+    assert [r.values for r in read_rows(path)] == [{"": "0", "question": "2+2?", "answer": "4"}]
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 10**6, "x," * 99_999, '"' * 10**6, " " * 10**6, "\t" * 9999]
+)
+def test_long_lines_of_anything_are_one_fault(tmp_path, text):
+    assert len(list(read_rows(write(tmp_path / "a.jsonl", text)))) <= 1
