@@ -31,7 +31,7 @@ class Grade(Params[click.Command]):
         @click.option("--response", help="Column with the response.")
         @click.option("--gold", "--answer", "gold", help="Column with the gold answer.")
         @click.option("--question", help="Column with the question.")
-        @click.option("--id", "id_", help="Column that names the row.")
+        @click.option("--id", "id_", help="Column that names the row; else its line does.")
         @click.option("--limit", type=click.IntRange(min=1), help="Grade only so many rows.")
         @click.option("--out", type=FILE, help="Verdicts go here. Default: FILE.verdicts.jsonl")
         @plugin_option

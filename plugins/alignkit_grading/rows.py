@@ -117,11 +117,14 @@ def _said(row: FileRow, column: str, response: Any) -> str:
 
 
 def _column(name: str, row: FileRow, columns: Mapping[str, str]) -> str:
-    """Return the column that holds a field; ``""`` for an optional one that is missing."""
+    """Return the column that holds a field; ``""`` for an optional one that is missing.
+
+    A row without the id that is asked for is named by its line.
+    """
     tried = (columns[name],) if columns.get(name) else GUESSES[name]
     found = (c for c in tried if value_of(row.values, c) is not MISSING)
     column = next(found, "")
-    if not column and (name in {"response", "gold"} or columns.get(name)):
+    if not column and (name in {"response", "gold"} or (name != "id" and columns.get(name))):
         message = (
             f"no column {' or '.join(map(repr, tried))} for the {name}; "
             f"there are {', '.join(map(repr, row.values)) or 'none'}. Name it with --{name}."

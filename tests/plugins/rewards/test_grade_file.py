@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from alignkit import AlignkitError, plugins
+from alignkit.testing import run_cli
 from alignkit_grading.files import grade_file, reward_for
 
 
@@ -230,3 +231,14 @@ def test_verdicts_that_cannot_be_written_are_one_line(registry, saved, tmp_path)
     out = tmp_path / "no" / "such" / "folder"
     with pytest.raises(AlignkitError, match="verdicts cannot be written: No such file"):
         grade_file(saved(*ROWS), reward_for("format_bonus", registry), out=out)
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_rows_without_the_id_asked_for_are_named_by_their_lines(tmp_path, bom):
+    file, out = tmp_path / "rows.jsonl", tmp_path / "verdicts.jsonl"
+    row = {"question": "q", "answer": "2", "response": "so </think> <answer> 2 </answer>"}
+    rows = [row, {**row, "key": "seven"}]
+    file.write_text(bom + "".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    done = run_cli("grade", file, "--reward", "r1_zero", "--id", "key", "--out", out)
+    assert done.status == 0, done.stderr
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["1", "seven"]
