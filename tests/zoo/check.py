@@ -7,7 +7,6 @@ import random
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -18,6 +17,18 @@ from alignkit.engine.tokens import TrainRow
 
 VALUES, SLOPES = 5e-5, 1e-4
 """Nats that a log-prob may be off, and the share that a gradient may be off."""
+
+
+class NoTokens:
+    """Stands in for a tokenizer: what is tried out works on ids."""
+
+    all_special_ids = ()
+
+    def __len__(self):
+        return 0
+
+    def decode(self, ids, **_):
+        return ""
 
 
 @dataclass
@@ -62,7 +73,7 @@ def policy_of(folder: Path, **keys):
 
     policy = HfPolicy(path=str(folder), device="cpu", **keys).build()
     policy.__dict__ |= {
-        "tokenizer": SimpleNamespace(all_special_ids=(), decode=lambda ids, **_: ""),
+        "tokenizer": NoTokens(),
         "eos_ids": frozenset(),
         "pad_id": 0,
     }
