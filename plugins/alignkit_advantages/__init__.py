@@ -12,13 +12,13 @@ from alignkit import Component, Params, hookimpl
 from alignkit.protocols import Advantage
 
 
-def two_or_more(name: str, group_size: int) -> str:
+def two_or_more(name: str, group_size: int, remedy: str = "use advantage 'none'") -> str:
     """Return what is wrong with groups of one response for an advantage that compares them."""
     if group_size > 1:
         return ""
     return (
         f"advantage {name!r} needs group_size of at least 2 to compare responses, got "
-        f"{group_size}; raise group_size or use advantage 'none'"
+        f"{group_size}; raise group_size or {remedy}"
     )
 
 
@@ -107,11 +107,9 @@ class BatchStd(Params[Advantage]):
     (REINFORCE++ without baseline, for one response per prompt too)."""
 
     def group_problem(self, group_size: int, /) -> str:
-        if self.baseline == "none" or group_size > 1:
+        if self.baseline == "none":
             return ""
-        return two_or_more("batch_std", group_size).replace(
-            "use advantage 'none'", 'set baseline = "none"'
-        )
+        return two_or_more("batch_std", group_size, 'set baseline = "none"')
 
     def build(self) -> Advantage:
         from alignkit_advantages.batch_std import BatchStandardized

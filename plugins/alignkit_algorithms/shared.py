@@ -102,13 +102,16 @@ def uncut(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             )
 
 
-def length_of_training(params: Params[Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem when both ``epochs`` and ``n_steps`` are given.
+def length_of_training(params: Params[Any], tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem when both ``epochs`` and ``n_steps`` are given, or the warm-up is longer.
 
     Compared with the defaults, since a resolved recipe spells these out.
     """
-    if getattr(params, "n_steps", 0) and getattr(params, "epochs", 1) != 1:
+    steps = getattr(params, "n_steps", 0)
+    if steps and getattr(params, "epochs", 1) != 1:
         yield "n_steps", "both n_steps and epochs say how long to train; give one of them"
+    if steps:
+        yield from warm_enough(steps, tables)
 
 
 def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
