@@ -17,8 +17,17 @@ The functions are imported at their first use: plugins are loaded whenever a com
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
+
+from alignkit import Component, Params, hookimpl
+from alignkit.commands import FILE
+from alignkit.errors import in_shell
+from alignkit.security.text import say
 
 if TYPE_CHECKING:
     from alignkit_cs336.batches import get_packed_sft_dataset, iterate_batches
@@ -77,12 +86,44 @@ __all__ = [
 ]
 
 
+EDITIONS = ("2025", "2026")
+
+
+class Cs336(Params[click.Command]):
+    """Write recipes, sweeps, adapters and a guide for CS336's assignment 5 of EDITION into DIR.
+
+    EDITION is 2025 or 2026. The guide maps every problem of the assignment to its command.
+    """
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("edition", metavar="EDITION", type=click.Choice(EDITIONS))
+        @click.argument("folder", metavar="DIR", type=FILE)
+        def cs336(edition: str, folder: Path) -> None:
+            from alignkit_cs336.folder import course_folder
+
+            for name in course_folder(edition, folder.absolute()):
+                say(f"{folder}/{name}")
+            say(f"next: cd {in_shell(folder)} and follow README.md")
+
+        return cs336
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``cs336``, which ``alignkit init --cs336`` calls."""
+    yield Component("cs336", Cs336)
+
+
+_MODULES = frozenset(
+    {"batches", "components", "grading", "preference", "scoring", "steps", "vllm_helpers"}
+)
+
+
 def __getattr__(name: str) -> Any:
-    """Import the functions when one of them, or a module that defines them, is asked for."""
-    if not name.startswith("_"):
-        edition = import_module("alignkit_cs336.spring2025")
-        if name in __all__:
-            return getattr(edition, name)
-        if name in globals():  # a module that came along
-            return globals()[name]
+    """Import what defines a function, or a module of ours, when it is asked for."""
+    if name in __all__:
+        return getattr(import_module("alignkit_cs336.spring2025"), name)
+    if name in _MODULES:
+        return import_module(f"alignkit_cs336.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

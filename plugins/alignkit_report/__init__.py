@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -57,16 +57,33 @@ class Report(Params[click.Command]):
 
 
 class Show(Params[click.Command]):
-    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers."""
+    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers.
+
+    With any of the options below --brief: its responses of one step instead.
+    """
 
     def build(self) -> click.Command:
         @click.command()
         @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
         @click.option("--brief", is_flag=True, help="Only how it ended, as run and resume do.")
-        def show(folder: Path, brief: bool) -> None:
-            from alignkit_report import story
+        @click.option("--category", type=click.Choice(["correct", "format_only", "neither"]),
+                      help="Only responses of this category.")  # fmt: skip
+        @click.option("--n", type=click.IntRange(1), help="So many responses.  [default: 10]")
+        @click.option("--step", type=int, help="Default: the last one whose responses were kept.")
+        @click.option("--of", "kind", type=click.Choice(["eval", "rollouts"]),
+                      help="Held-out or training. Default: held-out, if kept.")  # fmt: skip
+        @click.option("--longer", type=int, help="Of so many tokens or more.")
+        @click.option("--shorter", type=int, help="Of so many tokens or fewer.")
+        @click.option("--text", help="With this text in question or response.")
+        def show(folder: Path, brief: bool, n: int | None, **wanted: Any) -> None:
+            from alignkit_report import responses, story
 
-            say(story.of(folder, briefly=brief))
+            given = {name: value for name, value in wanted.items() if value is not None}
+            if not given and n is None:
+                say(story.of(folder, briefly=brief))
+            else:
+                story.require_run(folder)
+                say(responses.listing(folder, responses.Wanted(**given), n or 10))
 
         return show
 
