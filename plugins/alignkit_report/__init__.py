@@ -32,6 +32,10 @@ class Report(Params[click.Command]):
         @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
         @click.option("--against", type=click.Choice(["step", "time"]), default="step",
                       help="Horizontal axis of the PNGs.  [default: step]")  # fmt: skip
+        @click.option("--band", type=click.Choice(["error", "range"]), default="error",
+                      help="What PNGs shade: ± 1.96 standard errors, or min to max.")  # fmt: skip
+        @click.option("--compare", "reference", metavar="NAME",
+                      help="Setting to compare the others with. Default: the first.")  # fmt: skip
         def report(
             folders: Sequence[Path],
             out: Path | None,
@@ -40,16 +44,21 @@ class Report(Params[click.Command]):
             csv: bool,
             png: bool,
             against: Literal["step", "time"],
+            band: Literal["error", "range"],
+            reference: str | None,
         ) -> None:
             from alignkit.run_data import groups
-            from alignkit_report import tables, write
+            from alignkit_report import pairs, tables, write
 
             found = groups.load(folders)
             if table:
                 say(tables.text(found))
+                if by_seed := pairs.text(found, tables.headline(found), reference):
+                    say(f"\n{by_seed}")
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
-            made = write.files(found, target, heading, with_csv=csv, with_png=png, against=against)
+            how: dict[str, Any] = {"against": against, "band": band, "reference": reference}
+            made = write.files(found, target, heading, with_csv=csv, with_png=png, **how)
             for path in made:
                 say(f"{'report:' if table else 'wrote'} {shown(path)}")
 

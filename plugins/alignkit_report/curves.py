@@ -11,6 +11,8 @@ from statistics import fmean, stdev
 from alignkit.run_data.groups import Group
 from alignkit.run_data.runs import RunData
 
+BAND = 1.96
+"""Standard errors from the mean to the edge of a band: 95 % of a normal distribution."""
 MOST_POINTS = 600
 """Points per curve kept for drawing; a chart is no wider."""
 
@@ -76,6 +78,15 @@ def _unknown(metric: str) -> Chart:
 
 
 @dataclass(frozen=True)
+class Single:
+    """A metric of one run, by step."""
+
+    step: list[int]
+    time: list[float]
+    value: list[float]
+
+
+@dataclass(frozen=True)
 class Curve:
     """A metric of a group: mean and band over the seeds that logged it, by step."""
 
@@ -84,10 +95,15 @@ class Curve:
     """Mean wall-clock seconds at which the step ended."""
     mean: list[float]
     low: list[float]
-    """Mean minus one standard error; the mean itself where there is none."""
+    """Mean less 1.96 standard errors; the mean itself where there is none."""
     high: list[float]
+    least: list[float]
+    """Smallest value of a seed."""
+    most: list[float]
     n: list[int]
     """Runs behind each point."""
+    seeds: list[Single]
+    """Each run's own values, where there are several runs."""
 
 
 def curve(g: Group, metric: str) -> Curve | None:
@@ -104,15 +120,25 @@ def curve(g: Group, metric: str) -> Curve | None:
         return None
     logged = _logged_errors(g.runs, metric)
     means = [fmean(values[s]) for s in steps]
-    errors = [_error(values[s], logged.get(s, 0.0)) for s in steps]
+    errors = [BAND * _error(values[s], logged.get(s, 0.0)) for s in steps]
     return Curve(
         step=steps,
         time=[fmean(times[s]) for s in steps],
         mean=means,
         low=[m - e for m, e in zip(means, errors, strict=True)],
         high=[m + e for m, e in zip(means, errors, strict=True)],
+        least=[min(values[s]) for s in steps],
+        most=[max(values[s]) for s in steps],
         n=[len(values[s]) for s in steps],
+        seeds=[_single(run, metric) for run in g.runs] if len(g.runs) > 1 else [],
     )
+
+
+def _single(run: RunData, metric: str) -> Single:
+    values = dict(run.series(metric))
+    clock = {row["step"]: float(row.get("time") or 0.0) for row in run.rows}
+    steps = _thinned(list(values))
+    return Single(steps, [clock[s] for s in steps], [values[s] for s in steps])
 
 
 def _error(values: Sequence[float], logged: float) -> float:
