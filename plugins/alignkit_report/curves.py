@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -66,10 +66,21 @@ def charts(groups: Iterable[Group]) -> list[Chart]:
     """Return the charts for which there is something to draw, metrics unknown to us last."""
     logged = list(dict.fromkeys(m for g in groups for m in g.metrics()))
     left = [m for m in logged if not m.startswith("time/") and not m.endswith("_se")]
-    known = [c for c in _ALWAYS if set(c.metrics) & set(left)]
+    known = [c for c in (*_ALWAYS, *_passes(left)) if set(c.metrics) & set(left)]
+    known.sort(key=lambda c: SECTIONS.index(c.section))
     drawn = {m for c in known for m in c.metrics}
     more = [_unknown(m) for m in left if m not in drawn]
     return [*known, *sorted(more, key=lambda c: SECTIONS.index(c.section))]
+
+
+def _passes(logged: Iterable[str]) -> Iterator[Chart]:
+    """Yield a chart of the training groups' pass@k for the least, a middle and the largest k."""
+    found = (re.fullmatch(r"train/pass@(\d+)", metric) for metric in logged)
+    if ks := sorted(int(match[1]) for match in found if match):
+        few = tuple(dict.fromkeys((ks[0], ks[len(ks) // 2], ks[-1])))
+        names = tuple(f"train/pass@{k}" for k in few)
+        labels = tuple(f"k = {k}" for k in few)
+        yield Chart("Training pass@k", names, labels, section="Training reward")
 
 
 def _unknown(metric: str) -> Chart:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from alignkit.errors import AlignkitError
 from alignkit.run_data.groups import Group
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Axis = Literal["step", "time"]
+AXES: tuple[Axis, ...] = get_args(Axis)
 Band = Literal["error", "range"]
 """What is shaded: ± 1.96 standard errors, or from the smallest seed to the largest."""
 _DASHES = ("-", "--", ":")
@@ -58,12 +59,11 @@ def _all(
 ) -> Iterator[Path]:
     apart = len(groups) > IN_A_CHART
     for chart in charts(groups):
-        stem = file_name(chart.metrics[0], room=16)
         figure = make(figsize=(WIDTH, HEIGHT), dpi=160, layout="constrained")
         axes = figure.subplots()
         _draw(axes, chart, groups, axis, band)
         _legend(figure, *_entries(axes, chart, [] if apart else groups))
-        path = folder / f"{stem}-by-{axis}.png"
+        path = folder / file_of(chart, axis)
         figure.savefig(path)
         yield path
     if apart:
@@ -73,6 +73,11 @@ def _all(
         _legend(figure, *_entries(blank, Chart("", ("",)), groups))
         figure.savefig(folder / "legend.png")
         yield folder / "legend.png"
+
+
+def file_of(chart: Chart, axis: Axis) -> str:
+    """Return the name of a chart's file."""
+    return f"{file_name(chart.metrics[0], room=16)}-by-{axis}.png"
 
 
 def _entries(axes: Any, chart: Chart, groups: Sequence[Group]) -> tuple[list[Any], list[str]]:
