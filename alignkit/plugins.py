@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from itertools import chain
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class Plugin:
     traceback: str = ""
     provides: dict[str, list[str]] = field(default_factory=dict)
     """Component names by kind."""
+    file: Path | None = None
+    """The file that the plugin is, of one that is no installed package."""
 
 
 Offer = tuple[Plugin, Component[Any]]

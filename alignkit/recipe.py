@@ -37,6 +37,8 @@ class Node:
     """Where each given field stands; fields that are not here have their default."""
     left_out: Sequence[str] = ()
     """Of the root: what the files say that the recipe does not hold, as a ``use`` changed."""
+    files: Sequence[Path] = ()
+    """Of the root: the files that are plugins of this recipe."""
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
@@ -63,6 +65,7 @@ class Node:
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
+        table |= {"plugins": [str(file) for file in self.files]} if self.files else {}
         values = self.params.model_dump(mode="json")
         table |= {k: v for k, v in values.items() if v is not None}
         return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
@@ -100,14 +103,22 @@ def load(
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
-    """Validate a merged document whose root is a component of ``kind``; see :func:`load`."""
+    """Validate a merged document whose root is a component of ``kind``; see :func:`load`.
+
+    The files that it names as plugins are imported.
+    """
+    if document.plugins:
+        from alignkit.plugin_files import with_files
+
+        registry = with_files(registry, document.plugins)
     resolver = _Resolver(document, registry)
     node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:
         resolver.check(node)
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
-    return replace(node, left_out=tuple(document.left_out))
+    files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
+    return replace(node, left_out=tuple(document.left_out), files=files)
 
 
 def missing(node: Node) -> list[Problem]:

@@ -18,7 +18,7 @@ from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
-from alignkit.run import Run, built, carry_out
+from alignkit.run import Run, built, carry_out, recorded
 from alignkit.security.left_out import only_secrets
 from alignkit.security.secrets import redact, redact_command
 from alignkit.security.text import say
@@ -73,7 +73,7 @@ def resume(
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
         if lengths:
-            write_whole(folder / RECIPE, tomli_w.dumps(plan))
+            write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         words = redact_command(command)
         name = start.checkpoint.name if start.checkpoint else None
         first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}

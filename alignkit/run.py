@@ -148,10 +148,19 @@ def execute(
         manifest = Manifest.new(folder, node, recipe, command)
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
         manifest.write()
-        write_whole(folder / RECIPE, tomli_w.dumps(plan))
+        write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
         run.profiled = profiled
         return carry_out(algorithm, run, manifest)
+
+
+def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
+    """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
+    if not node.files:
+        return dict(plan)
+    from alignkit.plugin_files import copied
+
+    return {**plan, "plugins": copied(node.files, folder)}
 
 
 def built(node: Node) -> Algorithm:
