@@ -154,11 +154,7 @@ def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str])
             f"{wrong[0]!r}: write FILE.py to add a file, no:NAME to switch a plugin off"
         )
     found = _loaded(ctx, [item.removeprefix(OFF) for item in given if item.startswith(OFF)])
-    if not files:
-        return found
-    from alignkit.plugin_files import with_files
-
-    return with_files(found, [path_from(item, Path.cwd()) for item in files])
+    return found.with_files([path_from(item, Path.cwd()) for item in files])
 
 
 def registry_in(ctx: click.Context) -> Registry:

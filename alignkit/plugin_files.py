@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
@@ -20,81 +17,41 @@ from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
-from alignkit.plugins import Offers, Plugin, Registry, components_of
 from alignkit.security.text import say
+from alignkit.vetting import components_of
 
 MODULES = "alignkit_file_"
 """Prefix of the modules made of files, so that none hides an installed module."""
 
 
-def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
-    """Return the registry with what the files offer besides; what it has already is skipped.
-
-    Raises AlignkitError for a file that cannot be read or does not import, and for names that are
-    taken.
-    """
-    for file in files:
-        registry = _with(registry, file.resolve())
-    return registry
-
-
-def copied(files: Iterable[Path], folder: Path) -> list[str]:
-    """Copy plugin files into a run directory; return where they lie in it."""
-    places = []
-    for file in files:
-        target = folder / "plugins" / file.name
-        target.parent.mkdir(exist_ok=True)
-        if target != file:  # a run that goes on reads them from there
-            target.write_bytes(file.read_bytes())
-        places.append(f"plugins/{file.name}")
-    return places
-
-
-def _with(registry: Registry, file: Path) -> Registry:
-    content = _content(file)
-    sha = hashlib.sha256(content).hexdigest()
-    plugin = Plugin(file.stem, file.name, sha[:12], MODULES + file.stem, file=file)
-    for known in registry.plugins:
-        if known.name == plugin.name:
-            if (known.dist, known.version) == (plugin.dist, plugin.version):
-                return registry
-            whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
-            raise AlignkitError(
-                f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                "rename the file"
-            )
-    module, components = _imported(file, content, sha)
-    sys.modules[plugin.module] = module
-    offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
-    for kind, component in components:
-        if taken := offers.get((kind, component.name)):
-            owner = taken[0][0]
-            raise AlignkitError(
-                f"{shown(file)} offers {kind} {component.name!r}, and so does plugin {owner.name} "
-                f"of {owner.dist} {owner.version}; give it another name"
-            )
-        offers[kind, component.name].append((plugin, component))
-        plugin.provides.setdefault(kind, []).append(component.name)
-    return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
-
-
-def _content(file: Path) -> bytes:
+def content_of(file: Path) -> tuple[bytes, str]:
+    """Return what is in a file, and its SHA-256; AlignkitError if it cannot be a plugin."""
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise AlignkitError(
             f"{shown(file)} cannot be a plugin; it takes a file NAME.py whose NAME Python can "
             "import, such as my_loss.py"
         )
     try:
-        return file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise AlignkitError(f"{shown(file)} cannot be read: {error.strerror}") from error
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def imported(file: Path, content: bytes, sha: str) -> tuple[tuple[str, Component[Any]], ...]:
+    """Return ``(kind, component)`` for all that a file offers; AlignkitError says what is wrong.
+
+    It runs once in a process, after its name and ``sha`` are printed to stderr.
+    """
+    module, found = _imported(file, content, sha)
+    sys.modules[module.__name__] = module  # where another file of that name was meanwhile
+    return found
 
 
 @cache
 def _imported(
     file: Path, content: bytes, sha: str
 ) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
-    """Run a file once, after saying so; return its module and what it offers."""
     say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
     module = ModuleType(MODULES + file.stem)
     module.__file__ = str(file)

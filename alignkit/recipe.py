@@ -65,10 +65,14 @@ class Node:
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
-        table |= {"plugins": [str(file) for file in self.files]} if self.files else {}
         values = self.params.model_dump(mode="json")
         table |= {k: v for k, v in values.items() if v is not None}
         return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
+
+    def as_recipe(self) -> dict[str, Any]:
+        """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
+        plugins = {"plugins": [str(file) for file in self.files]} if self.files else {}
+        return plugins | self.dump()
 
 
 def nodes(child: Any) -> list[Node]:
@@ -107,10 +111,7 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
 
     The files that it names as plugins are imported.
     """
-    if document.plugins:
-        from alignkit.plugin_files import with_files
-
-        registry = with_files(registry, document.plugins)
+    registry = registry.with_files(document.plugins)
     resolver = _Resolver(document, registry)
     node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:

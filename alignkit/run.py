@@ -22,7 +22,7 @@ from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import Manifest
-from alignkit.lifecycle.run_dir import RECIPE, folder_for
+from alignkit.lifecycle.run_dir import RECIPE, copied, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
@@ -156,11 +156,8 @@ def execute(
 
 def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
     """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
-    if not node.files:
-        return dict(plan)
-    from alignkit.plugin_files import copied
-
-    return {**plan, "plugins": copied(node.files, folder)}
+    plugins = {"plugins": copied(node.files, folder)} if node.files else {}
+    return plugins | dict(plan)
 
 
 def built(node: Node) -> Algorithm:

@@ -11,7 +11,6 @@ import tomli
 
 from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError, RecipeError
-from alignkit.plugin_files import with_files
 from alignkit.testing import run_cli
 
 LOSS = '''"""A loss."""
@@ -149,17 +148,17 @@ def test_what_cannot_be_a_plugin_is_refused(tmp_path, name, text, wanted):
     file = tmp_path / name
     file.write_text(text)
     with pytest.raises(AlignkitError) as refused:
-        with_files(plugins.load(), [file])
+        plugins.load().with_files([file])
     assert wanted in str(refused.value)
 
 
 def test_two_files_of_one_name_are_refused_and_one_file_twice_is_not(folder):
     (folder / "b").mkdir()
     (folder / "b/my_loss.py").write_text(LOSS.replace("NAME", "other"))
-    once = with_files(plugins.load(), [folder / "my_loss.py", folder / "my_loss.py"])
+    once = plugins.load().with_files([folder / "my_loss.py", folder / "my_loss.py"])
     assert [p.name for p in once.plugins].count("my_loss") == 1
     with pytest.raises(AlignkitError, match=r"my_loss\.py is already; rename the file"):
-        with_files(once, [folder / "b/my_loss.py"])
+        once.with_files([folder / "b/my_loss.py"])
 
 
 @pytest.mark.parametrize("given", ['"gone.py"', "3", "[3]", '["my_loss.py", "gone.py"]'])
