@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
+from alignkit.execution import Run, built, carry_out, recorded
 from alignkit.lifecycle import determinism, longer, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json, write_whole
@@ -18,7 +19,6 @@ from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
-from alignkit.run import Run, built, carry_out, recorded
 from alignkit.security.left_out import only_secrets
 from alignkit.security.secrets import redact, redact_command
 from alignkit.security.text import say
