@@ -97,17 +97,3 @@ def test_both_names_at_once_are_refused(write, registry):
     path = write('use = "loop"\nn_steps = 2\nsteps = 3\n[loss]\nuse = "clip"\n')
     with pytest.raises(RecipeError, match="both are given"):
         recipe.load(path, registry)
-
-
-def test_the_kit_refuses_a_rename_to_no_key():
-    from alignkit.testing import checks
-
-    class Wrong(Clip):
-        """A loss that renames to nothing."""
-
-        renamed: ClassVar[dict[str, str]] = {"clip": "gone"}
-
-    cases = checks("mine", registry=registry_of(loss_type={"wrong": Wrong}))
-    (case,) = [c for c in cases if c.id.endswith("renames_to_keys_it_has")]
-    with pytest.raises(AssertionError, match="no key of it"):
-        case.run()
