@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-from alignkit.errors import AlignkitError, shown
 
 PREFIX = "alignkit:"
 """``alignkit:recipes/grpo.toml`` in a recipe is that file, wherever alignkit is installed."""
@@ -18,15 +15,6 @@ def shipped() -> Path:
     package = Path(__file__).parent
     bundle = package / "_bundle"
     return bundle if bundle.is_dir() else package.parent
-
-
-def start_folder(folder: Path) -> None:
-    """Copy the shipped recipes and data into a new or empty folder; AlignkitError for any other."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AlignkitError(f"{shown(folder)} exists and is not empty; choose a new folder")
-    unwanted = shutil.ignore_patterns("*.py", "__pycache__", "maker")  # how data/ was made
-    for part in ("recipes", "data"):
-        shutil.copytree(shipped() / part, folder / part, ignore=unwanted)
 
 
 def path_from(text: str, base: Path) -> Path:

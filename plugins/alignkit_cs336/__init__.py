@@ -90,9 +90,10 @@ EDITIONS = ("2025", "2026")
 
 
 class Cs336(Params[click.Command]):
-    """Write recipes, sweeps, adapters and a guide for CS336's assignment 5 of EDITION into DIR.
+    """Add adapters and a guide of CS336's assignment 5 to DIR, which holds the recipes.
 
     EDITION is 2025 or 2026. The guide maps every problem of the assignment to its command.
+    `alignkit init --cs336 EDITION DIR` writes such a folder, recipes and all.
     """
 
     def build(self) -> click.Command:
@@ -100,11 +101,11 @@ class Cs336(Params[click.Command]):
         @click.argument("edition", metavar="EDITION", type=click.Choice(EDITIONS))
         @click.argument("folder", metavar="DIR", type=FILE)
         def cs336(edition: str, folder: Path) -> None:
-            from alignkit_cs336.folder import course_folder
+            from alignkit_cs336.folder import add_course
 
-            for name in course_folder(edition, folder.absolute()):
-                say(f"{folder}/{name}")
-            say(f"next: cd {in_shell(folder)} and follow README.md")
+            for path in add_course(edition, folder.absolute()):
+                say(f"{folder}/{path.relative_to(folder.absolute())}")
+            say(f"next: cd {in_shell(folder)}, and see README.md")
 
         return cs336
 

@@ -74,18 +74,19 @@ class Init(Params[click.Command]):
         def init(ctx: click.Context, folder: Path, edition: str | None) -> None:
             from alignkit_scaffold import scaffold
 
-            if edition is not None:
-                ctx.invoke(_course(ctx, edition), edition=edition, folder=folder)
-                return
+            course = None if edition is None else _course(ctx, edition)
             for recipe_file in scaffold.init(folder.absolute()):
                 say(f"{folder}/{recipe_file}")
+            if course is not None:
+                ctx.invoke(course, edition=edition, folder=folder)
+                return
             say(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
 
         return init
 
 
 def _course(ctx: click.Context, edition: str) -> click.Command:
-    """Return the command that writes a course folder, if it has that edition."""
+    """Return the command that adds to a course folder, if it has that edition."""
     found = command_of(registry_in(ctx), "cs336")
     kind = next(p.type for p in found.params if p.name == "edition")
     kind.convert(edition, None, ctx)  # ctx.invoke converts nothing

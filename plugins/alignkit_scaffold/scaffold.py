@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
@@ -11,7 +12,7 @@ from shlex import quote
 from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.plugins import COMMANDS, Registry
 from alignkit.security.names import name_problem
-from alignkit.shipped import start_folder
+from alignkit.shipped import shipped
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "my_idea"
@@ -128,5 +129,9 @@ def filled(text: str, name: str, kind: str) -> str:
 
 def init(folder: Path) -> list[str]:
     """Copy the shipped recipes and data into a new or empty folder; return what is in it now."""
-    start_folder(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AlignkitError(f"{shown(folder)} exists and is not empty; choose a new folder")
+    unwanted = shutil.ignore_patterns("*.py", "__pycache__", "maker")  # how data/ was made
+    for part in ("recipes", "data"):
+        shutil.copytree(shipped() / part, folder / part, ignore=unwanted)
     return sorted(str(path.relative_to(folder)) for path in (folder / "recipes").rglob("*.toml"))

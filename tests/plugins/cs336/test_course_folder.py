@@ -112,11 +112,24 @@ def test_a_recipe_of_the_folder_is_dry_run_there(folders, monkeypatch):
     assert str(folders["2026"] / "data") in done.stdout
 
 
-def test_the_command_itself_writes_the_same_folder(folders, tmp_path):
+def test_the_command_adds_to_a_folder_of_recipes(folders, tmp_path):
+    assert run_cli("init", tmp_path / "lab").status == 0
     done = run_cli("cs336", "2025", tmp_path / "lab")
     assert done.status == 0, done.stderr
     for name in ("README.md", "tests/adapters.py", "recipes/grpo.toml"):
         assert (tmp_path / "lab" / name).read_bytes() == (folders["2025"] / name).read_bytes()
+
+
+def test_the_command_writes_over_nothing_and_needs_the_recipes(folders, tmp_path):
+    before = (folders["2025"] / "README.md").read_bytes()
+    done = run_cli("cs336", "2026", folders["2025"])
+    assert done.status == 2
+    assert "adapters.py exists" in done.stderr
+    assert (folders["2025"] / "README.md").read_bytes() == before
+    done = run_cli("cs336", "2026", tmp_path)
+    assert done.status == 2
+    assert "by `alignkit init --cs336 2026 DIR`" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
