@@ -170,10 +170,10 @@ _BAR = """<div class="bar">
 <label>smoothing
 <input type="range" id="smoothing" min="0" max="0.95" step="0.05" value="0"></label>
 </div>
-<p class="soft">Thick lines are means over seeds, thin ones single seeds, bands ± 1.96 standard
-errors, 1.96 σ / √n: over seeds, or with a single seed over the evaluation's examples where it was
-logged; or else from the smallest seed to the largest. ✕ marks where a run was stopped; from there
-on a mean is over fewer seeds.</p>"""
+<p class="soft">Thick lines are means over seeds, thin ones single seeds. Bands are ± 1.96 standard
+errors (1.96 σ / √n) over seeds, or with a single seed over the evaluation's examples where it was
+logged; "min to max" makes them reach from the smallest seed to the largest. ✕ marks where a run was
+stopped; from there on a mean is over fewer seeds.</p>"""
 
 _SAMPLES = """<section><h2>Samples over time</h2>
 <div class="pick"><select id="which" aria-label="whose samples"></select>
