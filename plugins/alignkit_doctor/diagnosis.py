@@ -1,0 +1,34 @@
+"""A machine with what there is to say of it, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alignkit.plugins import Registry
+from alignkit_doctor.findings import Finding, findings
+from alignkit_doctor.machine import Machine, look
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What ``alignkit doctor`` tells."""
+
+    machine: Machine
+    findings: Sequence[Finding]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing was found that would stop every run."""
+        return all(finding.level != "stops" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it all as mappings and lists."""
+        return {**asdict(self), "ready": self.ready}
+
+
+def of_this_machine(registry: Registry) -> Diagnosis:
+    """Look at this machine and say what is to be said."""
+    machine = look()
+    return Diagnosis(machine, findings(machine))
