@@ -140,25 +140,21 @@ class PolicyParams(Params[Policy]):
         return "prompts get it, as the tokenizer adds it" if known else "none, as for the tokenizer"
 
     def sizes(self, tables: Mapping[str, Any]) -> ModelSizes | None:
-        """Take the model's sizes from its configuration, or their sum from its name.
-
-        Activations of a layer are 8 h + 3 k + 4 m numbers a token; h hidden size, k key-value heads
-        times head size, m inner size of the MLP. With checkpointing h per layer, and all of it
-        for one layer at a time. In bfloat16 norms stay wide.
-        """
+        """Take the model's sizes from its configuration, or their sum from its name."""
         shape, number = shape_at(self.path), _BYTES[self.dtype]
         count = shape.parameters if shape else parameters_by_name(self.path)
         lora: Lora | None = tables.get("lora")
         if not count or (lora and not shape):
             return None
         half, again = number == 4 and self._half(), self.gradient_checkpointing
-        kept = 2.3 if number == 2 else 4.0  # measured: norms stay wide
         return ModelSizes(
             parameters=count,
             trained=shape.adapter(lora.rank) if lora and shape else count,
             number=number,
             trained_number=4 if lora else number,  # adapters are in float32
-            activations=shape.activations(kept, checkpointing=again, half=half) if shape else None,
+            activations=shape.activations(number, checkpointing=again, half=half)
+            if shape
+            else None,
             cache=shape.cache(number) if shape else None,
             backward=6 if again else 4,
             recomputed=again,
