@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from alignkit.text_table import aligned
 from alignkit_doctor.diagnosis import Diagnosis
 from alignkit_doctor.findings import Finding
+from alignkit_doctor.fits import Fit
 from alignkit_doctor.machine import Card, Machine
 
 HEADS = {"stops": "STOPS A RUN", "lacks": "MISSING", "note": "NOTE"}
@@ -15,6 +16,9 @@ HEADS = {"stops": "STOPS A RUN", "lacks": "MISSING", "note": "NOTE"}
 def report(found: Diagnosis) -> str:
     """Return what the machine has, then what was found, and a last line that sums it up."""
     parts = [aligned(("THIS MACHINE", ""), list(_rows(found.machine)))]
+    if found.fits:
+        heads = ("RECIPE", "FITS", "NEEDS", "HAS", "ON")
+        parts.append(aligned(heads, [_fit(fit) for fit in found.fits]))
     if found.findings:
         parts.append("\n".join(line for each in found.findings for line in _lines(each)))
     stops = sum(finding.level == "stops" for finding in found.findings)
@@ -52,6 +56,13 @@ def _torch(machine: Machine) -> str:
     built = f"built with CUDA {torch.cuda}" if torch.cuda else "built for CPUs"
     seen = len(torch.cards)
     return f"{torch.version}, {built}, sees {seen or 'no'} card{'s' * (seen != 1)}"
+
+
+def _fit(fit: Fit) -> tuple[str, ...]:
+    """Return the cells of one recipe."""
+    cards = f"{fit.cards} card{'s' * (fit.cards > 1)}" if fit.cards else "CPU"
+    lacking = "" if fit.enough else ", not so many here"
+    return fit.recipe, "yes" if fit.fits else "no", gb(fit.needs), gb(fit.has), cards + lacking
 
 
 def _lines(finding: Finding) -> Iterator[str]:
