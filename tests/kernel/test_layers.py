@@ -28,10 +28,9 @@ CONTRACTS = {
         "contracts"
     ]
 }
-LIBRARIES = {
-    "data_files", "docs", "estimate", "footprint", "model_shape", "run_data", "text", "text_table",
-}  # fmt: skip
-"""What stands in alignkit/ for plugins, and the kernel does not need."""
+LIBRARIES = {"data_files", "docs", "footprint", "model_shape", "run_data", "text", "text_table"}
+LIBRARIES |= {"api", "estimate", "run_result"}
+"""What stands in alignkit/ for plugins and scripts, and the kernel does not need."""
 
 
 def strings(path):
