@@ -29,14 +29,17 @@ class VllmRollout(VllmSettings):
 
         if self.url is None:
             own = self.mode == "device" and not self.devices
-            several = bool(self.devices) or self.tensor_parallel_size > 1
-            yield from lacking(self.tensor_parallel_size + own, chosen=several)
+            count = self.tensor_parallel_size * self.engines
+            yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say where the engine will run."""
+        own = "in its own process"
+        if self.engines > 1:
+            own = f"{self.engines} of them, each in its own process"
         places = {
             "colocate": "in this process, on the policy's device",
-            "device": f"in its own process, on {', '.join(self.devices) or 'the last GPUs'}",
+            "device": f"{own}, on {', '.join(self.devices) or 'the last GPUs'}",
             "server": self.url or "in its own process, on the policy's device",
         }
         return {"vLLM engine": places[self.mode]}
@@ -45,7 +48,7 @@ class VllmRollout(VllmSettings):
     def cards(self) -> int:
         """GPUs of the engine's own, beside the policy's."""
         if self.mode == "device":
-            return self.tensor_parallel_size
+            return self.tensor_parallel_size * self.engines
         return self.tensor_parallel_size - 1 if self.url is None else 0
 
     def memory(

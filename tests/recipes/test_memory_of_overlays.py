@@ -56,6 +56,14 @@ def test_an_overlay_fits_the_cards_it_is_named_for_with_a_margin(card):
             assert fits[name].needs <= (1 - LEAST) * has, name
 
 
+@pytest.mark.parametrize(
+    ("name", "cards"), [("hardware-24gb", 1), ("hardware-2gpu", 2), ("hardware-4x40gb", 4)]
+)
+def test_an_overlay_uses_all_the_cards_it_is_named_for(name, cards):
+    fits = {fit.recipe: fit for fit in on_cards(plugins.load(), memory.CARDS["A100 40 GB"], 4)}
+    assert fits[name].cards == cards
+
+
 def test_a_small_card_is_not_told_to_take_what_is_for_a_large_one():
     fits = {fit.recipe: fit.fits for fit in on_cards(plugins.load(), memory.CARDS["L4"], 1)}
     assert [name for name, fit in fits.items() if fit] == ["hardware-24gb"]
