@@ -75,10 +75,8 @@ def _versions(machine: Machine, needed: Iterable[Requirement]) -> Iterator[Findi
 
 def _broken(machine: Machine) -> Iterator[Finding]:
     for name, error in machine.torch.broken.items():
-        # With attention = "auto", flash-attn is taken on a card as soon as it is installed.
-        level: Level = "stops" if name == "flash-attn" and machine.listed else "lacks"
         yield Finding(
-            level,
+            "lacks",
             f"{name} {machine.packages.get(name, '')} does not import: {error}",
             f"pip uninstall {name}, or install a build for torch {machine.torch.version}",
         )

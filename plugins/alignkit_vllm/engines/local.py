@@ -57,7 +57,7 @@ class LocalEngine(Engine):
         machine.spell_out_visible_devices()
         if self._on_gpu:
             self._before = self._look_at_memory(self._needs)
-        options = {**self.options, **({"enable_sleep_mode": self.sleep} if self._on_gpu else {})}
+        options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
         threads, set_threads = torch.get_num_threads(), torch.set_num_threads
         try:
             with self._advice_on_oom(self._before), warnings.catch_warnings():
@@ -98,6 +98,9 @@ class LocalEngine(Engine):
             raise AlignkitError("the policy is on a CUDA device, and torch finds none")
         memory.require(*found, self.options["gpu_memory_utilization"], needs)
         return found
+
+    def _gpu_options(self) -> dict[str, Any]:
+        return {"enable_sleep_mode": self.sleep}
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         with torch.no_grad(), self._advice_on_oom():
