@@ -41,6 +41,7 @@ MAX_LENGTH = 1000
 """Characters of an answer that may set its name against another."""
 MAX_SENTENCE = 40
 """Words of a sentence in which an answer may stand at the start or the end."""
+_LISTING = re.compile(r",|;|&|\band\b")
 
 
 def same_words(gold: str, answer: str) -> bool:
@@ -158,6 +159,6 @@ def same_list(gold: str, answer: str) -> bool:
     >>> same_list("Al and Bo", "Bo, Al"), same_list("Al", "Al and Bo")
     (True, False)
     """
-    lists = [re.split(r",|;|&|\band\b", text) for text in (gold, answer)]
+    lists = [_LISTING.split(text) for text in (gold, answer)]
     left, right = (sorted(filter(None, map(plain, names))) for names in lists)
     return len(left) > 1 and left == right

@@ -33,6 +33,16 @@ _JOINERS = word_set("and or maybe possibly perhaps & plus nor")
 
 Run = tuple[int, int]
 """The first token, and the one after the last, of a number or formula in a sentence."""
+_DECIMAL = re.compile(r"\d\.\d")
+_PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
+_NAME = re.compile(r"\s*[A-Za-z]*\s*")
+_NUMERIC = re.compile(r"\d|\\(?:frac|sqrt|pi|infty)")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_SIGN = re.compile(r"[\d\\+*/^=<>≤≥√π∞%]|^[-−]$|^[A-Za-z]$|^[-(\[].*[)\],]$")
+_DIGIT_OR_FORMULA = re.compile(rf"\d|{HOLE}")
+_LONG_WORD = re.compile(r"[A-Za-z]{3}")
+_SPACE = re.compile(r"\s+")
 
 
 def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
@@ -74,7 +84,7 @@ def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
 
 def _vague(found: str, rough: Rough) -> bool:
     """Return whether a number that is said to be rough is no answer."""
-    return rough == "refused" or (rough == "decimals" and not re.search(r"\d\.\d", found))
+    return rough == "refused" or (rough == "decimals" and not _DECIMAL.search(found))
 
 
 def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
@@ -133,20 +143,20 @@ def _last_name(tokens: list[str], formulas: list[str]) -> str:
 
 def _counts(token: str, formulas: list[str]) -> bool:
     if HOLE in token:
-        found = re.findall(f"{HOLE}(\\d+){HOLE}", token)
-        return any(not re.fullmatch(r"\s*[A-Za-z]*\s*", formulas[int(i)]) for i in found)
-    return bool(re.search(r"\d|\\(?:frac|sqrt|pi|infty)", token))
+        found = _PLACE.findall(token)
+        return any(not _NAME.fullmatch(formulas[int(i)]) for i in found)
+    return bool(_NUMERIC.search(token))
 
 
 def is_math(token: str) -> bool:
     """Return whether a token is a number, a formula or a sign, and no word."""
     if HOLE in token:
         return True
-    bare = re.sub(r"\\[A-Za-z]+", " ", token.strip(".,;:!?\"'"))
-    words = re.findall(r"[^\W\d_]{2,}", bare)
+    bare = _COMMAND.sub(" ", token.strip(".,;:!?\"'"))
+    words = _WORD.findall(bare)
     if any(w not in FUNCTIONS and w not in GREEK and w != "pi" for w in words):
         return False
-    return bool(re.search(r"[\d\\+*/^=<>≤≥√π∞%]|^[-−]$|^[A-Za-z]$|^[-(\[].*[)\],]$", token))
+    return bool(_SIGN.search(token))
 
 
 def _connects(tokens: list[str], at: int) -> bool:
@@ -154,7 +164,7 @@ def _connects(tokens: list[str], at: int) -> bool:
         tokens[at].lower().strip(",") in {"and", "or", "", "&"}
         and at + 1 < len(tokens)
         and is_math(tokens[at + 1])
-        and bool(re.search(rf"\d|{HOLE}", tokens[at + 1]))
+        and bool(_DIGIT_OR_FORMULA.search(tokens[at + 1]))
     )
 
 
@@ -162,7 +172,7 @@ def _spaced_tuples(text: str) -> str:
     """Close the gaps inside bracketed tuples so that they stay one token."""
     return re.sub(
         r"[(\[][^()\[\]]{1,80},[^()\[\]]{1,80}[)\]]",
-        lambda m: m[0] if re.search(r"[A-Za-z]{3,}", m[0]) else re.sub(r"\s+", "", m[0]),
+        lambda m: m[0] if _LONG_WORD.search(m[0]) else _SPACE.sub("", m[0]),
         text,
     )
 

@@ -55,6 +55,18 @@ _MARKED = (
     re.compile(r"(`{1,3})([^`\n]{1,400})\1"),
 )
 _PLAIN = re.compile(r"[^\\<&*_`#]*")
+_MARK = re.compile("[*_`]")
+_ARGUMENT_OF = re.compile(r"[\^_]$|\\(?:[dtc]?frac|sqrt(?:\[\w+\])?|[dt]?binom)(?:\s*\w)?$")
+_ENDS_IN_COMMAND = re.compile(r"\\[A-Za-z]+$")
+_NAMES_A_VALUE = re.compile("[:=]")
+_FORMULA = re.compile(r"\\(?:frac|sqrt|pi)(?![A-Za-z])")
+_LETTER = re.compile(r"[^\W\d_]")
+_NAME = re.compile(r"[^\W\d_]{2,}|[CNQRZ]")
+_WORDS_GROUP = re.compile(rf"\\(?:{_WORDS})\s*\{{[^{{}}]*\}}")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_CHOICE = re.compile(r"\([A-Z]\)")
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 @lru_cache(maxsize=4096)
@@ -76,7 +88,7 @@ def unstyled(text: str) -> str:
         text = _HEADING.sub("", text)
     if "`" in text:
         text = _FENCE.sub("", text)
-    if re.search("[*_`]", text):
+    if _MARK.search(text):
         for mark in _MARKED:
             text = mark.sub(_bared, text)
     if "\\" in text:
@@ -129,40 +141,40 @@ def _unwrapped(text: str) -> str:
 def _edits(text: str, first: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Yield the cuts at the two ends of a styled argument, and what is left in their places."""
     before = text[max(0, first - 20) : first].rstrip()
-    if re.search(r"[\^_]$|\\(?:[dtc]?frac|sqrt(?:\[\w+\])?|[dt]?binom)(?:\s*\w)?$", before):
+    if _ARGUMENT_OF.search(before):
         yield first, start, "{"
         yield end, end + 1, "}"
         return
-    yield first, start, " " if re.search(r"\\[A-Za-z]+$", before) else ""
-    yield end, end + 1, " " if re.search(r"\\[A-Za-z]+$", text[max(start, end - 20) : end]) else ""
+    yield first, start, " " if _ENDS_IN_COMMAND.search(before) else ""
+    yield end, end + 1, " " if _ENDS_IN_COMMAND.search(text[max(start, end - 20) : end]) else ""
 
 
 def _only_looks(found: re.Match[str], content: str) -> bool:
     """Return whether a command shows its argument as the mathematics or words it is."""
     words = _bare_words(content)
     if found["words"] or found["text"]:
-        if _is_choice(content.strip()) or (words and not re.search("[:=]", content)):
+        if _is_choice(content.strip()) or (words and not _NAMES_A_VALUE.search(content)):
             return False
-        formula = re.search(r"\\(?:frac|sqrt|pi)(?![A-Za-z])", content)
-        return bool(found["text"] or formula or not re.search(r"[^\W\d_]", content))
-    named = re.fullmatch(r"[^\W\d_]{2,}|[CNQRZ]", content.strip())
+        formula = _FORMULA.search(content)
+        return bool(found["text"] or formula or not _LETTER.search(content))
+    named = _NAME.fullmatch(content.strip())
     return not (found["math"] and (named or _is_choice(content.strip())))
 
 
 def _bare_words(content: str) -> bool:
     """Return whether a text holds words outside of commands and their ``\\text{}``."""
-    content = re.sub(rf"\\(?:{_WORDS})\s*\{{[^{{}}]*\}}", " ", content)
-    return bool(re.search(r"[^\W\d_]{2}", re.sub(r"\\[A-Za-z]+", " ", content)))
+    content = _WORDS_GROUP.sub(" ", content)
+    return bool(_TWO_LETTERS.search(_COMMAND.sub(" ", content)))
 
 
 def _is_choice(text: str) -> bool:
-    return bool(re.fullmatch(r"\([A-Z]\).*", text, re.S))
+    return bool(_CHOICE.match(text))
 
 
 def _closings(text: str) -> dict[int, int]:
     """Return the place of the closing brace for each opening one."""
     pairs, stack = {}, []
-    for found in re.finditer(r"\\.|[{}]", text, re.S):
+    for found in _BRACE.finditer(text):
         if found[0] == "{":
             stack.append(found.start())
         elif found[0] == "}" and stack:
