@@ -122,6 +122,7 @@ def _to_the_last_box(text: str) -> str:
     return text[: boxes[-1].end] if boxes and "<" not in text[boxes[-1].end :] else text
 
 
+@lru_cache(maxsize=4096)
 def _spelled(text: str) -> str:
     return plain_notation(in_english(unstyled(text)))
 

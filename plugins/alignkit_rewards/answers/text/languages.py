@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 from types import MappingProxyType
 
 from alignkit.text.boxes import outermost
@@ -132,7 +131,6 @@ _ASCII_SIGNS = frozenset(sign.split()[0] for sign in (*_SIGNS, *_AFTER_DIGIT))
 _BEGINS_LATIN = re.compile(r"\w*[A-Za-z]")
 
 
-@lru_cache(maxsize=4096)
 def in_english(text: str) -> str:
     """Return a foreign answer in English words and digits; other texts stay.
 

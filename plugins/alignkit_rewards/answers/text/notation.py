@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from alignkit_rewards.answers.text.numerals import CARDINALS
 
@@ -94,7 +93,6 @@ _DIGIT = re.compile(r"\d")
 _SIDE_BY_SIDE = re.compile(r"\)\s*&?\s*\(")
 
 
-@lru_cache(maxsize=4096)
 def plain_notation(text: str) -> str:
     r"""Return a text with its numbers and sets in the notation that is read.
 

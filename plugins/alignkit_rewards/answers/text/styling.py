@@ -9,7 +9,6 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 
 _MATH_STYLES = (
     "mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|bold|underline|uline|mathop|mathbin"
@@ -69,7 +68,6 @@ _CHOICE = re.compile(r"\([A-Z]\)")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
-@lru_cache(maxsize=4096)
 def unstyled(text: str) -> str:
     r"""Return ``text`` without what only changes its looks.
 
@@ -124,9 +122,12 @@ def _without_tags(text: str) -> str:
 
 def _unwrapped(text: str) -> str:
     """Drop styling commands together with the braces of their argument."""
+    styled = list(_STYLED.finditer(text))
+    if not styled:
+        return text
     pairs = _closings(text)
     edits: list[tuple[int, int, str]] = []
-    for found in _STYLED.finditer(text):
+    for found in styled:
         start = found.end()
         end = pairs.get(start - 1)
         if end is not None and _only_looks(found, text[start : min(end, start + 400)]):
