@@ -41,7 +41,7 @@ _RELATIONS = {
 _NAMED = "|".join(sign[1:] for sign in _RELATIONS if sign.startswith("\\"))
 _RELATION = re.compile(rf"\\(?:{_NAMED})(?![a-zA-Z])|[=<>]")
 _AND = re.compile(
-    r"\\text\s*\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
+    r"\\text\s*\{\s*+(?:,\s*+)?(?:and|or|&)\s*+(?:,\s*+)?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
 )
 _MAY_LIST = re.compile("[,;&]|and|or")
 _UNMARKED = re.compile(r"[\d+\-*/^(){}.,!|=' ]+")

@@ -10,8 +10,8 @@ from alignkit_rewards.answers.algebra.compare import real_value
 from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Scalar
 
 _BUILDER = re.compile(
-    r"\s*(?P<name>[a-z])\s*(?P<domain>\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|R)\s*)?"
-    r"(?:[|:]|,?\s*\\text\s*\{\s*such that\s*\})(?P<condition>.+)",
+    r"\s*+(?P<name>[a-z])\s*+(?P<domain>\\in\s*+(?:\\mathbb\s*+(?:\{\s*+)?R\s*+\}?|R)\s*+)?"
+    r"(?:[|:]|(?:,\s*+)?\\text\s*+\{\s*+such that\s*+\})(?P<condition>.+)",
     re.S,
 )
 _EMPTY = re.compile(

@@ -26,7 +26,7 @@ _INTRODUCTIONS = re.compile(
     r"|\b(?:r[ée]ponse|antwort|ergebnis|respuesta)(?=\s*[:：]))\s*[:：]?\s*",
     re.I,
 )
-_JAPANESE_END = re.compile(r"\s*(?:です|である|だ|となります|になります)?\s*[。.]?\s*$")
+_JAPANESE_END = re.compile(r"(?:です|である|だ|となります|になります)$")
 _COMMA_DECIMAL = re.compile(r"(?<![\d.,])(-?\d+),(\d{1,2}|\d{4,})(?![\d.,])")
 _WORDS = MappingProxyType(
     {
@@ -96,7 +96,7 @@ _QUALIFIER = re.compile(
     "(" + "|".join(sorted(_QUALIFIERS, key=len, reverse=True)) + r")\s*(?=-?\d)", re.I
 )
 _BEHIND = re.compile(
-    r"(-?\d[\d.,]*)\s*(以上|以下|未満|より大きい|より小さい|ではない|ではありません)"
+    r"(?<![\d.,])(-?\d[\d.,]*+)\s*+(以上|以下|未満|より大きい|より小さい|ではない|ではありません)"
 )
 _FROM_BEHIND = {
     "以上": "at least", "以下": "at most", "未満": "less than", "より大きい": "more than",
@@ -147,7 +147,8 @@ def in_english(text: str) -> str:
     if len(said) > MAX_LENGTH or not said.strip(" .。"):
         return text
     latin = bool(introduced) and bool(_BEGINS_LATIN.match(introduced[-1][0]))
-    bare = _JAPANESE_END.sub("", said).strip(" .。!！")
+    bare = _JAPANESE_END.sub("", said.rstrip().rstrip("。.").rstrip())
+    bare = bare.rstrip().strip(" .。!！")
     new = _phrase(bare, latin=latin)
     return new if introduced or new != said.strip(" .。!！") else text
 

@@ -25,8 +25,8 @@ _REASONS = word_set(
     " therefore thus hence whose where"
 )
 _CONTRAST = re.compile(
-    r"(?:,\s*(?:and\s+)?not|,?\s*\(not|,?\s+rather than|,?\s+instead of|,?\s+as opposed to)"
-    r"\s+([^,.;]*?)\)?\s*\.?\s*$",
+    r"(?:,\s*+(?:and\s++)?not|\(not|(?<=\s)(?:rather than|instead of|as opposed to))"
+    r"\s++([^,.;]{0,200}+)\.?\s*+$",
     re.I,
 )
 _BREAK = re.compile(r"[,;:.!?(–—-]")
@@ -78,7 +78,7 @@ def without_contrast(gold: str, answer: str) -> str:
     found = _CONTRAST.search(answer) if len(answer) < MAX_LENGTH else None
     if not found or plain(gold) in plain(found[1]):
         return answer
-    return answer[: found.start()]
+    return answer[: found.start()].rstrip().removesuffix(",")
 
 
 def yes_or_no(text: str) -> str:

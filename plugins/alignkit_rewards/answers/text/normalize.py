@@ -59,7 +59,7 @@ _KNOWN_AFTER_DOUBLE = re.compile(
 _WIDE = re.compile(r"\s\s+|[^\S ]")
 _THOUSANDS = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\\!)\s*(?=\d{3})")
 _PUNCTUATION = re.compile(r"\\[,;:! /]|\\(?=\s)")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
+_DEGREES = re.compile(r"\^\s*+(?:\{\s*+)?\\circ\s*+\}?")
 _UNEQUAL = re.compile(r"(?<![\d)])!=")
 
 ROW = "\x01"

@@ -26,29 +26,30 @@ def expanded(template: str | _Rewrite) -> _Rewrite:
     return template if callable(template) else lambda found: found.expand(template)
 
 
-_IN_BASE = r"(?:in\s+)?base[\s-]*{}(?![\w.]\w)"
+_IN_BASE = r"(?:in\s++)?base[\s-]*+{}(?![\w.]\w)"
 _BASED = re.compile(
-    rf"(?<![\w.])(?P<digits>[0-9A-F]+)\s*(?:\\text\s*\{{\s*\(?\s*{_IN_BASE.format(_BASE[0])}\s*\)?\s*\}}"
-    rf"|\(\s*{_IN_BASE.format(_BASE[1])}\s*\)|{_IN_BASE.format(_BASE[2])})",
+    rf"(?<![\w.])(?P<digits>[0-9A-F]++)\s*+(?:\\text\s*+\{{\s*+(?:\(\s*+)?"
+    rf"{_IN_BASE.format(_BASE[0])}\s*+(?:\)\s*+)?\}}"
+    rf"|\(\s*+{_IN_BASE.format(_BASE[1])}\s*+\)|{_IN_BASE.format(_BASE[2])})",
     re.I,
 )
 _SUBSCRIPT = re.compile(
-    rf"(?:(?P<digits>\b[0-9A-F]+)|\(\s*(?P<inner>[0-9A-F]+)\s*\))\s*_\s*"
-    rf"(?:\{{\s*\\(?:text|mathrm)\s*\{{\s*\(?\s*{_BASE[0]}\s*\)?\s*\}}\s*\}}"
-    rf"|\{{\s*\(?\s*{_BASE[1]}\s*\)?\s*\}}|{_BASE[2]}(?![A-Za-z]))",
+    rf"(?:(?P<digits>\b[0-9A-F]++)|\(\s*+(?P<inner>[0-9A-F]++)\s*+\))\s*+_\s*+"
+    rf"(?:\{{\s*+\\(?:text|mathrm)\s*+\{{\s*+(?:\(\s*+)?{_BASE[0]}\s*+(?:\)\s*+)?\}}\s*+\}}"
+    rf"|\{{\s*+(?:\(\s*+)?{_BASE[1]}\s*+(?:\)\s*+)?\}}|{_BASE[2]}(?![A-Za-z]))",
     re.I,
 )
 _REPEATED = re.compile(rf"(?<![\d.])(?P<whole>\d*)\.(?P<digits>\d{{2,60}})\s*{_DOTS}")
 _BARRED = re.compile("(?:\\d[\u0304\u0305\u0307])+")
 _EXCEPT = re.compile(
-    r"(?:\\text\s*\{\s*)?\ball\s+(?:the\s+)?real(?:s|\s+numbers?)?(?:\s+\$?x\$?)?\s*,?\s+"
-    r"(?:except|but(?:\s+not)?|other\s+than|excluding)(?:\s+for|\s+when|\s+where)?\s*\}?\s*"
-    r"\$?\s*(?:x\s*=\s*)?(?P<points>[-\d./,{}\s\\a-z]{1,60}?)\$?\s*\}?[.\s]*$",
+    r"(?:\\text\s*+\{\s*+)?\ball\s++(?:the\s++)?real(?:s|\s++numbers?)?(?:\s++\$?x\$?)?(?:\s*+,)?\s++"
+    r"(?:except|but(?:\s++not)?|other\s++than|excluding)(?:\s++(?:for|when|where))?\s*+(?:\}\s*+)?"
+    r"(?:\$\s*+)?(?:x\s*+=\s*+)?(?P<points>[-\d./,{}\s\\a-z]{1,60}?)\$?\s*+\}?[.\s]*+$",
     re.I,
 )
-_REALS = r"(\bR|ℝ|\\mathbb\s*\{?\s*R\s*\}?|[)\]])"
+_REALS = r"(\bR|ℝ|\\mathbb\s*+(?:\{\s*+)?R(?:\s*+\})?|[)\]])\s*+"
 _BESIDE_A_NUMBER = rf"(?<![\w.$])(\d+)\s*(?:\$\s*({_FRACTION})\s*\$|\\\(\s*({_FRACTION})\s*\\\))"
-_WITHOUT = _REALS + r"\s*\\\s*\\?\{([^{}\\]*)\\?\}"
+_WITHOUT = _REALS + r"\\\s*+\\?\{([^{}\\]*+)\\?\}"
 _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
     # what has to be in the text, in lower case, for the pattern to be tried; pattern; new text
     ("10", r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))", r" \\times "),
@@ -63,10 +64,10 @@ _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
     ("frac", rf"\$\s*(-?\d+)\s*\$\s*\$\s*({_FRACTION})\s*\$", r"$\1 \2$"),
     ("\\over", r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     ("\\choose", r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
-    ("\\bar", r"(?<=[.\d])\\bar\s*\{?\s*(\d+)\s*\}?", r"\\overline{\1}"),
+    ("\\bar", r"(?<=[.\d])\\bar\s*+(?:\{\s*+)?(\d++)\s*+\}?", r"\\overline{\1}"),
     (
         "\\dot",
-        r"(?<=[.\d])\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?",
+        r"(?<=[.\d])\\dot\s*+(?:\{\s*+)?(\d)\s*+\}?(?:(\d*+)\\dot\s*+(?:\{\s*+)?(\d)\s*+\}?)?",
         lambda m: rf"\overline{{{m[1]}{m[2] or ''}{m[3] or ''}}}",
     ),
     ("repeating", r"(?<=\d)\.(\d)\s+repeating\b", r".\\overline{\1}"),
@@ -74,7 +75,7 @@ _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
     (".(", r"(?<![\d.])(\d*)\.\((\d{1,50})\)(?![\d^(])", r"\1.\\overline{\2}"),
     ("setminus", r"\\(?:small)?setminus(?![A-Za-z])\s*", r"\\setminus "),
     ("\\backslash", r"\\backslash(?![A-Za-z])\s*", r"\\setminus "),
-    ("\\{", _REALS + r"\s*(?:\\|-|−)\s*(?=\\\{)", r"\1\\setminus "),
+    ("\\{", _REALS + r"(?:\\|-|−)\s*+(?=\\\{)", r"\1\\setminus "),
     *((gap, _WITHOUT, r"\1\\setminus \\{\2\\}") for gap in ("\\{", "\\ ", "\\\n", "\\\t")),
     ("0b", r"(?<![\w.])0[bB]([01]+)(?![\w.])", lambda m: f"{m[1]}_{{2}}"),
     ("0o", r"(?<![\w.])0[oO]([0-7]+)(?![\w.])", lambda m: f"{m[1]}_{{8}}"),
@@ -82,15 +83,15 @@ _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
 )
 _COMPILED = tuple((needle, re.compile(pattern), expanded(new)) for needle, pattern, new in _SIMPLE)
 _WHOLE: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    (".", re.compile(r"([-+]?\d*\.\d*)\((\d{1,50})\)"), r"\1\\overline{\2}"),
+    (".", re.compile(r"(?<![\d.])([-+]?\d*+\.\d*+)\((\d{1,50}+)\)"), r"\1\\overline{\2}"),
     ("negative", re.compile(r"negative\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
     ("minus", re.compile(r"minus\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
-    ("over", re.compile(r"(-?\d+)\s+over\s+(\d+)"), r"\1/\2"),
+    ("over", re.compile(r"(?<!\d)(-?\d++)\s++over\s+(\d+)"), r"\1/\2"),
 )
 _NO_DIGIT = re.compile("[^0-9]")
 _CONJUNCTION = re.compile(r"\b(?:and|or)\b")
 _DIGIT = re.compile(r"\d")
-_SIDE_BY_SIDE = re.compile(r"\)\s*&?\s*\(")
+_SIDE_BY_SIDE = re.compile(r"\)\s*+(?:&\s*+)?\(")
 
 
 def plain_notation(text: str) -> str:
@@ -151,10 +152,10 @@ def _in_base(found: re.Match[str]) -> str:
 
 
 _PAIR = re.compile(
-    r"(?P<left>[\[\](])(?P<low>[^\[\](),;]*[\w}][^\[\](),;]*)[,;]"
-    r"(?P<high>[^\[\](),;]*[\w}][^\[\](),;]*)(?P<right>[\[\])])"
+    r"(?P<left>[\[\](])(?P<low>[^\[\](),;\w}]*+[\w}][^\[\](),;]*+)[,;]"
+    r"(?P<high>[^\[\](),;\w}]*+[\w}][^\[\](),;]*+)(?P<right>[\[\])])"
 )
-_TUPLES = re.compile(r"(?:\([^()]{1,80}[,;][^()]{1,80}\)\s*&?\s*){2,40}")
+_TUPLES = re.compile(r"(?:\([^()][^(),;]{0,80}+[,;][^()]{1,160}+\)\s*+(?:&\s*+)?){2,40}+")
 
 
 def plain_brackets(text: str) -> str:

@@ -16,10 +16,9 @@ from alignkit_rewards.answers.verdict import Conventions, SeveralBoxes
 MAX_TEXT = 20_000
 
 _SPECIAL = re.compile(r"<\|[a-zA-Z_]+\|>|<｜[^｜]{1,40}｜>|</s>")
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.S)
 _BETWEEN_BOXES = re.compile(
-    r"(?:\s|[,;.$&]|\\[()\[\]]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|and|or"
-    r"|[a-zA-Z](?:_\{?\w+\}?)?\s*=)*"
+    r"(?:\s|[,;.$&]|\\[()\[\]]|\\q?quad|\\text\s*+\{\s*+(?:,\s*+)?(?:and|or)\s*+(?:,\s*+)?\}|and|or"
+    r"|[a-zA-Z](?:_\{?\w++\}?)?\s*+=)*+"
 )
 _PHRASE = re.compile(
     r"\b(?:final\s+answer|answer|result|solution)\**\s*(?:(?:is|are|was|equals|will\s+be)\b|[:=])"
@@ -27,7 +26,9 @@ _PHRASE = re.compile(
     re.I,
 )
 _FORMULA = re.compile(
-    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S
+    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)(?<!\\)\$|\\\(((?:[^\\]|\\[^()])++)\\\)"
+    r"|\\\[((?:[^\\]|\\[^\[\]])++)\\\]",
+    re.S,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.][.!?。])[*\s]+(?=[A-Z\"'(\\$*I]|$)|\n\s*\n")
 _ROUGHLY = re.compile(
@@ -36,7 +37,7 @@ _ROUGHLY = re.compile(
     re.I,
 )
 _ASIDE = re.compile(r" ?\(\s?or\s([^()]{1,80})\)")
-_WORKED = re.compile(r"([^()=]*\d[^()=]*)\s\([^()]*=[^()]*\)")
+_WORKED = re.compile(r"([^()=\d]*+\d[^()=]*)\s\([^()=]*+=[^()]*+\)")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
 _ABOUT = re.compile(r"\s*\$?(?:\\approx|\\sim|~)\s*(?=[-\d\\$])")
 _RATIO = re.compile(r"\d+ to \d+")
@@ -75,7 +76,7 @@ _GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"(?<![\w^_{])[^\W\d_]{2,}(?![\w(^_])")
 _STARS = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(-])")
-_QUANTITY = re.compile(r"[-+]?(?:\\?\$|€|£)?\s*[\d.,/ ]*\d%?\s*(?=[A-Za-z])")
+_QUANTITY = re.compile(r"[-+]?(?:\\?\$|€|£)?\s*+[\d.,/ ]*\d%?\s*+(?=[A-Za-z])")
 _MATHS = re.compile(r"[\d$\\=]")
 _TWO_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
 _PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
@@ -93,8 +94,8 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     text = _before_special(_GAP.sub(_narrow, text[-MAX_TEXT:])).strip()
     if not text.isascii():
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
-    if "<answer>" in text and (tags := _TAG.findall(text)):
-        text = str(tags[-1]).rpartition("<answer>")[2]
+    if "</answer>" in text:
+        text = _tagged(text)
     if "box" in text and (box := last_boxes(text, rules.several_boxes)):
         if box.startswith(UNREAD):
             return box
@@ -107,6 +108,12 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
         if after.strip(" .*$\\)]}") and not is_denied(text[: found.start()]):
             return _tail(_first_paragraph(after), rules)
     return _tail(text, rules)
+
+
+def _tagged(text: str) -> str:
+    """Return what stands in the last pair of tags, the whole text if there is no pair."""
+    _, tag, after = text[: text.rfind("</answer>") + 9].rpartition("<answer>")
+    return after.partition("</answer>")[0] if tag else text
 
 
 def _narrow(gap: re.Match[str]) -> str:

@@ -8,8 +8,8 @@ from fractions import Fraction
 from alignkit_rewards.answers.text import units_table as table
 from alignkit_rewards.answers.text.units import TEXT, words_of
 
-_TERM = rf"(\d+(?:\.\d+)?)\s*({TEXT}|[A-Za-z]+\.?)"
-_NEXT = r"(?:\s*,)?\s*(?:and\s+|\\text\{ ?and ?\} ?)?"
+_TERM = rf"(?<!\d)(\d++(?:\.\d++)?)\s*+({TEXT}|[A-Za-z]++\.?)"
+_NEXT = r"(?:\s*+,)?\s*+(?:and\s++|\\text\{ ?and ?\} ?)?"
 _TERMS = re.compile(rf"\s*{_TERM}(?:{_NEXT}{_TERM}){{1,3}}\s*")
 _ONE_TERM = re.compile(_TERM)
 _PLAIN = re.compile(r"[-+]?(?:[\d.,]*\d)\s*")

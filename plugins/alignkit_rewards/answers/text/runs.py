@@ -35,7 +35,7 @@ Run = tuple[int, int]
 """The first token, and the one after the last, of a number or formula in a sentence."""
 _DECIMAL = re.compile(r"\d\.\d")
 _PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
-_NAME = re.compile(r"\s*[A-Za-z]*\s*")
+_NAME = re.compile(r"\s*+[A-Za-z]*+\s*+")
 _NUMERIC = re.compile(r"\d|\\(?:frac|sqrt|pi|infty)")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")

@@ -25,19 +25,19 @@ _SIZES = (
     "|rmfamily|sffamily|ttfamily|mdseries|upshape|scshape|normalfont|boldmath|bf|it|rm|sf|tt|sc|sl"
     "|displaystyle|textstyle|scriptstyle|scriptscriptstyle|centering"
 )
-_OPTION = r"\s*(?:\[[^\[\]{}]*\])?\s*"
-_WITH_OPTION = rf"(?:textcolor|colorbox|color|style|class){_OPTION}\{{[^{{}}]*\}}|bbox{_OPTION}"
+_OPTION = r"\s*+(?:\[[^\[\]{}]*+\]\s*+)?"
+_WITH_OPTION = rf"(?:textcolor|colorbox|color|style|class){_OPTION}\{{[^{{}}]*+\}}|bbox{_OPTION}"
 _STYLED = re.compile(
     rf"\\(?:(?P<math>{_MATH_STYLES})|(?P<text>{_TEXT_STYLES})|(?P<words>{_WORDS})"
-    rf"|(?P<tint>(?:ka)?(?:{_TINTS})[A-E]?)|{_SIZES}|{_WITH_OPTION})\s*\{{"
-    rf"|(?<![\\A-Za-z\]}}^_])\{{\s*(?=\\(?:{_SIZES}|color)(?![A-Za-z]))"
+    rf"|(?P<tint>(?:ka)?(?:{_TINTS})[A-E]?)|{_SIZES}|{_WITH_OPTION})\s*+\{{"
+    rf"|(?<![\\A-Za-z\]}}^_])\{{\s*+(?=\\(?:{_SIZES}|color)(?![A-Za-z]))"
 )
 _DECLARED = re.compile(
     rf"\\(?:{_SIZES}|therefore)(?![A-Za-z])"
-    r"|\\color\s*(?:\[[^\[\]{}]*\])?\s*\{[^{}]*\}"
-    r"|\\(?:[hv]?phantom|hspace\*?|vspace\*?|mspace|label|tag\*?)\s*\{[^{}]*\}|[\u2234\u200e\u200f]"
+    r"|\\color\s*+(?:\[[^\[\]{}]*+\]\s*+)?\{[^{}]*+\}"
+    r"|\\(?:[hv]?phantom|hspace\*?|vspace\*?|mspace|label|tag\*?)\s*+\{[^{}]*+\}|[\u2234\u200e\u200f]"
 )
-_LAST_BREAK = re.compile(r"(?:(?<!\\)(?:\\\\)+|\\\s*$)\s*(?=(?:\$\$?|\\[)\]])?[\s.]*$)")
+_LAST_BREAK = re.compile(r"(?:(?<!\\)(?:\\\\)++|\\\s*+$)\s*+(?=(?:\$\$?|\\[)\]])?[\s.]*+$)")
 _ATTRIBUTE = r"""(?:\s+[\w-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))*"""
 _TAG = re.compile(
     r"<(?P<close>/?)(?P<name>b|strong|i|em|u|code|pre|span|font|p|div|mark|small|big|tt|kbd|var|samp"

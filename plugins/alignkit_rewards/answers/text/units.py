@@ -21,7 +21,9 @@ _FILLING = word_set(
     " long wide tall high deep old more extra remaining about only worth now her his their its"
 )
 """Words beside a unit that name no other thing."""
-_PER = re.compile(r"\s+(?:per|an?|each|every)\s+(?=(?:second|minute|hour|day|week|month|year)\b)")
+_PER = re.compile(
+    r"(?<!\s)\s++(?:per|an?|each|every)\s++(?=(?:second|minute|hour|day|week|month|year)\b)"
+)
 
 MAX_LENGTH = 400
 """Longer expressions are not searched for units."""
@@ -36,8 +38,8 @@ _UNIT = re.compile(
     rf"(?:\(?(?:{TEXT}|{_SIGNED}|{_WORD}|{_LETTER}|[a-zA-Z](?=\s|$)){_POWER}\)?{_JOIN})+"
 )
 _PERCENT = re.compile(
-    r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|per cent|pct)\s*\}|per ?cent(?:age)?|pct\.?)"
-    r"(?:\s+points?)?$",
+    r"(?<!\s)\s*+(?:\\?%|\\text\s*+\{\s*+(?:\\?%|percent|per cent|pct)\s*+\}|per ?cent(?:age)?"
+    r"|pct\.?)(?:\s++points?)?$",
     re.I,
 )
 _CODES = "USD|EUR|GBP|JPY|INR|CNY|RMB|KRW|Rs\\.?"
@@ -47,11 +49,11 @@ _CURRENCY = re.compile(
 )
 _AFTER = re.compile(r"(?:\\\$|[€£¥₹₩₽¢])\s*$")
 _PRICE = re.compile(
-    r"\s*(?:[+-]?\s*(?:US)?\$\s*-?\d[\d.,]*(?:\s*[A-Za-z]+){0,2}|-?\d[\d.,]*\s*\$)\s*"
+    r"\s*+(?:[+-]?\s*+(?:US)?\$\s*+-?\d[\d.,]*+(?:\s*+[A-Za-z]++){0,2}|-?\d[\d.,]*+\s*+\$)\s*+"
 )
 _TEMPERATURE = re.compile(
-    r"(?:\^\\circ\s*|\s*\b(?:deg(?:ree)?s?)\s+)"
-    r"(?:\\(?:text|mathrm)\s*\{\s*(?P<a>[CFK])\w*\s*\}|(?P<b>[CFK])(?:elsius|ahrenheit|elvin)?)$"
+    r"(?:\^\\circ\s*+|(?<!\s)\s*+\b(?:deg(?:ree)?s?)\s++)"
+    r"(?:\\(?:text|mathrm)\s*+\{\s*+(?P<a>[CFK])\w*+\s*+\}|(?P<b>[CFK])(?:elsius|ahrenheit|elvin)?)$"
 )
 _METRES = re.compile(
     r"(?<=\d)\s*(?:(?:m|cm|km|mm|ft|in)\s*\^\{?[23]\}?|(?:\bm|[ck]m|mm|ft|in)[23])$"
@@ -68,17 +70,17 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 _IN_TEXT = re.compile(TEXT)
 _NO_LETTERS = re.compile(r"^[^A-Za-z]+")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm)")
-_NUMBER = re.compile(r"[-+]?[\d.,]*\d|\\frac ?\{?\d+\}? ?\{?\d+\}?")
+_NUMBER = re.compile(r"[-+]?[\d.,]*\d|\\frac ?\{?(?:\d++(?:\} ?\{?| \{?|\{)\d++|\d\d++)\}?")
 _MICRO = re.compile(r"\\mu ?(?=[msgF])")
 _GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _AMERICAN = re.compile(r"(?i)^(?:US|U\.S\.) ")
-_POWERED = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
-_DIVIDED = re.compile(r"\s+per\s+|\s*/\s*")
+_POWERED = re.compile(r"(?<!\s)\s*+\^\s*+(?:\{\s*+)?(-?\d)\s*+\}?")
+_DIVIDED = re.compile(r"(?<!\s)(?:\s++per\s++|\s*+/\s*+)")
 _APART = re.compile(r"[\s*-]+|\\cdot")
 _SQUARE = re.compile(r"\b(?:square|sq) (\w+)")
 _CUBIC = re.compile(r"\bcubic (\w+)")
-_SQUARED = re.compile(r"(\w+) squared")
-_CUBED = re.compile(r"(\w+) cubed")
+_SQUARED = re.compile(r"(?<!\w)(\w++) squared")
+_CUBED = re.compile(r"(?<!\w)(\w++) cubed")
 
 
 def split_percent(text: str) -> tuple[str, bool]:

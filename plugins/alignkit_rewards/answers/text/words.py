@@ -12,9 +12,11 @@ _LETTERED = re.compile(r"(?:\\text ?\{ ?)?\([A-Z]\) ?(?:\} ?| )([^+*/^=-].*)")
 _CHOSEN = (
     re.compile(r"^\W*\(([A-Z])\)"),
     re.compile(r"^\W*([A-Z])(?:[.):]|\s*$)"),
-    re.compile(r"\b(?:option|choice|answer(?: is| would be)?)\s*:?\s*\(?([A-Z])\b\)?(?!')", re.I),
+    re.compile(
+        r"\b(?:option|choice|answer(?: is| would be)?)\s*+(?::\s*+)?\(?([A-Z])\b\)?(?!')", re.I
+    ),
     re.compile(r"\(([A-Z])\)\W*$"),
-    re.compile(r"(?:\bis|:)\s*([A-Z])\W*$"),
+    re.compile(r"(?:\bis|:)\s*+([A-Z])\W*$"),
 )
 _NO_WORD = re.compile(r"\\[A-Za-z]+|[^\w\s'+\-]|_")
 _LAYOUT = re.compile(r"[${}]")
