@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from alignkit.text.boxes import outermost
 from alignkit_rewards.answers.algebra.literals import exact, same_number
+from alignkit_rewards.answers.shapes.ambiguous import other_reading
 from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
@@ -90,8 +91,15 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
     found = digits(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
+    return _by_shape(target, found, rules)
+
+
+def _by_shape(gold: Node, found: str, rules: Conventions) -> Verdict:
+    """Compare an answer without its prose with a gold, in another reading if the first differs."""
     node = read(found, decimal_comma=rules.decimal_comma)
-    if _comparer(rules).same(target, node):
+    same = _comparer(rules).same
+    other = "" if (right := same(gold, node)) else other_reading(gold, found)
+    if right or (other and same(gold, read(other, decimal_comma=rules.decimal_comma))):
         return Verdict(True, "expression")
     return Verdict(False, "unparsed" if unread(node) else "different")
 

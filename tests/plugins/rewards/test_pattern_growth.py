@@ -17,8 +17,8 @@ import pytest
 
 import alignkit_rewards
 
-SIZES, TIMES = (50, 200, 800, 3_200), 4
-QUICK = 0.008
+SIZES, TIMES = (100, 400, 1_600, 6_400), 4
+QUICK = 0.006
 """Seconds for the longer text that are no concern, whatever the ratio of such small times."""
 
 
@@ -66,14 +66,12 @@ COLLECTED = collected()
 
 
 def members(items):
-    """Return characters that a class of a pattern holds."""
-    tried = "a 1\n,.-+$\\{}()[]|*_'\"<>=é5Z;:/^&%~"
-    pattern = parser.SubPattern(parser.State(), [(codes.IN, items)])
-    flags = re.I if all(code != codes.NEGATE for code, _ in items) else 0
-    return [c for c in tried if _matches(items, c, flags)] or [_first(items)] if pattern else []
+    """Return a few characters that a class of a pattern holds."""
+    tried = "a1 \n({.,\\$-[<|*_'\"+)]}>=é5Z;:/^&%~"
+    return [c for c in tried if _matches(items, c)][:6] or [_first(items)]
 
 
-def _matches(items, char, flags):
+def _matches(items, char):
     negated = items[0][0] is codes.NEGATE
     kinds = {
         codes.CATEGORY_DIGIT: str.isdecimal, codes.CATEGORY_SPACE: str.isspace,
@@ -108,23 +106,19 @@ def sample(tree, groups):
 
 
 def _sampled(code, value, groups):
-    if code is codes.LITERAL:
-        return chr(value)
-    if code is codes.NOT_LITERAL or code is codes.ANY:
-        return "a"
-    if code is codes.IN:
-        return members(value)[0]
-    if code is codes.BRANCH:
-        return sample(value[1][0], groups)
     if code is codes.SUBPATTERN:
         groups[value[0]] = sample(value[3], groups)
         return groups[value[0]]
-    if code is codes.ATOMIC_GROUP:
-        return sample(value, groups)
     if code in REPEATS:
         low, high, inner = value
         return sample(inner, groups) * max(low, min(1, int(high)))
-    return groups.get(value, "") if code is codes.GROUPREF else ""
+    simple = {
+        codes.LITERAL: lambda: chr(value), codes.NOT_LITERAL: lambda: "a", codes.ANY: lambda: "a",
+        codes.IN: lambda: members(value)[0], codes.BRANCH: lambda: sample(value[1][0], groups),
+        codes.ATOMIC_GROUP: lambda: sample(value, groups),
+        codes.GROUPREF: lambda: groups.get(value, ""),
+    }  # fmt: skip
+    return simple.get(code, str)()
 
 
 REPEATS = {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}
@@ -202,7 +196,7 @@ def test_the_patterns_are_found():
 
 def test_a_pattern_that_grows_as_the_square_is_noticed():
     assert slow(re.compile(r"\s+$"), "finditer")
-    assert slow(re.compile(r"\{[^{}]*\\over[^{}]*\}"), "finditer")
+    assert slow(re.compile(r"\{[^}]*!"), "finditer")
     assert not slow(re.compile(r"\s+$"), "match")
 
 

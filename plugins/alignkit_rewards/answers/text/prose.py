@@ -94,8 +94,8 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     text = _before_special(_GAP.sub(_narrow, text[-MAX_TEXT:])).strip()
     if not text.isascii():
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
-    if "</answer>" in text:
-        text = _tagged(text)
+    if (tagged := last_tagged(text)) is not None:
+        text = tagged
     if "box" in text and (box := last_boxes(text, rules.several_boxes)):
         if box.startswith(UNREAD):
             return box
@@ -110,10 +110,15 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     return _tail(text, rules)
 
 
-def _tagged(text: str) -> str:
-    """Return what stands in the last pair of tags, the whole text if there is no pair."""
-    _, tag, after = text[: text.rfind("</answer>") + 9].rpartition("<answer>")
-    return after.partition("</answer>")[0] if tag else text
+def last_tagged(text: str) -> str | None:
+    """Return what stands between the last pair of answer tags, None if there is no pair.
+
+    >>> last_tagged("<answer>4</answer>, or <answer> 5 </answer> <answer>6")
+    ' 5 '
+    """
+    end = text.rfind("</answer>")
+    _, tag, after = text[:end].rpartition("<answer>") if end >= 0 else ("", "", "")
+    return after.partition("</answer>")[0] if tag else None
 
 
 def _narrow(gap: re.Match[str]) -> str:

@@ -29,6 +29,7 @@ _PLURAL = re.compile(
     r"|perhaps|is|was|has)\b)[a-z]{2,}s[.,;!]?"
 )
 """A plural after a number: what is counted. Verbs are left out."""
+_TIMES = word_set("second minute hour day night week weekend month quarter year decade century")
 _JOINERS = word_set("and or maybe possibly perhaps & plus nor")
 
 Run = tuple[int, int]
@@ -181,10 +182,17 @@ def related(tokens: list[str], runs: list[Run], index: int) -> bool:
     """Return whether a word alone relates a number to the next: "5 to 6", "5 of 10", "5 by 6"."""
     near = [(i, i + 1) for i in (index - 1, index) if 0 <= i < len(runs) - 1]
     return any(
-        " ".join(tokens[runs[i][1] : runs[j][0]]).lower() in _RELATING
+        (said := " ".join(tokens[runs[i][1] : runs[j][0]]).lower()) in _RELATING
+        and not (said == "over" and _is_span(tokens, runs[j]))
         and "=" not in tokens[slice(*runs[j])]
         for i, j in near
     )
+
+
+def _is_span(tokens: list[str], run: Run) -> bool:
+    """Return whether a number measures time, as in "60 over 5 days"."""
+    after = tokens[run[1]].strip(".,;:!?").lower() if run[1] < len(tokens) else ""
+    return after.removesuffix("s") in _TIMES
 
 
 def joined(tokens: list[str], runs: list[Run], index: int) -> str:
