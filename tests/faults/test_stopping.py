@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from alignkit.engine.training.checkpoint import StoredState
+from alignkit.errors import AlignkitError
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.run import Run
 from alignkit.run_data.models import models
@@ -62,6 +63,23 @@ def test_a_run_that_is_stopped_leaves_its_model_and_goes_on_exactly(
     (model,) = models(read(folder))
     assert str(model) == "last, step 4"
     assert not list(folder.glob(".final*"))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_helper_of_a_reward_that_changed_is_noticed_before_a_resume(runs, grpo, stop, workers):
+    text = "import lengths\ndef reward(response, example):\n    return lengths.odd(response)\n"
+    (runs.folder / "judge.py").write_text(text)
+    helper = runs.folder / "lengths.py"
+    helper.write_text("def odd(text):\n    return float(len(text) % 2)\n")
+    folder = stop(grpo, 2, 75, "run", f"reward.workers={workers}")
+    code = json.loads((folder / "manifest.json").read_text())["foreign_code"]
+    assert any("[reward] lengths.py (sha256 " in item for item in code)
+    helper.write_text("# counts\ndef odd(text):\n    return float(len(text) % 3)\n")
+    with pytest.raises(AlignkitError, match=r"\n  code reward/lengths\.py\n"):
+        runs.resume()
+    helper.write_text("# comments\ndef odd(text):\n    return float(len(text) % 2)\n")
+    runs.resume()
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
 
 
 @pytest.mark.parametrize("status", [130, 143])
