@@ -11,7 +11,7 @@ from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
 from alignkit.errors import shown
 from alignkit.plugins import Registry
-from alignkit.run import command_line, execute
+from alignkit.run import command_line, execute, refuse_without_room
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 
@@ -46,6 +46,7 @@ def run(
 
     node = recipe.load(path, registry, overlays, overrides)
     if dry_run:
+        refuse_without_room(out or Path("runs"), node)
         say(redact_text(text(node, path)))
         return
     for note in node.left_out:

@@ -136,6 +136,7 @@ def execute(
     """
     refuse_ranks()
     folder = folder_for(out, recipe)
+    refuse_without_room(folder, node)
     if deterministic or determinism.demanded():
         determinism.demand()
     algorithm = built(node)
@@ -152,6 +153,13 @@ def execute(
         run = Run(folder, plan)
         run.profiled = profiled
         return carry_out(algorithm, run, manifest)
+
+
+def refuse_without_room(folder: Path, node: Node) -> None:
+    """Raise AlignkitError where what the run is sure to leave does not fit on the disk."""
+    told = (part.params.sizes(part.tables()) for part in node.walk() if part.kind == "policy")
+    if (sizes := next(told, None)) and (said := node.params.room(node.tables(), sizes, folder)):
+        raise AlignkitError(said)
 
 
 def built(node: Node) -> Algorithm:

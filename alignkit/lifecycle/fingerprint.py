@@ -2,8 +2,8 @@
 
 - the recipe's values, but for those of trackers and of tables that are ``harmless``
 - the files and folders it names, by content: they may be moved
-- the code of the engine, of the plugins it uses and of what its files import from beside them,
-  without comments and docstrings
+- the code that its values bring in, as a reward's file does with the modules it imports
+- the code of the engine and of the plugins it uses, without comments and docstrings
 - versions of the packages that compute, and the hardware that does
 """
 
@@ -36,15 +36,13 @@ def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
     """Return the sums by what they are of; ``machine`` holds versions and hardware."""
     recipe: dict[str, str] = {}
     files: dict[str, str] = {}
-    brought: dict[str, str] = {}
     for part in node.walk():
         if part.kind != "tracker" and not part.params.harmless:
             _values(part, recipe, files)
-            brought |= _brought(part)
     return {
         "recipe": recipe,
         "file": files,
-        "code": dict(sorted(_code(node))) | brought,
+        "code": dict(sorted(_code(node))),
         "version": _versions(machine["versions"]),
         "hardware": _hardware(machine["hardware"]),
     }
@@ -62,18 +60,8 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
                 files[key] = _content(Path(value))
         elif value is not None:
             recipe[key] = value_sum(value)
-
-
-def _brought(node: Node) -> dict[str, str]:
-    """Return the sums of the code that a table's values bring in besides the files they name."""
-    named = [Path(v) for v in vars(node.params).values() if isinstance(v, str | Path)]
-    found = {}
-    for file in node.params.code():
-        if isinstance(file, Path) and not any(file.is_relative_to(n) for n in named):
-            beside = (n.parent for n in named if n.is_absolute() and n.parent in file.parents)
-            name = file.relative_to(next(beside, file.parent))  # they may be moved together
-            found[f"{'.'.join(node.key)}/{name}"] = _source(file)
-    return found
+    if code := [file_sum(file) for file in node.params.code() if isinstance(file, Path)]:
+        files[".".join((*node.key, "code"))] = _sum("".join(code))
 
 
 def value_sum(value: Any) -> str:

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from alignkit import recipe
 from alignkit.errors import AlignkitError, RecipeError, shown
-from alignkit.footprint import PURPOSES, ModelSizes, Workload
+from alignkit.footprint import PURPOSES, ModelSizes, Workload, size
 from alignkit.lifecycle.cpus import usable_cpus
 from alignkit.plugins import Registry
 from alignkit.recipe import Node, nodes
@@ -121,13 +121,3 @@ def _time(found: Estimate, like: RunData | None, registry: Registry) -> str:
     cores = usable_cpus()
     guess = duration(amount / (CORE * cores))
     return f"{guess} at most, a rough guess for {cores} CPU cores; --like RUN_DIR knows better"
-
-
-def size(number: float) -> str:
-    """Return bytes as text.
-
-    >>> size(451840 * 4), size(24.06e9)
-    ('1.8 MB', '24.1 GB')
-    """
-    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
-    return f"{number / scale:.1f} {unit}"

@@ -74,10 +74,10 @@ def test_a_helper_of_a_reward_that_changed_is_noticed_before_a_resume(runs, grpo
     folder = stop(grpo, 2, 75, "run", f"reward.workers={workers}")
     code = json.loads((folder / "manifest.json").read_text())["foreign_code"]
     assert any("[reward] lengths.py (sha256 " in item for item in code)
-    helper.write_text("# counts\ndef odd(text):\n    return float(len(text) % 3)\n")
-    with pytest.raises(AlignkitError, match=r"\n  code reward/lengths\.py\n"):
+    helper.write_text("def odd(text):\n    return float(len(text) % 3)\n")
+    with pytest.raises(AlignkitError, match=r"\n  file reward\.code\n"):
         runs.resume()
-    helper.write_text("# comments\ndef odd(text):\n    return float(len(text) % 2)\n")
+    helper.write_text("def odd(text):\n    return float(len(text) % 2)\n")
     runs.resume()
     assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
 
