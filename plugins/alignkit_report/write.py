@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import Group
 from alignkit.run_data.runs import sweep_notes
 from alignkit_report import page, png, tables
@@ -25,20 +25,25 @@ def files(
 
     PNGs are ``against`` step or wall-clock.
 
-    Raises AlignkitError for a target that is a directory, and where matplotlib is wanted but
-    not installed.
+    Raises AlignkitError for a target that is a directory or cannot be written, and where
+    matplotlib is wanted but not installed.
     """
     if target.is_dir():
         raise AlignkitError(f"{target} is a directory; --out names the HTML file")
-    page.write(groups, target, title)
-    yield target
-    if with_csv:
-        rows, summary = target.with_suffix(".csv"), target.with_suffix(".summary.csv")
-        tables.write_rows(groups, rows)
-        tables.write_summary(groups, summary)
-        yield from (rows, summary)
-    if with_png:
-        yield from png.write(groups, target.with_suffix(".png.d"), against)
+    try:
+        page.write(groups, target, title)
+        yield target
+        if with_csv:
+            rows, summary = target.with_suffix(".csv"), target.with_suffix(".summary.csv")
+            tables.write_rows(groups, rows)
+            tables.write_summary(groups, summary)
+            yield from (rows, summary)
+        if with_png:
+            yield from png.write(groups, target.with_suffix(".png.d"), against)
+    except OSError as error:
+        raise AlignkitError(
+            f"cannot write in {shown(target.parent)}: {error.strerror}; --out names another file"
+        ) from error
 
 
 def title(folders: Sequence[Path]) -> str:
