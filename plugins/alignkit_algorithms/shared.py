@@ -33,16 +33,23 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
 
 
 def in_epochs(data: Dataset, algorithm: str) -> Dataset:
-    """Return data that go through an algorithm in shuffled epochs.
+    """Return data that go through an algorithm in epochs.
 
     AlignkitError where they choose an order of their own, which would be lost.
     """
     if isinstance(data, Orders):
         raise AlignkitError(
             f"[data] chooses the order of its questions (choose), and {algorithm} passes over its "
-            "rows in shuffled epochs; use data without an order here, or an algorithm that samples"
+            "rows in epochs; use data without an order here (shuffle = false keeps that of the "
+            "rows), or an algorithm that samples"
         )
     return data
+
+
+def unordered(tables: Mapping[str, Any], slot: str, remedy: str) -> Iterable[tuple[str, str]]:
+    """Yield a problem where a table of data asks for the order of its rows, which has no effect."""
+    if getattr(tables.get(slot), "order", "shuffled") == "given":
+        yield f"{slot}.order", f"is for algorithms that sample; {remedy}"
 
 
 def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
