@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from alignkit import recipe
-from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
-from alignkit.errors import shown
+from alignkit.commands import FILE, GIVEN, Commands, call, command_line, plugin_option
+from alignkit.errors import in_shell, shown
+from alignkit.execution import execute
 from alignkit.plugins import Registry
-from alignkit.run import command_line, execute, refuse_without_room
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 
@@ -42,13 +42,15 @@ def run(
     registry: Registry,
 ) -> None:
     """Run RECIPE, a TOML file."""
-    from alignkit.plan import text
+    from alignkit.plan import refuse_without_room, text
 
     node = recipe.load(path, registry, overlays, overrides)
+    refuse_without_room(node, out)
     if dry_run:
-        refuse_without_room(out or Path("runs"), node)
         say(redact_text(text(node, path)))
         return
+    for rename in node.renamed:
+        say(redact_text(f"{rename}\n  alignkit migrate {in_shell(path)} rewrites it"), err=True)
     for note in node.left_out:
         say(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}

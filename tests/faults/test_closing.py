@@ -5,8 +5,8 @@ import json
 import pytest
 
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import Run
 from alignkit.lifecycle.signals import Interrupted
-from alignkit.run import Run
 from alignkit_rewards import Python
 
 EVALUATED = """

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from alignkit.cli import main
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import damage
-from alignkit.run import Run
 
 
 def checkpoints(folder):
@@ -31,11 +31,8 @@ def calm(runs):
     return run
 
 
-def test_a_full_disk_stops_the_run_with_its_checkpoints_whole_and_it_goes_on(
-    runs, calm, disk, monkeypatch
-):
+def test_a_full_disk_stops_the_run_with_its_checkpoints_whole_and_it_goes_on(runs, calm, disk):
     one = size(checkpoints(calm.dir)[0])
-    monkeypatch.setattr("alignkit.run.refuse_without_room", lambda *_: None)  # it fills up later
     place = disk("small", int(2.6 * one))  # room for two
     said = r"cannot write a checkpoint to small/run/checkpoints: No space left on device; it takes "
     said += r"[\d.]+ [KM]iB, and [\d.]+ \w+ are free there. What was saved before is whole"

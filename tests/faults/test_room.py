@@ -1,6 +1,5 @@
 """A disk too small for what a run is sure to leave: told before anything is there."""
 
-import json
 import re
 import shutil
 from collections import namedtuple
@@ -8,6 +7,7 @@ from collections import namedtuple
 import pytest
 from click.testing import CliRunner
 
+import alignkit
 from alignkit import recipe
 from alignkit.cli import main
 from alignkit.errors import AlignkitError
@@ -99,11 +99,12 @@ def test_the_size_of_a_model_that_is_not_there_yet_is_in_its_name(runs, sft, mon
     assert at_least(runs, sft, "policy.path=somebody/new") == {}
 
 
-def test_a_disk_of_its_own_is_the_one_that_is_looked_at(runs, sft, disk):
+def test_a_disk_of_its_own_is_the_one_that_is_looked_at_from_python_too(runs, sft, disk):
     disk("small", 2**16)
-    with pytest.raises(AlignkitError, match="are free in small, and the run needs at least"):
-        runs.start(sft, out="small/run")
-    assert not (runs.folder / "small/run").exists()
+    at_least(runs, sft)
+    for again in range(2):
+        with pytest.raises(AlignkitError, match="are free in small, and the run needs at least"):
+            alignkit.run("r.toml", out="small/run")
+        assert not (runs.folder / "small/run").exists(), again
     disk("small", 2**25)
-    runs.start(sft, out="small/run")
-    assert json.loads((runs.folder / "small/run/manifest.json").read_text())["status"] == "done"
+    assert alignkit.run("r.toml", out="small/run").status == "done"

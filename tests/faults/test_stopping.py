@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from alignkit.engine.training.checkpoint import StoredState
 from alignkit.errors import AlignkitError
+from alignkit.execution import Run
 from alignkit.lifecycle.signals import Interrupted
-from alignkit.run import Run
 from alignkit.run_data.models import models
 from alignkit.run_data.runs import read
 

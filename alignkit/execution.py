@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import Manifest
-from alignkit.lifecycle.run_dir import RECIPE, folder_for
+from alignkit.lifecycle.run_dir import RECIPE, copied, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
@@ -136,7 +135,6 @@ def execute(
     """
     refuse_ranks()
     folder = folder_for(out, recipe)
-    refuse_without_room(folder, node)
     if deterministic or determinism.demanded():
         determinism.demand()
     algorithm = built(node)
@@ -149,17 +147,16 @@ def execute(
         manifest = Manifest.new(folder, node, recipe, command)
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
         manifest.write()
-        write_whole(folder / RECIPE, tomli_w.dumps(plan))
+        write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
         run.profiled = profiled
         return carry_out(algorithm, run, manifest)
 
 
-def refuse_without_room(folder: Path, node: Node) -> None:
-    """Raise AlignkitError where what the run is sure to leave does not fit on the disk."""
-    told = (part.params.sizes(part.tables()) for part in node.walk() if part.kind == "policy")
-    if (sizes := next(told, None)) and (said := node.params.room(node.tables(), sizes, folder)):
-        raise AlignkitError(said)
+def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
+    """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
+    plugins = {"plugins": copied(node.files, folder)} if node.files else {}
+    return plugins | dict(plan)
 
 
 def built(node: Node) -> Algorithm:
@@ -218,8 +215,3 @@ def _failure(run: Run, error: BaseException) -> RunFailed:
         with suppress(OSError):
             (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
-
-
-def command_line() -> list[str]:
-    """Return the command as it was typed, for the manifest."""
-    return ["alignkit", *sys.argv[1:]]
