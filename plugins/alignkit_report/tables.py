@@ -12,6 +12,7 @@ from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, fir
 from alignkit.run_data.models import stands_for
 from alignkit.run_data.runs import RunData, duration
 from alignkit.text_table import aligned
+from alignkit_report.pairs import collapses
 
 _HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
 _FINALS = (
@@ -82,7 +83,7 @@ def text(groups: Sequence[Group]) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Say what ± means here, and how runs that are not done ended."""
+    """Say what ± means here, how runs that are not done ended, and which seeds collapsed."""
     sizes = {e.over for line in lines(groups) if (e := line.final) and e.se is not None}
     found = []
     if "seeds" in sizes:
@@ -92,7 +93,8 @@ def notes(groups: Sequence[Group]) -> list[str]:
         found.append("± one standard error over the evaluation's examples where there is one seed")
     metric = headline(groups)
     ended = [(g, r) for g in groups for r in g.runs if r.reason or r.status == "stopped"]
-    return found + [f"{g.name}, seed {r.seed}: {_ended(r, metric)}" for g, r in ended]
+    found += [f"{g.name}, seed {r.seed}: {_ended(r, metric)}" for g, r in ended]
+    return found + collapses(groups, metric)
 
 
 def _ended(run: RunData, metric: str) -> str:
