@@ -30,8 +30,7 @@ def files(
     compared with, seed by seed. The write-up has its own PNGs, against both.
 
     Raises AlignkitError for a target that is a directory or cannot be written, for a write-up that
-    exists, and where
-    matplotlib is wanted but not installed.
+    exists, and where matplotlib is wanted but not installed.
     """
     if target.is_dir():
         raise AlignkitError(f"{target} is a directory; --out names the HTML file")
