@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -216,8 +215,3 @@ def _failure(run: Run, error: BaseException) -> RunFailed:
         with suppress(OSError):
             (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
-
-
-def command_line() -> list[str]:
-    """Return the command as it was typed, for the manifest."""
-    return ["alignkit", *sys.argv[1:]]

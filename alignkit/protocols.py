@@ -38,6 +38,11 @@ class Example:
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that count as right; ``answer`` is the first."""
+        return (self.answer, *self.also_accepted)
+
 
 @dataclass(frozen=True, slots=True)
 class Reward:

@@ -18,7 +18,7 @@ from traceback import FrameSummary, extract_tb
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from alignkit.errors import TransientError, shown
-from alignkit.protocols import Tracker
+from alignkit.protocols import Closes, Tracker
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
@@ -81,6 +81,20 @@ def blamed(word: str, component: object) -> Iterator[None]:
         if os.getpid() != process:
             logger.error("a process that was forked in a %s went on as the run: ended", word)
             os._exit(1)
+
+
+@contextmanager
+def closing(word: str, component: Closes) -> Iterator[None]:
+    """Close a component however the block ends."""
+    try:
+        yield
+    except BaseException:
+        try:
+            component.close()
+        except Exception:  # what ended the block is told, and this beside it
+            logger.warning("the %s could not be closed", word, exc_info=True)
+        raise
+    ask(word, component, component.close)
 
 
 def source_of(error: BaseException | None) -> Source | None:

@@ -34,11 +34,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def no_room(folder: Path, error: OSError) -> str:
     """Return what to say when nothing more can be written to ``folder``."""
-    free = shutil.disk_usage(folder).free
-    return (
-        f"cannot write to {shown(folder)}: {error.strerror}; {free:,} bytes are free there. "
-        f"What was saved before is whole"
-    )
+    free = f"{shutil.disk_usage(folder).free:,} bytes are free there"
+    said = f"cannot write to {shown(folder)}: {error.strerror}; {free}"
+    return f"{said}. What was saved before is whole"
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 - the recipe's values, but for those of trackers and of tables that are ``harmless``
 - the files and folders it names, by content: they may be moved
+- the code that its values bring in, as a reward's file does with the modules it imports
 - the code of the engine and of the plugins it uses, without comments and docstrings
 - versions of the packages that compute, and the hardware that does
 """
@@ -58,6 +59,8 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
                 files[key] = _content(Path(value))
         elif value is not None:
             recipe[key] = value_sum(value)
+    if code := [file_sum(file) for file in node.params.code() if isinstance(file, Path)]:
+        files[".".join((*node.key, "code"))] = _sum("".join(code))
 
 
 def value_sum(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -93,11 +94,11 @@ class Child:
         self._size = 0
         self._told = False
 
-    def tell(self) -> None:
+    def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Tell the process to save its state and end, once: a second time would end it at once."""
         if not self._told:
             self._told = True
-            self.process.terminate()
+            self.process.send_signal(number)
 
     def ended(self) -> bool:
         """Whether the process is over; stops it first where the sweep says so."""
@@ -119,15 +120,16 @@ class Child:
         return diverged(read_rows(metrics, []), self._table.stop)
 
     def _give_up(self, status: str, reason: str) -> None:
-        self.stop()
+        """End the run for good; one that is out of time leaves its model, as at its end."""
+        self.stop(signal.SIGUSR1 if status == "out of time" else signal.SIGTERM)
         if read(self.job.folder).status != "done":  # it may have ended by itself meanwhile
             text = json.dumps({"status": status, "reason": reason}) + "\n"
             self.job.folder.mkdir(parents=True, exist_ok=True)  # it may not have got that far
             (self.job.folder / STOPPED).write_text(text)
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the process, by force if it does not within GRACE."""
-        self.tell()
+        self.tell(number)
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:

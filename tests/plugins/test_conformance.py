@@ -36,7 +36,11 @@ PAIRS = file(
     "pairs.jsonl",
     *({"question": f"{n}+1=", "answer": str(n + 1), "rejected": "no"} for n in range(4)),
 )
-SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
+SCRIPT = file(
+    "rule.py",
+    "def reward(response, example):",
+    "    return any(answer in response for answer in example.answers)",
+)
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -62,6 +66,14 @@ test_data = conformance(
         "dataset/jsonl": {"path": tiny_rows()},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
+    },
+)
+test_data_in_order = conformance(
+    "data",
+    params={
+        "dataset/jsonl": {"path": tiny_rows(), "order": "given"},
+        "dataset/gsm8k": {"path": GSM8K, "order": "given"},
+        "dataset/math": {"path": MATH, "order": "given"},
     },
 )
 test_trackers = conformance(

@@ -176,8 +176,7 @@ def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
 
 def golds(example: Example) -> str | list[str]:
     """Return the gold answer, or all of them where any of several is right."""
-    more = example.also_accepted
-    return [example.answer, *more] if more else example.answer
+    return list(example.answers) if example.also_accepted else example.answer
 
 
 def response_row(trajectory: Trajectory) -> dict[str, Any]:

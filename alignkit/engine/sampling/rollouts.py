@@ -7,7 +7,6 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from itertools import accumulate, groupby
 import torch
 
 from alignkit.abilities import streams
-from alignkit.engine.asking import ask, blamed
+from alignkit.engine.asking import ask, blamed, closing
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.questions import Prompt, fits
@@ -33,8 +32,6 @@ from alignkit.protocols import (
     SampledBatch,
     Sampling,
 )
-
-logger = logging.getLogger("alignkit")
 
 BACKEND = "rollout backend"
 
@@ -72,16 +69,9 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
     if backend is None:
         yield
         return
-    try:
+    with closing(BACKEND, backend):
         ask(BACKEND, backend, backend.start, policy)
         yield
-    except BaseException:
-        try:
-            backend.close()
-        except Exception:  # what ended the block is told, and this beside it
-            logger.warning("the rollout backend could not be closed", exc_info=True)
-        raise
-    ask(BACKEND, backend, backend.close)
 
 
 def with_stops(sampling: Sampling, template: PromptTemplate) -> Sampling:
