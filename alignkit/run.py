@@ -17,6 +17,7 @@ import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
 from alignkit.lifecycle import determinism
+from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
@@ -180,6 +181,8 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
                 result = dict(algorithm.run(run))
             status = "done"
         except Interrupted as interrupted:
+            if not Store(run.dir / "checkpoints").paths():
+                interrupted.without_checkpoint()
             status = interrupted.state
             interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"
             raise

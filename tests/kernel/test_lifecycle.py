@@ -17,11 +17,11 @@ from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
-from alignkit.lifecycle.manifest import machine
+from alignkit.lifecycle.manifest import Manifest, machine
 from alignkit.lifecycle.resume_point import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
 from alignkit.resume import resume
-from alignkit.run import Run, execute
+from alignkit.run import Run, carry_out, execute
 
 # ---------------------------------------------------------------- checkpoints
 
@@ -275,6 +275,71 @@ def test_a_second_signal_ends_the_process_at_once():
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     assert time.monotonic() - began < 25
+
+
+REPEATED = """
+import os, signal, sys, time
+from alignkit.lifecycle.signals import Interrupted, Signals
+signals, number = Signals(), int(sys.argv[1])
+try:
+    with signals.installed():
+        try:
+            os.kill(os.getpid(), number)
+        except Interrupted:
+            signals.take()
+            print("saving", flush=True)
+            time.sleep(1)
+            print("saved", flush=True)
+            raise
+except Interrupted as interrupted:
+    time.sleep(1)  # trackers are closed, and the interpreter
+    os._exit(interrupted.exit_status)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGXCPU", "SIGUSR1", "SIGUSR2"])
+def test_a_request_that_is_repeated_does_not_end_the_save(name):
+    number = getattr(signal, name)
+    command = [sys.executable, "-c", REPEATED, str(int(number))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"saving\n"
+        while process.poll() is None:
+            time.sleep(0.15)  # longer than what counts as one
+            process.send_signal(number)
+        assert (process.wait(20), process.stdout.read()) == (STOPPED, b"saved\n")
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_signal_to_end_counts_after_a_request_too():
+    with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == b"saving\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_a_later_run_of_a_process_listens_again():
+    for _ in range(2):
+        with pytest.raises(Interrupted), Signals().installed():
+            signal.raise_signal(signal.SIGXCPU)
+
+
+@pytest.mark.parametrize(("saved", "status"), [(True, STOPPED), (False, 128 + signal.SIGUSR1)])
+def test_stopped_to_be_resumed_means_that_a_checkpoint_is_there(tmp_path, plan, saved, status):
+    class Stopped:
+        def run(self, run):
+            if saved:
+                write(Store(run.dir / "checkpoints"), 1)
+            signal.raise_signal(signal.SIGUSR1)
+
+    manifest = Manifest.new(tmp_path, plan(), tmp_path / "r.toml", [])
+    with pytest.raises(Interrupted) as error:
+        carry_out(Stopped(), Run(tmp_path, {}), manifest)
+    assert error.value.exit_status == status
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    assert facts["status"] == ("stopped" if saved else "interrupted")
 
 
 # ---------------------------------------------------------------- fingerprints and resuming
