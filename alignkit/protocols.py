@@ -208,6 +208,10 @@ class Run(Protocol):
         """Print a line the user should see."""
         ...
 
+    def note(self, text: str) -> None:
+        """Print a line that the manifest keeps as well, under ``notes``."""
+        ...
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         ...

@@ -54,6 +54,8 @@ class Run:
         self.checkpoint = start.checkpoint if start else None
         self.profiled = False
         self.signals = Signals()
+        self.notes: list[str] = []
+        """What the manifest should tell of the run besides its numbers."""
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
@@ -70,6 +72,11 @@ class Run:
     def say(self, text: str) -> None:
         """Print a line the user should see."""
         self.printer(printable(redact_text(text)))
+
+    def note(self, text: str) -> None:
+        """Say a line that the manifest keeps, too."""
+        self.notes.append(redact_text(text))
+        self.say(text)
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -198,7 +205,7 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         raise _failure(run, error) from error
     finally:
         with suppress(OSError) if status == "failed" else nullcontext():
-            manifest.close(status, run.elapsed(), result)
+            manifest.close(status, run.elapsed(), result, run.notes)
     return run
 
 

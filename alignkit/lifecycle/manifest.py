@@ -60,12 +60,16 @@ class Manifest:
         """Write it, whole."""
         write_json(self.path, self.facts)
 
-    def close(self, status: str, seconds: float, result: Mapping[str, float]) -> None:
-        """Note how the run ended, and with how many threads it computed."""
+    def close(
+        self, status: str, seconds: float, result: Mapping[str, float], notes: Sequence[str] = ()
+    ) -> None:
+        """Note how the run ended, with how many threads it computed, and what else was noted."""
         finite = {k: v if math.isfinite(v) else None for k, v in result.items()}
         if used := threads_used():
             self.facts["hardware"]["threads"] = used
         self.facts |= {"status": status, "seconds": round(seconds, 3), "result": finite}
+        if notes:
+            self.facts["notes"] = [*self.facts.get("notes", ()), *notes]
         self.write()
 
 
