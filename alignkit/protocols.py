@@ -227,6 +227,13 @@ class Run(Protocol):
         """
         ...
 
+    def stay(self) -> None:
+        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+
+        ``dir`` is then where the run's state can be saved.
+        """
+        ...
+
     def logged_bytes(self) -> int:
         """Return the length of ``metrics.jsonl``."""
         ...

@@ -159,8 +159,8 @@ class AskedTracker:
         self._lost = True
         self._run.printer = self._printer  # it may have taken over the printing
         self._run.note(
-            f"warning: {self._name} is told nothing more, since it raised {described(error)}; the run "
-            f"goes on, and its metrics.jsonl has every row"
+            f"warning: {self._name} is told nothing more, since it raised {described(error)}; "
+            f"the run goes on, and its metrics.jsonl has every row"
         )
         with suppress(BaseException):  # of what has failed already
             self._tracker.close("failed")

@@ -129,7 +129,10 @@ def test_a_tracker_that_fails_is_let_go_and_ends_no_training(faults, kind, how):
     out = f"run-{next(numbers)}"
     status, said = faults.go(out, kind=kind, how=how, at=1)
     assert status == 0, said
-    assert said.count(f"warning: tracker 'jsonl' is told nothing more, since it raised {ENDS[how]}") == 1
+    assert (
+        said.count(f"warning: tracker 'jsonl' is told nothing more, since it raised {ENDS[how]}")
+        == 1
+    )
     assert "Traceback" not in said
     facts = json.loads((faults.folder / out / "manifest.json").read_text())
     assert facts["status"] == "done"
@@ -172,9 +175,7 @@ def test_a_component_that_exits_while_it_is_built_leaves_nothing(faults):
         assert not (faults.folder / out).exists()
 
 
-@pytest.mark.parametrize(
-    "kind", ["reward", "dataset", "prompt template", "rollout backend"]
-)
+@pytest.mark.parametrize("kind", ["reward", "dataset", "prompt template", "rollout backend"])
 def test_a_call_that_fails_for_a_while_is_made_again(faults, kind):
     calls, whole = faults.calls(kind)
     out = f"run-{next(numbers)}"
