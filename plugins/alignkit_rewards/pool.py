@@ -8,8 +8,9 @@ once a worker dies while none is at work; with "spawn" and "forkserver" a script
 The workers here are plain subprocesses that speak JSON lines: they never import the user's
 ``__main__``, inherit no locks of a process that runs torch threads, are started from any thread,
 and nothing they send is unpickled. A worker asks the kernel to kill it when one verdict takes too
-long (``setitimer`` with the default action of SIGALRM), which works inside C code and after the
-parent has died; the parent kills it a little later in any case.
+much of its CPU time (``setitimer`` with the default action of SIGPROF), which works inside C code
+and after the parent has died, and counts no time in which the machine is busy or all of it is
+stopped, as by Ctrl-Z. The parent kills a worker that is late all the same.
 """
 
 from __future__ import annotations
@@ -46,8 +47,21 @@ START_S = 120.0
 """A worker that has not reported ready after this many seconds never will."""
 
 GRACE_S = 10.0
-"""The parent kills a worker this long after the worker's own alarm should have: the alarm stands
-still while sympy is imported."""
+"""The parent kills a worker this much of its CPU time after the worker's own alarm should have: the
+alarm stands still while sympy is imported."""
+
+IDLE_S = 60.0
+"""The parent kills a worker that it has waited for so long in which it did not compute."""
+
+TRIES = 3
+"""Workers that a pair may be given to if they are lost: somebody else may have killed them."""
+
+SLICE_S = 0.5
+"""The parent looks this often at how much of its time a worker has used. What it is stopped itself,
+between two looks, counts as one."""
+
+_CPUCLOCK_SCHED = 2
+"""Linux makes the number of a process's CPU clock from this and the process's own."""
 
 CHUNK = 16
 """Most pairs sent to a worker at once."""
@@ -121,18 +135,16 @@ class Worker:
         while data:
             data = data[self.process.stdin.write(data) or 0 :]
 
-    def verdict(self, task: Task) -> Verdict:
-        """Wait for the next verdict; a dead or late worker is killed and named as the reason."""
+    def verdict(self, task: Task) -> Verdict | None:
+        """Wait for the next verdict; a late worker is killed. None if the worker was lost."""
         line = self._line(task.timeout + GRACE_S)
         verdict = Verdict(*json.loads(line)) if line else None
         if verdict is None or verdict.why == OUT_OF_MEMORY:
             self.kill()
         if verdict is not None:
             return verdict
-        late = line is None or self.process.returncode == -signal.SIGALRM
-        why = "timed out" if late else "crashed"
-        logger.warning("grading %s: %.80r", why, task.pair[1])
-        return Verdict(False, why)
+        late = line is None or self.process.returncode == -signal.SIGPROF
+        return given_up("timed out", task) if late else None
 
     @property
     def alive(self) -> bool:
@@ -148,14 +160,21 @@ class Worker:
             if stream is not None:
                 stream.close()
 
-    def _line(self, timeout: float) -> bytes | None:
-        """Read one line; ``b""`` if the process ended, None if time ran out."""
+    def _line(self, limit: float) -> bytes | None:
+        """Read one line; ``b""`` if the process ended, None if its time ran out.
+
+        That is after ``limit`` seconds of its CPU time, or ``IDLE_S`` in which it could compute and
+        did not.
+        """
         assert self.process.stdout is not None
-        deadline = time.monotonic() + timeout
+        began, waited = self._computed(), 0.0
         while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not _readable(self.process.stdout.fileno(), left):
-                return None
+            if not _readable(self.process.stdout.fileno(), SLICE_S):
+                used = self._computed() - began
+                waited += 0.0 if _stopped(self.process.pid) else SLICE_S
+                if used > limit or waited - used > IDLE_S:
+                    return None
+                continue
             data = self.process.stdout.read(65536)
             if not data:
                 self.process.wait()
@@ -163,6 +182,28 @@ class Worker:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def _computed(self) -> float:
+        """Return the process's CPU seconds; 0 where they are not told."""
+        try:
+            return time.clock_gettime(~self.process.pid << 3 | _CPUCLOCK_SCHED)
+        except OSError:  # it has just ended: the next read says so
+            return 0.0
+
+
+def given_up(why: str, task: Task) -> Verdict:
+    """Return the verdict on a pair that could not be judged."""
+    logger.warning("grading %s: %.80r", why, task.pair[1])
+    return Verdict(False, why)
+
+
+def _stopped(process: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in ("T", "t")
 
 
 def _readable(descriptor: int, timeout: float) -> bool:
@@ -224,7 +265,11 @@ class Pool:
             worker.kill()
 
     def _judge(self, index: int, chunk: list[Task]) -> None:
-        """Judge the tasks and take each off the chunk; a new worker follows each that cost one."""
+        """Judge the tasks and take each off the chunk; a new worker follows each that cost one.
+
+        A task whose worker was lost is judged again, by ``TRIES`` workers at most.
+        """
+        lost = 0
         while chunk:
             if self._closed:
                 raise AlignkitError("grading was stopped while verdicts were under way")
@@ -235,7 +280,11 @@ class Pool:
                 worker.kill()
             while chunk and not worker.ended:
                 verdict = worker.verdict(chunk[0])
-                chunk.pop(0).verdict.set_result(verdict)
+                if verdict is None and (lost := lost + 1) < TRIES:
+                    break
+                found = verdict or given_up("crashed", chunk[0])
+                chunk.pop(0).verdict.set_result(found)
+                lost = 0
 
     def _worker(self, index: int) -> Worker:
         worker = self._workers[index]

@@ -259,9 +259,7 @@ def test_grading_workers_that_die_amid_a_batch_cost_no_verdict():
         thread.join()
     assert killed
     assert len(found) == 60
-    # A pair in the hands of a worker when it dies counts as timed out; nothing else is wrong.
-    assert all(r.total == 1.0 or r.parts.get("timed_out") == 1.0 for r in found)
-    assert sum(r.total for r in found) >= 60 - len(killed) * 16
+    assert [r.total for r in found] == [1.0] * 60  # a lost worker's pairs are judged again
 
 
 def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypatch, capsys):

@@ -24,18 +24,16 @@ def test_what_a_file_unpacks_to_is_bounded_by_a_key(kind, tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     half = gzip.compress((ROW + "\n").encode() + b"\n" * 2**20)
     path.write_bytes(half + half)  # of several members, as cat makes them
-    assert [
-        m
-        for _, m in kind(path=path if kind is Jsonl else str(path), max_unpacked_gib=0.01).check({})
-    ] == []
+    given = path if kind is Jsonl else str(path)
+    assert list(kind(path=given, max_unpacked_gib=0.01).check({})) == []
     tracemalloc.start()
-    [(_, said)] = kind(path=path if kind is Jsonl else str(path), max_unpacked_gib=0.001).check({})
+    [(_, said)] = kind(path=given, max_unpacked_gib=0.001).check({})
     assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     tracemalloc.stop()
     assert "unpacks to more than 0.001 GiB" in said
     assert "max_unpacked_gib" in said
     with pytest.raises(AlignkitError, match="unpacks to more than"):
-        kind(path=path if kind is Jsonl else str(path), max_unpacked_gib=0.001).build()
+        kind(path=given, max_unpacked_gib=0.001).build()
 
 
 def test_there_is_a_bound_without_the_key(tmp_path, monkeypatch):
