@@ -20,7 +20,8 @@ from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.run import Run, built, carry_out
 from alignkit.security.left_out import only_secrets
-from alignkit.security.secrets import redact, redact_command
+from alignkit.security.recorded import recorded
+from alignkit.security.secrets import redact_command
 from alignkit.security.text import say
 
 
@@ -69,7 +70,7 @@ def resume(
         algorithm = built(node)
         store.tidy()
         resume_point.rewind(folder, start)
-        plan = redact(node.dump())
+        plan = recorded(node)
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
         if lengths:

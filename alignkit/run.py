@@ -29,7 +29,9 @@ from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
-from alignkit.security.secrets import redact, redact_text
+from alignkit.security.left_out import lost
+from alignkit.security.recorded import recorded
+from alignkit.security.secrets import redact_text
 from alignkit.security.text import printable, say
 
 if TYPE_CHECKING:
@@ -186,7 +188,7 @@ def execute(
     if deterministic or determinism.demanded():
         determinism.demand()
     algorithm = built(node)
-    plan = redact(node.dump())
+    plan = recorded(node)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,6 +200,9 @@ def execute(
         write_whole(folder / RECIPE, tomli_w.dumps(plan))
         run = Run(folder, plan)
         run.profiled = profiled
+        if left_out := lost(plan):
+            keys = ", ".join(".".join(key) for key in left_out)
+            run.note(f"{RECIPE} does not keep the secrets of {keys}; resuming asks for them again")
         return carry_out(algorithm, run, manifest)
 
 

@@ -43,7 +43,7 @@ class Manifest:
             "command": redact_command(command),
             "recipe": str(recipe.absolute()),
             "seed": getattr(node.params, "seed", None),
-            "components": redact([_component(n) for n in node.walk() if n.kind]),
+            "components": [_component(n) for n in node.walk() if n.kind],
             "foreign_code": foreign_code(node),
             "deterministic": demanded(),
             "git": git(recipe.absolute().parent),
@@ -94,7 +94,7 @@ def _component(node: Node) -> dict[str, Any]:
         "plugin": node.plugin.name,
         "dist": node.plugin.dist,
         "version": node.plugin.version,
-        "facts": dict(node.params.facts(node.tables())),
+        "facts": redact(dict(node.params.facts(node.tables()))),
     }
 
 
