@@ -15,7 +15,7 @@ from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
-from alignkit.lifecycle.run_dir import RECIPE, manifest_of
+from alignkit.lifecycle.run_dir import RECIPE, manifest_of, refuse_links
 from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.run import Run, built, carry_out
@@ -43,6 +43,7 @@ def resume(
     refuse_ranks()
     folder = folder.absolute()
     manifest = manifest_of(folder)
+    refuse_links(folder)
     lengths, secrets = longer.split(overrides)
     done = manifest.facts.get("status") == "done"
     if done and not lengths and not longer.edited(folder):

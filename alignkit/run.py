@@ -30,6 +30,7 @@ from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
 from alignkit.security.left_out import lost
+from alignkit.security.outputs import refuse_outside
 from alignkit.security.recorded import recorded
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import printable, say
@@ -187,6 +188,7 @@ def execute(
     folder = folder_for(out, recipe)
     if deterministic or determinism.demanded():
         determinism.demand()
+    refuse_outside(node, folder)
     algorithm = built(node)
     plan = recorded(node)
     try:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from alignkit.lifecycle.files import beside
 from alignkit.run_data.groups import Group
 from alignkit_report.curves import Chart, charts, curve
 from alignkit_report.markup import body, color, plain
@@ -48,9 +48,9 @@ def write(groups: Sequence[Group], path: Path, title: str) -> None:
     """Write the page; an old one is replaced as a whole, so that a browser never sees half."""
     text = render(groups, title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with beside(path) as file:
+        # Half a character, as in a file that was cut, has no bytes in UTF-8.
+        file.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def render(groups: Sequence[Group], title: str) -> str:
