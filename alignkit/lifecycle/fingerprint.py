@@ -124,7 +124,8 @@ def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
     """Return what computes: the GPUs where there are some, else processor and threads."""
     if hardware["gpus"]:
         return {"gpus": ", ".join(hardware["gpus"])}
-    return {name: str(hardware[name]) for name in ("machine", "cpu", "threads")}
+    kernels = hardware.get("kernels", {})  # what nobody chose is not named
+    return {**{name: str(hardware[name]) for name in ("machine", "cpu", "threads")}, **kernels}
 
 
 def _sum(text: str) -> str:

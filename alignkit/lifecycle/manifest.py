@@ -28,6 +28,10 @@ PACKAGES = (
 """Distributions whose versions can change a result; those installed go into the manifest."""
 
 
+KERNELS = ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Variables by which somebody chooses the instructions that a CPU sums with."""
+
+
 class Manifest:
     """The manifest of one run directory."""
 
@@ -128,6 +132,7 @@ def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
         "threads": threads_at_most(environment),
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus.splitlines() if gpus else [],
+        "kernels": {name: environment[name] for name in KERNELS if name in environment},
     }
 
 

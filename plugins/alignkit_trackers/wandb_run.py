@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from alignkit.run_data.runs import read_rows
 from alignkit.security.names import checked_name, name_problem, refused
 from alignkit_trackers.values import sample_table
 from alignkit_trackers.wandb_files import steps_on_disk
@@ -121,10 +122,11 @@ def _id(run: Run) -> str:
 
 def _rows_before(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the rows that a resumed run has of the steps before it goes on."""
-    if run.resumed:
-        for line in (run.dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield {name: math.nan if value is None else value for name, value in row.items()}
+    warnings: list[str] = []
+    for row in read_rows(run.dir / "metrics.jsonl", warnings) if run.resumed else ():
+        yield {name: math.nan if value is None else value for name, value in row.items()}
+    for warning in warnings:
+        run.say(f"warning: {warning}")
 
 
 def environment_problem() -> str:

@@ -17,6 +17,7 @@ from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
+from alignkit.lifecycle.longer import steps_made
 from alignkit.lifecycle.manifest import Manifest, machine
 from alignkit.lifecycle.resume_point import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
@@ -150,6 +151,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from alignkit.lifecycle.lock import locked
+from alignkit.lifecycle.longer import steps_made
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -402,6 +404,29 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
     assert plain == summed('"""Doc."""\n\n# why\ndef f(x):\n    """F."""\n    return x + 1\n')
     assert plain != summed("def f(x):\n    return x + 2\n")
     assert plain != summed("def f(x):\n    return x - 1\n")
+
+
+@pytest.mark.parametrize("name", ["MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"])
+def test_variables_that_choose_how_a_cpu_sums_are_hardware(plan, name):
+    bare, chosen = machine({}), machine({name: "avx2"})
+    bare["hardware"]["gpus"] = chosen["hardware"]["gpus"] = []
+    before, after = fingerprint(plan(), bare), fingerprint(plan(), chosen)
+    assert differences(before, after) == [f"hardware {name}: avx2, was none"]
+    assert differences(after, before) == [f"hardware {name}: none, was avx2"]
+    del bare["hardware"]["kernels"]  # as it was written before there was this
+    assert differences(fingerprint(plan(), bare), before) == []
+
+
+@pytest.mark.parametrize("line", ['{"step": 9', "[]", "3", '{"step": "x"}', '{"step": Infinity}'])
+def test_a_corrupt_row_at_the_end_is_named(tmp_path, line):
+    rows = '{"step": 1}\n{"st\n{"step": 5}\n'
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    assert steps_made(tmp_path) == 5
+    (tmp_path / "metrics.jsonl").write_text(f"{rows}{line}\n\n")
+    with pytest.raises(AlignkitError, match=r"the last line of .*metrics.jsonl is no row"):
+        steps_made(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 7, "x": "{"a" * 300_000}"}}\n')
+    assert steps_made(tmp_path) == 7
 
 
 def test_the_files_of_a_plugin_are_its_code(tmp_path):
