@@ -1,4 +1,4 @@
-"""What other people's files hold, made fit to be shown: no file is waited for, no value surprises."""
+"""What other people's files hold, made fit to be shown: no pipe is waited for, no value is odd."""
 
 from __future__ import annotations
 

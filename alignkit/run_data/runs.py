@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +69,29 @@ class RunData:
 
     def series(self, metric: str) -> list[tuple[int, float]]:
         """Return (step, value) wherever the metric was logged and finite."""
-        found = ((row["step"], row.get(metric)) for row in self.rows)
-        return [(step, value) for step, value in found if isinstance(value, int | float)]
+        return list(zip(*self._columns.get(metric, ((), ())), strict=True))
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in the order of their first appearance."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if name not in ("step", "time")]
+        return [name for name in self._columns if name not in ("step", "time")]
+
+    @cached_property
+    def clock(self) -> Mapping[int, float]:
+        """Wall-clock seconds at which each step ended."""
+        return {row["step"]: float(row.get("time") or 0.0) for row in self.rows}
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[list[int], list[float]]]:
+        """Steps and finite values of each metric: rows may be many, and are gone through once."""
+        found: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+        for row in self.rows:
+            step = row["step"]
+            for name, value in row.items():
+                steps, values = found[name]
+                if isinstance(value, int | float):
+                    steps.append(step)
+                    values.append(value)
+        return dict(found)
 
     def samples(self, name: str) -> dict[int, Path]:
         """Return the files of sampled responses by step; ``name`` is rollouts or eval."""
@@ -206,6 +225,30 @@ def read_rows(path: Path, warnings: list[str]) -> list[Row]:
     if wrong > SPELT_OUT:
         warnings.append(f"{path.name}: and {wrong - SPELT_OUT:,} more such lines")
     return [rows[step] for step in sorted(rows)]
+
+
+class FollowedRows:
+    """The rows of a ``metrics.jsonl`` that is being written: each is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def more(self) -> Iterator[Row | None]:
+        """Yield the whole rows that came since the last call; None first if it began anew."""
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        if size < self._at:
+            self._at = 0
+            yield None
+        if size == self._at:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._at += len(line)
+                with suppress(ValueError):
+                    yield _row(line)
 
 
 def _row(line: bytes) -> dict[str, Any]:

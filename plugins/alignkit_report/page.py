@@ -28,7 +28,6 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +35,7 @@ from typing import Any
 
 from alignkit.lifecycle.files import beside
 from alignkit.run_data.groups import Group
-from alignkit_report.curves import Chart, charts, curve
+from alignkit_report.curves import Chart, charts, curve, points_of
 from alignkit_report.markup import body, color, plain
 from alignkit_report.samples import choose, spread
 
@@ -56,13 +55,14 @@ def write(groups: Sequence[Group], path: Path, title: str) -> None:
 def render(groups: Sequence[Group], title: str) -> str:
     """Return the page as HTML."""
     drawn = charts(groups)
+    most = points_of(len(groups) * sum(len(c.metrics) for c in drawn))
     script, samples = _asset("page.js"), _samples(groups)
     payload = {
         "groups": [
             {"name": plain(g.name), "n": len(g.runs), "color": color(i), "stops": _stops(g)}
             for i, g in enumerate(groups)
         ],
-        "charts": [_chart(c, groups) for c in drawn],
+        "charts": [_chart(c, groups, most) for c in drawn],
         "samples": samples,
     }
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -94,13 +94,13 @@ def _asset(name: str) -> str:
     return (files("alignkit_report") / name).read_text(encoding="utf-8").strip("\n")
 
 
-def _chart(chart: Chart, groups: Sequence[Group]) -> dict[str, Any]:
+def _chart(chart: Chart, groups: Sequence[Group], most: int) -> dict[str, Any]:
     return {
         "title": plain(chart.title),
         "section": chart.section,
         "unit": chart.unit,
         "labels": chart.labels,
-        "curves": [[_points(g, metric) for metric in chart.metrics] for g in groups],
+        "curves": [[_points(g, metric, most) for metric in chart.metrics] for g in groups],
     }
 
 
@@ -110,11 +110,11 @@ def _stops(g: Group) -> list[dict[str, float]]:
     return [{"step": r.rows[-1]["step"], "time": r.seconds} for r in stopped]
 
 
-def _points(g: Group, metric: str) -> dict[str, list[float]] | None:
-    found = curve(g, metric)
+def _points(g: Group, metric: str, most: int) -> dict[str, list[float]] | None:
+    found = curve(g, metric, most)
     if found is None:
         return None
-    return {name: [float(f"{v:.6g}") for v in values] for name, values in asdict(found).items()}
+    return {name: [float(f"{v:.6g}") for v in values] for name, values in vars(found).items()}
 
 
 def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 continue
             saved = run.samples(kind)
             steps = [
-                {"step": step, "rows": [asdict(s) for s in choose(saved[step], 3, 3)]}
+                {"step": step, "rows": [vars(s) for s in choose(saved[step], 3, 3)]}
                 for step in spread(sorted(saved), MOST_STEPS)
             ]
             seed = f", seed {run.seed}" if len(g.runs) > 1 else ""

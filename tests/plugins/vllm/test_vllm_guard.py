@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from alignkit import AlignkitError
-from alignkit_vllm.engines.client import Client
 from alignkit_vllm import VllmRollout
+from alignkit_vllm.engines.client import Client
 from alignkit_vllm.guard import HOSTS, KEY, Guard, closed, key_for, new_key
 
 
