@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -79,3 +79,15 @@ def refuse_links(folder: Path) -> None:
 def _below(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         yield from (Path(place) / name for name in (*folders, *files))
+
+
+def copied(files: Iterable[Path], folder: Path) -> list[str]:
+    """Copy plugin files into a run directory; return where they lie in it."""
+    places = []
+    for file in files:
+        target = folder / "plugins" / file.name
+        target.parent.mkdir(exist_ok=True)
+        if target != file:  # a run that goes on reads them from there
+            target.write_bytes(file.read_bytes())
+        places.append(f"plugins/{file.name}")
+    return places

@@ -13,11 +13,11 @@ from alignkit.recipe import Node, mapped, path_mark
 from alignkit.security.secrets import redact
 
 
-def recorded(node: Node) -> dict[str, Any]:
+def without_secrets(node: Node) -> dict[str, Any]:
     """Return what :meth:`Node.dump` returns, without the secrets."""
     table: dict[str, Any] = {"use": node.use} if node.kind else {}
     table |= {k: v for k, v in recorded_values(node).items() if v is not None}
-    return table | {name: mapped(child, recorded) for name, child in node.children.items()}
+    return table | {name: mapped(child, without_secrets) for name, child in node.children.items()}
 
 
 def recorded_values(node: Node) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from alignkit.errors import RunFailed
+from alignkit.execution import Run
 from alignkit.lifecycle.signals import Interrupted
-from alignkit.run import Run
 
 
 def moved(folder):

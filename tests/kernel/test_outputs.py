@@ -16,7 +16,7 @@ path = "{path}"
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alignkit.run.built", stop)
+    monkeypatch.setattr("alignkit.execution.built", stop)
 
     def run(path, *words):
         (tmp_path / "r.toml").write_text(RECIPE.format(path=path))

@@ -8,10 +8,10 @@ import tomli
 
 from alignkit import Component, Params, RecipePath, recipe
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import execute
 from alignkit.plugins import Plugin, Registry
 from alignkit.protocols import Algorithm
 from alignkit.resume import resume
-from alignkit.run import execute
 from alignkit.security import secrets
 
 PLANTED = ["planted-one", "planted-two", "sk-planted3456789012345", "planted-four", "planted-five"]

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from alignkit.engine.asking import AskedTracker
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_trackers import Console, Jsonl, Tensorboard
 
 WANDB = """
 import os, pathlib, signal, sys
 from alignkit.engine.asking import AskedTracker
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_trackers import Wandb, wandb_service
 wandb_service.STOPPED_FOR = 1.0
 run = Run(pathlib.Path(sys.argv[1]), {"n": 1})

@@ -24,14 +24,14 @@ from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import Manifest
 from alignkit.lifecycle.place import Place
-from alignkit.lifecycle.run_dir import METRICS, RECIPE, folder_for
+from alignkit.lifecycle.run_dir import METRICS, RECIPE, copied, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
 from alignkit.security.left_out import lost
 from alignkit.security.outputs import refuse_outside
-from alignkit.security.recorded import recorded
+from alignkit.security.recorded import without_secrets
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import printable, say
 
@@ -190,7 +190,7 @@ def execute(
         determinism.demand()
     refuse_outside(node, folder)
     algorithm = built(node)
-    plan = recorded(node)
+    plan = without_secrets(node)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -199,13 +199,19 @@ def execute(
         manifest = Manifest.new(folder, node, recipe, command)
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
         manifest.write()
-        write_whole(folder / RECIPE, tomli_w.dumps(plan))
+        write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
         run.profiled = profiled
         if left_out := lost(plan):
             keys = ", ".join(".".join(key) for key in left_out)
             run.note(f"{RECIPE} does not keep the secrets of {keys}; resuming asks for them again")
         return carry_out(algorithm, run, manifest)
+
+
+def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
+    """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
+    plugins = {"plugins": copied(node.files, folder)} if node.files else {}
+    return plugins | dict(plan)
 
 
 def built(node: Node) -> Algorithm:
