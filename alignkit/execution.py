@@ -17,7 +17,6 @@ import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
 from alignkit.lifecycle import determinism
-from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
@@ -29,9 +28,8 @@ from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
-from alignkit.security.left_out import lost
 from alignkit.security.outputs import refuse_outside
-from alignkit.security.recorded import without_secrets
+from alignkit.security.recorded import lost, without_secrets
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import printable, say
 
@@ -241,7 +239,7 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
             run.stay()
             status = "done"
         except Interrupted as interrupted:
-            if not Store(run.dir / "checkpoints").paths():
+            if not any((run.dir / "checkpoints").glob("step_*")):
                 interrupted.without_checkpoint()
             status = interrupted.state
             interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"

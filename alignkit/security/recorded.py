@@ -7,10 +7,11 @@ resumed needs them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from alignkit.recipe import Node, mapped, path_mark
-from alignkit.security.secrets import redact
+from alignkit.security.secrets import REDACTED, redact
 
 
 def without_secrets(node: Node) -> dict[str, Any]:
@@ -27,3 +28,12 @@ def recorded_values(node: Node) -> dict[str, Any]:
         name: value if path_mark(type(params), name) else redact(value, name)
         for name, value in params.model_dump(mode="json").items()
     }
+
+
+def lost(table: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the keys of a recorded recipe whose value was left out of the record."""
+    if isinstance(table, Mapping):
+        return [key for name, item in table.items() for key in lost(item, (*at, str(name)))]
+    if isinstance(table, list):
+        return [key for i, item in enumerate(table) for key in lost(item, (*at, str(i)))]
+    return [at] if isinstance(table, str) and REDACTED in table else []
