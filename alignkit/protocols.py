@@ -213,6 +213,10 @@ class Run(Protocol):
         """Print a line the user should see."""
         ...
 
+    def note(self, text: str) -> None:
+        """Print a line that the manifest keeps as well, under ``notes``."""
+        ...
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         ...
@@ -225,6 +229,13 @@ class Run(Protocol):
         """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
+        """
+        ...
+
+    def stay(self) -> None:
+        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+
+        ``dir`` is then where the run's state can be saved.
         """
         ...
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
+from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.protocols import Dataset, Example
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
@@ -19,6 +20,7 @@ from alignkit_data.source import Source
 
 Column = Annotated[str, Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1)]
+Gib = Annotated[float, Field(gt=0)]
 
 
 def _of_a_file(name: str) -> str:
@@ -73,6 +75,9 @@ class Jsonl(_Ordered):
     limit: Limit | None = None
     """Take only the first so many rows; without it all."""
 
+    max_unpacked_gib: Gib = UNPACKED_GIB
+    """GiB that a file with gzip may unpack to, all of it in memory."""
+
     def build(self) -> Dataset:
         return self.in_order(self._load().checked())
 
@@ -95,7 +100,7 @@ class Jsonl(_Ordered):
 
     def _load(self) -> Loaded:
         convert = columns.Plain(self.question, self.answer, self.id, self._input)
-        return load_file(self.path, convert, self.limit)
+        return load_file(self.path, convert, self.limit, self.max_unpacked_gib)
 
 
 class _Split(_Ordered):
@@ -143,9 +148,14 @@ class Gsm8k(_Split):
     limit: Limit | None = None
     """Take only the first so many rows; without it all."""
 
+    max_unpacked_gib: Gib = UNPACKED_GIB
+    """GiB that a file with gzip may unpack to, all of it in memory."""
+
     def _source(self) -> Source:
         convert = columns.Gsm8k(self.question, self.answer)
-        return Source(self.path, self.config, self.split, self.limit, convert)
+        return Source(
+            self.path, self.config, self.split, self.limit, convert, self.max_unpacked_gib
+        )
 
 
 class Math(_Split):
@@ -176,9 +186,14 @@ class Math(_Split):
     limit: Limit | None = None
     """Take only the first so many rows; without it all."""
 
+    max_unpacked_gib: Gib = UNPACKED_GIB
+    """GiB that a file with gzip may unpack to, all of it in memory."""
+
     def _source(self) -> Source:
         convert = columns.Boxed(self.question, self.answer, self.solution)
-        return Source(self.path, self.config, self.split, self.limit, convert)
+        return Source(
+            self.path, self.config, self.split, self.limit, convert, self.max_unpacked_gib
+        )
 
 
 @hookimpl

@@ -121,6 +121,8 @@ def _head(run: RunData) -> Iterator[str]:
     yield from (f"  model: {model}" for model in models(run))
     if facts.get("started"):
         yield f"  started {facts['started']}: {' '.join(map(str, facts.get('command') or ()))}"
+    notes = facts.get("notes")
+    yield from (f"  {note}" for note in (notes if isinstance(notes, list) else ()))
     yield from (f"  warning: {w}" for w in run.warnings)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from alignkit.lifecycle.files import beside
 from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, first
 from alignkit.run_data.models import stands_for
 from alignkit.run_data.runs import RunData, duration
@@ -137,7 +138,7 @@ def write_rows(groups: Iterable[Group], path: Path) -> None:
     """Write every row of every run as CSV: variant, seed, run, step, time, metrics."""
     groups = list(groups)
     names = list(dict.fromkeys(m for g in groups for m in g.metrics()))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with beside(path) as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "seed", "run", "step", "time", *names])
         for g in groups:
@@ -154,7 +155,7 @@ def write_summary(groups: Sequence[Group], path: Path) -> None:
     named = [{"start": x.start, "final": x.final, "best": x.best} | x.others for x in found]
     columns = list(named[0]) if named else []
     header = [f"{c}{part}" for c in columns for part in ("", " se", " n")]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with beside(path) as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "metric", "state", "model", "seconds", "best step", *header])
         for line, estimates in zip(found, named, strict=True):

@@ -28,7 +28,8 @@ class Graded(Params[RewardFn]):
     """
 
     timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Seconds one verdict may take before its worker is killed and the answer counts as wrong."""
+    """Seconds of a processor that a verdict may take; then its worker is killed and the answer
+    counts as wrong. Time in which the worker is stopped or waits for its turn does not count."""
 
     percent: Literal["either", "sign", "value"] = "either"
     """What ``50%`` equals besides itself: 50 (``"sign"``), 1/2 (``"value"``), or either."""

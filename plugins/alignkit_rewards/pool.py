@@ -8,8 +8,9 @@ once a worker dies while none is at work; with "spawn" and "forkserver" a script
 The workers here are plain subprocesses that speak JSON lines: they never import the user's
 ``__main__``, inherit no locks of a process that runs torch threads, are started from any thread,
 and nothing they send is unpickled. A worker asks the kernel to kill it when one verdict takes too
-long (``setitimer`` with the default action of SIGALRM), which works inside C code and after the
-parent has died; the parent kills it a little later in any case.
+much of its CPU time (``setitimer`` with the default action of SIGPROF), which works inside C code
+and after the parent has died, and counts no time in which the machine is busy or all of it is
+stopped, as by Ctrl-Z. The parent kills a worker that is late all the same.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ START_S = 120.0
 """A worker that has not reported ready after this many seconds never will."""
 
 GRACE_S = 10.0
-"""The parent kills a worker this long after the worker's own alarm should have: the alarm stands
-still while sympy is imported."""
+"""The parent kills a worker this much of its CPU time after the worker's own alarm should have: the
+alarm stands still while sympy is imported."""
+
+TRIES = 3
+"""Workers that a pair may be given to if they are lost: somebody else may have killed them."""
 
 CHUNK = 16
 """Most pairs sent to a worker at once."""
@@ -110,22 +114,31 @@ class Worker(Process):
         message = {"rules": tasks[0].rules, "limit": tasks[0].timeout, "pairs": pairs}
         self.write(json.dumps(message).encode() + b"\n")
 
-    def settle(self, task: Task) -> None:
-        """Wait for the next verdict and hand it over."""
-        task.verdict.set_result(self.verdict(task))
+    def settle(self, task: Task, /, *, last: bool) -> bool:
+        """Wait for the next verdict and hand it over; False if the worker was lost before."""
+        verdict = self.verdict(task)
+        if verdict is None and last:
+            verdict = given_up("crashed", task)
+        if verdict is not None:
+            task.verdict.set_result(verdict)
+        return verdict is not None
 
-    def verdict(self, task: Task) -> Verdict:
-        """Wait for the next verdict; a dead or late worker is killed and named as the reason."""
-        line = self.line(task.timeout + GRACE_S)
+    def verdict(self, task: Task) -> Verdict | None:
+        """Wait for the next verdict; a late worker is killed. None if the worker was lost."""
+        line = self.line_of_work(task.timeout + GRACE_S)
         verdict = Verdict(*json.loads(line)) if line else None
         if verdict is None or verdict.why == OUT_OF_MEMORY:
             self.kill()
         if verdict is not None:
             return verdict
-        late = line is None or self.process.returncode == -signal.SIGALRM
-        why = "timed out" if late else "crashed"
-        logger.warning("grading %s: %.80r", why, task.pair[1])
-        return Verdict(False, why)
+        late = line is None or self.process.returncode == -signal.SIGPROF
+        return given_up("timed out", task) if late else None
+
+
+def given_up(why: str, task: Task) -> Verdict:
+    """Return the verdict on a pair that could not be judged."""
+    logger.warning("grading %s: %.80r", why, task.pair[1])
+    return Verdict(False, why)
 
 
 class Serves(Protocol):
@@ -141,8 +154,11 @@ class Serves(Protocol):
         """Hand over tasks; BrokenPipeError if the process is dead."""
         ...
 
-    def settle(self, task: Any, /) -> None:
-        """Wait for the next task's result and set it; a process that is lost is killed."""
+    def settle(self, task: Any, /, *, last: bool) -> bool:
+        """Wait for the next task's result and set it; a process that is lost is killed.
+
+        Returns whether it was set. It must be where this is the ``last`` try.
+        """
         ...
 
     def kill(self) -> None: ...
@@ -209,7 +225,11 @@ class Pool:
             worker.kill()
 
     def _judge(self, index: int, chunk: list[Any]) -> None:
-        """Judge the tasks and take each off the chunk; a new worker follows each that cost one."""
+        """Judge the tasks and take each off the chunk; a new worker follows each that cost one.
+
+        A task whose worker was lost is judged again, by ``TRIES`` workers at most.
+        """
+        lost = 0
         while chunk:
             if self._closed:
                 raise AlignkitError("grading was stopped while verdicts were under way")
@@ -219,8 +239,11 @@ class Pool:
             except BrokenPipeError:  # it died idle, through no fault of these tasks
                 worker.kill()
             while chunk and not worker.ended:
-                worker.settle(chunk[0])
+                if not worker.settle(chunk[0], last=lost + 1 >= TRIES):
+                    lost += 1
+                    break
                 del chunk[0]
+                lost = 0
 
     def _worker(self, index: int) -> Serves:
         worker = self._workers[index]

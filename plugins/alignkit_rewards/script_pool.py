@@ -112,13 +112,16 @@ class ScriptWorker(Process):
         for call in calls:
             self.write(call.line(self._script.timeout))
 
-    def settle(self, call: Call) -> None:
-        """Wait for a call's rewards, or for what it raised; a dead or late process is killed."""
+    def settle(self, call: Call, /, *, last: bool) -> bool:
+        """Wait for a call's rewards, or for what it raised; a dead or late process is killed.
+
+        A call is never tried again: it may have done something already.
+        """
         limit = self._script.timeout
         line = self.line(None if limit is None else limit + GRACE_S)
         if line:
             _settle(call, json.loads(line))
-            return
+            return True
         late = line is None or self._said().startswith("Timeout")
         why = self._why(late=late)
         self.kill()
@@ -128,6 +131,7 @@ class ScriptWorker(Process):
             call.verdict.set_result([given] * len(call.responses))
         else:
             call.verdict.set_exception(AlignkitError(why))
+        return True
 
     def _why(self, *, late: bool) -> str:
         """Return in words why the process is gone, with the line where it was."""

@@ -139,7 +139,10 @@ class Runner:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         origin = shown(self.plans.sweep.path.absolute())
         write_whole(job.beside(".toml"), f"# {job.name} of {origin}\n{tomli_w.dumps(job.plan)}")
-        return ["run", str(job.beside(".toml")), "--out", str(job.folder)]
+        # What the command line names may be written anywhere; what a recipe names may not.
+        named = [o for o in self.plans.sweep.overrides if o.startswith("trackers")]
+        given = [word for override in named for word in ("-s", override)]
+        return ["run", str(job.beside(".toml")), "--out", str(job.folder), *given]
 
     def _put_aside(self, job: Job) -> None:
         """Move a half-finished run out of the way; it is kept, not reported."""

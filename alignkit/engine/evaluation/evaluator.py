@@ -77,6 +77,7 @@ class Evaluator:
         chosen, template, reward = self._sets[name]
         if name not in self._prompts:
             self._prompts[name] = fixed_subset(chosen, template, self._policy)
+            _refuse_too_long(name, self._prompts[name], self._policy)
         prompts = self._prompts[name]
         trajectories = collect(
             prompts,
@@ -103,6 +104,16 @@ def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
         raise AlignkitError(
             f"{where}.samples = {chosen.samples}, but temperature 0 is greedy: all responses to an "
             f"example would be equal; set samples = 1 or {where}.temperature above 0"
+        )
+
+
+def _refuse_too_long(name: str, prompts: Sequence[Prompt], policy: Policy) -> None:
+    """Raise AlignkitError where the policy could answer none of the prompts."""
+    if not any(fits(prompt, policy) for prompt in prompts):
+        raise AlignkitError(
+            f"every prompt of the evaluation{f' set {name!r}' if name else ''} fills the "
+            f"{policy.max_length} tokens the policy takes, which leaves no room for an answer; use "
+            f"shorter questions, a shorter template or another policy"
         )
 
 
