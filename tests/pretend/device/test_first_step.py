@@ -4,7 +4,6 @@ Models and kernels are tried out when they are first asked for. A trial within a
 would run in the forward pass and not again in the backward pass.
 """
 
-import itertools
 from types import SimpleNamespace
 
 import pytest
