@@ -208,6 +208,10 @@ class Run(Protocol):
         """Print a line the user should see."""
         ...
 
+    def note(self, name: str, text: str) -> None:
+        """Write into ``manifest.json``, under ``computed``, how something is computed."""
+        ...
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         ...

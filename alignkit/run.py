@@ -53,6 +53,7 @@ class Run:
         self.checkpoint = start.checkpoint if start else None
         self.profiled = False
         self.signals = Signals()
+        self.manifest: Manifest | None = None
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
@@ -69,6 +70,12 @@ class Run:
     def say(self, text: str) -> None:
         """Print a line the user should see."""
         self.printer(printable(redact_text(text)))
+
+    def note(self, name: str, text: str) -> None:
+        """Write into ``manifest.json``, under ``computed``, how something is computed."""
+        if self.manifest is not None:
+            self.manifest.facts.setdefault("computed", {})[name] = text
+            self.manifest.write()
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -172,7 +179,7 @@ def built(node: Node) -> Algorithm:
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
-    status = "failed"
+    status, run.manifest = "failed", manifest
     try:
         try:
             run.say(f"run directory: {shown(run.dir)}")

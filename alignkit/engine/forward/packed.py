@@ -21,18 +21,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignkit.engine.forward import varlen
 from alignkit.engine.forward.attention import refuse_unknown
 from alignkit.engine.tokens import TrainRow
-
-if TYPE_CHECKING:
-    from torch import nn
 
 NAME = "alignkit_packed"
 """What the attention function is called in transformers' registry."""
@@ -232,11 +229,14 @@ def attending(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
     config: Any = model.config
     previous = config._attn_implementation
     token = _ACTIVE.set(blocks)
+    flash = previous == "flash_attention_2"
+    owner = varlen.OWNER.set(varlen.FLASH_ATTN if flash else varlen.TORCH)
     config._attn_implementation = _registered()
     try:
         yield
     finally:
         config._attn_implementation = previous
+        varlen.OWNER.reset(owner)
         _ACTIVE.reset(token)
 
 
@@ -260,7 +260,7 @@ def attention(
     """Attend within the active blocks.
 
     Args:
-        module: the attention layer; not used.
+        module: the attention layer, for which is noted what attends.
         query: (1, heads, N, D).
         key: (1, key-value heads, N, D), as is ``value``.
         attention_mask: not used; the blocks know.
@@ -277,7 +277,9 @@ def attention(
     """
     refuse_unknown(kwargs, "sliding_window")
     blocks = _ACTIVE.get()
-    if not dropout and varlen.usable(query, key):
+    by_kernel = not dropout and varlen.usable(query, key)
+    varlen.note(module, query, key, by_kernel)
+    if by_kernel:
         if blocks[0].layout is None:
             spans = [span for block in blocks for span in block.spans]
             blocks[0].layout = varlen.Layout.of(spans, query.device)

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
 
-_SUPPORTED = {"flash_attention_2": "_supports_flash_attn", "sdpa": "_supports_sdpa"}
-"""Where a transformers class says that it knows an attention kernel."""
-
 _SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
 
@@ -231,11 +228,8 @@ class CausalPolicy:
 
     def _kernel(self) -> str:
         """Return the attention to load the model with; "auto" takes what its class supports."""
-        wanted = self.params.kernel(self.device.type == "cuda")[0]
-        if self.params.attention != "auto":
-            return wanted
-        names = (name for name in (wanted, "sdpa") if getattr(self._class, _SUPPORTED[name], True))
-        return next(names, "eager")
+        known = self.params.attention != "auto" or getattr(self._class, "_supports_sdpa", True)
+        return self.params.kernel() if known else "eager"
 
     @property
     def _source(self) -> dict[str, Any]:

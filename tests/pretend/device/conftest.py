@@ -21,7 +21,7 @@ def policy(small_folder):
     from alignkit.engine.forward import varlen
     from alignkit_hf import HfPolicy
 
-    varlen._works.clear()
+    varlen._faults.clear()
 
     def make(**keys):
         return HfPolicy(path=str(small_folder), **{"device": "cuda", **keys}).build()

@@ -62,7 +62,8 @@ def test_steps_move_the_weights(policy, tmp_path, monkeypatch, autocast, recompu
     optimizer = AdamW(lr=1e-3, implementation="foreach").build()
     algorithm = keys.build(policy=subject, data=DATA, prompt=PROMPT, optimizer=optimizer, **parts)
     before = {k: v.detach().clone() for k, v in subject.model.named_parameters()}
-    run = Run(tmp_path, {})
+    run, notes = Run(tmp_path, {}), {}
+    monkeypatch.setattr(run, "note", notes.__setitem__)
     try:
         algorithm.run(run)
     finally:
@@ -73,3 +74,8 @@ def test_steps_move_the_weights(policy, tmp_path, monkeypatch, autocast, recompu
     assert None not in losses
     assert not any(bool((v == before[k]).all()) for k, v in subject.model.named_parameters()
                    if "norm" not in k and "bias" not in k)  # fmt: skip
+    kernel = "torch's variable-length kernel"
+    by = kernel if autocast == "bfloat16" else (
+        f"torch's usual kernels, not {kernel}: it needs 16 bits, not float32"
+    )  # fmt: skip
+    assert notes == {"rows": f"packed, shared prompts once; attention by {by}"}
