@@ -135,9 +135,16 @@ class _Block:
         return cls(weight[part].to(compute), None if bias is None else bias[part])
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
-        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite."""
-        logits = hidden.to(self.weight.dtype) @ self.weight.T
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite.
+
+        On CUDA the sums are never rounded to 16 bits on their way.
+        """
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        hidden = hidden.to(self.weight.dtype)
+        if hidden.device.type == "cuda" and hidden.dtype != wide:
+            logits = torch.mm(hidden, self.weight.T, out_dtype=wide)
+        else:
+            logits = (hidden @ self.weight.T).to(wide)
         if self.bias is not None:  # finite: see _Sums.add
             logits.add_(self.bias).clamp_(min=torch.finfo(logits.dtype).min)
         return logits.div_(temperature) if temperature != 1.0 else logits

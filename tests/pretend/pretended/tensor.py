@@ -243,9 +243,15 @@ def _note_waiting(func: Any, args: Any) -> None:
             syncs.note("index from the host")
 
 
+def _wide_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Multiply in 16 bits, add up and return in ``dtype``."""
+    return a.to(dtype) @ b.to(dtype)
+
+
 def _set_kernels() -> None:
     from torch.nn.attention import varlen as _  # noqa: F401 - it registers the operations
 
+    KERNELS[aten.mm.dtype] = _wide_product
     ops = torch.ops.torch_attn
     KERNELS[ops._varlen_attn.default] = varlen.forward
     KERNELS[ops._varlen_attn_backward.default] = varlen.backward
