@@ -26,6 +26,7 @@ from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
+from alignkit_hf.policy.cards import refuse_unseen_cards
 from alignkit_hf.policy.finite import refuse_not_finite
 from alignkit_hf.policy.folder import has_tokenizer
 from alignkit_hf.policy.hub import refuse_unreachable
@@ -70,11 +71,13 @@ class CausalPolicy:
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
     def refuse_unsupported(self) -> None:
-        """Raise AlignkitError if it shows without the weights that the model cannot be used.
+        """Raise AlignkitError if it shows without the weights that the model cannot be used here.
 
         Loads the configuration, and the tokenizer if there is one.
         """
         refuse_unreachable(self.name, self.params.revision)
+        if self.params.device == "auto":
+            refuse_unseen_cards()
         settings = self.config.to_dict()
         if has_tokenizer(Path(self.name)):
             _ = self.tokenizer
