@@ -108,7 +108,8 @@ class _LinearLogprobs(torch.autograd.Function):
                     p = logits.sub_(log_z[part, None]).exp_()  # (n, v)
                 else:
                     p = kept.clone()
-                delta = _delta(p, targets[part] - block.start, scale[part])
+                places = targets[part] - block.start
+                delta = _delta(p, places, scale[part], whole=len(blocks) == 1)
                 if grad_bias is not None:
                     grad_bias[block] += delta.sum(0)
                 delta = delta.to(ctx.compute)
@@ -217,13 +218,16 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, length)) for i in range(0, length, max(size, 1))]
 
 
-def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
+def _delta(p: Tensor, places: Tensor, scale: Tensor, *, whole: bool) -> Tensor:
     """Return d loss / d logits (n, v) for probabilities ``p`` and d loss / d log-prob, (n,).
 
     d logp / d logits = onehot(target) - softmax; ``scale`` is over the temperature already.
-    Overwrites ``p``.
+    ``whole``: the tile spans the vocabulary, so that every target is in it. Overwrites ``p``.
     """
     delta = p.mul_(-scale[:, None])
+    if whole:  # nothing to look for, which a CUDA device would have to be waited for
+        at = places[:, None]
+        return delta.scatter_(1, at, delta.gather(1, at) + scale[:, None])
     rows = _inside(places, p).nonzero()[:, 0]
     delta[rows, places[rows]] += scale[rows]
     return delta

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.engine.forward.trial import compute_dtype
+from alignkit.engine.tokens import onto
 
 Span = tuple[int, int, int, int]
 """A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
@@ -68,12 +69,12 @@ class Layout:
                 for first, length, begin, before in spans
                 for place in (*range(begin, begin + before), *range(first, first + length))
             ]
-            keys = torch.tensor(places, device=device)
+            keys = onto(device, torch.tensor(places))
         return cls(_sums(own, device), max(own), _sums(whole, device), max(whole), keys)
 
 
 def _sums(lengths: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return onto(device, torch.tensor([0, *accumulate(lengths)], dtype=torch.int32))
 
 
 def usable(query: Tensor, key: Tensor) -> bool:
