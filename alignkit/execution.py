@@ -44,16 +44,14 @@ class Run:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
         """Open the directory; ``start`` says where a resumed run goes on from."""
-        self.dir = folder
-        self.plan = plan
+        self.dir, self.plan = folder, plan
         self.printer: Callable[[str], None] = say
         self.total_steps: int | None = None
         self.resumed = start is not None
         self.first_step = start.first_step if start else 0
         self.checkpoint = start.checkpoint if start else None
-        self.profiled = False
+        self.profiled, self.computed = False, dict[str, str]()
         self.signals = Signals()
-        self.manifest: Manifest | None = None
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
@@ -70,12 +68,6 @@ class Run:
     def say(self, text: str) -> None:
         """Print a line the user should see."""
         self.printer(printable(redact_text(text)))
-
-    def note(self, name: str, text: str) -> None:
-        """Write into ``manifest.json``, under ``computed``, how something is computed."""
-        if self.manifest is not None:
-            self.manifest.facts.setdefault("computed", {})[name] = text
-            self.manifest.write()
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
@@ -185,7 +177,7 @@ def built(node: Node) -> Algorithm:
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
-    status, run.manifest = "failed", manifest
+    status, manifest.facts["computed"] = "failed", run.computed
     try:
         try:
             run.say(f"run directory: {shown(run.dir)}")

@@ -192,6 +192,8 @@ class Run(Protocol):
     """Folder to go on from, for ``alignkit.engine.training.loop``."""
     profiled: bool
     """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
+    computed: dict[str, str]
+    """How things are computed, by their names; ends up in ``manifest.json``."""
     signals: Signals
     """Holds signals back while something must not be left half done."""
 
@@ -206,10 +208,6 @@ class Run(Protocol):
 
     def say(self, text: str) -> None:
         """Print a line the user should see."""
-        ...
-
-    def note(self, name: str, text: str) -> None:
-        """Write into ``manifest.json``, under ``computed``, how something is computed."""
         ...
 
     def attach(self, trackers: Iterable[Tracker]) -> None:

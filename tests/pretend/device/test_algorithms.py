@@ -7,8 +7,8 @@ import pytest
 
 from alignkit.component import make
 from alignkit.engine.training.loop import Frame
+from alignkit.execution import Run
 from alignkit.protocols import Example, Reward
-from alignkit.run import Run
 from alignkit_advantages import GroupMean
 from alignkit_algorithms.dpo import Dpo
 from alignkit_algorithms.expert_iteration import ExpertIteration
@@ -62,8 +62,7 @@ def test_steps_move_the_weights(policy, tmp_path, monkeypatch, autocast, recompu
     optimizer = AdamW(lr=1e-3, implementation="foreach").build()
     algorithm = keys.build(policy=subject, data=DATA, prompt=PROMPT, optimizer=optimizer, **parts)
     before = {k: v.detach().clone() for k, v in subject.model.named_parameters()}
-    run, notes = Run(tmp_path, {}), {}
-    monkeypatch.setattr(run, "note", notes.__setitem__)
+    run = Run(tmp_path, {})
     try:
         algorithm.run(run)
     finally:
@@ -78,4 +77,4 @@ def test_steps_move_the_weights(policy, tmp_path, monkeypatch, autocast, recompu
     by = kernel if autocast == "bfloat16" else (
         f"torch's usual kernels, not {kernel}: it needs 16 bits, not float32"
     )  # fmt: skip
-    assert notes == {"rows": f"packed, shared prompts once; attention by {by}"}
+    assert run.computed == {"rows": f"packed, shared prompts once; attention by {by}"}
