@@ -46,14 +46,13 @@ class Run:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
         """Open the directory; ``start`` says where a resumed run goes on from."""
-        self.dir = folder
-        self.plan = plan
+        self.dir, self.plan = folder, plan
         self.printer: Callable[[str], None] = say
         self.total_steps: int | None = None
         self.resumed = start is not None
         self.first_step = start.first_step if start else 0
         self.checkpoint = start.checkpoint if start else None
-        self.profiled = False
+        self.profiled, self.computed = False, dict[str, str]()
         self.signals = Signals()
         self.notes: list[str] = []
         """What the manifest should tell of the run besides its numbers."""
@@ -229,7 +228,7 @@ def built(node: Node) -> Algorithm:
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
-    status = "failed"
+    status, manifest.facts["computed"] = "failed", run.computed
     try:
         try:
             run.say(f"run directory: {shown(run.dir)}")

@@ -197,6 +197,8 @@ class Run(Protocol):
     """Folder to go on from, for ``alignkit.engine.training.loop``."""
     profiled: bool
     """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
+    computed: dict[str, str]
+    """How things are computed, by their names; ends up in ``manifest.json``."""
     signals: Signals
     """Holds signals back while something must not be left half done."""
 

@@ -67,12 +67,17 @@ class VllmSettings(SamplingParams):
 
     check_every: Annotated[int, Field(ge=0)] = 20
     """Syncs between checks that the engine holds the policy's weights (some columns of them, and
-    a greedy probe). The first two, at the start and after the first update, are always checked;
-    0 checks only these."""
+    a probe: 64 tokens sampled after a text). The first two, at the start and after the first
+    update, are always checked; 0 checks only these."""
 
     max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
     """A check stops the run when engine and policy differ by more than this in the probe's
-    log-probs, nats per token on average. Unset: 0.01 for float32, 0.1 for 16-bit types."""
+    log-probs, nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding shows
+    so, max_rollout_kl alone decides."""
+
+    max_rollout_kl: Annotated[float, Field(gt=0)] = 0.015
+    """A check stops the run when the probe's estimate of KL(engine ‖ policy) is above this, nats
+    per token: what a run logs of its own samples as ``train/rollout_kl``."""
 
     start_timeout: Seconds = 900.0
     """Deadline for starting the engine, in seconds; then the run stops and says what hung."""

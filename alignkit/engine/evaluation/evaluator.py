@@ -15,7 +15,7 @@ import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
-from alignkit.engine.forward.logprobs import detached
+from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
 from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
@@ -170,11 +170,13 @@ def token_entropies(
     temperature 1 and before any truncation, whatever the responses were sampled at.
     """
 
-    def cut(some: Sequence[TrainRow]) -> list[list[int]]:
-        return micro_batches([row.length for row in some], token_budget)
+    def parted(some: Sequence[TrainRow]) -> list[list[int]]:
+        if next(policy.model.parameters()).device.type == "cpu":  # fuller batches gain nothing
+            return micro_batches([row.length for row in some], token_budget)
+        return cut(policy, some, token_budget)
 
     rows = [TrainRow(t.prompt_ids, t.completion.token_ids) for t in trajectories]
-    return detached(policy, rows, cut, entropies=True)
+    return detached(policy, rows, parted, entropies=True)
 
 
 def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
