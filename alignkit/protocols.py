@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------- records
+
+Message: TypeAlias = Mapping[str, Any]
+"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
+(``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,9 @@ class Example:
     """Every other column of the row, untouched."""
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
+    messages: tuple[Message, ...] = ()
+    """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
+    ``question`` is then what the user said last, ``answer`` what the assistant did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +109,50 @@ class Response(str):
     """
 
     completion: Completion
+    opened: bool = False
+    """Whether the prompt ended in ``<think>``, so that the response begins within the thought."""
 
     @classmethod
-    def of(cls, completion: Completion) -> Response:
-        """Return the text of a completion."""
+    def of(cls, completion: Completion, prompt: str = "") -> Response:
+        """Return the text of a completion; ``prompt`` is the text it was sampled after."""
         made = cls(completion.text)
         made.completion = completion
+        made.opened = prompt.rstrip().endswith(_THOUGHT[0])
         return made
+
+    @property
+    def thought(self) -> str:
+        """What a thinking model wrote up to ``</think>``, "" where it did not think."""
+        return self._halves()[0]
+
+    @property
+    def answer(self) -> str:
+        """What a reader sees: all but the thought, "" while that is not ended."""
+        return self._halves()[1]
+
+    def _halves(self) -> tuple[str, str]:
+        begin, end = _THOUGHT
+        text = self.lstrip()
+        thinks = self.opened or text.startswith(begin)
+        thought, closed, answer = text.removeprefix(begin).partition(end)
+        return (thought.strip(), answer.lstrip() if closed else "") if thinks else ("", str(self))
+
+
+_THOUGHT = ("<think>", "</think>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFormat:
+    """How dialogues are written: what a tokenizer's chat template is called with."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """JSON schemas of the tools that are shown to the policy."""
+    thinking: bool | None = None
+    """Sets the template's switch for thoughts; None leaves it alone."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the template."""
+    template: str | None = None
+    """A Jinja template to use instead of the tokenizer's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +289,7 @@ class Algorithm(Protocol):
 
 class Policy(Protocol):
     """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
-    :class:`Begins`, :class:`Rated`."""
+    :class:`Begins`, :class:`Ends`, :class:`Rated`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -294,7 +338,7 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text."""
+    """Question to prompt text. Optional: :class:`Converses`."""
 
     @property
     def stop(self) -> Sequence[str]:
@@ -463,6 +507,26 @@ class Orders(Protocol):
 
 
 @runtime_checkable
+class Converses(Protocol):
+    """A prompt template whose prompts are dialogues, written by the tokenizer's chat template.
+
+    Where it is offered, ``render`` is not called during a run.
+    """
+
+    @property
+    def form(self) -> ChatFormat:
+        """How the dialogues are written."""
+        ...
+
+    def messages(self, example: Example, /) -> Sequence[Message]:
+        """Return the dialogue of an example, the assistant's last turn included where it has it.
+
+        The policy is prompted with the messages before that turn.
+        """
+        ...
+
+
+@runtime_checkable
 class Observes(Protocol):
     """A dataset that learns how its questions were answered, as an adaptive curriculum does."""
 
@@ -578,6 +642,15 @@ class Adapted(Protocol):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight by its checkpoint name, with the adapter merged in."""
+        ...
+
+
+@runtime_checkable
+class Ends(Protocol):
+    """A policy that can be told of further ids that end a response."""
+
+    def end_at(self, ids: Iterable[int], /) -> None:
+        """Add them to ``eos_ids``, also in what is saved; before anything is sampled."""
         ...
 
 

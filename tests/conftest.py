@@ -35,15 +35,27 @@ def pytest_addoption(parser):
     )
 
 
+def _fixture_module(name, file):
+    """Import a file of fixtures/ under ``name``."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, Path(__file__).parent / "fixtures" / file
+        )
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
 @pytest.fixture
 def registry():
     """A registry of the made-up components of fixtures/toys.py."""
-    name, path = "alignkit_toys", Path(__file__).parent / "fixtures" / "toys.py"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].registry()
+    return _fixture_module("alignkit_toys", "toys.py").registry()
+
+
+@pytest.fixture(scope="session")
+def chats():
+    """The tokenizers and chat templates of fixtures/chat/families.py."""
+    return _fixture_module("alignkit_chat_families", "chat/families.py")
 
 
 def _byte_tokenizer():
