@@ -35,7 +35,7 @@ def dialogues(draw, family):
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(words)})
         if family in WITH_TOOLS and draw(st.booleans()):
-            said = draw(words).replace("</think>", "")
+            said = "so" + draw(words).replace("</think>", "")
             messages.append({"role": "assistant", "content": said, "tool_calls": [CALL]})
             messages.append({"role": "tool", "content": draw(words)})
         said = draw(thoughts) + draw(words).replace("</think>", "")
