@@ -114,7 +114,7 @@ def collect(
     with clock("rollout"):
         groups = _generate(prompts, policy, backend, sampling, judging)
     with clock("reward"):
-        rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
+        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
     return [
         Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
         for group_id, (p, group, judged) in enumerate(
@@ -139,7 +139,7 @@ def _generate(
         groups = []
     elif judging.can_start and streams(backend):
         with blamed(BACKEND, backend):
-            groups = _gather(backend.stream(ids, keyed), asked, judging)
+            groups = _gather(backend.stream(ids, keyed), asked, prompts, judging)
     else:
         groups = ask(BACKEND, backend, backend.generate, ids, keyed)
     if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
@@ -153,8 +153,16 @@ def _generate(
     return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
 
 
+def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[Response]:
+    """Return the texts of a group as a reward gets them."""
+    return [Response.of(completion, prompt.text) for completion in group]
+
+
 def _gather(
-    stream: Iterable[tuple[int, list[Completion]]], asked: Sequence[int], judging: Judging
+    stream: Iterable[tuple[int, list[Completion]]],
+    asked: Sequence[int],
+    prompts: Sequence[Prompt],
+    judging: Judging,
 ) -> list[list[Completion]]:
     """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
     groups: dict[int, list[Completion]] = {}
@@ -165,7 +173,7 @@ def _gather(
                 f"responses to prompt {index} {'twice' if index in groups else 'too'}"
             )
         groups[index] = group
-        judging.start(asked[index], [Response.of(c) for c in group])
+        judging.start(asked[index], _responses(prompts[asked[index]], group))
     return [groups.get(i, []) for i in range(len(asked))]
 
 
@@ -197,7 +205,7 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
         lengths=torch.tensor([len(t.completion.token_ids) for t in trajectories]).long(),
-        responses=[Response.of(t.completion) for t in trajectories],
+        responses=[Response.of(t.completion, t.prompt_text) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],
         step=trajectories[0].step if trajectories else 0,
