@@ -134,6 +134,35 @@ def write_policy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def chat_folder(chats, tmp_path_factory):
+    """Return a function that writes a random Qwen2 with a family's tokenizer and chat template.
+
+    Its generation config ends at the family's first token alone, not where a turn ends.
+    """
+    made = {}
+
+    def folder(family):
+        from transformers import GenerationConfig
+
+        if family not in made:
+            tokenizer = chats.tokenizer_of(family)
+            bos = tokenizer.bos_token_id
+            made[family] = _write_qwen2(
+                tmp_path_factory.mktemp(family),
+                tokenizer,
+                GenerationConfig(eos_token_id=[bos], pad_token_id=bos),
+                hidden_size=32,
+                intermediate_size=64,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=1024,
+            )
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data sets beside the checkout; the test is skipped where it is absent."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
