@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedTokenizerBase
 
+    from alignkit.dialogues import Message
     from alignkit.lifecycle.signals import Signals
 
 
 # ---------------------------------------------------------------- records
-
-Message: TypeAlias = Mapping[str, Any]
-"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
-(``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ class Response(str):
         """Return the text of a completion; ``prompt`` is the text it was sampled after."""
         made = cls(completion.text)
         made.completion = completion
-        made.opened = prompt.rstrip().endswith(_THOUGHT[0])
+        made.opened = prompt.rstrip().endswith("<think>")
         return made
 
     @property
@@ -131,28 +128,11 @@ class Response(str):
         return self._halves()[1]
 
     def _halves(self) -> tuple[str, str]:
-        begin, end = _THOUGHT
         text = self.lstrip()
-        thinks = self.opened or text.startswith(begin)
-        thought, closed, answer = text.removeprefix(begin).partition(end)
-        return (thought.strip(), answer.lstrip() if closed else "") if thinks else ("", str(self))
-
-
-_THOUGHT = ("<think>", "</think>")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatFormat:
-    """How dialogues are written: what a tokenizer's chat template is called with."""
-
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """JSON schemas of the tools that are shown to the policy."""
-    thinking: bool | None = None
-    """Sets the template's switch for thoughts; None leaves it alone."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the template."""
-    template: str | None = None
-    """A Jinja template to use instead of the tokenizer's own."""
+        if not self.opened and not text.startswith("<think>"):
+            return "", str(self)
+        thought, _, answer = text.removeprefix("<think>").partition("</think>")
+        return thought.strip(), answer.lstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +269,7 @@ class Algorithm(Protocol):
 
 class Policy(Protocol):
     """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
-    :class:`Begins`, :class:`Ends`, :class:`Rated`."""
+    :class:`Begins`, :class:`Rated`, and ``Ends`` of :mod:`alignkit.dialogues`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -338,7 +318,8 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text. Optional: :class:`Converses`."""
+    """Question to prompt text. Optional: ``Converses`` of
+    :mod:`alignkit.dialogues`."""
 
     @property
     def stop(self) -> Sequence[str]:
@@ -507,26 +488,6 @@ class Orders(Protocol):
 
 
 @runtime_checkable
-class Converses(Protocol):
-    """A prompt template whose prompts are dialogues, written by the tokenizer's chat template.
-
-    Where it is offered, ``render`` is not called during a run.
-    """
-
-    @property
-    def form(self) -> ChatFormat:
-        """How the dialogues are written."""
-        ...
-
-    def messages(self, example: Example, /) -> Sequence[Message]:
-        """Return the dialogue of an example, the assistant's last turn included where it has it.
-
-        The policy is prompted with the messages before that turn.
-        """
-        ...
-
-
-@runtime_checkable
 class Observes(Protocol):
     """A dataset that learns how its questions were answered, as an adaptive curriculum does."""
 
@@ -642,15 +603,6 @@ class Adapted(Protocol):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight by its checkpoint name, with the adapter merged in."""
-        ...
-
-
-@runtime_checkable
-class Ends(Protocol):
-    """A policy that can be told of further ids that end a response."""
-
-    def end_at(self, ids: Iterable[int], /) -> None:
-        """Add them to ``eos_ids``, also in what is saved; before anything is sampled."""
         ...
 
 

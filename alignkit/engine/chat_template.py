@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, TemplateSyntaxError, meta
 
+from alignkit.dialogues import ChatFormat
 from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.protocols import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
-from alignkit.protocols import ChatFormat, PromptTemplate
+from alignkit.dialogues import ChatFormat
+from alignkit.protocols import PromptTemplate
 from alignkit_prompts.chat import ChatPrompt, read_chat_template, read_tools
 from alignkit_prompts.template import TextTemplate, WithInput, bundled, read_template
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from alignkit.protocols import Ends
+from alignkit.dialogues import Ends
 from alignkit_testing.kit import Check, Subject
 
 TEXT = "2+2=4"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
-from alignkit.protocols import ChatFormat, Converses, Example
+from alignkit.dialogues import ChatFormat, Converses
+from alignkit.protocols import Example
 from alignkit_testing.kit import Check, Subject
 from alignkit_testing.samples import DIALOGUE, QUESTIONS
 

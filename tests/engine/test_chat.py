@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignkit.dialogues import ChatFormat
 from alignkit.engine.chat import asked, chat_ids, continuation, dialogue_rows, turn_end
 from alignkit.engine.forward.logprobs import response_logprobs
 from alignkit.errors import AlignkitError
-from alignkit.protocols import ChatFormat
 
 FAMILIES = ("chatml", "qwen3", "llama3", "gemma", "mistral", "olmo2")
 WITH_TOOLS = ("chatml", "qwen3", "llama3")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignkit.protocols import ChatFormat, Example, Reward, per_response
+from alignkit.dialogues import ChatFormat
+from alignkit.protocols import Example, Reward, per_response
 
 # ---------------------------------------------------------------- rewards
 

@@ -8,18 +8,12 @@ from itertools import count
 from typing import Literal
 
 from alignkit.data_files.columns import half_surrogate
+from alignkit.dialogues import Converses
 from alignkit.engine.prompting import Reply, dialogue_rows_of, prompt_of, reply_row
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, encode_response
 from alignkit.errors import AlignkitError
-from alignkit.protocols import (
-    Converses,
-    Example,
-    LossInputs,
-    LossOutput,
-    Policy,
-    PromptTemplate,
-)
+from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
 
 Eos = Literal["auto", "always", "never"]
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from alignkit import AlignkitError
+from alignkit.dialogues import Converses
 from alignkit.engine.prompting import prompt_of
-from alignkit.protocols import Converses, Example
+from alignkit.protocols import Example
 from alignkit_prompts import Chat, QuestionOnly
 
 TOLD = {"role": "system", "content": "Be brief."}
