@@ -10,8 +10,8 @@ import click
 from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
 from alignkit.errors import shown
+from alignkit.execution import command_line, execute
 from alignkit.plugins import Registry
-from alignkit.run import command_line, execute
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 

@@ -37,6 +37,8 @@ class Node:
     """Where each given field stands; fields that are not here have their default."""
     left_out: Sequence[str] = ()
     """Of the root: what the files say that the recipe does not hold, as a ``use`` changed."""
+    files: Sequence[Path] = ()
+    """Of the root: the files that are plugins of this recipe."""
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
@@ -66,6 +68,11 @@ class Node:
         values = self.params.model_dump(mode="json")
         table |= {k: v for k, v in values.items() if v is not None}
         return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
+
+    def as_recipe(self) -> dict[str, Any]:
+        """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
+        plugins = {"plugins": [str(file) for file in self.files]} if self.files else {}
+        return plugins | self.dump()
 
 
 def nodes(child: Any) -> list[Node]:
@@ -100,14 +107,19 @@ def load(
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
-    """Validate a merged document whose root is a component of ``kind``; see :func:`load`."""
+    """Validate a merged document whose root is a component of ``kind``; see :func:`load`.
+
+    The files that it names as plugins are imported.
+    """
+    registry = registry.with_files(document.plugins)
     resolver = _Resolver(document, registry)
     node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:
         resolver.check(node)
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
-    return replace(node, left_out=tuple(document.left_out))
+    files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
+    return replace(node, left_out=tuple(document.left_out), files=files)
 
 
 def missing(node: Node) -> list[Problem]:
