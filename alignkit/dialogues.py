@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from alignkit.protocols import Example
-
-Message: TypeAlias = Mapping[str, Any]
-"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
-(``tool_calls``, ``reasoning_content``, ...)."""
+from alignkit.protocols import Example, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignkit.dialogues import ChatFormat, Message
+from alignkit.dialogues import ChatFormat
 from alignkit.engine.chat_template import GENERATION, arguments_for, template_of
 from alignkit.engine.tokens import TrainRow, encode, encode_response
 from alignkit.errors import AlignkitError
+from alignkit.protocols import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

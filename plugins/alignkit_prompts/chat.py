@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkit.dialogues import ChatFormat, Message
+from alignkit.dialogues import ChatFormat
 from alignkit.errors import shown
-from alignkit.protocols import Example
+from alignkit.protocols import Example, Message
 
 
 @dataclass(frozen=True, slots=True)

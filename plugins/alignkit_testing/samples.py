@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignkit.dialogues import Message
-from alignkit.protocols import Example, LossInputs
+from alignkit.protocols import Example, LossInputs, Message
 
 if TYPE_CHECKING:
     import torch
