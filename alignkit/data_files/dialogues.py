@@ -80,7 +80,8 @@ def _message(
         raise bad(row, key, f"{where}: the {role} says {kind_of(content)} where text belongs")
     if half_surrogate(content):
         raise bad(row, key, f"{where} holds half of a surrogate pair; repair the text")
-    if role in ("user", "assistant") and not content.strip() and not more:
+    needed = role == "user" or (role == "assistant" and not more)
+    if needed and not content.strip():
         raise bad(row, key, f"{where}: the {role} says nothing; fill it or drop the row")
     if "tool_calls" in more:
         more["tool_calls"] = [_call(call) for call in more["tool_calls"]]

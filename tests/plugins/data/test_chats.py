@@ -237,6 +237,7 @@ def test_an_answer_of_a_pair_that_holds_more_than_text_stays_a_message(tmp_path)
         ({"messages": [{"role": "cat", "content": "x"}]}, "messages", "unknown role 'cat'"),
         ({"messages": [{**ASKED, "content": 3}]}, "messages", "message 1: the user says a number"),
         ({"messages": [ASKED, {**SAID, "content": " "}]}, "messages", "message 2: the assistant"),
+        ({"messages": [{"role": "user", "name": "x"}]}, "messages", "the user says nothing"),
         ({"messages": [{**ASKED, "content": "\ud83d"}]}, "messages", "half of a surrogate pair"),
         ({"messages": [TOLD, SAID]}, "messages", "holds no message of the user"),
         ({"messages": [ASKED]}, "answer", 'if nothing needs an answer: answer = ""'),
@@ -244,8 +245,8 @@ def test_an_answer_of_a_pair_that_holds_more_than_text_stays_a_message(tmp_path)
         ({"chosen": [ASKED, SAID], "rejected": [ASKED, MORE]}, "messages", "must be equal but for"),
         ({"chosen": [SAID], "rejected": [BAD]}, "messages", "must be equal but for"),
     ],
-    ids=["none", "empty", "half JSON", "no message", "role", "number", "blank", "surrogate",
-         "no user", "no answer", "other prompt", "other end", "no prompt"],
+    ids=["none", "empty", "half JSON", "no message", "role", "number", "blank", "nothing",
+         "surrogate", "no user", "no answer", "other prompt", "other end", "no prompt"],
 )  # fmt: skip
 def test_what_is_no_dialogue_is_refused_in_one_line(tmp_path, row, key, says):
     where, message = refusal(tmp_path, row)
