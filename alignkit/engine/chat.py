@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignkit.dialogues import ChatFormat
+from alignkit.dialogues import ChatFormat, Message
 from alignkit.engine.chat_template import arguments_for, template_of
 from alignkit.engine.tokens import encode, encode_response
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from alignkit.dialogues import ChatFormat
+from alignkit.dialogues import ChatFormat, Message
 from alignkit.engine.chat import (
     PLAIN,
     TurnEnd,
@@ -24,7 +24,6 @@ from alignkit.engine.chat import (
 from alignkit.engine.chat_template import GENERATION, template_of
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
