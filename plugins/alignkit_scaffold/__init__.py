@@ -42,7 +42,7 @@ class NewPlugin(Params[click.Command]):
 
 
 class Package(Params[click.Command]):
-    """Write a package alignkit-NAME, to be published, around the plugin file NAME.py."""
+    """Write a package alignkit-NAME, to be published, around FILE, the plugin NAME.py."""
 
     def build(self) -> click.Command:
         @click.command()

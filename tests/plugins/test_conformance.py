@@ -89,6 +89,7 @@ test_algorithms = conformance(
         },
     },
 )
+test_doctor = conformance("doctor")
 test_explain = conformance("explain")
 test_grading = conformance("grading")
 test_report = conformance("report")
