@@ -593,6 +593,7 @@ class Begins(Protocol):
     @property
     def bos_ids(self) -> tuple[int, ...]:
         """The beginning-of-sequence id, or nothing."""
+        ...
 
 
 @runtime_checkable
@@ -602,6 +603,7 @@ class Rated(Protocol):
     @property
     def peak_tflops(self) -> float | None:
         """10¹² floating-point operations a second in its compute type; None = not said."""
+        ...
 
 
 # ---------------------------------------------------------------- helpers
