@@ -37,6 +37,9 @@ class Example:
     """Every other column of the row, untouched."""
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
+    ``question`` is then what the user said last, ``answer`` what the assistant did."""
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -103,7 +106,8 @@ class Response(str):
 
     Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
     not sampled, such as a row of a file: a reward that wants more than text asks with
-    ``isinstance``.
+    ``isinstance``. During a run it is a ``SampledResponse`` of :mod:`alignkit.dialogues`, which
+    tells a thought from the answer.
     """
 
     completion: Completion
@@ -263,7 +267,7 @@ class Algorithm(Protocol):
 
 class Policy(Protocol):
     """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
-    :class:`Begins`, :class:`Rated`."""
+    :class:`Begins`, :class:`Rated`, and ``Ends`` of :mod:`alignkit.dialogues`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -312,7 +316,8 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text."""
+    """Question to prompt text. Optional: ``Converses`` of
+    :mod:`alignkit.dialogues`."""
 
     @property
     def stop(self) -> Sequence[str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.engine.asking import ask
+from alignkit.engine.prompting import prompt_of
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Dataset,
@@ -34,15 +34,16 @@ class Prompt:
     example: Example
     text: str
     ids: tuple[int, ...]
-    """``text`` tokenized, after the policy's beginning-of-sequence token if it has one."""
+    """``text`` tokenized, after the policy's beginning-of-sequence token if it has one; a chat
+    template writes that token itself."""
 
 
 def make_prompt(
     key: int, index: int, example: Example, template: PromptTemplate, policy: Policy
 ) -> Prompt:
     """Render and tokenize one question."""
-    text = ask("prompt template", template, template.render, example.question)
-    return Prompt(key, index, example, text, encode_prompt(policy, text))
+    text, ids = prompt_of(example, template, policy)
+    return Prompt(key, index, example, text, ids)
 
 
 def example_at(data: Dataset, index: int) -> Example:

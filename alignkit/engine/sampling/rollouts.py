@@ -15,6 +15,7 @@ from itertools import accumulate, groupby
 import torch
 
 from alignkit.abilities import streams
+from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask, blamed, closing
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.judging import Judging
@@ -25,7 +26,6 @@ from alignkit.protocols import (
     Example,
     Policy,
     PromptTemplate,
-    Response,
     Reward,
     RewardFn,
     RolloutBackend,
@@ -104,7 +104,7 @@ def collect(
     with clock("rollout"):
         groups = _generate(prompts, policy, backend, sampling, judging)
     with clock("reward"):
-        rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
+        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
     return [
         Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
         for group_id, (p, group, judged) in enumerate(
@@ -129,7 +129,7 @@ def _generate(
         groups = []
     elif judging.can_start and streams(backend):
         with blamed(BACKEND, backend):
-            groups = _gather(backend.stream(ids, keyed), asked, judging)
+            groups = _gather(backend.stream(ids, keyed), asked, prompts, judging)
     else:
         groups = ask(BACKEND, backend, backend.generate, ids, keyed)
     if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
@@ -143,8 +143,16 @@ def _generate(
     return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
 
 
+def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[SampledResponse]:
+    """Return the texts of a group as a reward gets them."""
+    return [SampledResponse.after(prompt.text, completion) for completion in group]
+
+
 def _gather(
-    stream: Iterable[tuple[int, list[Completion]]], asked: Sequence[int], judging: Judging
+    stream: Iterable[tuple[int, list[Completion]]],
+    asked: Sequence[int],
+    prompts: Sequence[Prompt],
+    judging: Judging,
 ) -> list[list[Completion]]:
     """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
     groups: dict[int, list[Completion]] = {}
@@ -155,7 +163,7 @@ def _gather(
                 f"responses to prompt {index} {'twice' if index in groups else 'too'}"
             )
         groups[index] = group
-        judging.start(asked[index], [Response.of(c) for c in group])
+        judging.start(asked[index], _responses(prompts[asked[index]], group))
     return [groups.get(i, []) for i in range(len(asked))]
 
 
@@ -187,7 +195,7 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
         lengths=torch.tensor([len(t.completion.token_ids) for t in trajectories]).long(),
-        responses=[Response.of(t.completion) for t in trajectories],
+        responses=[SampledResponse.after(t.prompt_text, t.completion) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],
         step=trajectories[0].step if trajectories else 0,
