@@ -5,9 +5,9 @@ It is apart from the package itself, whose module ``command`` would hide the hoo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,16 +48,24 @@ class CheckPlugin(Params[click.Command]):
         return check
 
 
+def _two_deep(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the values of the tables in a table, by dotted key, and what is no table itself."""
+    for key, value in table.items():
+        below = value.items() if isinstance(value, dict) else ()
+        yield from ((f"{key}.{name}", item) for name, item in below)
+        if not below:
+            yield key, value
+
+
 def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[Case]:
     """Yield the checks of a file or of an installed plugin."""
     from alignkit.toml import typed
     from alignkit_testing.kit import checks
 
-    params = {
-        f"{kind}/{name}": table
-        for kind, tables in typed(values).table.items()
-        for name, table in (tables.items() if isinstance(tables, dict) else ())
-    }
+    given = typed(values).table
+    if short := [key for key, value in _two_deep(given) if not isinstance(value, dict)]:
+        raise AlignkitError(f"-s {short[0]}: write -s KIND.NAME.KEY=VALUE")
+    params = {f"{kind}/{name}": table for kind in given for name, table in given[kind].items()}
     if plugin.endswith(".py"):
         yield from checks(Path(plugin).stem, params, registry=registry.with_files([Path(plugin)]))
     else:
