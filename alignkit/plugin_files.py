@@ -8,6 +8,7 @@ Nothing that it offers may have the name of something else.
 from __future__ import annotations
 
 import hashlib
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -32,9 +33,14 @@ def content_of(file: Path) -> tuple[bytes, str]:
             "import, such as my_loss.py"
         )
     try:
+        if (
+            not stat.S_ISREG(file.stat().st_mode) and not file.is_dir()
+        ):  # reading could wait for ever
+            raise AlignkitError(f"{shown(file)} cannot be a plugin; it is no regular file")
         content = file.read_bytes()
-    except OSError as error:
-        raise AlignkitError(f"{shown(file)} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AlignkitError(f"{shown(file)} cannot be read: {reason}") from error
     return content, hashlib.sha256(content).hexdigest()
 
 
@@ -79,6 +85,6 @@ def _where(file: Path, error: BaseException) -> str:
     lines = [
         frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(file)
     ]
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.lineno:
         lines.append(error.lineno)
     return f"{shown(file)}:{lines[-1]}" if lines else shown(file)

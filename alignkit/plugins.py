@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, did_you_mean, shown
+from alignkit.shipped import resolved
 from alignkit.vetting import GROUP, components_of
 
 OURS = "alignkit"
@@ -70,7 +71,7 @@ class Registry:
         """
         found = self
         for file in files:
-            found = _with_file(found, file.resolve())
+            found = _with_file(found, resolved(file))
         return found
 
     def names(self, kind: str) -> list[str]:

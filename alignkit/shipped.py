@@ -30,6 +30,13 @@ def path_from(text: str, base: Path) -> Path:
     return base / text
 
 
+def resolved(path: Path) -> Path:
+    """Return an absolute path, symlinks resolved if they lead anywhere; reading it says if not."""
+    with suppress(OSError, ValueError, RuntimeError):  # a null byte; links in a circle
+        return path.resolve()
+    return path.absolute()
+
+
 def exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
     """Whether there is a file or folder; not if the name is one that no file can have."""
     with suppress(OSError, ValueError):

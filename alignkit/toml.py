@@ -14,7 +14,7 @@ import tomli
 
 from alignkit.document import Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, shown
-from alignkit.shipped import exists, path_from
+from alignkit.shipped import exists, path_from, resolved
 
 
 def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Document:
@@ -53,7 +53,7 @@ def typed(overrides: Iterable[str]) -> Document:
 
 
 def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
-    path = path.resolve()
+    path = resolved(path)
     if path in within:
         cycle = " -> ".join(shown(p) for p in (*within, path))
         raise RecipeError(
@@ -93,8 +93,9 @@ def _parse(path: Path) -> Document:
         raise RecipeError([Problem((), f"{shown(path)}: {error}")]) from None
     except UnicodeDecodeError as error:
         raise RecipeError([Problem((), f"{shown(path)} is not UTF-8 text: {error}")]) from None
-    except ValueError:  # Python's own, of a number with thousands of digits
-        raise RecipeError([Problem((), f"{shown(path)}: {_TOO_LONG}")]) from None
+    except ValueError as error:  # Python's own, of a number with thousands of digits
+        reason = str(error) if "null byte" in str(error) else _TOO_LONG
+        raise RecipeError([Problem((), f"{shown(path)}: {reason}")]) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise RecipeError([Problem((), f"cannot read {shown(path)}: {reason}")]) from None

@@ -19,7 +19,7 @@ from alignkit.document import Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, did_you_mean
 from alignkit.plugins import Registry
 from alignkit.security.names import file_name, name_problem, refused
-from alignkit.shipped import path_from
+from alignkit.shipped import path_from, resolved
 from alignkit_sweep.settings import HOW, ROOM, How, Setting, below, label, layer, leaves, value
 from alignkit_sweep.stop import StopTable
 from alignkit_sweep.tables import SweepTable, VariantTable
@@ -155,7 +155,7 @@ class Sweep:
         at, value = self._at(name, key)
         folder = (self.document.origin(at).file or self.path).parent
         for file in [value] if isinstance(value, str) else value:
-            path = path_from(file, folder).resolve()
+            path = resolved(path_from(file, folder))
             if not path.is_file():
                 self.problem(at, f"no such file: {file} (looked for {path})")
             yield path

@@ -10,6 +10,7 @@ from alignkit.cli import main
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.run_dir import refuse_links
+from alignkit.testing import run_cli
 
 
 @pytest.fixture
@@ -81,3 +82,25 @@ def test_resume_refuses_a_link_before_it_touches_anything(run_dir, mine, name):
     assert done.exit_code == 2
     assert f"{name} is a symbolic link" in done.output
     assert (mine / "step_000009.jsonl").read_text() == (mine / ".bashrc").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "a.toml"], ["run", "alignkit:recipes/sft.toml", "--with", "a.toml"],
+        ["sweep", "a.toml"], ["migrate", "a.toml"], ["explain", "a.toml"],
+        ["run", "alignkit:recipes/sft.toml", "-p", "a.py"], ["check", "a.py"],
+        ["package", "a.py"], ["grade", "a.toml", "--reward", "r1_zero", "--out", "out"],
+        ["show", "a.py"], ["report", "a.py"], ["resume", "a.py"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_links_in_a_circle_are_said_in_one_line(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for name, other in (("a.toml", "b.toml"), ("b.toml", "a.toml"), ("a.py", "a.py")):
+        (tmp_path / name).symlink_to(other)
+    done = run_cli(*words)
+    assert done.status in (1, 2), done.stdout
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"a.toml", "b.toml", "a.py"}

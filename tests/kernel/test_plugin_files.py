@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def test_a_sweep_hands_the_file_to_its_runs(folder):
         ("mine.py", "x = 1\n1 / 0\n", "mine.py:2: ZeroDivisionError"),
         ("mine.py", "x = 1\n\nx = = 2\n", "mine.py:3: SyntaxError"),
         ("mine.py", "import sys\nsys.exit(0)\n", "mine.py:2: SystemExit"),
+        ("mine.py", "x = 1\0\n", "mine.py: SyntaxError"),
         (
             "mine.py",
             LOSS.replace("loss_type() -> Iterator[Component[LossType]]", "command()"),
@@ -150,6 +152,22 @@ def test_what_cannot_be_a_plugin_is_refused(tmp_path, name, text, wanted):
     with pytest.raises(AlignkitError) as refused:
         plugins.load().with_files([file])
     assert wanted in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda file: file.symlink_to(file), "cannot be read: Too many levels"),
+        (lambda file: file.symlink_to("gone.py"), "cannot be read: No such file"),
+        (os.mkfifo, "it is no regular file"),
+        (lambda file: file.mkdir(), "cannot be read: Is a directory"),
+    ],
+    ids=["circle", "dangling", "pipe", "folder"],
+)
+def test_what_cannot_be_read_as_a_file_is_refused_at_once(tmp_path, make, wanted):
+    make(tmp_path / "mine.py")
+    with pytest.raises(AlignkitError, match=wanted):
+        plugins.load().with_files([tmp_path / "mine.py"])
 
 
 def test_two_files_of_one_name_are_refused_and_one_file_twice_is_not(folder):
@@ -168,3 +186,10 @@ def test_a_recipe_that_names_no_file_says_where(folder, given):
     with pytest.raises(RecipeError) as refused:
         recipe.load(folder / "r.toml", plugins.load())
     assert "r.toml:2: plugins: no" in str(refused.value)
+
+
+@pytest.mark.parametrize("given", ["scale=3", "loss_type=3", "loss_type.my=3", 'loss_type.my="x"'])
+def test_check_refuses_a_value_that_names_no_key_of_a_component(folder, given):
+    done = run_cli("check", "my_loss.py", "-s", given)
+    assert done.status == 2, done.stdout
+    assert done.stderr.splitlines()[-1].endswith("write -s KIND.NAME.KEY=VALUE")
