@@ -25,7 +25,7 @@ from alignkit import plan as plans
 from alignkit import plugins as installed
 from alignkit import recipe as recipes
 from alignkit.commands import command_line
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
 from alignkit.plugins import Registry
 from alignkit.run_result import RunResult, open_run
@@ -69,7 +69,7 @@ def load(
     *,
     with_: Sequence[PathLike] = (),
     set: Mapping[str, Any] | Iterable[str] = (),  # as `-s`, short for set
-    plugins: Sequence[str] = (),
+    plugins: Sequence[PathLike] = (),
 ) -> Plan:
     """Read a recipe and check it, as ``alignkit run RECIPE --dry-run`` does.
 
@@ -78,10 +78,12 @@ def load(
     ``key=value`` texts. ``plugins`` are files ``NAME.py`` to add, and ``no:NAME`` for plugins to
     leave out. Raises RecipeError that lists every problem.
     """
-    files = [path_from(name, Path.cwd()) for name in plugins if not name.startswith("no:")]
-    off = [name.removeprefix("no:") for name in plugins if name.startswith("no:")]
+    names = _names("plugins", plugins)
+    files = [path_from(name, Path.cwd()) for name in names if not name.startswith("no:")]
+    off = [name.removeprefix("no:") for name in names if name.startswith("no:")]
     registry = installed.load(off).with_files(files)
-    path, *overlays = (path_from(str(name), Path.cwd()) for name in (recipe, *with_))
+    given = (*_names("recipe", [recipe]), *_names("with_", with_))
+    path, *overlays = (path_from(name, Path.cwd()) for name in given)
     return Plan(path, recipes.load(path, registry, overlays, _overrides(set)), registry)
 
 
@@ -99,20 +101,42 @@ def run(
     Interrupted when a signal or a time limit ended it.
     """
     found = plan if isinstance(plan, Plan) else load(plan)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else _folder(out)
     how = {"profiled": profile, "deterministic": deterministic}
     plans.refuse_without_room(found.node, folder)
     done = execute(found.node, found.path, folder, command_line(), **how)
     return open_run(done.dir)
 
 
+def _folder(out: PathLike) -> Path:
+    """Return the path of a folder; AlignkitError if none can have that name."""
+    try:
+        os.lstat(out)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AlignkitError(f"cannot make {shown(Path(out))}: {reason}") from error
+    return Path(out)
+
+
+def _names(argument: str, given: Sequence[PathLike]) -> list[str]:
+    """Return names of files as text; one name alone would be taken for a list of letters."""
+    if isinstance(given, str | os.PathLike):
+        raise AlignkitError(f"{argument} takes a list, such as [{str(given)!r}]")
+    if wrong := [name for name in given if not isinstance(name, str | os.PathLike)]:
+        raise AlignkitError(f"{argument} takes names of files, not {wrong[0]!r}")
+    return [str(name) for name in given]
+
+
 def _overrides(given: Mapping[str, Any] | Iterable[str]) -> list[str]:
     """Return ``key=value`` texts."""
-    if isinstance(given, str):
-        raise AlignkitError(f"set takes a mapping, or a list of key=value texts, not {given!r}")
-    if not isinstance(given, Mapping):
-        return list(given)
-    return [f"{key}={_literal(value)}" for key, value in _leaves(given)]
+    if isinstance(given, Mapping):
+        return [f"{key}={_literal(value)}" for key, value in _leaves(given)]
+    texts = [given] if isinstance(given, str) else list(given)
+    if wrong := [text for text in texts if text is given or not isinstance(text, str)]:
+        raise AlignkitError(f"set takes a mapping, or a list of key=value texts, not {wrong[0]!r}")
+    return texts
 
 
 def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

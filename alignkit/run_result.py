@@ -33,7 +33,11 @@ def open_run(folder: str | os.PathLike[str]) -> RunResult:
     Raises AlignkitError where no run was started.
     """
     path = Path(folder).absolute()
-    if not is_run(path):
+    try:
+        found = is_run(path)
+    except OSError as error:  # a name too long, a folder of somebody else
+        raise AlignkitError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    if not found:
         raise AlignkitError(f"{shown(path)} is no run directory: it holds no metrics.jsonl")
     return RunResult(path)
 
@@ -108,7 +112,7 @@ class RunResult:
         """
         final = self.dir / "final"
         table = self.recipe.get("policy")
-        if not final.is_dir() or table is None:
+        if not final.is_dir() or not isinstance(table, dict):
             raise AlignkitError(
                 f"{shown(self.dir)} has no final/ with a model: the run is {self.status}"
             )

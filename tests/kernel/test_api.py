@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,12 +61,37 @@ def test_texts_and_mappings_set_the_same():
         ({"loss.use": "grpo_clop"}, "grpo_clip"),
         ({"n_steps": {1}}, "TOML cannot hold"),
         ("n_steps=3", "not 'n_steps=3'"),
+        ([("n_steps", 3)], r"not \('n_steps', 3\)"),
+        (["seed=1", 3], "not 3"),
     ],
     ids=str,
 )
 def test_what_is_wrong_is_an_error_of_alignkits(values, wanted):
     with pytest.raises(AlignkitError, match=wanted):
         alignkit.load("alignkit:recipes/grpo.toml", set=values)
+
+
+@pytest.mark.parametrize("given", ["x.toml", Path("x.toml"), [3], [None]], ids=str)
+@pytest.mark.parametrize("argument", ["with_", "plugins"])
+def test_what_is_no_list_of_files_is_refused(argument, given):
+    with pytest.raises(AlignkitError, match=f"^{argument} takes "):
+        alignkit.load("alignkit:recipes/grpo.toml", **{argument: given})
+
+
+def test_plugins_are_named_by_paths_too(tmp_path):
+    with pytest.raises(AlignkitError, match=r"gone\.py cannot be read: No such file"):
+        alignkit.load("alignkit:recipes/grpo.toml", plugins=[tmp_path / "gone.py"])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "file/below"], ids=["long", "null", "file"])
+def test_a_name_that_no_folder_can_have_is_an_error_of_alignkits(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    plan = alignkit.load("alignkit:recipes/grpo.toml", set=SMALL)
+    for use in (alignkit.open_run, alignkit.load, lambda out: alignkit.run(plan, out=out)):
+        with pytest.raises(AlignkitError):
+            use(name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_recipe_that_is_not_there_is_an_error():
@@ -128,6 +154,15 @@ def test_the_policy_is_the_one_in_final(result):
 
 def test_a_run_without_a_model_says_so(result, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(AlignkitError, match="has no final/"):
+        alignkit.open_run(tmp_path).policy()
+
+
+@pytest.mark.parametrize("damaged", ["", "policy = 3", "policy = [1]", "use = "], ids=str)
+def test_a_run_whose_recipe_is_damaged_has_no_policy(tmp_path, damaged):
+    (tmp_path / "final").mkdir()
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "recipe.toml").write_text(damaged)
     with pytest.raises(AlignkitError, match="has no final/"):
         alignkit.open_run(tmp_path).policy()
 
