@@ -84,6 +84,9 @@ def _message(
     if needed and not content.strip():
         raise bad(row, key, f"{where}: the {role} says nothing; fill it or drop the row")
     if "tool_calls" in more:
+        if not isinstance(more["tool_calls"], list):
+            found = kind_of(more["tool_calls"])
+            raise bad(row, key, f"{where}: tool_calls is {found} where an array belongs")
         more["tool_calls"] = [_call(call) for call in more["tool_calls"]]
     return {"role": role, "content": content, **more}
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PLAIN = ChatFormat()
 """The tokenizer's own template, without tools or arguments."""
 
+_NAMED = 12
+"""Messages whose roles an error tells."""
 _MARK = "words-of-the-assistant"
 
 
@@ -78,7 +80,9 @@ def apply(
             **arguments,
         )
     except Exception as error:  # a template may fail in any way
-        roles = ", ".join(str(message.get("role")) for message in messages) or "none"
+        roles = ", ".join(str(message.get("role")) for message in messages[:_NAMED]) or "none"
+        if len(messages) > _NAMED:
+            roles += f" … ({len(messages):,} messages)"
         raise AlignkitError(
             f"the chat template cannot write a dialogue of the roles {roles}: {error}"
         ) from error

@@ -13,7 +13,7 @@ from pydantic import Field
 from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
 from alignkit.dialogues import ChatFormat
 from alignkit.protocols import PromptTemplate
-from alignkit_prompts.chat import ChatPrompt, read_chat_template, read_tools
+from alignkit_prompts.chat import TAKEN, ChatPrompt, read_chat_template, read_tools
 from alignkit_prompts.template import Framed, TextTemplate, WithInput, bundled, read_template
 
 BOXED = "\nWork through it step by step, and put the final answer into \\boxed{}.\n"
@@ -178,6 +178,8 @@ class Chat(Params[PromptTemplate]):
                 _ = path and read(path)
             except ValueError as error:
                 yield key, str(error)
+        if taken := sorted(TAKEN & self.template_kwargs.keys()):
+            yield "template_kwargs", f"{taken[0]} is set for every prompt and cannot be given here"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         names = [tool["function"]["name"] for tool in read_tools(self.tools)] if self.tools else []

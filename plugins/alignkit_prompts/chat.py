@@ -38,7 +38,7 @@ def read_tools(path: Path) -> tuple[Mapping[str, Any], ...]:
     """Return the tools in a JSON file; ValueError says what is wrong with it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: cannot be read as JSON: {error}") from error
     tools = found if isinstance(found, list) else [found]
     for number, tool in enumerate(tools, 1):
@@ -49,6 +49,13 @@ def read_tools(path: Path) -> tuple[Mapping[str, Any], ...]:
                 f'{{"type": "function", "function": {{"name": "…", "parameters": {{…}}}}}}'
             )
     return tuple(tools)
+
+
+TAKEN = frozenset({
+    "messages", "conversation", "tools", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "return_dict",
+})  # fmt: skip
+"""Arguments of ``apply_chat_template`` that are not the template's to be given."""
 
 
 def read_chat_template(path: Path) -> str:

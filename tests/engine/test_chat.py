@@ -352,6 +352,15 @@ def test_what_a_template_cannot_do_is_refused(chats, family, form, says):
         dialogue_rows(chats.tokenizer_of(family), DIALOGUE, ChatFormat(**form))
 
 
+@pytest.mark.parametrize("pairs", [1, 6, 7, 3000])
+def test_an_error_of_a_template_is_short_however_long_the_dialogue(chats, pairs):
+    form = ChatFormat(template="{{ messages.nothing.at.all }}")
+    with pytest.raises(AlignkitError, match="cannot write a dialogue") as refused:
+        chat_ids(chats.tokenizer_of("chatml"), DIALOGUE[1:] * pairs, form)
+    assert len(str(refused.value)) < 400
+    assert ("messages)" in str(refused.value)) is (len(DIALOGUE[1:]) * pairs > 12)
+
+
 def test_a_tokenizer_without_a_template_asks_for_one(chats):
     from transformers import PreTrainedTokenizerFast
 

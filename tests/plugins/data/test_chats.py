@@ -239,6 +239,8 @@ def test_an_answer_of_a_pair_that_holds_more_than_text_stays_a_message(tmp_path)
         ({"messages": [ASKED, {**SAID, "content": " "}]}, "messages", "message 2: the assistant"),
         ({"messages": [{"role": "user", "name": "x"}]}, "messages", "the user says nothing"),
         ({"messages": [{**ASKED, "content": "\ud83d"}]}, "messages", "half of a surrogate pair"),
+        ({"messages": [ASKED, {**SAID, "tool_calls": 3}]}, "messages", "tool_calls is a number"),
+        ({"messages": [ASKED, {**SAID, "tool_calls": "f"}]}, "messages", "tool_calls is a string"),
         ({"messages": [TOLD, SAID]}, "messages", "holds no message of the user"),
         ({"messages": [ASKED]}, "answer", 'if nothing needs an answer: answer = ""'),
         ({"chosen": [ASKED, SAID], "rejected": [MORE, BAD]}, "messages", "must be equal but for"),
@@ -246,7 +248,8 @@ def test_an_answer_of_a_pair_that_holds_more_than_text_stays_a_message(tmp_path)
         ({"chosen": [SAID], "rejected": [BAD]}, "messages", "must be equal but for"),
     ],
     ids=["none", "empty", "half JSON", "no message", "role", "number", "blank", "nothing",
-         "surrogate", "no user", "no answer", "other prompt", "other end", "no prompt"],
+         "surrogate", "calls", "call",
+         "no user", "no answer", "other prompt", "other end", "no prompt"],
 )  # fmt: skip
 def test_what_is_no_dialogue_is_refused_in_one_line(tmp_path, row, key, says):
     where, message = refusal(tmp_path, row)
@@ -280,6 +283,20 @@ def test_no_row_brings_down_the_reader(row):
         return
     assert example.question.strip()
     assert all(isinstance(m["content"], str) and m["role"] for m in example.messages)
+
+
+@given(value=values, key=st.sampled_from(["tool_calls", "tool_calls", "name", "value", "from"]))
+def test_no_key_of_a_message_brings_down_the_reader(value, key):
+    from alignkit.data_files.columns import BadRow
+    from alignkit.data_files.records import Row
+    from alignkit_data.chats import Dialogue
+
+    row = Row("f:1", "f:1", {"messages": [ASKED, {**SAID, key: value}]})
+    try:
+        [*_, last] = Dialogue("", "")(row).messages
+    except BadRow:
+        return
+    assert isinstance(last.get("tool_calls", []), list)
 
 
 def test_rows_of_other_data_sets_hold_no_messages(tmp_path):

@@ -67,11 +67,12 @@ def test_the_table_reaches_the_template(chats, tmp_path):
     [
         ("tools", "{", "cannot be read as JSON"),
         ("tools", '[{"type": "function"}]', "tool 1 must be an object like"),
+        ("tools", "[" * 100_000, "cannot be read as JSON"),
         ("tools", "[3]", "tool 1 must be an object like"),
         ("template", "{{ question }}", "goes through `messages`"),
         ("template", b"\xff\xfe", "cannot be read"),
     ],
-    ids=["no JSON", "no function", "no object", "no messages", "no UTF-8"],
+    ids=["no JSON", "no function", "too deep", "no object", "no messages", "no UTF-8"],
 )
 def test_files_that_are_none_are_refused_before_the_run(tmp_path, key, content, says):
     path = tmp_path / "file"
@@ -82,6 +83,13 @@ def test_files_that_are_none_are_refused_before_the_run(tmp_path, key, content, 
     assert says in message
     with pytest.raises(AlignkitError, match="file: "):
         params.build()
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "tokenize"])
+def test_arguments_that_are_set_for_every_prompt_are_refused_before_the_run(name):
+    [(key, message)] = Chat(template_kwargs={name: None, "date_string": "1 May"}).check({})
+    assert (key, name in message) == ("template_kwargs", True)
+    assert [*Chat(template_kwargs={"date_string": "1 May"}).check({})] == []
 
 
 def test_an_example_is_named_where_its_dialogue_cannot_be_written(chats):
