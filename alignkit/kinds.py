@@ -10,6 +10,7 @@ KINDS: dict[type, str] = {
     p.Dataset: "dataset",
     p.PromptTemplate: "prompt_template",
     p.RewardFn: "reward_fn",
+    p.Environment: "environment",
     p.Advantage: "advantage",
     p.LossType: "loss_type",
     p.Normalizer: "normalizer",

@@ -82,6 +82,7 @@ test_algorithms = conformance(
         },
     },
 )
+test_environments = conformance("environments")
 test_explain = conformance("explain")
 test_grading = conformance("grading")
 test_report = conformance("report")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.engine.asking import ask
+from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
@@ -38,10 +39,13 @@ class Prompt:
 
 
 def make_prompt(
-    key: int, index: int, example: Example, template: PromptTemplate, policy: Policy
+    key: int, index: int, example: Example, template: PromptTemplate | Opening, policy: Policy
 ) -> Prompt:
-    """Render and tokenize one question."""
-    text = ask("prompt template", template, template.render, example.question)
+    """Render and tokenize one question, or what an episode about it begins with."""
+    if isinstance(template, Opening):
+        text = template.text(example, key)
+    else:
+        text = ask("prompt template", template, template.render, example.question)
     return Prompt(key, index, example, text, encode_prompt(policy, text))
 
 
@@ -64,7 +68,7 @@ class PromptStream:
     """
 
     def __init__(
-        self, data: Dataset, template: PromptTemplate, policy: Policy, *, seed: int
+        self, data: Dataset, template: PromptTemplate | Opening, policy: Policy, *, seed: int
     ) -> None:
         if len(data) == 0:
             raise AlignkitError("[data] holds no examples; there is nothing to ask the policy")
