@@ -58,9 +58,7 @@ class Node:
 
     def tables(self) -> dict[str, Any]:
         """Return the parameters of what the slots hold, by slot, for checks across tables."""
-        return {
-            name: _map(child, lambda node: node.params) for name, child in self.children.items()
-        }
+        return {name: _map(child, lambda n: n.params) for name, child in self.children.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
