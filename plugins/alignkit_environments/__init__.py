@@ -1,4 +1,4 @@
-"""Built-in environments: a calculator to call, a number to guess."""
+"""Built-in environments: calculator, guess, python_tool; and the reward code in their sandbox."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from alignkit import Component, hookimpl
+from alignkit import Component, Params, hookimpl
 from alignkit.engine.sampling.environment_table import EnvironmentParams
-from alignkit.protocols import Environment
-from alignkit_environments.calculator import Calculator
+from alignkit.protocols import Environment, RewardFn
 from alignkit_environments.guess import Guess
+from alignkit_environments.tool import Tool, calculate, execute
 
 Text = Annotated[str, Field(min_length=1)]
 Tags = tuple[Text, Text]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Memory = Annotated[int, Field(ge=64)]
 
 
 class CalculatorParams(EnvironmentParams):
@@ -36,9 +38,7 @@ class CalculatorParams(EnvironmentParams):
     """What stands before and after the answer."""
 
     def build(self) -> Environment:
-        return Calculator(
-            limits=self.limits, call=self.call, result=self.result, answer=self.answer
-        )
+        return Tool(self.limits, calculate, self.call, self.result, self.answer)
 
 
 class GuessParams(EnvironmentParams):
@@ -69,7 +69,84 @@ class GuessParams(EnvironmentParams):
             yield "high", f"is {self.high}; it must be above low = {self.low}"
 
 
+class PythonToolParams(EnvironmentParams):
+    """Run the Python that the policy puts between two tags, until it gives an answer.
+
+    A turn that ends in a call, such as ``<python>print(12 * 34)</python>``, is answered by what the
+    code prints, its error included. Each call is a process of its own without network, files or
+    further processes, and begins anew. Any other turn ends the episode, which earns 1 if its one
+    answer, such as ``<answer>408</answer>``, is the number of the example, else 0.
+    """
+
+    call: Tags = ("<python>", "</python>")
+    """What stands before and after the code."""
+
+    result: Tags = ("<output>", "</output>")
+    """What stands before and after what it prints."""
+
+    answer: Tags = ("<answer>", "</answer>")
+    """What stands before and after the answer."""
+
+    seconds: Seconds = 5.0
+    """A call takes at most this long, by the clock."""
+
+    memory_mb: Memory = 256
+    """Memory of a call at most, 2**20 bytes."""
+
+    output: Annotated[int, Field(ge=1)] = 1000
+    """Characters of what a call prints that the policy gets, at most."""
+
+    def build(self) -> Environment:
+        from alignkit_environments.sandbox import Bounds
+
+        work = execute(Bounds(self.seconds, self.memory_mb, self.output))
+        return Tool(self.limits, work, self.call, self.result, self.answer)
+
+    def missing(self) -> Iterable[str]:
+        return sandbox_problems()
+
+
+class CodeParams(Params[RewardFn]):
+    """Run the code of a response against the example's unit tests: 1 if all of it runs, else 0.
+
+    The code is the last fenced block (three backticks) of a response, the tests are Python that
+    raises where the code is wrong, such as ``assert``. Both run in one process without network,
+    files or further processes, the tests after the code.
+    """
+
+    column: Annotated[str, Field(min_length=1)] = "tests"
+    """Column of the data that holds the tests, a text or a list of texts."""
+
+    seconds: Seconds = 5.0
+    """Code and tests take at most this long together, by the clock."""
+
+    memory_mb: Memory = 256
+    """Memory at most, 2**20 bytes."""
+
+    def build(self) -> RewardFn:
+        from alignkit_environments.code import Code
+        from alignkit_environments.sandbox import Bounds
+
+        return Code(self.column, Bounds(self.seconds, self.memory_mb))
+
+    def missing(self) -> Iterable[str]:
+        return sandbox_problems()
+
+
+def sandbox_problems() -> list[str]:
+    """Return why code cannot be run in a sandbox here, if it cannot."""
+    from alignkit_environments.sandbox import problem
+
+    return [problem()] if problem() else []
+
+
 @hookimpl
 def environment() -> Iterable[Component[Environment]]:
     yield Component("calculator", CalculatorParams)
     yield Component("guess", GuessParams)
+    yield Component("python_tool", PythonToolParams)
+
+
+@hookimpl
+def reward_fn() -> Iterable[Component[RewardFn]]:
+    yield Component("code", CodeParams)
