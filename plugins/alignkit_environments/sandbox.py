@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 JAIL = Path(__file__).with_name("jail.py")
 FLAGS = ("-s", "-S", "-P", "-B")
@@ -107,44 +107,44 @@ def _read(
     assert process.stdout is not None
     deadline = time.monotonic() + bounds.seconds
     most = 4 * bounds.output + 1000  # bytes; a character has four at most
-    got, ended = bytearray(), ""
+    got = bytearray()
     with selectors.DefaultSelector() as ready:
-        for pipe, event in (
-            (process.stdin, selectors.EVENT_WRITE), (process.stdout, selectors.EVENT_READ)
-        ):  # fmt: skip
-            os.set_blocking(pipe.fileno(), False)
-            ready.register(pipe, event)
-        while not ended:
-            left = deadline - time.monotonic()
-            found = ready.select(max(left, 0.0))
-            if left <= 0 or not found:
-                return _text(got), "time"
-            for key, _ in found:
+        ready.register(_unblocked(process.stdin), selectors.EVENT_WRITE)
+        ready.register(_unblocked(process.stdout), selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0:
+            for key, _ in ready.select(left):
                 if key.fileobj is process.stdin:
-                    sent = _send(process.stdin, sent)
-                    if not sent:
+                    sent = _written(process.stdin, sent)
+                    if not sent:  # first out of the selector: a fork may hold on to a closed pipe
                         ready.unregister(process.stdin)
-                        continue
-                elif not (piece := os.read(process.stdout.fileno(), 2**16)):
+                        _close(process.stdin)
+                elif piece := os.read(process.stdout.fileno(), 2**16):
+                    got += piece
+                else:
                     _wait(process, deadline)
                     return _text(got), ""
-                else:
-                    got += piece
             if len(got) > most:
                 return _text(got), "output"
-    return _text(got), ""
+    return _text(got), "time"
 
 
-def _send(pipe: Any, data: bytes) -> bytes:
+def _unblocked(pipe: IO[bytes]) -> IO[bytes]:
+    os.set_blocking(pipe.fileno(), False)
+    return pipe
+
+
+def _written(pipe: IO[bytes], data: bytes) -> bytes:
     """Write what the pipe takes; return the rest, nothing where nobody reads it any more."""
     try:
-        data = data[os.write(pipe.fileno(), data) :]
+        return data[os.write(pipe.fileno(), data) :]
     except BrokenPipeError:
-        data = b""
-    if not data:
+        return b""
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
-    return data
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float) -> None:
@@ -157,10 +157,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+    _close(process.stdin)
+    _close(process.stdout)
 
 
 def _text(got: bytes) -> str:

@@ -82,7 +82,11 @@ test_algorithms = conformance(
         },
     },
 )
-test_environments = conformance("environments")
+TESTED = Example("one", "Set x to 1.", "", {"tests": "assert x == 1"})
+test_environments = conformance(
+    "environments",
+    responses={"reward_fn/code": [(f"```\nx = {n}\n```", TESTED) for n in range(3)]},
+)
 test_explain = conformance("explain")
 test_grading = conformance("grading")
 test_report = conformance("report")

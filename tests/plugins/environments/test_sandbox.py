@@ -17,7 +17,7 @@ from alignkit_environments.sandbox import Bounds, problem, run
 pytestmark = pytest.mark.skipif(bool(problem()), reason=problem() or "code is contained here")
 
 BOUNDS = Bounds(seconds=20.0, memory_mb=256, output=500)
-SHORT = Bounds(seconds=1.0, memory_mb=256, output=500)
+SHORT = Bounds(seconds=0.5, memory_mb=256, output=500)
 
 
 def contained(code, bounds=BOUNDS):
