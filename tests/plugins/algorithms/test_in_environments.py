@@ -1,11 +1,12 @@
 """Algorithms whose responses are episodes: one turn is a run as ever, more resume exactly."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from alignkit import recipe
+from alignkit import plugins, recipe
 from alignkit.component import slots_of
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.engine.forward import logprobs as lp
@@ -15,7 +16,7 @@ from alignkit.episodes import EpisodeLimits, Turn
 from alignkit.errors import AlignkitError, RecipeError
 from alignkit.kinds import KINDS
 from alignkit.protocols import Environment
-from alignkit.run import Run
+from alignkit.run import Run, execute
 from alignkit.testing import registry_of
 from alignkit.toml import read
 from alignkit_algorithms.grpo import Grpo
@@ -248,3 +249,35 @@ def test_an_error_of_an_evaluation_sets_environment_names_its_component(toys, tm
     with pytest.raises(AlignkitError, match="environment 'hints' raised OSError"):
         subject.run(run)
     run.close("failed")
+
+
+EVALUATE = """
+use = "evaluate"
+n = 2
+[policy]
+use = "hf"
+path = "{policy}"
+[data]
+use = "jsonl"
+path = "rows.jsonl"
+[environment]
+use = "guess"
+max_turns = 2
+[rollout]
+use = "hf"
+max_tokens = 6
+"""
+
+
+def test_an_evaluation_alone_may_be_in_an_environment(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"question": "Guess.", "answer": ""}\n' * 3)
+    path = tmp_path / "evaluate.toml"
+    path.write_text(EVALUATE.format(policy=tiny_folder))
+    run = execute(recipe.load(path, plugins.load()), path, tmp_path / "out", ["alignkit"])
+    (row,) = map(json.loads, (run.dir / "metrics.jsonl").read_text().splitlines())
+    assert (row["eval/n"], row["eval/reward"]) == (2, 0.0)
+    assert 1 <= row["eval/turns"] <= 2
+    (first, _) = map(json.loads, (run.dir / "eval/step_000000.jsonl").read_text().splitlines())
+    assert first["prompt"].startswith("Guess.\nA number from 1 to 100")
+    assert first["turns"][0]["tokens"] <= 6
