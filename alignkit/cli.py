@@ -9,9 +9,9 @@ import click
 
 from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
-from alignkit.errors import shown
+from alignkit.errors import in_shell, shown
+from alignkit.execution import command_line, execute
 from alignkit.plugins import Registry
-from alignkit.run import command_line, execute
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 
@@ -48,6 +48,8 @@ def run(
     if dry_run:
         say(redact_text(text(node, path)))
         return
+    for rename in node.renamed:
+        say(redact_text(f"{rename}\n  alignkit migrate {in_shell(path)} rewrites it"), err=True)
     for note in node.left_out:
         say(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}

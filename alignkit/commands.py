@@ -30,6 +30,8 @@ GIVEN = _Given(path_type=Path)
 """Type of an argument or option that names a file or folder to read."""
 FILE = click.Path(path_type=Path)
 """Type of an argument or option that names a file or folder to write."""
+OFF = "no:"
+"""What stands before the name of a plugin that is left out."""
 DISABLED = "alignkit.disabled"
 """Where click's context keeps the plugins that the command line leaves out."""
 
@@ -131,21 +133,28 @@ def call(registry: Registry, name: str, **values: Any) -> None:
 
 
 def plugin_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``-p no:NAME`` to a command, which gets the ``registry`` of the plugins left."""
+    """Add ``-p`` to a command, which gets the ``registry``.
+
+    ``-p no:NAME`` leaves a plugin out, ``-p FILE.py`` adds one that is a file.
+    """
     return click.option(
         "-p",
         "registry",
         multiple=True,
         callback=_registry,
-        metavar="no:PLUGIN",
-        help="Do not import this plugin; may be repeated.",
+        metavar="FILE.py|no:PLUGIN",
+        help="Import this file as a plugin, or leave a plugin out; may be repeated.",
     )(function)
 
 
 def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> Registry:
-    if wrong := [item for item in given if not item.startswith("no:")]:
-        raise click.BadParameter(f"{wrong[0]!r}: write no:NAME to switch a plugin off")
-    return _loaded(ctx, [item.removeprefix("no:") for item in given])
+    files = [item for item in given if not item.startswith(OFF)]
+    if wrong := [item for item in files if not item.endswith(".py")]:
+        raise click.BadParameter(
+            f"{wrong[0]!r}: write FILE.py to add a file, no:NAME to switch a plugin off"
+        )
+    found = _loaded(ctx, [item.removeprefix(OFF) for item in given if item.startswith(OFF)])
+    return found.with_files([path_from(item, Path.cwd()) for item in files])
 
 
 def registry_in(ctx: click.Context) -> Registry:
@@ -164,7 +173,7 @@ def _loaded(ctx: click.Context, disabled: Iterable[str]) -> Registry:
 def _disabled_in(words: Sequence[str]) -> Iterator[str]:
     """Yield the plugins that a command line leaves out: ``-p no:NAME``, ``-pno:NAME``."""
     for option, value in zip(["", *words], [*words, ""], strict=True):
-        if option == "-p" and value.startswith("no:"):
-            yield value.removeprefix("no:")
+        if option == "-p" and value.startswith(OFF):
+            yield value.removeprefix(OFF)
         elif option.startswith("-pno:"):
             yield option.removeprefix("-pno:")

@@ -32,6 +32,8 @@ class Document:
     chooses may not take them."""
     left_out: list[str] = field(default_factory=list)
     """What was left out of the files, and why."""
+    plugins: list[Path] = field(default_factory=list)
+    """Files that the recipe names as plugins, those of the files below it first."""
 
     def origin(self, key: Key) -> Origin:
         """Return where ``key`` stands, or the closest enclosing table that stands somewhere."""
@@ -50,6 +52,7 @@ def merge(base: Document, top: Document) -> None:
     """
     _merge_table(base, top, base.table, top.table, ())
     base.left_out += top.left_out
+    base.plugins += [file for file in top.plugins if file not in base.plugins]
 
 
 def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any], at: Key) -> None:

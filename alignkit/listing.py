@@ -15,7 +15,9 @@ from alignkit.plugins import Plugin
 
 def as_text(plugins: Iterable[Plugin], *, as_json: bool) -> str:
     """Return the plugins as a table, or as JSON with their tracebacks."""
-    return json.dumps([asdict(p) for p in plugins], indent=2) if as_json else plugin_table(plugins)
+    if as_json:
+        return json.dumps([asdict(p) for p in plugins], indent=2, default=str)
+    return plugin_table(plugins)
 
 
 def plugin_table(plugins: Iterable[Plugin]) -> str:

@@ -18,6 +18,9 @@ def text(node: Node, recipe: Path) -> str:
         lines += [f"#   {where}{k}: {v}" for k, v in part.params.facts(part.tables()).items()]
     if node.left_out:
         lines += ["", "# left out of the files", *(f"#   {note}" for note in node.left_out)]
+    if node.renamed:
+        lines += ["", "# under names of an earlier version, see `alignkit migrate`"]
+        lines += [f"#   {line}" for note in node.renamed for line in str(note).splitlines()]
     if lacking := missing(node):
         lines += ["", "# missing on this machine", *(f"#   {p}" for p in lacking)]
     return "\n".join(lines)

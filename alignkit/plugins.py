@@ -9,21 +9,16 @@ from __future__ import annotations
 import os
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
-from itertools import chain
-from types import ModuleType
+from pathlib import Path
 from typing import Any, Literal
 
-import pluggy
+from alignkit.component import Component
+from alignkit.errors import AlignkitError, did_you_mean, shown
+from alignkit.vetting import GROUP, components_of
 
-from alignkit import hookspecs
-from alignkit.component import Component, Params, slots_of
-from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.kinds import HOOKS, KINDS
-
-GROUP = "alignkit"
 OURS = "alignkit"
 """The distribution whose plugins have the first right to their names."""
 COMMANDS = ("run", "resume", "list_plugins")
@@ -45,6 +40,8 @@ class Plugin:
     traceback: str = ""
     provides: dict[str, list[str]] = field(default_factory=dict)
     """Component names by kind."""
+    file: Path | None = None
+    """The file that the plugin is, of one that is no installed package."""
 
 
 Offer = tuple[Plugin, Component[Any]]
@@ -63,6 +60,16 @@ class Registry:
     def disabled(self) -> list[str]:
         """Names of the plugins that were left out."""
         return [p.name for p in self.plugins if p.status == "disabled"]
+
+    def with_files(self, files: Sequence[Path]) -> Registry:
+        """Return it with these files as plugins besides; those that it has already are skipped.
+
+        Raises AlignkitError for a file that cannot be a plugin, and for names that are taken.
+        """
+        found = self
+        for file in files:
+            found = _with_file(found, file.resolve())
+        return found
 
     def names(self, kind: str) -> list[str]:
         """Return the bare names offered for ``kind``, sorted."""
@@ -169,44 +176,7 @@ def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
             plugin.detail = f"command {word!r} is that of {owner}; rename {plugin.name}'s"
             return
     for kind, component in components:
-        offers[kind, component.name].append((plugin, component))
-        plugin.provides.setdefault(kind, []).append(component.name)
-
-
-def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
-    """Return ``(kind, component)`` for all a plugin module offers.
-
-    Raises TypeError, saying what is wrong, if any of it is no component.
-    """
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    manager.register(module)
-    for hook in manager.get_hookcallers(module) or ():
-        if not hook.has_spec():
-            raise TypeError(f"unknown hook {hook.name!r}.{did_you_mean(hook.name, HOOKS)}")
-    found: dict[tuple[str, str], Component[Any]] = {}
-    for kind in HOOKS:
-        hook = getattr(manager.hook, kind)
-        if not hook.get_hookimpls() and isinstance(getattr(module, kind, None), ModuleType):
-            raise TypeError(f"its submodule {kind!r} hides a hook; rename the submodule")
-        for component in chain.from_iterable(hook()):
-            _vet_component(kind, component)
-            if (kind, component.name) in found:
-                raise TypeError(f"offers {kind} {component.name!r} twice")
-            found[kind, component.name] = component
-    return [(kind, component) for (kind, _), component in found.items()]
-
-
-def _vet_component(kind: str, component: Any) -> None:
-    if not isinstance(component, Component):
-        raise TypeError(f"hook {kind} yielded {component!r}, which is not a Component")
-    if not (isinstance(component.name, str) and component.name.isidentifier()):
-        raise TypeError(f"{kind} name {component.name!r} is not an identifier")
-    if not (isinstance(component.params, type) and issubclass(component.params, Params)):
-        raise TypeError(f"{kind} {component.name!r}: {component.params!r} is no subclass of Params")
-    if kind == "command" and component.params.model_fields:
-        raise TypeError(f"command {component.name!r} has fields; its options are click's")
-    slots_of(component.params, KINDS)
+        _offer(plugin, kind, component, offers)
 
 
 def _owner(name: str, offers: Offers) -> str:
@@ -223,3 +193,34 @@ def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:
             if rivals:
                 note = f"{kind} {name} is also offered as {', '.join(rivals)}"
                 plugin.detail = "; ".join(filter(None, [plugin.detail, note]))
+
+
+def _with_file(registry: Registry, file: Path) -> Registry:
+    from alignkit.plugin_files import content_of, imported
+
+    content, sha = content_of(file)
+    plugin = Plugin(file.stem, file.name, sha[:12], str(file), file=file)
+    for known in registry.plugins:
+        if known.name == plugin.name:
+            if (known.dist, known.version) == (plugin.dist, plugin.version):
+                return registry
+            whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
+            raise AlignkitError(
+                f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
+                "rename the file"
+            )
+    offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
+    for kind, component in imported(file, content, sha):
+        if taken := offers.get((kind, component.name)):
+            owner = taken[0][0]
+            raise AlignkitError(
+                f"{shown(file)} offers {kind} {component.name!r}, and so does plugin {owner.name} "
+                f"of {owner.dist} {owner.version}; give it another name"
+            )
+        _offer(plugin, kind, component, offers)
+    return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
+
+
+def _offer(plugin: Plugin, kind: str, component: Component[Any], offers: Offers) -> None:
+    offers[kind, component.name].append((plugin, component))
+    plugin.provides.setdefault(kind, []).append(component.name)

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Renamed:
+    """A key that stands under the name that an earlier version had for it."""
+
+    key: Key
+    now: str
+    origin: Origin
+
+    def __str__(self) -> str:
+        """Return where it stands and what it is called now."""
+        return str(Problem(self.key, f"is called {self.now!r} now", origin=self.origin))
+
+
+@dataclass(frozen=True)
 class Node:
     """A validated table of the recipe, not yet built."""
 
@@ -37,6 +50,10 @@ class Node:
     """Where each given field stands; fields that are not here have their default."""
     left_out: Sequence[str] = ()
     """Of the root: what the files say that the recipe does not hold, as a ``use`` changed."""
+    renamed: Sequence[Renamed] = ()
+    """Of the root: keys that stand under the name of an earlier version, with the present one."""
+    files: Sequence[Path] = ()
+    """Of the root: the files that are plugins of this recipe."""
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
@@ -67,6 +84,11 @@ class Node:
         table |= {k: v for k, v in values.items() if v is not None}
         return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
 
+    def as_recipe(self) -> dict[str, Any]:
+        """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
+        plugins = {"plugins": [str(file) for file in self.files]} if self.files else {}
+        return plugins | self.dump()
+
 
 def nodes(child: Any) -> list[Node]:
     """Return what a slot holds as a list: one node, an array of them, or a table of them."""
@@ -96,14 +118,20 @@ def load(
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
-    """Validate a merged document whose root is a component of ``kind``; see :func:`load`."""
+    """Validate a merged document whose root is a component of ``kind``; see :func:`load`.
+
+    The files that it names as plugins are imported.
+    """
+    registry = registry.with_files(document.plugins)
     resolver = _Resolver(document, registry)
     node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:
         resolver.check(node)
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
-    return replace(node, left_out=tuple(document.left_out))
+    files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
+    renamed = tuple(resolver.renamed)
+    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:
@@ -138,6 +166,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
+        self.renamed: list[Renamed] = []
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
@@ -164,12 +193,30 @@ class _Resolver:
         if table.kind:
             given = fitting(table.given, table.key, table.slots, self.document)
             table = replace(table, given=given)
+        table = replace(table, given=self.present_names(table))
         before = len(self.problems)
         params, children = self.values(table), self.children(table)
         if params is None or len(self.problems) > before:
             return None
         origins = {k: self.document.origin((*table.key, k)) for k in table.given}
         return Node(table.kind, table.use, table.plugin, params, children, table.key, origins)
+
+    def present_names(self, table: _Table) -> dict[str, Any]:
+        """Return the values of a table under the names that its keys have now."""
+        given = dict(table.given)
+        for old, new in table.schema.renamed.items():
+            if old not in given:
+                continue
+            key, present = (*table.key, old), (*table.key, new)
+            if new in given:
+                self.problem(key, f"{old!r} is called {new!r} now, and both are given; take it out")
+            self.renamed.append(Renamed(key, new, self.document.origin(key)))
+            self.document.origins = {
+                (*present, *k[len(key) :]) if k[: len(key)] == key else k: origin
+                for k, origin in self.document.origins.items()
+            }
+            given[new] = given.pop(old)
+        return given
 
     def values(self, table: _Table) -> Params[Any] | None:
         slots = table.slots

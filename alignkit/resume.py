@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
+from alignkit.execution import Run, built, carry_out, recorded
 from alignkit.lifecycle import determinism, longer, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json, write_whole
@@ -18,7 +19,6 @@ from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
-from alignkit.run import Run, built, carry_out
 from alignkit.security.left_out import only_secrets
 from alignkit.security.secrets import redact, redact_command
 from alignkit.security.text import say
@@ -73,7 +73,7 @@ def resume(
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
         if lengths:
-            write_whole(folder / RECIPE, tomli_w.dumps(plan))
+            write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         words = redact_command(command)
         name = start.checkpoint.name if start.checkpoint else None
         first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}

@@ -1,5 +1,6 @@
-"""Read recipe files: TOML with ``extends``, overlays and ``-s`` overrides, merged into one
-document in which every value knows the file and line it came from.
+"""Read recipe files: TOML with ``extends`` and ``plugins``, overlays and ``-s`` overrides.
+
+They are merged into one document in which every value knows the file and line it came from.
 """
 
 from __future__ import annotations
@@ -30,11 +31,24 @@ def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = (
     return document
 
 
+def _take_plugins(document: Document, folder: Path) -> None:
+    """Take the key ``plugins`` out of a document; its paths are relative to ``folder``."""
+    given = document.table.pop("plugins", [])
+    origin = document.origin(("plugins",))
+    for name in given if isinstance(given, list) else [given]:
+        file = path_from(name, folder) if isinstance(name, str) else None
+        if file is None or not exists(file, Path.is_file):
+            found = f"not a file name: {name!r}" if file is None else f"no such file: {name}"
+            raise RecipeError([Problem(("plugins",), found, origin=origin)])
+        document.plugins.append(file)
+
+
 def typed(overrides: Iterable[str]) -> Document:
     """Return ``key=value`` items as one overlay, so that their order does not matter."""
     document = Document()
     for item in overrides:
         merge(document, _override(item))
+    _take_plugins(document, Path.cwd())
     return document
 
 
@@ -46,6 +60,7 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
             [Problem(("extends",), f"recipes extend each other in a circle: {cycle}")]
         )
     own = _parse(path)
+    _take_plugins(own, path.parent)
     bases = own.table.pop("extends", [])
     document = Document(path=path)
     for base in bases if isinstance(bases, list) else [bases]:

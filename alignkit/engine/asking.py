@@ -17,7 +17,6 @@ from pathlib import Path
 from traceback import FrameSummary, extract_tb
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-import alignkit
 from alignkit.errors import TransientError, shown
 from alignkit.protocols import Tracker
 
@@ -32,7 +31,7 @@ logger = logging.getLogger("alignkit")
 LONGEST = 60.0
 """Seconds waited at most before another try."""
 _NOTE = "_alignkit_source"
-_CORE = Path(alignkit.__file__).parent
+_CORE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-import alignkit
 from alignkit.lifecycle.files import file_sum
 from alignkit.recipe import Node, path_mark
 from alignkit.security.secrets import redact
@@ -75,7 +74,7 @@ def _content(path: Path) -> str:
 
 
 def _code(node: Node) -> Iterator[tuple[str, str]]:
-    home = Path(alignkit.__file__).parent
+    home = Path(__file__).parents[1]
     yield from _package(home / "engine", "alignkit.engine")
     for name in {type(part.params).__module__ for part in node.walk()}:
         file = getattr(sys.modules.get(name), "__file__", None)

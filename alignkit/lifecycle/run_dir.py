@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def manifest_of(folder: Path) -> Manifest:
         return Manifest.read(folder)
     except (OSError, ValueError) as error:
         raise AlignkitError(f"{shown(folder)}/manifest.json cannot be read: {error}") from error
+
+
+def copied(files: Iterable[Path], folder: Path) -> list[str]:
+    """Copy plugin files into a run directory; return where they lie in it."""
+    places = []
+    for file in files:
+        target = folder / "plugins" / file.name
+        target.parent.mkdir(exist_ok=True)
+        if target != file:  # a run that goes on reads them from there
+            target.write_bytes(file.read_bytes())
+        places.append(f"plugins/{file.name}")
+    return places

@@ -88,9 +88,29 @@ class Schema(Params[click.Command]):
         return schema
 
 
+class Migrate(Params[click.Command]):
+    """Rewrite the keys of RECIPE that an earlier version called by another name."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("path", metavar="RECIPE", type=GIVEN)
+        @click.option("--dry-run", is_flag=True, help="Show the change; write nothing.")
+        @plugin_option
+        def migrate(path: Path, dry_run: bool, registry: Registry) -> None:
+            from alignkit_explain.migrate import migrated
+
+            found = migrated(path, registry)
+            say(found.text)
+            if not dry_run:
+                found.write()
+
+        return migrate
+
+
 @hookimpl
 def command() -> Iterator[Component[click.Command]]:
-    """Offer ``explain``, ``describe`` and ``schema``."""
+    """Offer ``explain``, ``describe``, ``schema`` and ``migrate``."""
     yield Component("explain", Explain)
     yield Component("describe", Describe)
     yield Component("schema", Schema)
+    yield Component("migrate", Migrate)

@@ -15,21 +15,47 @@ from alignkit.security.text import say
 
 
 class NewPlugin(Params[click.Command]):
-    """Write a package alignkit-NAME with a working component, its tests and a recipe."""
+    """Write a package alignkit-NAME with a working component, its tests and a recipe.
+
+    With --file it is one file, NAME.py, to be tried at once, and NAME.toml that runs it.
+    """
 
     def build(self) -> click.Command:
         @click.command()
         @click.argument("name")
         @click.option("--kind", required=True, type=click.Choice(HOOKS), help="What it offers.")
-        @click.option("--dest", type=FILE, default=Path("."), help="Folder to put the package in.")
+        @click.option("--dest", type=FILE, default=Path("."), help="Folder to put it in.")
+        @click.option("--file", "single", is_flag=True, help="One file in place of a package.")
         @click.pass_context
-        def new_plugin(ctx: click.Context, name: str, kind: str, dest: Path) -> None:
+        def new_plugin(ctx: click.Context, name: str, kind: str, dest: Path, single: bool) -> None:
             from alignkit_scaffold import scaffold
+            from alignkit_scaffold.single import new_file, next_for_file
 
+            if single:
+                files = new_file(name, kind, dest.absolute(), registry_in(ctx))
+                say(next_for_file(files, kind, name))
+                return
             folder = scaffold.new_plugin(name, kind, dest.absolute(), registry_in(ctx))
             say(scaffold.next_steps(folder, name, kind))
 
         return new_plugin
+
+
+class Package(Params[click.Command]):
+    """Write a package alignkit-NAME, to be published, around the plugin file NAME.py."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+        @click.option("--dest", type=FILE, default=Path("."), help="Folder to put it in.")
+        @click.pass_context
+        def package(ctx: click.Context, file: Path, dest: Path) -> None:
+            from alignkit_scaffold import single
+
+            folder = single.package(file.absolute(), dest.absolute(), registry_in(ctx))
+            say(single.next_for_package(folder))
+
+        return package
 
 
 class Init(Params[click.Command]):
@@ -50,6 +76,7 @@ class Init(Params[click.Command]):
 
 @hookimpl
 def command() -> Iterator[Component[click.Command]]:
-    """Offer ``new-plugin`` and ``init``."""
+    """Offer ``new-plugin``, ``package`` and ``init``."""
     yield Component("new_plugin", NewPlugin)
+    yield Component("package", Package)
     yield Component("init", Init)

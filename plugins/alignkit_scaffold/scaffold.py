@@ -41,7 +41,7 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
 
     Raises AlignkitError for a name that cannot be used and a folder that exists.
     """
-    if problem := _problem(name, kind, registry):
+    if problem := name_fault(name, kind, registry):
         raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
     folder = parent / f"alignkit-{name.replace('_', '-')}"
     if folder.exists():
@@ -49,10 +49,10 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
     for part in ("common", kind):  # the kind's files count where both have one
         for template in sorted((TEMPLATES / part).rglob("*.tmpl")):
             relative = template.relative_to(TEMPLATES / part).as_posix()
-            target = folder / _filled(relative.removesuffix(".tmpl"), name, kind)
+            target = folder / filled(relative.removesuffix(".tmpl"), name, kind)
             target.parent.mkdir(parents=True, exist_ok=True)
             text = template.read_text(encoding="utf-8")
-            target.write_text(_filled(text, name, kind), encoding="utf-8")
+            target.write_text(filled(text, name, kind), encoding="utf-8")
     return folder
 
 
@@ -70,7 +70,7 @@ def next_steps(folder: Path, name: str, kind: str) -> str:
     )
 
 
-def _problem(name: str, kind: str, registry: Registry) -> str:
+def name_fault(name: str, kind: str, registry: Registry) -> str:
     """Return what is wrong with a plugin's name, with a remedy, or ``""``."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         return (
@@ -111,7 +111,8 @@ def _snake(name: str) -> str:
     return words.lstrip("_0123456789").rstrip("_") or PLACEHOLDER
 
 
-def _filled(text: str, name: str, kind: str) -> str:
+def filled(text: str, name: str, kind: str) -> str:
+    """Return a template with a plugin's name and kind in it."""
     words = {
         "MY_TABLE": TABLES.get(kind, ""),
         "MY_HOOK": kind,

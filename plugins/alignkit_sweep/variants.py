@@ -223,7 +223,7 @@ class Sweep:
             document = self._document(variant, chain, weights)
             node = recipe.resolve(document, self.registry)
             self.lacking += recipe.missing(node)
-            self._plans[key] = node.dump()
+            self._plans[key] = node.as_recipe()
         return self._plans[key]
 
     def _document(

@@ -1,1 +1,1 @@
-"""The conformance kit; plugin authors import it as ``alignkit.testing``. It registers nothing."""
+"""The conformance kit, imported as ``alignkit.testing``. What it registers is in ``plugin``."""

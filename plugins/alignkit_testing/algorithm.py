@@ -21,10 +21,10 @@ import tomli_w
 
 from alignkit.component import slots_of
 from alignkit.errors import RunFailed
+from alignkit.execution import Run, execute
 from alignkit.kinds import KINDS
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.resume import resume
-from alignkit.run import Run, execute
 from alignkit_testing.kit import Check, Subject
 from alignkit_testing.standins import RECORDED, stand_in
 

@@ -65,6 +65,15 @@ def has_slots_of_known_kinds(subject: Subject) -> None:
         slots_of(schema, KINDS)
 
 
+def renames_to_keys_it_has(subject: Subject) -> None:
+    """A key of an earlier version stands for one of today, and is none itself."""
+    for schema in _schemas(subject.component.params):
+        known = {*schema.model_fields, *slots_of(schema, KINDS)}
+        for old, new in schema.renamed.items():
+            assert new in known, f"{old!r} is said to be called {new!r} now, which is no key of it"
+            assert old not in known, f"{old!r} is said to be called {new!r} now, and is still a key"
+
+
 def survives_its_own_recipe(subject: Subject) -> None:
     """The resolved `recipe.toml` of a run gives the same parameters when it is read again."""
     node = subject.node()
@@ -98,6 +107,7 @@ CHECKS: tuple[Check, ...] = (
     has_valid_defaults,
     refuses_unknown_keys,
     has_slots_of_known_kinds,
+    renames_to_keys_it_has,
     survives_its_own_recipe,
     builds,
 )

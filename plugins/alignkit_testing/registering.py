@@ -21,7 +21,7 @@ import json, sys
 from importlib.metadata import entry_points
 from alignkit import plugins
 from alignkit.component import Params
-others = {e.name for e in entry_points(group=plugins.GROUP)} - {sys.argv[1]}
+others = {e.name for e in entry_points(group="alignkit")} - {sys.argv[1]}
 registry = plugins.load(others)
 for offers in registry.offers.values():
     for plugin, component in offers:

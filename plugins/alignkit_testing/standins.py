@@ -19,6 +19,7 @@ from alignkit.errors import AlignkitError
 from alignkit.kinds import HOOKS, KINDS
 from alignkit.plugins import Offer, Plugin, Registry
 from alignkit.protocols import Example, Reward, RewardFn, Tracker, per_response
+from alignkit.vetting import components_of
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
@@ -50,7 +51,7 @@ def registry_of(
         for word, params in named.items()
     ]
     for module in modules:
-        found += plugins.components_of(module)
+        found += components_of(module)
     base = plugins.load() if builtins else Registry([], {})
     return _extended(base, Plugin(name, f"alignkit-{name}", "0.0", "in memory"), found)
 

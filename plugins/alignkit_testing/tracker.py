@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_testing.kit import Check, Subject
 
 METRICS: tuple[dict[str, float], ...] = (

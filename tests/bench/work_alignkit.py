@@ -9,8 +9,8 @@ from pathlib import Path
 from cases import Case, prompts, reward, rows
 from worker import Rounds, read_job
 
+from alignkit.execution import Run
 from alignkit.protocols import Example, Reward, Sampling, per_response
-from alignkit.run import Run
 from alignkit_advantages import GroupStd
 from alignkit_algorithms.dpo import Dpo
 from alignkit_algorithms.grpo import Grpo

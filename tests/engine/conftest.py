@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from alignkit.run import Run
+from alignkit.execution import Run
 
 
 @dataclass

@@ -23,9 +23,9 @@ from alignkit.engine.evaluation.evaluator import (
 )
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.errors import AlignkitError
+from alignkit.execution import Run
 from alignkit.kinds import KINDS
 from alignkit.protocols import Completion, Example, Reward, Sampling
-from alignkit.run import Run
 
 
 class Template:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from alignkit import plugins, recipe
+from alignkit.execution import execute
 from alignkit.resume import resume
-from alignkit.run import execute
 from alignkit_testing.algorithm import is_measured
 
 collect_ignore = ["faulty.py"]  # a program, not a module

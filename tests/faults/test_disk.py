@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from alignkit.cli import main
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import damage
-from alignkit.run import Run
 
 
 def checkpoints(folder):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from alignkit import recipe
 from alignkit.cli import main
 from alignkit.errors import AlignkitError, RecipeError
+from alignkit.execution import Run
 from alignkit.lifecycle.run_dir import folder_for
-from alignkit.run import Run
 from alignkit.security.names import LONGEST, file_name, name_problem
 from alignkit.security.text import printable
 from alignkit_scaffold.scaffold import new_plugin

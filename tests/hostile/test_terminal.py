@@ -16,7 +16,7 @@ from rich.console import Console
 
 from alignkit.cli import main
 from alignkit.errors import AlignkitError
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit.security.text import printable, say
 from alignkit.text_table import aligned
 from alignkit_trackers.console import ConsoleTracker

@@ -17,6 +17,8 @@ FORBIDDEN = {
 KNOWN = {
     ("plugins/alignkit_rewards/script.py", "exec_module"),  # the `python` reward's own file
     ("plugins/alignkit_vllm/serve.py", "runpy.run_module"),  # vLLM's server
+    ("alignkit/plugin_files.py", "compile"),  # `-p FILE.py`, after its sum is printed
+    ("alignkit/plugin_files.py", "exec"),
     ("alignkit/lifecycle/fingerprint.py", "compile"),  # to sum code up; never executed
 }
 

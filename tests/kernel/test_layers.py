@@ -29,7 +29,8 @@ CONTRACTS = {
     ]
 }
 LIBRARIES = {"data_files", "docs", "footprint", "model_shape", "run_data", "text", "text_table"}
-"""What stands in alignkit/ for plugins, and the kernel does not need."""
+LIBRARIES |= {"api", "run_result"}
+"""What stands in alignkit/ for plugins and scripts, and the kernel does not need."""
 
 
 def strings(path):

@@ -13,6 +13,7 @@ import pytest
 
 from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import Run, execute
 from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import fingerprint
@@ -21,7 +22,6 @@ from alignkit.lifecycle.manifest import machine
 from alignkit.lifecycle.resume_point import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
 from alignkit.resume import resume
-from alignkit.run import Run, execute
 
 # ---------------------------------------------------------------- checkpoints
 

@@ -7,7 +7,7 @@ import tomli
 
 from alignkit import recipe
 from alignkit.errors import AlignkitError, RecipeError, RunFailed
-from alignkit.run import Run, execute
+from alignkit.execution import Run, execute
 
 TEXT = 'use = "toy"\n[loss]\nuse = "clip"\n'
 

@@ -7,10 +7,10 @@ import pytest
 
 from alignkit import Component, Params, RecipePath, recipe
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.execution import execute
 from alignkit.plugins import Plugin, Registry
 from alignkit.protocols import Algorithm
 from alignkit.resume import resume
-from alignkit.run import execute
 
 PLANTED = ["planted-one", "planted-two", "sk-planted3456789012345", "planted-four", "planted-five"]
 

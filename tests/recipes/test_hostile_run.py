@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignkit import plugins, recipe
-from alignkit.run import Run
+from alignkit.execution import Run
 
 pytestmark = pytest.mark.slow
 

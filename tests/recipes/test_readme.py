@@ -1,5 +1,6 @@
 """The README keeps its word: its recipe is the shipped one, its commands run, its plugin works."""
 
+import importlib.util
 import re
 from importlib import import_module
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_everything_built_in_is_listed_and_nothing_else():
 def test_the_plugin_shown_conforms(tmp_path, monkeypatch):
     from alignkit.testing import checks, registry_of
 
-    (source,) = blocks("python")
+    (source,) = [block for block in blocks("python") if "@hookimpl" in block]
     (tmp_path / "cispo_as_shown.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     registry = registry_of(import_module("cispo_as_shown"), name="cispo")
@@ -87,6 +88,19 @@ def test_the_plugin_shown_conforms(tmp_path, monkeypatch):
     assert len(cases) > 10
     for case in cases:
         case.run()
+
+
+@pytest.mark.slow  # a run of four steps
+def test_the_script_shown_runs(tmp_path, monkeypatch):
+    (source,) = [block for block in blocks("python") if "@hookimpl" not in block]
+    if importlib.util.find_spec("matplotlib") is None:
+        source = "\n".join(line for line in source.splitlines() if ".plot(" not in line)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    names = {}
+    exec(source, names)
+    assert names["result"].status == "done"
+    assert names["model"].training in (True, False)
 
 
 def test_the_complaints_shown_are_the_complaints_made(alignkit, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import ConfigDict, Field, field_validator
@@ -88,11 +88,22 @@ class BuildsNothing(Params[LossType]):
         return None
 
 
+class RenamedToNothing(Params[LossType]):
+    """A loss."""
+
+    scale: float = 1.0
+    """Multiplies the loss."""
+    renamed: ClassVar[dict[str, str]] = {"factor": "scales"}
+
+    build = Reinforce.build
+
+
 EVERY = {
     "has_a_docstring": Undocumented,
     "documents_its_fields": BareField,
     "has_valid_defaults": BadDefault,
     "refuses_unknown_keys": TakesAnything,
+    "renames_to_keys_it_has": RenamedToNothing,
     "survives_its_own_recipe": Percent,
     "builds": BuildsNothing,
 }

@@ -8,11 +8,11 @@ import pytest
 
 from alignkit.component import make
 from alignkit.engine.learning.learner import Learner
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.resume_point import BEGINNING, Start, rewind
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.protocols import Example, Reward
-from alignkit.run import Run
 from alignkit_testing.algorithm import is_measured
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignkit.engine.learning.reference_table import Reference
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_hf import HfPolicy, Lora
 from alignkit_optimizers import AdamW
 

@@ -10,8 +10,8 @@ from alignkit.engine.learning.rows import Rows
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling import prefetch
 from alignkit.errors import AlignkitError
+from alignkit.execution import Run
 from alignkit.lifecycle.signals import Interrupted
-from alignkit.run import Run
 from alignkit_algorithms.grpo import Grpo
 from alignkit_hf import HfRollout
 

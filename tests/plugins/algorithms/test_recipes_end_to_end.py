@@ -6,7 +6,7 @@ import pytest
 
 from alignkit import plugins, recipe
 from alignkit.errors import RecipeError
-from alignkit.run import execute
+from alignkit.execution import execute
 
 COMMON = """
 [policy]

@@ -6,9 +6,9 @@ import torch
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.protocols import Example
-from alignkit.run import Run
 from alignkit_algorithms.dpo import Dpo
 from alignkit_algorithms.sft import Sft
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console as Terminal
 
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_trackers import Console
 from alignkit_trackers.console import ConsoleTracker, Pace
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 import alignkit_trackers
 from alignkit import AlignkitError, plugins, recipe
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_trackers import Jsonl, Tensorboard, Wandb, tracker
 from alignkit_trackers.values import sample_table
 from alignkit_trackers.wandb_run import default_mode

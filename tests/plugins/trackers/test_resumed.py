@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import Mark
 from alignkit.lifecycle.resume_point import Start, rewind
-from alignkit.run import Run
 from alignkit_trackers import Jsonl, Tensorboard, Wandb
 
 

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit.errors import AlignkitError
+from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import Mark
 from alignkit.lifecycle.resume_point import Start
-from alignkit.run import Run
 from alignkit_trackers import Wandb
 from alignkit_trackers.wandb_files import BLOCK, records, steps_on_disk
 
 LIFE = """
 import os, pathlib, signal, sys, time
-from alignkit.run import Run
+from alignkit.execution import Run
 from alignkit_trackers import Wandb
 run = Run(pathlib.Path(sys.argv[1]), {"n": 1})
 run.attach([Wandb(mode="offline").build()])

@@ -86,20 +86,20 @@ def test_a_server_is_started_with_what_its_build_needs(monkeypatch, found, given
 
 
 @pytest.mark.parametrize(
-    ("keys", "policy", "wanted"),
+    ("keys", "trainer", "wanted"),
     [
-        ({"mode": "device"}, on_gpu(), ["GPU-d"]),
-        ({"mode": "device", "tensor_parallel_size": 2}, on_gpu(), ["GPU-c", "GPU-d"]),
-        ({"mode": "device", "devices": ("7",)}, on_gpu(), ["7"]),
-        ({"mode": "server"}, on_gpu(2), ["GPU-c"]),
-        ({"mode": "server", "tensor_parallel_size": 2}, on_gpu(1), ["GPU-b", "GPU-c"]),
+        ({"mode": "device"}, 0, ["GPU-d"]),
+        ({"mode": "device", "tensor_parallel_size": 2}, 0, ["GPU-c", "GPU-d"]),
+        ({"mode": "device", "devices": ("7",)}, 0, ["7"]),
+        ({"mode": "server"}, 2, ["GPU-c"]),
+        ({"mode": "server", "tensor_parallel_size": 2}, 1, ["GPU-b", "GPU-c"]),
     ],
     ids=str,
 )
-def test_an_engine_of_its_own_sees_its_gpus(monkeypatch, keys, policy, wanted):
+def test_an_engine_of_its_own_sees_its_gpus(monkeypatch, keys, trainer, wanted):
     listed = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
     monkeypatch.setattr("alignkit_vllm.machine.visible_here", lambda: listed)
-    assert list(visible_devices(VllmRollout(**keys), policy)) == wanted
+    assert list(visible_devices(VllmRollout(**keys), on_gpu(trainer))) == wanted
 
 
 def test_an_engine_beside_a_policy_on_the_cpu_sees_what_the_trainer_sees():

@@ -22,7 +22,7 @@ from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked, refuse_ranks
 from alignkit.lifecycle.manifest import Manifest
-from alignkit.lifecycle.run_dir import RECIPE, folder_for
+from alignkit.lifecycle.run_dir import RECIPE, copied, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
@@ -148,10 +148,16 @@ def execute(
         manifest = Manifest.new(folder, node, recipe, command)
         write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
         manifest.write()
-        write_whole(folder / RECIPE, tomli_w.dumps(plan))
+        write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
         run.profiled = profiled
         return carry_out(algorithm, run, manifest)
+
+
+def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
+    """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
+    plugins = {"plugins": copied(node.files, folder)} if node.files else {}
+    return plugins | dict(plan)
 
 
 def built(node: Node) -> Algorithm:

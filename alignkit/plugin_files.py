@@ -1,0 +1,82 @@
+"""Plugins that are one file: ``-p ./my_loss.py``, or ``plugins = ["my_loss.py"]`` in a recipe.
+
+Such a file is a plugin's module without a package around it: it implements hooks with ``@hookimpl``
+and the plugin has its name. Which file is read, with its SHA-256, is said before any of it runs.
+Nothing that it offers may have the name of something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
+from typing import Any
+
+from alignkit.component import Component
+from alignkit.errors import AlignkitError, shown
+from alignkit.security.text import say
+from alignkit.vetting import components_of
+
+MODULES = "alignkit_file_"
+"""Prefix of the modules made of files, so that none hides an installed module."""
+
+
+def content_of(file: Path) -> tuple[bytes, str]:
+    """Return what is in a file, and its SHA-256; AlignkitError if it cannot be a plugin."""
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise AlignkitError(
+            f"{shown(file)} cannot be a plugin; it takes a file NAME.py whose NAME Python can "
+            "import, such as my_loss.py"
+        )
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise AlignkitError(f"{shown(file)} cannot be read: {error.strerror}") from error
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def imported(file: Path, content: bytes, sha: str) -> tuple[tuple[str, Component[Any]], ...]:
+    """Return ``(kind, component)`` for all that a file offers; AlignkitError says what is wrong.
+
+    It runs once in a process, after its name and ``sha`` are printed to stderr.
+    """
+    module, found = _imported(file, content, sha)
+    sys.modules[module.__name__] = module  # where another file of that name was meanwhile
+    return found
+
+
+@cache
+def _imported(
+    file: Path, content: bytes, sha: str
+) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
+    say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
+    module = ModuleType(MODULES + file.stem)
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module
+    try:
+        code = compile(content, str(file), "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # nosec B102 # a plugin is code that the user names
+        found = tuple(components_of(module))
+    except (Exception, SystemExit) as error:
+        raise AlignkitError(f"{_where(file, error)}: {type(error).__name__}: {error}") from error
+    if any(kind == "command" for kind, _ in found):
+        raise AlignkitError(f"{shown(file)} offers a command; commands take an installed package")
+    if not found:
+        raise AlignkitError(
+            f"{shown(file)} offers nothing; a plugin has a function with @hookimpl for each kind "
+            "of component, see `alignkit new-plugin NAME --file`"
+        )
+    return module, found
+
+
+def _where(file: Path, error: BaseException) -> str:
+    """Return the file, with the line of it that an error came from."""
+    lines = [
+        frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(file)
+    ]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    return f"{shown(file)}:{lines[-1]}" if lines else shown(file)

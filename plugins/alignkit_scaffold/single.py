@@ -1,0 +1,122 @@
+"""Plugins that are one file: writing one to start from, and making a package of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.plugins import Plugin, Registry
+from alignkit_scaffold.scaffold import TABLES, TEMPLATES, filled, name_fault
+
+TEST = '''"""alignkit's conformance kit on NAME; add numbers that you worked out by hand."""
+
+from alignkit.testing import conformance
+
+test_conforms = conformance("NAME")
+'''
+
+
+def new_file(name: str, kind: str, parent: Path, registry: Registry) -> list[Path]:
+    """Write ``NAME.py`` with a working component of ``kind``, and ``NAME.toml`` that runs it.
+
+    Raises AlignkitError for a name that cannot be used, files that exist, and a kind whose
+    component does not fit one file.
+    """
+    if problem := name_fault(name, kind, registry):
+        raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
+    modules = sorted((TEMPLATES / kind / "alignkit_my_idea").glob("*.tmpl"))
+    recipe = TEMPLATES / kind / "recipe.toml.tmpl"
+    if len(modules) != 1 or not recipe.is_file():
+        raise AlignkitError(f"a {kind} takes a package of several modules; leave --file out")
+    plugin = filled(modules[0].read_text(encoding="utf-8"), name, kind)
+    comment, _, rest = filled(recipe.read_text(encoding="utf-8"), name, kind).partition("\n")
+    texts = {
+        parent / f"{name}.py": plugin,
+        parent / f"{name}.toml": f'{comment}\nplugins = ["{name}.py"]\n{rest}',
+    }
+    for path in texts:
+        if path.exists():
+            raise AlignkitError(f"{shown(path)} exists; choose another NAME or --dest")
+    parent.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def package(file: Path, parent: Path, registry: Registry) -> Path:
+    """Write a package ``alignkit-NAME`` around the plugin ``NAME.py``; return its folder.
+
+    Raises AlignkitError for a file that is no plugin, a name that is taken by an installed one,
+    and a folder that exists.
+    """
+    plugin = next(p for p in registry.with_files([file]).plugins if p.file and p.name == file.stem)
+    kind, names = next(iter(plugin.provides.items()))
+    if problem := name_fault(plugin.name, kind, registry):
+        raise AlignkitError(f"{shown(file)}: {problem}; rename the file")
+    folder = parent / f"alignkit-{plugin.name.replace('_', '-')}"
+    if folder.exists():
+        raise AlignkitError(f"{shown(folder)} exists; choose another --dest")
+    for path, text in _files(plugin, kind, names[0], file).items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _files(plugin: Plugin, kind: str, component: str, file: Path) -> dict[str, str]:
+    """Return the text of each file of a package, by its path."""
+    name = plugin.name
+    texts = {
+        filled(path.relative_to(TEMPLATES / "common").as_posix(), name, kind).removesuffix(
+            ".tmpl"
+        ): filled(path.read_text(encoding="utf-8"), name, kind)
+        for path in (TEMPLATES / "common").rglob("*.tmpl")
+    }
+    table = TABLES.get(kind, "").replace("my_idea", component)
+    texts["README.md"] = _readme(name, kind, component, table)
+    texts[f"alignkit_{name}/__init__.py"] = file.read_text(encoding="utf-8")
+    texts[f"tests/test_{name}.py"] = TEST.replace("NAME", name)
+    return texts
+
+
+def _readme(name: str, kind: str, component: str, table: str) -> str:
+    return f"""# alignkit-{name.replace("_", "-")}
+
+`{component}`, a {kind.replace("_", " ")} for alignkit. The first lines of
+`alignkit_{name}/__init__.py` say what it does and where it comes from.
+
+```sh
+pip install -e '.[test]'
+pytest
+alignkit describe {kind} {component}
+```
+
+In a recipe:
+
+```toml
+{table}
+```
+"""
+
+
+def next_for_file(files: list[Path], kind: str, name: str) -> str:
+    """Return what to say about files that :func:`new_file` wrote."""
+    plugin, recipe = (in_shell(path) for path in files)
+    return (
+        f"wrote {shown(files[0])} and {shown(files[1])}\n"
+        f"next: alignkit check {plugin}\n"
+        f"      alignkit describe {kind} {name} -p {plugin}\n"
+        f"      alignkit run {recipe}\n"
+        f"      alignkit package {plugin}   (to publish it)"
+    )
+
+
+def next_for_package(folder: Path) -> str:
+    """Return what to say about a package that :func:`package` wrote."""
+    extra = quote(f"{shown(folder)}[test]")
+    return (
+        f"wrote {shown(folder)}\n"
+        f"next: pip install -e {extra} && (cd {in_shell(folder)} && pytest)\n"
+        "      take the file out of `plugins` in your recipes: the package offers it now"
+    )

@@ -1,0 +1,70 @@
+"""The command ``check``.
+
+It is apart from the package itself, whose module ``command`` would hide the hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alignkit import AlignkitError, Component, Params, hookimpl
+from alignkit.commands import plugin_option
+from alignkit.plugins import Registry
+from alignkit.security.text import say
+
+if TYPE_CHECKING:
+    from alignkit_testing.kit import Case
+
+
+class CheckPlugin(Params[click.Command]):
+    """Check PLUGIN, a file NAME.py or an installed plugin, against what its components promise."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("plugin")
+        @click.option(
+            "-s",
+            "values",
+            multiple=True,
+            metavar="KIND.NAME.KEY=VALUE",
+            help="What a component needs to be built, such as loss_type.my_loss.cap=2.0.",
+        )
+        @plugin_option
+        def check(plugin: str, values: Sequence[str], registry: Registry) -> None:
+            from alignkit_testing.report import Results
+
+            found = Results()
+            for case in _cases(plugin, values, registry):
+                found.add(case.id, case.run)
+            say(found.text())
+            if found.failed:
+                raise AlignkitError(found.summary)
+            say(found.summary)
+
+        return check
+
+
+def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[Case]:
+    """Yield the checks of a file or of an installed plugin."""
+    from alignkit.toml import typed
+    from alignkit_testing.kit import checks
+
+    params = {
+        f"{kind}/{name}": table
+        for kind, tables in typed(values).table.items()
+        for name, table in (tables.items() if isinstance(tables, dict) else ())
+    }
+    if plugin.endswith(".py"):
+        yield from checks(Path(plugin).stem, params, registry=registry.with_files([Path(plugin)]))
+    else:
+        yield from checks(plugin, params)
+
+
+@hookimpl
+def command() -> Iterator[Component[click.Command]]:
+    """Offer ``check``."""
+    yield Component("check", CheckPlugin)

@@ -1,0 +1,78 @@
+"""``new-plugin --file`` and ``package``: an idea in one file, and a package made of it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from alignkit.kinds import HOOKS
+from alignkit.testing import run_cli
+
+ONE_FILE = sorted(
+    {"algorithm", "dataset", "prompt_template", "reward_fn", "advantage", "loss_type", "normalizer"}
+    & set(HOOKS)
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def written(kind, name="my_idea_x"):
+    done = run_cli("new-plugin", name, "--kind", kind, "--file")
+    assert done.status == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("kind", ONE_FILE)
+def test_a_file_of_each_kind_is_clean_and_its_recipe_is_valid(kind, folder):
+    written(kind)
+    checked = run_cli("run", "my_idea_x.toml", "--dry-run")
+    assert checked.status == 0, checked.stderr
+    assert "(my_idea_x plugin, my_idea_x.py " in checked.stdout
+    ruff = [Path(sys.executable).with_name("ruff"), "check", "--no-cache", "."]
+    clean = subprocess.run(ruff, cwd=folder, capture_output=True, text=True, check=False)
+    assert clean.returncode == 0, clean.stdout
+
+
+@pytest.mark.parametrize("kind", sorted(set(HOOKS) - set(ONE_FILE)))
+def test_a_kind_that_needs_more_than_a_file_says_so(kind):
+    refused = run_cli("new-plugin", "my_idea_x", "--kind", kind, "--file")
+    assert refused.status == 2
+    assert "leave --file out" in refused.stderr
+
+
+def test_no_file_is_written_over(folder):
+    (folder / "my_idea_x.toml").write_text("mine")
+    refused = run_cli("new-plugin", "my_idea_x", "--kind", "loss_type", "--file")
+    assert "my_idea_x.toml exists" in refused.stderr
+    assert not (folder / "my_idea_x.py").exists()
+    assert (folder / "my_idea_x.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ONE_FILE)
+def test_a_package_is_made_of_a_file(kind, folder):
+    written(kind)
+    done = run_cli("package", "my_idea_x.py", "--dest", "out")
+    assert done.status == 0, done.stderr
+    package = folder / "out/alignkit-my-idea-x"
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["alignkit"] == {"my_idea_x": "alignkit_my_idea_x"}
+    module = package / "alignkit_my_idea_x/__init__.py"
+    assert module.read_text() == (folder / "my_idea_x.py").read_text()
+    for file in package.rglob("*"):
+        if file.is_file():
+            assert "MY_" not in file.read_text(), file
+    again = run_cli("package", "my_idea_x.py", "--dest", "out")
+    assert "exists; choose another --dest" in again.stderr
+
+
+def test_a_package_is_not_made_of_what_is_no_plugin(folder):
+    (folder / "x.py").write_text("y = 1\n")
+    refused = run_cli("package", "x.py")
+    assert refused.status == 2
+    assert "x.py offers nothing" in refused.stderr
