@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from alignkit.protocols import Response, Reward
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,11 @@ class Episode(Protocol):
         """What the episode begins with: the question. A ``[prompt]`` table renders it further."""
         ...
 
-    def step(self, response: Response, /) -> Turn:
-        """Take the policy's turn; return what comes of it. Never raise on what a model wrote.
+    def step(self, response: Any, /) -> Turn:
+        """Take the policy's turn, a ``Response``; return what comes of it.
 
-        An error of a tool that the policy called is an observation. What is raised here is an
-        error of the environment's own, and ends the run.
+        Nothing that a model wrote may raise: an error of a tool that it called is an
+        observation. What is raised here is an error of the environment's own, and ends the run.
         """
         ...
 
@@ -64,6 +62,9 @@ class Episode(Protocol):
 class Settles(Protocol):
     """An episode that says itself what it earned; else it is the sum over its turns."""
 
-    def reward(self) -> Reward:
-        """Return it, after the last turn. A ``[reward]`` table is asked in its place."""
+    def reward(self) -> Any:
+        """Return it as a ``Reward``, after the last turn.
+
+        A ``[reward]`` table is asked in its place.
+        """
         ...

@@ -639,8 +639,6 @@ def per_response(
     >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total
     1.0
     """
-
-    def reward(responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        return [judge(r, e) for r, e in zip(responses, examples, strict=True)]
-
-    return reward
+    return lambda responses, examples: [
+        judge(r, e) for r, e in zip(responses, examples, strict=True)
+    ]

@@ -161,5 +161,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     _close(process.stdout)
 
 
-def _text(got: bytes) -> str:
+def _text(got: bytearray) -> str:
     return got.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignkit import plugins, recipe
-from alignkit.run import execute
+from alignkit.execution import execute
 from alignkit.toml import read
 
 

@@ -14,9 +14,9 @@ from alignkit.engine.sampling.environment_table import EnvironmentParams
 from alignkit.engine.tokens import TrainRow
 from alignkit.episodes import EpisodeLimits, Turn
 from alignkit.errors import AlignkitError, RecipeError
+from alignkit.execution import Run, execute
 from alignkit.kinds import KINDS
 from alignkit.protocols import Environment
-from alignkit.run import Run, execute
 from alignkit.testing import registry_of
 from alignkit.toml import read
 from alignkit_algorithms.grpo import Grpo
@@ -271,7 +271,7 @@ max_tokens = 6
 
 def test_an_evaluation_alone_may_be_in_an_environment(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("rows.jsonl").write_text('{"question": "Guess.", "answer": ""}\n' * 3)
+    Path("rows.jsonl").write_text('{"question": "Guess.", "answer": "any"}\n' * 3)
     path = tmp_path / "evaluate.toml"
     path.write_text(EVALUATE.format(policy=tiny_folder))
     run = execute(recipe.load(path, plugins.load()), path, tmp_path / "out", ["alignkit"])
