@@ -16,6 +16,8 @@ class Turn:
     """Whether the episode is over."""
     reward: float = 0.0
     """What this turn earned."""
+    role: str = "user"
+    """Who says the observation, where a chat template writes the dialogue, such as "tool"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

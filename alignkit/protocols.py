@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------- records
+
+Message: TypeAlias = Mapping[str, Any]
+"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
+(``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class Example:
     """Every other column of the row, untouched."""
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
+    messages: tuple[Message, ...] = ()
+    """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
+    ``question`` is then what the user said last, ``answer`` what the assistant did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +113,33 @@ class Response(str):
     """
 
     completion: Completion
+    opened: bool = False
+    """Whether the prompt ended in ``<think>``, so that the response begins within the thought."""
 
     @classmethod
-    def of(cls, completion: Completion) -> Response:
-        """Return the text of a completion."""
+    def of(cls, completion: Completion, prompt: str = "") -> Response:
+        """Return the text of a completion; ``prompt`` is the text it was sampled after."""
         made = cls(completion.text)
         made.completion = completion
+        made.opened = prompt.rstrip().endswith("<think>")
         return made
+
+    @property
+    def thought(self) -> str:
+        """What a thinking model wrote up to ``</think>``, "" where it did not think."""
+        return self._halves()[0]
+
+    @property
+    def answer(self) -> str:
+        """What a reader sees: all but the thought, "" while that is not ended."""
+        return self._halves()[1]
+
+    def _halves(self) -> tuple[str, str]:
+        text = self.lstrip()
+        if not self.opened and not text.startswith("<think>"):
+            return "", str(self)
+        thought, _, answer = text.removeprefix("<think>").partition("</think>")
+        return thought.strip(), answer.lstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +276,7 @@ class Algorithm(Protocol):
 
 class Policy(Protocol):
     """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
-    :class:`Begins`, :class:`Rated`."""
+    :class:`Begins`, :class:`Rated`, and ``Ends`` of :mod:`alignkit.dialogues`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -298,7 +325,8 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text."""
+    """Question to prompt text. Optional: ``Converses`` of
+    :mod:`alignkit.dialogues`."""
 
     @property
     def stop(self) -> Sequence[str]:

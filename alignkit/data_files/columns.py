@@ -116,7 +116,8 @@ def _lacking(values: Mapping[str, Any], column: str, key: str) -> str:
     guess = did_you_mean(column, values)
     chat = next((name for name, value in values.items() if is_chat(value)), None)
     asks = key in ("question", "answer")
-    hint = f'{key} = "{chat}" reads the chat' if chat and asks else remedy(key)
+    reads = f'{key} = "{chat}" reads the chat, or use = "chat" all turns of dialogues'
+    hint = reads if chat and asks else remedy(key)
     return f"no column {column!r}.{guess} Columns there: {there}; {hint}"
 
 
@@ -159,12 +160,12 @@ def one_turn(row: Row, column: str, key: str, messages: list[Any]) -> tuple[str,
             f"assistant), so make each turn a row of its own",
         )
     for role, message in zip(roles, messages, strict=True):
-        content = _joined(message.get("content", message.get("value")))
+        content = joined(message.get("content", message.get("value")))
         said[role] = _text(row, column, key, content, f"holds a chat whose {role} says ")
     return said.get("system", ""), said["user"], said.get("assistant", "")
 
 
-def _joined(content: Any) -> Any:
+def joined(content: Any) -> Any:
     """Return the text of a content in parts, if all of them are text; others as they are."""
     if not isinstance(content, list) or not content:
         return content

@@ -15,7 +15,7 @@ from pathlib import Path
 from alignkit.data_files.csv_rows import csv_values, delimiter_of
 from alignkit.data_files.json_rows import json_values
 from alignkit.data_files.parquet_rows import MAGIC as PARQUET
-from alignkit.data_files.parquet_rows import parquet_values
+from alignkit.data_files.parquet_rows import STREAM, arrow_values, parquet_values
 from alignkit.data_files.records import Fault, Found, Row, kind_of
 from alignkit.errors import shown
 
@@ -38,8 +38,9 @@ def read_rows(
 ) -> Iterator[Row | Fault]:
     """Yield the rows of a file in order; names are relative to the folder ``root``.
 
-    Read are JSON Lines, JSON arrays, objects over several lines, CSV, TSV and Parquet, each
-    also with gzip. ``pipes``: whether the path may be a pipe, which can be read only once.
+    Read are JSON Lines, JSON arrays, objects over several lines, CSV, TSV, Parquet and Arrow
+    streams, each also with gzip. ``pipes``: whether the path may be a pipe, which can be read only
+    once.
     """
     name = path.relative_to(root).as_posix() if root else path.name
     data = _bytes(path, pipes)
@@ -75,6 +76,8 @@ def _values(data: bytes, path: Path) -> Iterable[Found]:
         return [Found(1, Fault("", refused or _REFUSED[b"\xff\xfe"]))]
     if data.startswith(PARQUET):
         return parquet_values(data)
+    if data.startswith(STREAM):
+        return arrow_values(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data.lstrip()[:1] not in (b"{", b"["):
         delimiter = delimiter_of(data, named=bool({".csv", ".tsv"} & set(path.suffixes)))

@@ -64,11 +64,6 @@ def encode_response(
     return alone
 
 
-def encode_observation(policy: Policy, before: str, text: str) -> tuple[int, ...]:
-    """Return the ids of what an environment says between two turns, as it follows ``before``."""
-    return encode_response(policy.tokenizer, before, text) if text else ()
-
-
 def sampled_tokens(completion: Completion) -> int:
     """Return how many of a response's tokens were sampled, and not given by an environment."""
     return len(completion.token_ids) - sum(completion.given or ())

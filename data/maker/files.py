@@ -12,14 +12,15 @@ from maker import tools, traces
 from maker.problems import Problem, draw_distinct
 
 TRAIN, TEST, SFT, PREFERENCES, PREFERENCES_TEST = 4096, 1024, 2048, 2048, 512
-TOOLS, TOOLS_TEST = 1024, 512
+TOOLS, TOOLS_TEST = 256, 128
+DIALOGUES = 512
 """Rows of each file."""
 SFT_SLIPS = 0.1
 """Share of wrong solutions among the SFT traces, so that filtering them has something to do."""
 PREFERENCE_SLIPS = 0.5
 """Share of preference pairs whose rejected response is wrong; in the others it lacks the tags."""
 
-Row = Mapping[str, str]
+Row = Mapping[str, object]
 
 
 def rows(seed: int) -> dict[str, list[Row]]:
@@ -28,6 +29,7 @@ def rows(seed: int) -> dict[str, list[Row]]:
     drawn = draw_distinct(TRAIN + TEST, rng)
     train, test = drawn[:TRAIN], drawn[TRAIN:]
     large = tools.draw_distinct(TOOLS + TOOLS_TEST, Random(f"{seed} tools files"))
+    asked = train[SFT : SFT + 2 * DIALOGUES]
     return {
         "problems/train.jsonl": [_problem(p) for p in train],
         "problems/test.jsonl": [_problem(p) for p in test],
@@ -36,6 +38,7 @@ def rows(seed: int) -> dict[str, list[Row]]:
         "preferences/test.jsonl": [_pair(p, rng) for p in test[-PREFERENCES_TEST:]],
         "tools/train.jsonl": [_problem(p) for p in large[:TOOLS]],
         "tools/test.jsonl": [_problem(p) for p in large[TOOLS:]],
+        "chat/train.jsonl": [*map(_dialogue, asked[::2], asked[1::2])],
     }
 
 
@@ -59,6 +62,16 @@ def _pair(problem: Problem, rng: Random) -> Row:
         "chosen": traces.tagged(problem),
         "rejected": traces.slipped(problem, rng) if wrong else traces.prose(problem),
     }
+
+
+def _dialogue(*problems: Problem) -> Row:
+    turns = []
+    for problem in problems:
+        turns += [
+            {"role": "user", "content": problem.question},
+            {"role": "assistant", "content": f"<think>{traces.tagged(problem)}"},
+        ]
+    return {"messages": turns}
 
 
 def text(rows: Iterable[Row]) -> str:

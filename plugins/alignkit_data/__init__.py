@@ -1,4 +1,4 @@
-"""Built-in data sets: jsonl, gsm8k, math."""
+"""Built-in data sets: jsonl, chat, gsm8k, math."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from alignkit.component import PathOrName
 from alignkit.protocols import Dataset
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
+from alignkit_data.chats import Dialogue
 from alignkit_data.load import Loaded, load_file
 from alignkit_data.source import Source
 
@@ -105,6 +106,51 @@ class _Split(Params[Dataset]):
         """Return where the rows come from and what is made of them."""
 
 
+class Chat(_Split):
+    """Dialogues: rows with ``messages``, ShareGPT's ``conversations``, or a ``prompt`` of messages.
+
+    Read are all files that ``jsonl`` reads (in CSV and TSV a cell holds JSON), a folder that
+    `datasets` saved, and data sets on the Hub. For ``[prompt] use = "chat"``; templates of text
+    take those of one turn. Rows with ``chosen`` and ``rejected`` are pairs for ``dpo``: texts, or
+    dialogues that differ in their last answer; a ``completion`` goes on where ``prompt`` ends.
+    """
+
+    path: PathOrName
+    """A file, a folder with ``SPLIT.jsonl`` in it or saved by `datasets`, or a name on the Hub."""
+
+    config: Column | None = None
+    """Which configuration to read from the Hub, if it has several."""
+
+    split: PartName = "train"
+    """Which part to read from the Hub or a folder; a single file is read whole."""
+
+    messages: str = ""
+    """Column with the dialogue. "" = ``messages``, ``conversations`` or ``prompt``: the first that
+    is there."""
+
+    answer: str = "answer"
+    """Column with the gold answer. In rows without it, and in pairs, it is what the assistant says
+    last; "" = there need not be any."""
+
+    id: Column | None = None
+    """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
+
+    limit: Limit | None = None
+    """Take only the first so many rows; without it all."""
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        source = self._source()
+        if not source.local:
+            return source.facts()
+        examples = source.load().examples
+        turns = sum(m["role"] == "assistant" for example in examples for m in example.messages)
+        return {**source.facts(), "turns of the assistant": f"{turns:,}"}
+
+    def _source(self) -> Source:
+        convert = Dialogue(self.messages, self.answer, self.id)
+        return Source(self.path, self.config, self.split, self.limit, convert)
+
+
 class Gsm8k(_Split):
     """Grade-school word problems whose worked solution ends in ``#### 72``.
 
@@ -173,3 +219,4 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("jsonl", Jsonl)
     yield Component("gsm8k", Gsm8k)
     yield Component("math", Math)
+    yield Component("chat", Chat)

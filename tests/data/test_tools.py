@@ -20,7 +20,7 @@ def test_answers_are_the_products_and_no_question_stands_twice(rows):
         assert 101 <= a <= 399
         assert 12 <= b <= 49
     questions = [row["question"] for row in [*train, *test]]
-    assert len(set(questions)) == len(questions) == 1024 + 512
+    assert len(set(questions)) == len(questions) == 256 + 128
 
 
 @pytest.mark.parametrize("called", [True, False])

@@ -36,6 +36,12 @@ PAIRS = file(
     "pairs.jsonl",
     *({"question": f"{n}+1=", "answer": str(n + 1), "rejected": "no"} for n in range(4)),
 )
+CHATS = file(
+    "chats.jsonl",
+    {"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+    {"conversations": [{"from": "human", "value": "1+2="}, {"from": "gpt", "value": "3"}]},
+    {"prompt": "1+3=", "chosen": "4", "rejected": "5"},
+)
 SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
 SUM = Example("sum", "What is 1 + 1?", "2")
 
@@ -60,6 +66,7 @@ test_data = conformance(
     "data",
     params={
         "dataset/jsonl": {"path": tiny_rows()},
+        "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
     },

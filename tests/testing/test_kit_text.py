@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from alignkit.dialogues import ChatFormat
 from alignkit.protocols import Example, Reward, per_response
 
 # ---------------------------------------------------------------- rewards
@@ -108,7 +109,47 @@ PROMPT_BUGS = {
         lambda q: textwrap.dedent(f"        Question:\n        {q}\n        Answer:")
     ),
     "names_its_stops": prompt(lambda q: q, stop="</answer>"),
+    "converses_with_what_is_there": lambda: dialogues(lambda messages: messages[-1:]),
 }
+
+
+def dialogues(change, form=None):
+    """A template of dialogues, sound but for what ``change`` does to the messages."""
+
+    def messages(example):
+        asked = {"role": "user", "content": example.question}
+        return change([*(example.messages or (asked,))])
+
+    form = ChatFormat() if form is None else form
+    return SimpleNamespace(render=lambda q: q, stop=(), form=form, messages=messages)
+
+
+def test_a_sound_template_of_dialogues_passes(planted, failing):
+    told = {"role": "system", "content": "Be brief."}
+    assert failing("prompt_template", planted(lambda: dialogues(lambda m: [told, *m]))) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda messages: messages[::-1],
+        lambda messages: [{**m, "content": m["content"].strip()} for m in messages],
+        lambda messages: [{k: m[k] for k in ("role", "content")} for m in messages],
+        lambda messages: [*messages, {"role": "user", "content": "Well?"}],
+        lambda messages: [str(random.random()), *messages],
+        lambda messages: [{"role": "system", "content": str(random.random())}, *messages],
+    ],
+    ids=["order", "text", "keys", "behind", "no message", "chance"],
+)
+def test_a_template_that_changes_a_dialogue_is_caught(planted, failing, change):
+    check = "converses_with_what_is_there"
+    assert check in failing("prompt_template", planted(lambda: dialogues(change)), only=check)
+
+
+def test_a_form_that_is_none_is_caught(planted, failing):
+    check = "converses_with_what_is_there"
+    made = planted(lambda: dialogues(list, form={"tools": []}))
+    assert "form is a dict" in failing("prompt_template", made, only=check)[check]
 
 
 def test_a_sound_prompt_passes(planted, failing):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Literal
 
 from alignkit.data_files.columns import half_surrogate
+from alignkit.dialogues import Converses
+from alignkit.engine.prompting import Reply, dialogue_rows_of, prompt_of, reply_row
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, encode_prompt, encode_response
+from alignkit.engine.tokens import TrainRow, encode_response
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
 
@@ -50,21 +52,49 @@ def _only_answer(example: Example) -> str:
     return example.answer
 
 
-def supervised_row(
+def reply(example: Example, name: str) -> Reply:
+    """Return a column of the example as :func:`column`, or the message that stands in it."""
+    value = example.extra.get(name)
+    return value if isinstance(value, Mapping) and "role" in value else column(example, name)
+
+
+def supervised_rows(
     example: Example, response: str, template: PromptTemplate, policy: Policy, eos: Eos
+) -> list[TrainRow]:
+    """Return what there is to imitate in an example: its response, or a dialogue's every answer.
+
+    Dialogues give a row for each stretch that a chat template leaves as it is; see
+    :func:`~alignkit.engine.chat.dialogue_rows`.
+    """
+    if isinstance(template, Converses):
+        end = eos != "never"
+        return dialogue_rows_of(example, response, template, policy, train_end=end)
+    return [supervised_row(example, response, template, policy, eos)]
+
+
+def supervised_row(
+    example: Example, response: Reply, template: PromptTemplate, policy: Policy, eos: Eos
 ) -> TrainRow:
     """Tokenize a prompt and a given response, as they follow each other, and end the response.
 
     With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a
-    stop string of the template, which is what will end it when it is sampled.
+    stop string of the template, which is what will end it when it is sampled. A chat template
+    ends the response itself; with "never" that end is not trained.
     """
-    prompt = template.render(example.question)
+    if isinstance(template, Converses):
+        return reply_row(example, response, template, policy, train_end=eos != "never")
+    if not isinstance(response, str):
+        raise AlignkitError(
+            f"example {example.id!r}: the response is a message that holds more than text, which "
+            f'takes [prompt] use = "chat"'
+        )
+    prompt, prompt_ids = prompt_of(example, template, policy)
     ids = encode_response(policy.tokenizer, prompt, response)
     stops = tuple(template.stop)
     ends_itself = bool(stops) and response.rstrip().endswith(stops)
     if eos == "always" or (eos == "auto" and not ends_itself):
         ids = (*ids, eos_id(policy))
-    return TrainRow(encode_prompt(policy, prompt), ids)
+    return TrainRow(prompt_ids, ids)
 
 
 def eos_id(policy: Policy) -> int:

@@ -12,107 +12,23 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 from alignkit.engine.asking import ask
 from alignkit.engine.sampling.beside import Beside
 from alignkit.engine.sampling.generating import streamed
-from alignkit.engine.sampling.opening import ENVIRONMENT, Opening, number
+from alignkit.engine.sampling.opening import ENVIRONMENT, Opening
 from alignkit.engine.sampling.questions import Prompt, fits
-from alignkit.engine.tokens import encode_observation, sampled_tokens
+from alignkit.engine.sampling.transcript import Cut, Exchange, Played, Transcript
+from alignkit.engine.tokens import sampled_tokens
 from alignkit.episodes import Episode, EpisodeLimits, Settles, Turn
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Response, Reward, RolloutBackend, Sampling
 
 logger = logging.getLogger("alignkit")
-
-Cut = Literal["", "turn", "episode", "turns"]
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A turn of the policy, and what the environment answered."""
-
-    response: str
-    tokens: int
-    """Sampled tokens of the turn."""
-    observation: str
-    reward: float
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """An episode that is over."""
-
-    completion: Completion
-    """The whole transcript behind the prompt, but for an observation that no turn followed."""
-    turns: tuple[Exchange, ...]
-    cut: Cut
-    """What ended it before its time: the limit of a turn, of the episode's tokens (or the policy's
-    length), of the number of turns; "" = nothing."""
-    reward: Reward
-    """What the environment gives; of no account where a reward judges the transcript."""
-
-
-@dataclass(slots=True, eq=False)
-class _Play:
-    """An episode under way."""
-
-    group: int
-    sample: int
-    prompt: Prompt
-    episode: Episode
-    ids: list[int] = field(default_factory=list)
-    given: list[bool] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    turns: list[Exchange] = field(default_factory=list)
-    last: Completion | None = None
-    limit: int = 0
-    """Tokens that the last turn could have."""
-    cut: Cut = ""
-    reward: Reward = field(default_factory=lambda: Reward(0.0))
-
-    @property
-    def key(self) -> int:
-        """What the draws of the next turn are keyed by."""
-        if not self.turns:
-            return self.prompt.key
-        return number(self.prompt.key, self.sample, len(self.turns))
-
-    @property
-    def sampled(self) -> int:
-        """Tokens sampled so far."""
-        return len(self.given) - sum(self.given)
-
-    def say(self, completion: Completion, limit: int) -> None:
-        """Take down a turn as it was sampled."""
-        self.ids += completion.token_ids
-        self.given += [False] * len(completion.token_ids)
-        self.logprobs += completion.logprobs
-        self.texts.append(completion.text)
-        self.last, self.limit = completion, limit
-
-    def hear(self, text: str, ids: Sequence[int]) -> None:
-        """Take down an observation."""
-        self.ids += ids
-        self.given += [True] * len(ids)
-        self.texts.append(text)
-
-    def played(self, version: int) -> Played:
-        """Return the record of it; one without a given token is as of a single response."""
-        completion = Completion(
-            text="".join(self.texts),
-            token_ids=tuple(self.ids),
-            logprobs=tuple(self.logprobs),
-            finish_reason="length" if self.cut else "stop",
-            weight_version=version,
-            given=tuple(self.given) if any(self.given) else None,
-        )
-        return Played(completion, tuple(self.turns), self.cut, self.reward)
 
 
 def play(
@@ -157,9 +73,9 @@ class _Plays:
         self.policy, self.backend, self.sampling = policy, backend, sampling
         self.settle, self.over, self.beside = settle, over, beside
         self.limits: EpisodeLimits = opening.environment.limits
-        self.steps: dict[Future[Turn], _Play] = {}
-        self.ends: dict[Future[Reward], _Play] = {}
-        self.live: set[_Play] = set()
+        self.steps: dict[Future[Turn], Transcript] = {}
+        self.ends: dict[Future[Reward], Transcript] = {}
+        self.live: set[Transcript] = set()
         blank = Completion("", (), (), "length", policy.version)
         empty = [Played(blank, (), "episode", Reward(0.0))] * sampling.n
         self.done: list[dict[int, Played]] = [
@@ -187,7 +103,7 @@ class _Plays:
 
     # ------------------------------------------------------------ beginning
 
-    def _opened(self) -> list[_Play]:
+    def _opened(self) -> list[Transcript]:
         """Open all episodes, in the order of their groups; AlignkitError unless groups are."""
         n = self.sampling.n
         places = [(i, j) for i, p in enumerate(self.prompts) if fits(p, self.policy)
@@ -196,36 +112,37 @@ class _Plays:
         plays = []
         for (i, j), future in zip(places, opened, strict=True):
             self._await([future])
-            episode, text = future.result()
-            plays.append(_Play(i, j, self.prompts[i], episode))
+            episode, said = future.result()
+            prompt = self.prompts[i]
+            plays.append(Transcript(i, j, prompt, episode, [*prompt.dialogue]))
             self.live.add(plays[-1])
-            if text != self.prompts[i].text:
+            if said != prompt.said:
                 raise AlignkitError(
-                    f"[environment] opened two episodes of example {self.prompts[i].example.id!r} "
-                    f"with one seed, and they begin with {self.prompts[i].text[-60:]!r} and "
-                    f"{text[-60:]!r}; what they begin with must depend on these two alone"
+                    f"[environment] opened two episodes of example {prompt.example.id!r} "
+                    f"with one seed, and they begin with {prompt.said[-60:]!r} and "
+                    f"{said[-60:]!r}; what they begin with must depend on these two alone"
                 )
         return plays
 
     def _open(self, group: int) -> tuple[Episode, str]:
         prompt = self.prompts[group]
         episode = self.opening.episode(prompt.example, prompt.key)
-        return episode, self.opening.rendered(episode)
+        return episode, self.opening.said(episode)
 
     # ------------------------------------------------------------ turns
 
-    def _batches(self, ready: Sequence[_Play]) -> Iterator[list[_Play]]:
+    def _batches(self, ready: Sequence[Transcript]) -> Iterator[list[Transcript]]:
         """Cut into those that may say equally many tokens, as one request holds one limit."""
         by_limit = sorted(ready, key=lambda p: (-self._limit(p), p.group, p.sample))
         for _, batch in groupby(by_limit, key=self._limit):
             yield list(batch)
 
-    def _limit(self, play: _Play) -> int:
+    def _limit(self, play: Transcript) -> int:
         most = self.sampling.max_tokens
         whole = self.limits.episode_tokens
         return most if whole is None else min(most, whole - play.sampled)
 
-    def _generate(self, batch: Sequence[_Play]) -> None:
+    def _generate(self, batch: Sequence[Transcript]) -> None:
         """Sample a turn of each; the environment answers those that are done meanwhile."""
         limit = self._limit(batch[0])
         n = 1 if batch[0].turns else self.sampling.n  # first turns share their prompts
@@ -240,18 +157,19 @@ class _Plays:
         ids = [(*plays[0].prompt.ids, *plays[0].ids) for plays in groups]
         for index, found in streamed(self.backend, ids, how, self.policy):
             for play, completion in zip(groups[index], found, strict=True):
+                response = Response.of(completion, play.before)
                 play.say(completion, limit)
-                step = partial(self._ask, play.episode.step, Response.of(completion))
+                step = partial(self._ask, play.episode.step, response)
                 self.steps[self.beside.submit(step)] = play
 
-    def _answered(self) -> list[_Play]:
+    def _answered(self) -> list[Transcript]:
         """Wait for the environment; return the episodes that go on, in the order of groups."""
         done = self._await(list(self.steps), all_of_them=self.limits.lockstep)
         plays = [(self.steps.pop(future), future) for future in done]
         plays.sort(key=lambda found: (found[0].group, found[0].sample))
         return [play for play, future in plays if self._goes_on(play, future.result())]
 
-    def _goes_on(self, play: _Play, turn: Turn) -> bool:
+    def _goes_on(self, play: Transcript, turn: Turn) -> bool:
         """Note what the environment answered; end the episode if it is over."""
         _check(turn, play.prompt)
         last = play.last
@@ -259,17 +177,16 @@ class _Plays:
         play.turns.append(Exchange(last.text, sampled_tokens(last), turn.observation, turn.reward))
         play.cut = self._cut_before(play, last, turn)
         if not (turn.done or play.cut):
-            before = play.prompt.text + "".join(play.texts)
-            ids = encode_observation(self.policy, before, turn.observation)
-            room = self.policy.max_length - len(play.prompt.ids) - len(play.ids) - len(ids)
+            given = play.heard(turn, self.opening.template, self.policy)
+            room = self.policy.max_length - len(play.prompt.ids) - len(play.ids) - len(given.ids)
             if room > 0:
-                play.hear(turn.observation, ids)
+                play.hear(given)
                 return True
             play.cut = "episode"
         self.ends[self.beside.submit(partial(self._end, play))] = play
         return False
 
-    def _cut_before(self, play: _Play, last: Completion, turn: Turn) -> Cut:
+    def _cut_before(self, play: Transcript, last: Completion, turn: Turn) -> Cut:
         """Return which limit keeps the episode from another turn, or spoilt its last one."""
         spent = self.limits.episode_tokens is not None and (
             play.sampled >= self.limits.episode_tokens
@@ -284,7 +201,7 @@ class _Plays:
 
     # ------------------------------------------------------------ ends
 
-    def _end(self, play: _Play) -> Reward:
+    def _end(self, play: Transcript) -> Reward:
         """Return what the episode earned, and close it."""
         reward = Reward(math.fsum(turn.reward for turn in play.turns))
         if self.settle and isinstance(play.episode, Settles):

@@ -36,6 +36,8 @@ def streamed(
     if not streams(backend):
         yield from enumerate(generated(backend, prompts, sampling, policy))
         return
+    if not prompts:
+        return
     groups: dict[int, list[Completion]] = {}
     with blamed(BACKEND, backend):
         for index, group in backend.stream(prompts, sampling):

@@ -32,20 +32,17 @@ class Opening:
         world = self.environment
         return ask(ENVIRONMENT, world, world.open, example, seed=number(self.seed, "seed", key))
 
-    def text(self, example: Example, key: int) -> str:
-        """Return the prompt that such episodes begin with."""
+    def first(self, example: Example, key: int) -> str:
+        """Return what such episodes begin with, before the template."""
         episode = self.episode(example, key)
         try:
-            return self.rendered(episode)
+            return self.said(episode)
         finally:
             ask(ENVIRONMENT, self.environment, episode.close)
 
-    def rendered(self, episode: Episode) -> str:
-        """Return the prompt of an episode."""
-        said = ask(ENVIRONMENT, self.environment, lambda: episode.prompt)
-        if self.template is None:
-            return said
-        return ask("prompt template", self.template, self.template.render, said)
+    def said(self, episode: Episode) -> str:
+        """Return what an episode begins with."""
+        return ask(ENVIRONMENT, self.environment, lambda: episode.prompt)
 
 
 def number(*name: int | str) -> int:

@@ -18,11 +18,12 @@ import torch
 from alignkit.abilities import streams
 from alignkit.engine.asking import ask
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.episodes import Cut, Exchange, Played, play
+from alignkit.engine.sampling.episodes import play
 from alignkit.engine.sampling.generating import BACKEND, generated, streamed
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt, fits
+from alignkit.engine.sampling.transcript import Cut, Exchange, Played
 from alignkit.engine.tokens import TrainRow, sampled_tokens
 from alignkit.protocols import (
     Completion,
@@ -173,7 +174,7 @@ def _answered(
     with clock("rollout"):
         groups = _generate(prompts, policy, backend, sampling, judging)
     with clock("reward"):
-        rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
+        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
     return [
         [_Answer(*answer) for answer in zip(group, judged, strict=True)]
         for group, judged in zip(groups, rewards, strict=True)
@@ -195,13 +196,18 @@ def _generate(
         found: dict[int, list[Completion]] = {}
         for index, group in streamed(backend, ids, keyed, policy):
             found[index] = group
-            judging.start(asked[index], [Response.of(c) for c in group])
+            judging.start(asked[index], _responses(prompts[asked[index]], group))
         groups = [found[i] for i in range(len(asked))]
     else:
         groups = generated(backend, ids, keyed, policy)
     blank = Completion("", (), (), "length", policy.version)
     answered = iter(groups)
     return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
+
+
+def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[Response]:
+    """Return the texts of a group as a reward gets them."""
+    return [Response.of(completion, prompt.text) for completion in group]
 
 
 def _played(
@@ -218,7 +224,7 @@ def _played(
 
     def over(group: int, played: Sequence[Played]) -> None:
         if judging is not None and judging.can_start:
-            judging.start(group, [Response.of(p.completion) for p in played])
+            judging.start(group, _responses(prompts[group], [p.completion for p in played]))
 
     with clock("rollout"):
         groups = play(
@@ -233,7 +239,10 @@ def _played(
     rewards: Sequence[Sequence[Reward]] = [[p.reward for p in group] for group in groups]
     if judging is not None:
         with clock("reward"):
-            rewards = judging.finish([[Response.of(p.completion) for p in g] for g in groups])
+            said = [[p.completion for p in group] for group in groups]
+            rewards = judging.finish(
+                [_responses(*pair) for pair in zip(prompts, said, strict=True)]
+            )
     return [
         [_Answer(p.completion, r, p.turns, p.cut) for p, r in zip(group, judged, strict=True)]
         for group, judged in zip(groups, rewards, strict=True)
@@ -260,7 +269,7 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
         lengths=torch.tensor([sampled_tokens(t.completion) for t in trajectories]).long(),
-        responses=[Response.of(t.completion) for t in trajectories],
+        responses=[Response.of(t.completion, t.prompt_text) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],
         step=trajectories[0].step if trajectories else 0,

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alignkit.engine.sampling.episodes import Exchange
 from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.sampling.transcript import Exchange
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Policy, Reward

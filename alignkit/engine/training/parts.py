@@ -70,6 +70,11 @@ class Parts:
             inspector=self.inspector,
         )
 
+    def prompts(self) -> list[PromptTemplate]:
+        """Return every prompt template that is used, those of evaluation sets included."""
+        sets = self.plan.sets.values() if self.plan else ()
+        return [p for p in (self.prompt, *(chosen.prompt for chosen in sets)) if p is not None]
+
     def stateful(self) -> dict[str, Stateful]:
         """Return those that have a state of their own to remember."""
         return stateful(

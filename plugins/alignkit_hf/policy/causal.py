@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from logging import ERROR, getLogger
@@ -175,6 +175,12 @@ class CausalPolicy:
             if ids is not None:
                 return frozenset([ids] if isinstance(ids, int) else ids)
         return frozenset()
+
+    def end_at(self, ids: Iterable[int], /) -> None:
+        """Add to ``eos_ids``, also in the generation settings that are saved."""
+        more = [i for i in ids if i not in self.eos_ids]
+        self.eos_ids = self.eos_ids.union(more)
+        self.generation_config.eos_token_id = sorted(self.eos_ids)
 
     @cached_property
     def bos_ids(self) -> tuple[int, ...]:

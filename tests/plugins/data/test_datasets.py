@@ -29,7 +29,7 @@ def problems(params):
 
 
 def test_names_are_those_of_the_contract():
-    assert [component.name for component in dataset()] == ["jsonl", "gsm8k", "math"]
+    assert [component.name for component in dataset()] == ["jsonl", "gsm8k", "math", "chat"]
 
 
 # ---------------------------------------------------------------- jsonl

@@ -115,4 +115,5 @@ def test_an_empty_stop_string_is_refused(tmp_path):
 
 def test_names_are_those_of_the_contract():
     names = {component.name for component in prompt_template()}
-    assert names == {"r1_zero", "question_only", "alpaca_sft", "zero_shot_system", "file"}
+    own = {"r1_zero", "question_only", "alpaca_sft", "zero_shot_system", "file", "chat"}
+    assert names == own
