@@ -1,7 +1,9 @@
 """What a recipe takes, told before it runs by its components to each other: sizes and work.
 
-``alignkit explain`` asks the policy's table for :class:`ModelSizes` and the algorithm's for
-:class:`Workload`, and hands both to ``Params.memory`` of every table.
+:mod:`alignkit.estimate` asks the policy's table for :class:`ModelSizes` and the algorithm's for
+:class:`Workload`, and hands both to ``Params.memory`` of every table. What a learner holds beside
+weights and optimizer is reckoned by :func:`learning`, for a recipe that has not begun as for the
+micro-batch that memory ran out over.
 """
 
 from __future__ import annotations
@@ -12,10 +14,25 @@ WEIGHTS = "weights"
 GRADIENTS = "gradients"
 OPTIMIZER = "optimizer state"
 REFERENCE = "reference policy"
+COPIES = "16-bit copies of the weights"
+HEAD = "output head"
 ACTIVATIONS = "activations"
 CACHE = "key-value cache"
-PURPOSES = (WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE, ACTIVATIONS, CACHE)
+ENGINE = "rollout engine while it samples"
+SHARED = "rollout engine"
+LIBRARIES = "Python and libraries"
+PURPOSES = (
+    WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE, COPIES, HEAD, ACTIVATIONS, CACHE, ENGINE, SHARED,
+    LIBRARIES,
+)  # fmt: skip
 """What memory is usual for, in the order it is told; a component may add purposes of its own."""
+
+WHILE_LEARNING = frozenset({GRADIENTS, COPIES, HEAD, ACTIVATIONS})
+WHILE_SAMPLING = frozenset({ENGINE})
+"""What is taken in one of the two phases only; all else is taken in both."""
+
+TILE = 2**29
+"""Bytes of float32 logits that the output head computes at once on CUDA, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +52,20 @@ class ModelSizes:
     """Bytes of the key-value cache, per token; None = not known."""
     backward: int = 4
     """Floating-point operations of the backward pass, per parameter and token."""
+    recomputed: bool = False
+    """Whether each layer is computed again in the backward pass (gradient checkpointing)."""
     adapted: bool = False
     """Whether the weights stay below an adapter, so that the untrained model takes no memory."""
     on_gpu: bool = False
     """Whether it is sure to compute on a GPU, whose speed is not known."""
+    half: bool = False
+    """Whether float32 weights are copied to 16 bits for matrix products (autocast)."""
+    embedding: int = 0
+    """Parameters of the output head: vocabulary times hidden size; 0 = not known."""
+    vocabulary: int = 0
+    """Rows of the output head; 0 = not known."""
+    card: float | None = None
+    """Bytes of the GPU it computes on; None = not known, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +83,40 @@ class Workload:
     """Responses sampled together at most, those of evaluations included."""
     micro_batch: int = 0
     """Tokens that are learned from together."""
+
+
+def learning(sizes: ModelSizes, tokens: int) -> dict[str, float]:
+    """Return the bytes a micro-batch of ``tokens`` takes beside weights, gradients and optimizer.
+
+    Copies of the weights and activations stay from the forward pass to the backward pass, and the
+    head's own gradient is held until it is added to the others.
+    """
+    found: dict[str, float] = {}
+    if sizes.half:
+        found[COPIES] = copies(sizes)
+    if sizes.embedding:
+        found[HEAD] = head(sizes, tokens)
+    if sizes.activations:
+        found[ACTIVATIONS] = tokens * sizes.activations
+    return found
+
+
+def copies(sizes: ModelSizes) -> float:
+    """Return the bytes of the copies that autocast keeps of all weights but the head's."""
+    return 2.0 * (sizes.parameters - sizes.embedding) if sizes.half else 0.0
+
+
+def head(sizes: ModelSizes, tokens: int) -> float:
+    """Return the bytes of the output head: tiles of logits, its gradient, 16-bit copies.
+
+    Forwards two tiles and a half stay alive while the next two are made; backwards there are two
+    and a half, the gradient and, where it is float32 and products are not, one product. Layers
+    that are computed again have given their copies of weights back by then.
+    """
+    tile = min(TILE, 4 * sizes.vocabulary * tokens)
+    copy = 2 * sizes.embedding if sizes.half else 0
+    gradient = 0 if sizes.adapted else sizes.embedding * sizes.number
+    back = 2 * copy + gradient + 2.5 * tile
+    if sizes.recomputed:
+        back -= copies(sizes)
+    return max(copy + 4.5 * tile, back)

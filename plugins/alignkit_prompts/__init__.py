@@ -1,4 +1,7 @@
-"""Built-in prompt templates: r1_zero, question_only, chat, file, alpaca_sft, zero_shot_system."""
+"""Built-in prompt templates.
+
+They are r1_zero and r1_zero_three_shot, question_only, chat, file, alpaca_sft, zero_shot_system.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
 from alignkit.dialogues import ChatFormat
 from alignkit.protocols import PromptTemplate
 from alignkit_prompts.chat import ChatPrompt, read_chat_template, read_tools
-from alignkit_prompts.template import TextTemplate, WithInput, bundled, read_template
+from alignkit_prompts.template import Framed, TextTemplate, WithInput, bundled, read_template
+
+BOXED = "\nWork through it step by step, and put the final answer into \\boxed{}.\n"
+"""What the prompt ``question_only`` adds in its boxed form."""
 
 
 class R1Zero(Params[PromptTemplate]):
@@ -25,11 +31,47 @@ class R1Zero(Params[PromptTemplate]):
         return TextTemplate(bundled("r1_zero.txt"), stop=("</answer>",))
 
 
-class QuestionOnly(Params[PromptTemplate]):
-    """The question alone; a response ends where the model ends it."""
+class R1ZeroThreeShot(Params[PromptTemplate]):
+    """The r1_zero prompt with three worked examples before the question, in its own form.
+
+    A response ends at ``</answer>``.
+    """
+
+    shots: RecipePath | None = None
+    """UTF-8 JSONL of other worked examples, any number of them: objects with the texts
+    ``question``, ``reasoning`` and ``answer``, without tags. Unset takes three bundled ones."""
 
     def build(self) -> PromptTemplate:
-        return TextTemplate("{question}")
+        from alignkit_prompts.shots import with_shots
+
+        try:
+            return with_shots(self.shots)
+        except ValueError as error:
+            raise AlignkitError(str(error)) from error
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        from alignkit_prompts.shots import read_shots
+
+        try:
+            read_shots(self.shots)
+        except ValueError as error:
+            yield "shots", str(error)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        from alignkit_prompts.shots import read_shots
+
+        return {"worked examples": str(len(read_shots(self.shots)))}
+
+
+class QuestionOnly(Params[PromptTemplate]):
+    """The question, alone or asking for a box; a response ends where the model ends it."""
+
+    form: Literal["plain", "boxed"] = "plain"
+    r"""What follows the question: nothing ("plain"), or a sentence that asks for steps and for the
+    answer in ``\boxed{}`` ("boxed"), which the reward ``question_only`` reads."""
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate("{question}") if self.form == "plain" else Framed("", BOXED)
 
 
 class AlpacaSft(Params[PromptTemplate]):
@@ -145,6 +187,7 @@ class Chat(Params[PromptTemplate]):
 @hookimpl
 def prompt_template() -> Iterable[Component[PromptTemplate]]:
     yield Component("r1_zero", R1Zero)
+    yield Component("r1_zero_three_shot", R1ZeroThreeShot)
     yield Component("question_only", QuestionOnly)
     yield Component("alpaca_sft", AlpacaSft)
     yield Component("zero_shot_system", ZeroShotSystem)

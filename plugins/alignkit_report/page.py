@@ -10,7 +10,7 @@ headless Chromium on 2 busy cores; time until it is seen, median of 9, at 1280 a
 ==========================  =========  ==========  ===============
 drawn by                    script     whole page  seen after
 ==========================  =========  ==========  ===============
-page.js                     12 kB      0.29 MB     126 and 123 ms
+page.js                     13 kB      0.29 MB     126 and 123 ms
 Observable Plot 0.6         303 kB     0.58 MB     193 and 209 ms
 Vega-Lite 6.4               829 kB     1.11 MB     1047 and 1169 ms
 plotly.js 4.1, basic        1192 kB    1.47 MB     618 and 545 ms
@@ -44,17 +44,17 @@ MOST_STEPS = 9
 """Steps of which samples are shown, per setting and kind."""
 
 
-def write(groups: Sequence[Group], path: Path, title: str) -> None:
+def write(groups: Sequence[Group], path: Path, title: str, reference: str | None = None) -> None:
     """Write the page; an old one is replaced as a whole, so that a browser never sees half."""
-    text = render(groups, title)
+    text = render(groups, title, reference)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
-def render(groups: Sequence[Group], title: str) -> str:
-    """Return the page as HTML."""
+def render(groups: Sequence[Group], title: str, reference: str | None = None) -> str:
+    """Return the page as HTML; ``reference`` names the setting that others are compared with."""
     drawn = charts(groups)
     script, samples = _asset("page.js"), _samples(groups)
     payload = {
@@ -70,7 +70,7 @@ def render(groups: Sequence[Group], title: str) -> str:
         "HASH": f"sha256-{digest}",
         "TITLE": escape(plain(title)),
         "STYLE": _asset("page.css"),
-        "BODY": "\n".join(body(groups, drawn, title, bool(samples))),
+        "BODY": "\n".join(body(groups, drawn, title, bool(samples), reference)),
         "DATA": as_json(payload),
         "SCRIPT": script,
     }
@@ -110,11 +110,17 @@ def _stops(g: Group) -> list[dict[str, float]]:
     return [{"step": r.rows[-1]["step"], "time": r.seconds} for r in stopped]
 
 
-def _points(g: Group, metric: str) -> dict[str, list[float]] | None:
+def _points(g: Group, metric: str) -> dict[str, Any] | None:
     found = curve(g, metric)
     if found is None:
         return None
-    return {name: [float(f"{v:.6g}") for v in values] for name, values in asdict(found).items()}
+    means = {name: values for name, values in asdict(found).items() if name != "seeds"}
+    return {**_short(means), "seeds": [_short(asdict(seed)) for seed in found.seeds]}
+
+
+def _short(lists: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return numbers to six digits, which is more than a chart shows."""
+    return {name: [float(f"{v:.6g}") for v in values] for name, values in lists.items()}
 
 
 def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:

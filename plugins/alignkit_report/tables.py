@@ -11,6 +11,7 @@ from statistics import fmean
 from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, first
 from alignkit.run_data.runs import duration
 from alignkit.text_table import aligned
+from alignkit_report.pairs import collapses
 
 _HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
 _FINALS = (
@@ -80,7 +81,7 @@ def text(groups: Sequence[Group]) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Say what ± means here, and why runs were stopped."""
+    """Say what ± means here, why runs were stopped, and which seeds collapsed."""
     sizes = {e.over for line in lines(groups) if (e := line.final) and e.se is not None}
     found = []
     if "seeds" in sizes:
@@ -89,7 +90,8 @@ def notes(groups: Sequence[Group]) -> list[str]:
     if "examples" in sizes:
         found.append("± one standard error over the evaluation's examples where there is one seed")
     stopped = [(g, r) for g in groups for r in g.runs if r.reason]
-    return found + [f"{g.name}, seed {r.seed}: {r.status}: {r.reason}" for g, r in stopped]
+    found += [f"{g.name}, seed {r.seed}: {r.status}: {r.reason}" for g, r in stopped]
+    return found + collapses(groups, headline(groups))
 
 
 def _examples_error(groups: Sequence[Group]) -> Iterator[str]:

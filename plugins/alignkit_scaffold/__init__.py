@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, registry_in
+from alignkit.commands import FILE, command_of, registry_in
 from alignkit.errors import in_shell
 from alignkit.kinds import HOOKS
 from alignkit.security.text import say
@@ -42,7 +42,7 @@ class NewPlugin(Params[click.Command]):
 
 
 class Package(Params[click.Command]):
-    """Write a package alignkit-NAME, to be published, around the plugin file NAME.py."""
+    """Write a package alignkit-NAME, to be published, around FILE, the plugin NAME.py."""
 
     def build(self) -> click.Command:
         @click.command()
@@ -64,14 +64,33 @@ class Init(Params[click.Command]):
     def build(self) -> click.Command:
         @click.command()
         @click.argument("folder", metavar="DIR", type=FILE)
-        def init(folder: Path) -> None:
+        @click.option(
+            "--cs336",
+            "edition",
+            metavar="YEAR",
+            help="Add adapters and a guide for CS336's assignment 5 of 2025 or 2026.",
+        )
+        @click.pass_context
+        def init(ctx: click.Context, folder: Path, edition: str | None) -> None:
             from alignkit_scaffold import scaffold
 
+            course = None if edition is None else _course(ctx, edition)
             for recipe_file in scaffold.init(folder.absolute()):
                 say(f"{folder}/{recipe_file}")
+            if course is not None:
+                ctx.invoke(course, edition=edition, folder=folder)
+                return
             say(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
 
         return init
+
+
+def _course(ctx: click.Context, edition: str) -> click.Command:
+    """Return the command that adds to a course folder, if it has that edition."""
+    found = command_of(registry_in(ctx), "cs336")
+    kind = next(p.type for p in found.params if p.name == "edition")
+    kind.convert(edition, None, ctx)  # ctx.invoke converts nothing
+    return found
 
 
 @hookimpl

@@ -6,8 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from alignkit import Component, hookimpl
+from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.protocols import RolloutBackend
 from alignkit_vllm.settings import VllmSettings
+
+WORK = 2 * 2**30
+"""Bytes an engine takes for activations and CUDA graphs; see ``alignkit_vllm.memory.WORK``."""
+ASLEEP = 1.0e9
+"""Bytes that stay of an engine that sleeps: CUDA graphs, kernels; an estimate."""
 
 
 class VllmRollout(VllmSettings):
@@ -23,17 +29,42 @@ class VllmRollout(VllmSettings):
 
         if self.url is None:
             own = self.mode == "device" and not self.devices
-            several = bool(self.devices) or self.tensor_parallel_size > 1
-            yield from lacking(self.tensor_parallel_size + own, chosen=several)
+            count = self.tensor_parallel_size * self.engines
+            yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say where the engine will run."""
+        own = "in its own process"
+        if self.engines > 1:
+            own = f"{self.engines} of them, each in its own process"
         places = {
             "colocate": "in this process, on the policy's device",
-            "device": f"in its own process, on {', '.join(self.devices) or 'the last GPUs'}",
+            "device": f"{own}, on {', '.join(self.devices) or 'the last GPUs'}",
             "server": self.url or "in its own process, on the policy's device",
         }
         return {"vLLM engine": places[self.mode]}
+
+    @property
+    def cards(self) -> int:
+        """GPUs of the engine's own, beside the policy's."""
+        if self.mode == "device":
+            return self.tensor_parallel_size * self.engines
+        return self.tensor_parallel_size - 1 if self.url is None else 0
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count the engine's share of the policy's GPU, where it is on that and its size is known.
+
+        An engine that needs more than its share does not start, so that counts for more.
+        """
+        if sizes.card is None or self.mode == "device" or self.url is not None:
+            return {}
+        least = 2.0 * sizes.parameters + WORK + (sizes.cache or 0) * self.max_tokens
+        taken = max(least, (self.gpu_memory_utilization or 0.45) * sizes.card)
+        if self.mode == "colocate" and self.sleep:
+            return {ENGINE: taken - ASLEEP, SHARED: ASLEEP}
+        return {SHARED: taken}
 
     @property
     def samples_ahead(self) -> bool:

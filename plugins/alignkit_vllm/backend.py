@@ -14,9 +14,16 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_vllm import check, machine
 from alignkit_vllm.engines import Engine, LostError
+from alignkit_vllm.engines.fleet import Fleet
 from alignkit_vllm.engines.local import LocalEngine
 from alignkit_vllm.engines.server import ServerEngine
-from alignkit_vllm.options import compute_dtype, describe, engine_options, visible_devices
+from alignkit_vllm.options import (
+    compute_dtype,
+    describe,
+    engine_options,
+    shares,
+    visible_devices,
+)
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
 from alignkit_vllm.settings import VllmSettings
 from alignkit_vllm.watchdog import Watchdog
@@ -126,13 +133,17 @@ class VllmBackend:
         options = engine_options(keys, policy, self._dtype)
         if keys.mode == "colocate":
             return LocalEngine(options, sleep=keys.sleep)
-        return ServerEngine(
-            url=keys.url,
-            visible=visible_devices(keys, policy),
-            options=options,
-            timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
-            max_restarts=keys.max_restarts,
-        )
+        servers = [
+            ServerEngine(
+                url=keys.url,
+                visible=visible,
+                options=options,
+                timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
+                max_restarts=keys.max_restarts,
+            )
+            for visible in shares(visible_devices(keys, policy), keys.engines)
+        ]
+        return servers[0] if len(servers) == 1 else Fleet(servers)
 
     def _answers(
         self, policy: Policy, asked: Sequence[Request]

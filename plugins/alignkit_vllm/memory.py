@@ -163,7 +163,8 @@ def explain(
         how = _less(text, share, needs, gpu)
         return (
             f"the GPU's memory ran out: {how}; if it is the learner that holds most of it, set "
-            f"token_budget to half of what it is, which changes no result ({line})"
+            "token_budget to half of what it is, which changes no result, and see in `alignkit "
+            f"explain RECIPE` what else takes how much ({line})"
         )
     return None
 

@@ -56,7 +56,7 @@ def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
     With mode "device" the GPUs that the recipe names or the last ones, with "server" the policy's
     and those after it.
     """
-    device, count = _device(policy), keys.tensor_parallel_size
+    device, count = _device(policy), keys.tensor_parallel_size * keys.engines
     if keys.mode == "device" and keys.devices:
         return keys.devices
     if device.type != "cuda":
@@ -65,6 +65,18 @@ def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
         return machine.visible_here()[-count:]
     first = device.index or 0
     return machine.visible_here()[first : first + count] or None
+
+
+def shares(visible: Sequence[str] | None, engines: int) -> list[Sequence[str] | None]:
+    """Return the devices of each of so many engines, None where nothing is to be chosen.
+
+    >>> shares(["1", "2", "3", "4"], 2)
+    [['1', '2'], ['3', '4']]
+    """
+    if visible is None or engines == 1:
+        return [visible] * engines
+    each = len(visible) // engines
+    return [visible[i * each : (i + 1) * each] for i in range(engines)]
 
 
 def _device(policy: Policy) -> torch.device:

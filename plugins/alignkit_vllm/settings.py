@@ -23,7 +23,11 @@ class VllmSettings(SamplingParams):
 
     devices: tuple[str, ...] = ()
     """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of
-    ``tensor_parallel_size``. Empty takes the last visible ones."""
+    ``tensor_parallel_size``, for each of ``engines``. Empty takes the last visible ones."""
+
+    engines: Annotated[int, Field(ge=1)] = 1
+    """With mode "device": engines that sample side by side, each with the whole model on GPUs of
+    its own. For a model that fits on one card they do more than one engine cut over as many."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
     """With mode "server": a server that runs already, as "http://host:8000". Start it with
@@ -110,11 +114,16 @@ class VllmSettings(SamplingParams):
             yield "url", f"{error}"
 
     def _device_problems(self) -> Iterator[tuple[str, str]]:
+        wanted = self.tensor_parallel_size * self.engines
+        if self.engines > 1 and self.mode != "device":
+            yield "engines", f'more than one needs mode = "device", not "{self.mode}"'
         if self.devices and self.mode != "device":
             yield "devices", f'has no meaning with mode = "{self.mode}"; set mode = "device"'
-        elif self.devices and len(self.devices) != self.tensor_parallel_size:
+        elif self.devices and len(self.devices) != wanted:
+            several = f" and engines = {self.engines}" if self.engines > 1 else ""
+            number = str(wanted) if several else "as many"
             yield (
                 "devices",
                 f"names {len(self.devices)} GPUs for tensor_parallel_size = "
-                f"{self.tensor_parallel_size}; give as many",
+                f"{self.tensor_parallel_size}{several}; give {number}",
             )

@@ -29,7 +29,7 @@ CONTRACTS = {
     ]
 }
 LIBRARIES = {"data_files", "docs", "footprint", "model_shape", "run_data", "text", "text_table"}
-LIBRARIES |= {"api", "run_result"}
+LIBRARIES |= {"api", "estimate", "run_result"}
 """What stands in alignkit/ for plugins and scripts, and the kernel does not need."""
 
 

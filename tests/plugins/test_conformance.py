@@ -89,6 +89,7 @@ test_algorithms = conformance(
         },
     },
 )
+test_doctor = conformance("doctor")
 TESTED = Example("one", "Set x to 1.", "", {"tests": "assert x == 1"})
 test_environments = conformance(
     "environments",

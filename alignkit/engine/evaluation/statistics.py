@@ -139,6 +139,22 @@ def sampled(
     return {**passes, f"majority@{n}": votes}
 
 
+def pass_rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return pass@k for every k from 1 to the responses of a group, the mean over the groups.
+
+    Where groups differ in size, k goes to the size of the smallest.
+    """
+    groups: dict[int, list[bool]] = defaultdict(list)
+    for t in trajectories:
+        groups[t.group_id].append(category(t.reward) == "correct")
+    counts = [(len(verdicts), sum(verdicts)) for verdicts in groups.values()]
+    size = min((n for n, _ in counts), default=0)
+    return {
+        f"pass@{k}": fmean(pass_at_k(n, right, k) for n, right in counts)
+        for k in range(1, size + 1)
+    }
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Return the chance that k of n responses, drawn without replacement, hold a right one.
 

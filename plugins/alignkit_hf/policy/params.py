@@ -13,7 +13,7 @@ from pydantic import Field
 
 from alignkit import Params
 from alignkit.component import PathOrName
-from alignkit.footprint import ACTIVATIONS, WEIGHTS, ModelSizes, Workload
+from alignkit.footprint import WEIGHTS, ModelSizes, Workload, learning
 from alignkit.model_shape import parameters_by_name, shape_at
 from alignkit.protocols import Policy
 from alignkit_hf.policy.folder import folder_problems
@@ -140,39 +140,37 @@ class PolicyParams(Params[Policy]):
         return "prompts get it, as the tokenizer adds it" if known else "none, as for the tokenizer"
 
     def sizes(self, tables: Mapping[str, Any]) -> ModelSizes | None:
-        """Take the model's sizes from its configuration, or their sum from its name.
-
-        Activations of a layer are 8 h + 3 k + 4 m numbers a token; h hidden size, k key-value heads
-        times head size, m inner size of the MLP. With checkpointing h per layer, and all of it
-        for one layer at a time.
-        """
+        """Take the model's sizes from its configuration, or their sum from its name."""
         shape, number = shape_at(self.path), _BYTES[self.dtype]
         count = shape.parameters if shape else parameters_by_name(self.path)
         lora: Lora | None = tables.get("lora")
         if not count or (lora and not shape):
             return None
-        # Measured: norms and residuals stay wide where matrix products are in bfloat16.
-        kept = {(4, False): 4.0, (4, True): 2.9, (2, True): 2.3}[number, self._half()]
-        again = self.gradient_checkpointing
+        half, again = number == 4 and self._half(), self.gradient_checkpointing
         return ModelSizes(
             parameters=count,
             trained=shape.adapter(lora.rank) if lora and shape else count,
             number=number,
             trained_number=4 if lora else number,  # adapters are in float32
-            activations=shape.activations(kept, checkpointing=again) if shape else None,
+            activations=shape.activations(number, checkpointing=again, half=half)
+            if shape
+            else None,
             cache=shape.cache(number) if shape else None,
             backward=6 if again else 4,
+            recomputed=again,
             adapted=lora is not None,
             on_gpu=self.device.startswith("cuda"),
+            half=half,
+            embedding=shape.vocabulary * shape.hidden if shape else 0,
+            vocabulary=shape.vocabulary if shape else 0,
         )
 
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
     ) -> Mapping[str, float | None]:
-        found: dict[str, float | None] = {WEIGHTS: sizes.parameters * sizes.number}
-        if workload.micro_batch and sizes.activations:
-            found[ACTIVATIONS] = workload.micro_batch * sizes.activations
-        return found
+        """Count the weights, and what a whole micro-batch takes where one is learned from."""
+        beside = learning(sizes, workload.micro_batch) if workload.micro_batch else {}
+        return {WEIGHTS: sizes.parameters * sizes.number, **beside}
 
     def code(self) -> Iterable[Path | str]:
         """Name the checkpoint's Python files, or the repository they will come from."""

@@ -100,13 +100,6 @@ class LocalEngine(Engine):
         return found
 
     def _gpu_options(self) -> dict[str, Any]:
-        if self.sleep and "expandable_segments:True" in os.environ.get(
-            "PYTORCH_CUDA_ALLOC_CONF", ""
-        ):
-            raise AlignkitError(
-                "vLLM cannot sleep with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True; unset "
-                "it, or set sleep = false in [rollout]"
-            )
         return {"enable_sleep_mode": self.sleep}
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:

@@ -73,11 +73,19 @@ class ServerEngine(Engine):
         )
 
     def start(self, folder: Path, policy: Policy) -> None:
+        self.begin(folder, policy)
+        self._await()
+
+    def begin(self, folder: Path, policy: Policy) -> None:
+        """Start the server without waiting for it; :meth:`wait` does."""
         self._folder = folder
         self._needs = memory.needs_of(policy, self.options)
         if self.url is None:
             self._look_at_memory()
             self._launch()
+
+    def wait(self) -> None:
+        """Wait until a server that was begun is healthy."""
         self._await()
 
     def _look_at_memory(self) -> None:
@@ -159,6 +167,10 @@ class ServerEngine(Engine):
 
     def max_len(self) -> int:
         return self._max_len
+
+    def hang_up(self) -> None:
+        """Cut the connections of a stream under way, which then raises LostError."""
+        self._completions.hang_up()
 
     def close(self) -> None:
         self._completions.hang_up()

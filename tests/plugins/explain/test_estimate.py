@@ -12,9 +12,10 @@ import tomli_w
 from alignkit import plugins, recipe
 from alignkit.document import Document
 from alignkit.engine.sampling.rollout_table import SamplingParams
+from alignkit.estimate import estimate
 from alignkit.model_shape import ModelShape, shape_at
 from alignkit.run_data.runs import read
-from alignkit_explain.estimate import estimate
+from alignkit_explain.estimate import work
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = str(ROOT / "data" / "tiny_policy")
@@ -84,6 +85,66 @@ def test_adapters_alone_have_gradients_and_state():
     assert found["reference policy"] == 451_840 * 2  # a model beside it
 
 
+QWEN = "Qwen/Qwen2.5-Math-1.5B"
+PEAKS = [  # tokens, layers computed again, optimizer, GB at the peak of a second step
+    (2048, True, "fused", 30.61),
+    (8192, True, "fused", 31.82),
+    (16384, True, "fused", 33.44),
+    (4096, False, "fused", 44.05),
+    (8192, False, "fused", 57.77),
+    (4096, True, "offload", 18.66),
+]
+"""From a model of that shape without numbers, whose tensors were counted as they came and went."""
+
+
+def on_card(*sets, card=80e9, overlays=()):
+    """Return the estimate of grpo with the 1.5B model's overlay on a card."""
+    scale = ROOT / "recipes" / "scale"
+    laid = [scale / f"{name}.toml" for name in ("qwen2.5-math-1.5b", *overlays)]
+    return estimate(recipe.load(RECIPE, plugins.load(), laid, sets), card)
+
+
+@pytest.mark.parametrize(("tokens", "again", "implementation", "peak"), PEAKS)
+def test_the_peak_of_learning_is_that_of_counted_tensors(tokens, again, implementation, peak):
+    sets = [f"token_budget={tokens}", f"policy.gradient_checkpointing={str(again).lower()}"]
+    sets.append(f"optimizer.implementation={implementation}")
+    found = on_card(*sets).memory
+    beside = {"Python and libraries", "rollout engine", "rollout engine while it samples"}
+    total = sum(size for name, size in found.items() if name not in beside)
+    assert peak * 0.99 < total / 1e9 < peak * 1.05
+
+
+def test_what_16_bit_products_of_float32_weights_take_by_hand():
+    found = on_card("token_budget=4096").memory
+    head = 151_936 * 1536
+    assert found["16-bit copies of the weights"] == 2 * (1_543_714_304 - head)
+    # The head's weight in 16 bits, and tiles of 512 MiB: 2.9 GB with two and a half and two more.
+    assert found["output head"] == 2 * head + 4.5 * 2**29
+    plain = on_card("token_budget=4096", "policy.autocast=none").memory
+    assert "16-bit copies of the weights" not in plain
+    again = on_card("token_budget=64").memory  # a small micro-batch has one small tile
+    assert again["output head"] < found["output head"]
+
+
+def test_engine_and_learner_take_turns_on_one_card():
+    found = on_card(overlays=["hardware-80gb"])
+    engine = found.memory["rollout engine while it samples"] + found.memory["rollout engine"]
+    assert engine == pytest.approx(0.45 * 80e9)
+    assert found.total == max(found.learning, found.sampling)
+    assert found.learning < sum(found.memory.values()) > found.sampling
+    assert "gradients" in found.memory
+    awake = on_card("rollout.sleep=false", overlays=["hardware-80gb"])
+    assert awake.learning - found.learning == pytest.approx(0.45 * 80e9 - 1e9)
+    apart = on_card(overlays=["hardware-2gpu"])
+    assert not any("engine" in name for name in apart.memory)
+
+
+def test_an_engine_whose_share_is_too_small_counts_with_what_it_needs():
+    small = on_card("rollout.gpu_memory_utilization=0.01", card=24e9)
+    engine = small.memory["rollout engine while it samples"] + small.memory["rollout engine"]
+    assert engine > 2 * 1_543_714_304 + 2 * 2**30
+
+
 def test_a_component_of_a_third_party_tells_what_it_takes_and_needs_not():
     from alignkit.testing import registry_of
 
@@ -137,12 +198,12 @@ def test_activations_are_what_autograd_keeps(checkpointing):
 def test_work_by_hand():
     # 8 responses of 10 tokens, 5 times: 400 tokens, each sampled (2 N), scored (2 N) and learnt
     # from twice (2 * 6 N).
-    assert estimate(node_of()).work(10) == 400 * 16 * 451_840
+    assert work(estimate(node_of()), 10) == 400 * 16 * 451_840
     # with checkpointing each pass computes the layers once more: 2 N for each of the two
     again = estimate(node_of("policy.gradient_checkpointing=true"))
-    assert again.work(10) == 400 * 20 * 451_840
+    assert work(again, 10) == 400 * 20 * 451_840
     evaluated = recipe.load(ROOT / "recipes" / "evaluate.toml", plugins.load())
-    assert estimate(evaluated).work(10) is None
+    assert work(estimate(evaluated), 10) is None
 
 
 def run_of(folder, **plan):
@@ -178,12 +239,16 @@ def test_a_run_that_does_not_tell_is_refused(alignkit, tmp_path):
 def test_a_model_that_is_not_there_is_known_by_its_name(alignkit, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     overlays = ["--with", "recipes/scale/qwen2.5-math-1.5b.toml"]
-    text = said(alignkit("explain", "recipes/grpo.toml", *overlays))
+    unknown = [*overlays, "-s", "policy.path=Some/Model-1.5B"]
+    text = said(alignkit("explain", "recipes/grpo.toml", *unknown))
     assert "parameters: 1,500,000,000" in text
     assert "12.0 GB optimizer state" in text  # float32
     assert "activations" not in text
     assert "and what the rollout engine takes" in text
     assert "give a run on this GPU with --like" in text
+    text = said(alignkit("explain", "recipes/grpo.toml", *overlays))  # a model that is known
+    assert "parameters: 1,543,714,304" in text
+    assert "activations" in text
     folder = tmp_path / "models--Qwen--Qwen2.5-Math-1.5B" / "snapshots" / "1"
     folder.mkdir(parents=True)
     shutil.copy(Path(TINY, "config.json"), folder)  # whatever was downloaded counts

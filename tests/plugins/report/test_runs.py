@@ -135,9 +135,12 @@ def test_a_curve_is_mean_and_band_over_the_seeds_that_got_that_far(make_run, loa
     drawn = curve(found, "x")
     assert (drawn.step, drawn.n) == ([0, 1, 2], [2, 1, 1])
     assert drawn.mean == [2.0, 1.0, 4.0]
-    # at step 0: deviation of 1 and 3 is 1.414, over root 2 is 1
-    assert drawn.low == pytest.approx([1.0, 1.0, 4.0])
-    assert drawn.high == pytest.approx([3.0, 1.0, 4.0])
+    # at step 0: deviation of 1 and 3 is 1.414, over root 2 is 1, times 1.96
+    assert drawn.low == pytest.approx([0.04, 1.0, 4.0])
+    assert drawn.high == pytest.approx([3.96, 1.0, 4.0])
+    assert (drawn.least, drawn.most) == ([1.0, 1.0, 4.0], [3.0, 1.0, 4.0])
+    assert [(s.step, s.value) for s in drawn.seeds] == [([0, 1, 2], [1.0, 1.0, 4.0]), ([0], [3.0])]
+    assert drawn.seeds[0].time == [0.0, 2.0, 4.0]
     assert drawn.time == [0.0, 2.0, 4.0]
     assert curve(found, "y") is None
 

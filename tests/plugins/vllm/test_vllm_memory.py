@@ -157,6 +157,22 @@ def test_an_engine_here_is_not_started_without_memory(monkeypatch):
     assert engine._look_at_memory(QWEN) == (20 * GIB, 24 * GIB)
 
 
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+@pytest.mark.parametrize("sleep", [True, False])
+def test_an_engine_that_sleeps_starts_with_segments_that_grow(monkeypatch, tmp_path, name, sleep):
+    """vLLM 0.32 switches them off in its own pool, and reads either variable."""
+    on_a_gpu(20, 24, monkeypatch)
+    monkeypatch.setenv(name, "expandable_segments:True")
+    started = []
+    fake = SimpleNamespace(LLM=lambda **options: started.append(options))
+    monkeypatch.setattr("alignkit_vllm.engines.local.import_module", lambda name: fake)
+    monkeypatch.setattr("alignkit_vllm.memory.needs_of", lambda policy, options: QWEN)
+    weight = SimpleNamespace(device=torch.device("cuda", 0))
+    policy = SimpleNamespace(model=SimpleNamespace(parameters=lambda: iter([weight])))
+    LocalEngine(OPTIONS, sleep=sleep).start(tmp_path, policy)
+    assert [options["enable_sleep_mode"] for options in started] == [sleep]
+
+
 def test_a_batch_that_runs_out_of_memory_says_what_to_turn(monkeypatch):
     on_a_gpu(1, 24, monkeypatch)
     engine = LocalEngine(OPTIONS, sleep=False)

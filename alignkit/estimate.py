@@ -1,0 +1,99 @@
+"""What a recipe will take in memory, from what its tables say of themselves; in phases.
+
+Learning and sampling take turns: where an engine sleeps meanwhile, the larger phase counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from alignkit.footprint import (
+    LIBRARIES,
+    PURPOSES,
+    WHILE_LEARNING,
+    WHILE_SAMPLING,
+    ModelSizes,
+    Workload,
+)
+from alignkit.recipe import Node, nodes
+
+PROCESS = 0.4e9
+"""Bytes of a process that has imported torch and transformers, on a CPU."""
+CONTEXT = 0.6e9
+"""Bytes of a GPU that CUDA and its libraries take for themselves; an estimate."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a recipe will take, as far as it can be told before it runs."""
+
+    sizes: ModelSizes
+    workload: Workload
+    memory: Mapping[str, float]
+    """Bytes at most, by what they are for."""
+    elsewhere: bool
+    """Whether a rollout backend samples that does not say what it takes."""
+
+    @property
+    def learning(self) -> float:
+        """Bytes while the policy learns, on its device."""
+        return self._without(WHILE_SAMPLING)
+
+    @property
+    def sampling(self) -> float:
+        """Bytes while responses are sampled, on the policy's device."""
+        return self._without(WHILE_LEARNING)
+
+    @property
+    def total(self) -> float:
+        """Bytes at most: those of the phase that takes more."""
+        return max(self.learning, self.sampling)
+
+    def _without(self, purposes: frozenset[str]) -> float:
+        return sum(size for purpose, size in self.memory.items() if purpose not in purposes)
+
+
+def estimate(root: Node, card: float | None = None) -> Estimate | None:
+    """Return the estimate of a recipe; None where its policy's sizes are not known.
+
+    ``card`` is the memory, in bytes, of the GPU that its policy shall be on. Without, libraries
+    are counted as on a CPU.
+    """
+    tables = [node for child in root.children.values() for node in nodes(child)]
+    told = (n.params.sizes(n.tables()) for n in tables if n.kind == "policy")
+    sizes = next(told, None)
+    if sizes is None:
+        return None
+    if card is not None:
+        sizes = replace(sizes, on_gpu=True, card=card)
+    workload = root.params.workload(root.tables()) or Workload()
+    memory: dict[str, float] = {}
+    elsewhere = False
+    for node in (root, *tables):
+        taken = node.params.memory(node.tables(), sizes, workload)
+        memory |= {purpose: size for purpose, size in taken.items() if size is not None}
+        elsewhere |= node.kind == "rollout_backend" and not taken
+    memory[LIBRARIES] = memory.get(LIBRARIES, 0) + (PROCESS if card is None else CONTEXT)
+    order = [*PURPOSES, *memory]
+    ordered = dict(sorted(memory.items(), key=lambda item: order.index(item[0])))
+    return Estimate(sizes, workload, ordered, elsewhere)
+
+
+def told(found: Estimate) -> list[str]:
+    """Return lines on memory: in all, by phase where responses are sampled too, by purpose."""
+    lines = [f"memory, at most: {size(found.total)}"]
+    if any(purpose in WHILE_SAMPLING for purpose in found.memory):
+        lines[0] += f" ({size(found.learning)} learning, {size(found.sampling)} sampling)"
+    lines += [f"    {size(value)} {name}" for name, value in found.memory.items()]
+    return [*lines, "    and what the rollout engine takes"] if found.elsewhere else lines
+
+
+def size(number: float) -> str:
+    """Return bytes as text.
+
+    >>> size(451840 * 4), size(24.06e9)
+    ('1.8 MB', '24.1 GB')
+    """
+    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
+    return f"{number / scale:.1f} {unit}"

@@ -1,0 +1,45 @@
+"""A machine with what there is to say of it, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alignkit.plugins import Registry
+from alignkit_doctor.findings import Finding, findings
+from alignkit_doctor.fits import Fit, on_cards, on_the_cpu
+from alignkit_doctor.machine import Machine, look
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What ``alignkit doctor`` tells."""
+
+    machine: Machine
+    findings: Sequence[Finding]
+    fits: Sequence[Fit]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing was found that would stop every run."""
+        return all(finding.level != "stops" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it all as mappings and lists."""
+        fits = [{**asdict(fit), "fits": fit.fits} for fit in self.fits]
+        return {**asdict(self), "fits": fits, "ready": self.ready}
+
+
+def of_this_machine(registry: Registry) -> Diagnosis:
+    """Look at this machine and say what is to be said."""
+    machine = look()
+    return Diagnosis(machine, findings(machine), fitting(machine, registry))
+
+
+def fitting(machine: Machine, registry: Registry) -> list[Fit]:
+    """Return what there is to say of recipes: those for cards, of the smallest, and for the CPU."""
+    found = on_the_cpu(registry, machine.available)
+    if cards := machine.cards:
+        found = [*on_cards(registry, min(card.memory for card in cards), len(cards)), *found]
+    return found

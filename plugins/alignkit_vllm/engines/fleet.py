@@ -1,0 +1,169 @@
+"""Several engines that sample side by side, each with the whole model on GPUs of its own.
+
+Where a model fits on one card, two engines answer twice as many prompts; one engine cut over two
+cards spends much of its time on exchanges between them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit_vllm.engines import Engine, LostError
+from alignkit_vllm.engines.server import ServerEngine
+from alignkit_vllm.requests import Answer, Request
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
+
+Found = tuple[int, list[Answer]]
+
+
+class Fleet(Engine):
+    """Servers of this run that share its prompts; all hold the same weights."""
+
+    def __init__(self, engines: Sequence[ServerEngine]) -> None:
+        self.engines = list(engines)
+        self.peer = f"the {len(self.engines)} vLLM servers of this run"
+        self._lost: set[int] = set()
+        """Places of engines that went away and were not brought back yet."""
+
+    def start(self, folder: Path, policy: Policy) -> None:
+        """Start all of them at once, each on a copy of ``folder``, where its logs go too."""
+        for number, engine in enumerate(self.engines):
+            own = folder / f"engine-{number}"
+            shutil.copytree(folder, own, ignore=shutil.ignore_patterns("engine-*"))
+            engine.begin(own, policy)
+        for engine in self.engines:
+            engine.wait()
+
+    def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
+        """Bring the weights to one after another: each copy comes from the same memory."""
+        for number, engine in enumerate(self.engines):
+            with self._noting(number):
+                engine.load(policy, dtype, version)
+
+    def holds(self) -> str:
+        found = set()
+        for number, engine in enumerate(self.engines):
+            with self._noting(number):
+                found.add(engine.holds())
+        return found.pop() if len(found) == 1 else ""
+
+    def columns(self) -> Mapping[str, Any]:
+        """Return some columns of one engine's weights; of one that is unlike the first, if any.
+
+        The policy's are compared with these, so that an odd one among the engines shows.
+        """
+        first, *others = (engine.columns() for engine in self.engines)
+        return next((other for other in others if other != first), first)
+
+    def stream(self, requests: Sequence[Request]) -> Generator[Found]:
+        """Deal the requests out in turn; yield each one's place and answers as they finish."""
+        found: SimpleQueue[Found | _Ended] = SimpleQueue()
+        stopped = Event()
+        running = len(self.engines)
+        with ExitStack() as stack:
+            for number, engine in enumerate(self.engines):
+                places = range(number, len(requests), running)
+                own = [requests[i] for i in places]
+                part = _Part(number, engine, places, own, found, stopped)
+                stack.callback(part.join)
+                stack.callback(engine.hang_up)
+                part.start()
+            stack.callback(stopped.set)
+            while running:
+                item = found.get()
+                if not isinstance(item, _Ended):
+                    yield item
+                elif item.error is None:
+                    running -= 1
+                else:
+                    if isinstance(item.error, LostError):
+                        self._lost.add(item.number)
+                    raise item.error
+
+    def recover(self, lost: Exception) -> None:
+        """Bring back the engines that went away; the others wait."""
+        if not self._lost:
+            raise lost
+        for number in sorted(self._lost):
+            self.engines[number].recover(lost)
+        self._lost.clear()
+
+    def max_len(self) -> int:
+        return min(engine.max_len() for engine in self.engines)
+
+    def progress(self) -> str:
+        told = [engine.progress() for engine in self.engines]
+        return "; ".join(f"engine {i}: {text}" for i, text in enumerate(told) if text)
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            for engine in self.engines:
+                stack.callback(engine.close)
+
+    def kill(self) -> None:
+        for engine in self.engines:
+            engine.kill()
+
+    def log_end(self) -> str:
+        return "\n".join(filter(None, [engine.log_end() for engine in self.engines]))
+
+    @contextmanager
+    def _noting(self, number: int) -> Iterator[None]:
+        """Remember which engine it is that gets lost in the block."""
+        try:
+            yield
+        except LostError:
+            self._lost.add(number)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An engine has no more to hand out."""
+
+    number: int
+    error: BaseException | None = None
+
+
+class _Part(Thread):
+    """Hands on what one engine answers to its share of the requests."""
+
+    def __init__(
+        self,
+        number: int,
+        engine: ServerEngine,
+        places: Sequence[int],
+        requests: Sequence[Request],
+        found: SimpleQueue[Found | _Ended],
+        stopped: Event,
+    ) -> None:
+        """``places`` are those of ``requests`` in the whole; ``stopped`` ends it early."""
+        super().__init__(name=f"alignkit asks vLLM engine {number}", daemon=True)
+        self.number, self.engine, self.found, self.stopped = number, engine, found, stopped
+        self.places, self.requests = places, requests
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._hand_on()
+        except BaseException as raised:  # noqa: BLE001 # whatever it is, the caller raises it
+            error = raised
+        self.found.put(_Ended(self.number, error))
+
+    def _hand_on(self) -> None:
+        with closing(self.engine.stream(self.requests)) as answers:
+            for place, answer in answers:
+                self.found.put((self.places[place], answer))
+                if self.stopped.is_set():
+                    return
