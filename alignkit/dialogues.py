@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from alignkit.protocols import Example, Message
+from alignkit.protocols import Completion, Example, Response
+
+Message: TypeAlias = Mapping[str, Any]
+"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
+(``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +58,35 @@ class Ends(Protocol):
     def end_at(self, ids: Iterable[int], /) -> None:
         """Add them to ``eos_ids``, also in what is saved; before anything is sampled."""
         ...
+
+
+class SampledResponse(Response):
+    """A response that tells what a thinking model thought from what it answered."""
+
+    opened: bool = False
+    """Whether the prompt ended in ``<think>``, so that the response begins within the thought."""
+
+    @classmethod
+    def after(cls, prompt: str, completion: Completion) -> SampledResponse:
+        """Return the text of a completion that was sampled after the text ``prompt``."""
+        made = cls(completion.text)
+        made.completion = completion
+        made.opened = prompt.rstrip().endswith("<think>")
+        return made
+
+    @property
+    def thought(self) -> str:
+        """What a thinking model wrote up to ``</think>``, "" where it did not think."""
+        return self._halves()[0]
+
+    @property
+    def answer(self) -> str:
+        """What a reader sees: all but the thought, "" while that is not ended."""
+        return self._halves()[1]
+
+    def _halves(self) -> tuple[str, str]:
+        text = self.lstrip()
+        if not self.opened and not text.startswith("<think>"):
+            return "", str(self)
+        thought, _, answer = text.removeprefix("<think>").partition("</think>")
+        return thought.strip(), answer.lstrip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------- records
-
-Message: TypeAlias = Mapping[str, Any]
-"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
-(``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Example:
     """Every other column of the row, untouched."""
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
-    messages: tuple[Message, ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
     """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
     ``question`` is then what the user said last, ``answer`` what the assistant did."""
 
@@ -109,37 +105,18 @@ class Response(str):
 
     Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
     not sampled, such as a row of a file: a reward that wants more than text asks with
-    ``isinstance``.
+    ``isinstance``. During a run it is a ``SampledResponse`` of :mod:`alignkit.dialogues`, which
+    tells a thought from the answer.
     """
 
     completion: Completion
-    opened: bool = False
-    """Whether the prompt ended in ``<think>``, so that the response begins within the thought."""
 
     @classmethod
-    def of(cls, completion: Completion, prompt: str = "") -> Response:
-        """Return the text of a completion; ``prompt`` is the text it was sampled after."""
+    def of(cls, completion: Completion) -> Response:
+        """Return the text of a completion."""
         made = cls(completion.text)
         made.completion = completion
-        made.opened = prompt.rstrip().endswith("<think>")
         return made
-
-    @property
-    def thought(self) -> str:
-        """What a thinking model wrote up to ``</think>``, "" where it did not think."""
-        return self._halves()[0]
-
-    @property
-    def answer(self) -> str:
-        """What a reader sees: all but the thought, "" while that is not ended."""
-        return self._halves()[1]
-
-    def _halves(self) -> tuple[str, str]:
-        text = self.lstrip()
-        if not self.opened and not text.startswith("<think>"):
-            return "", str(self)
-        thought, _, answer = text.removeprefix("<think>").partition("</think>")
-        return thought.strip(), answer.lstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,20 +7,20 @@ tokenized apart, and what was tokenized once is never tokenized again.
 
 Templates may rewrite what was said before, as those of thinking models do, which drop old thoughts.
 Where that happens the ids of a dialogue do not grow from turn to turn: :func:`continuation` refuses
-it, and :func:`dialogue_rows` starts another row, so that each turn follows what the model saw.
+it, and :func:`~alignkit.engine.chat_rows.dialogue_rows` starts another row, so that each turn
+follows what the model saw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignkit.dialogues import ChatFormat
-from alignkit.engine.chat_template import GENERATION, arguments_for, template_of
-from alignkit.engine.tokens import TrainRow, encode, encode_response
+from alignkit.dialogues import ChatFormat, Message
+from alignkit.engine.chat_template import arguments_for, template_of
+from alignkit.engine.tokens import encode, encode_response
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ def chat_text(
 
     AlignkitError where the template refuses the messages.
     """
-    text = _applied(tokenizer, messages, form, add_generation_prompt=prompt, tokenize=False)
+    text = apply(tokenizer, messages, form, add_generation_prompt=prompt, tokenize=False)
     return str(text)
 
 
@@ -54,13 +54,13 @@ def chat_ids(
     prompt: bool = True,
 ) -> tuple[int, ...]:
     """Return the ids of ``messages``, exactly those of the tokenizer's ``apply_chat_template``."""
-    found = _applied(
+    found = apply(
         tokenizer, messages, form, add_generation_prompt=prompt, tokenize=True, return_dict=False
     )
     return tuple(found)
 
 
-def _applied(
+def apply(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     form: ChatFormat,
@@ -148,30 +148,36 @@ def continuation(
         raise ValueError("`before` must end with the assistant's turn, and `after` begin with it")
     end = turn_end(tokenizer, form)
     whole = chat_text(tokenizer, after, form)
-    head = _up_to_end(chat_text(tokenizer, before, form, prompt=False), end, len(before) - 1)
+    head = up_to_end(chat_text(tokenizer, before, form, prompt=False), end, len(before) - 1)
     seen = chat_text(tokenizer, before[:-1], form) + str(before[-1].get("content")) + end.text
     if not whole.startswith((head, seen)):
         raise AlignkitError(
             f"message {len(before)}, the assistant's, is written otherwise once {len(after)} "
             f"messages are there, so the dialogue does not grow from turn to turn. The chat "
             f"template rewrites it, as those of thinking models do with old thoughts: "
-            f'{_difference(head, whole)}; give a template that does not: [prompt] template = "FILE"'
+            f'{difference(head, whole)}; give a template that does not: [prompt] template = "FILE"'
         )
     head = head if whole.startswith(head) else seen
     if not ids or ids[-1] != end.id:
         head = head[: -len(end.text)]
-    return ids_after(tokenizer, head, whole[len(head) :])
+    return ids_after(tokenizer, head, whole[len(head) :], end)
 
 
-def ids_after(tokenizer: PreTrainedTokenizerBase, head: str, tail: str) -> tuple[int, ...]:
-    """Return the ids of ``tail`` as it follows ``head``, whose ids stay what they are."""
+def ids_after(
+    tokenizer: PreTrainedTokenizerBase, head: str, tail: str, end: TurnEnd
+) -> tuple[int, ...]:
+    """Return the ids of ``tail`` as it follows ``head``, whose ids stay what they are.
+
+    Of ``head`` no more is tokenized than what follows the last turn: a special token parts texts.
+    """
+    head = head[max(head.rfind(end.text), 0) :]
     first, both = encode(tokenizer, head), encode(tokenizer, head + tail)
     if both[: len(first)] == first:
         return both[len(first) :]
     return encode_response(tokenizer, head, tail)
 
 
-def _up_to_end(text: str, end: TurnEnd, turn: int) -> str:
+def up_to_end(text: str, end: TurnEnd, turn: int) -> str:
     """Cut what the template writes behind the end of the last turn."""
     head, mark, _ = text.rpartition(end.text)
     if not mark:
@@ -182,126 +188,7 @@ def _up_to_end(text: str, end: TurnEnd, turn: int) -> str:
     return head + mark
 
 
-def _difference(had: str, has: str) -> str:
+def difference(had: str, has: str) -> str:
     """Quote the place from which two texts differ."""
     at = next((i for i, (a, b) in enumerate(zip(had, has, strict=False)) if a != b), len(has))
     return f"{had[at : at + 30]!r} became {has[at : at + 30]!r}"
-
-
-# ---------------------------------------------------------------- rows to learn from
-
-
-@dataclass(slots=True)
-class _Open:
-    """A row that further turns may be added to."""
-
-    prompt: tuple[int, ...]
-    text: str
-    """What the ids stand for, up to the end of the last turn."""
-    turn: int
-    """Number of messages up to the last turn."""
-    ids: list[int] = field(default_factory=list)
-    given: list[bool] = field(default_factory=list)
-
-    def add(self, ids: Sequence[int], *, given: bool) -> None:
-        self.ids += ids
-        self.given += [given] * len(ids)
-
-
-def dialogue_rows(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    form: ChatFormat = PLAIN,
-    *,
-    first: int = 0,
-    train_end: bool = True,
-) -> list[TrainRow]:
-    """Return rows that train on the assistant's turns among ``messages[first:]`` and nothing else.
-
-    One row where the template writes earlier turns the same in each prompt, and else one for each
-    stretch in which it does: a turn follows what the model saw. Of a template with
-    ``{% generation %}`` blocks, only what stands in them is trained. The token that ends a turn is
-    trained with ``train_end``, and else only read. AlignkitError, with the message named, where the
-    template does not write a turn behind the prompt for it.
-    """
-    end = turn_end(tokenizer, form)
-    rows: list[_Open] = []
-    for turn in range(first, len(messages)):
-        if messages[turn].get("role") == "assistant":
-            _add_turn(rows, tokenizer, messages[: turn + 1], form, end)
-    if not rows:
-        raise AlignkitError("the dialogue holds no turn of the assistant to learn from")
-    marked = GENERATION.search(template_of(tokenizer, form)) is not None
-    for row in rows:
-        if marked:
-            _restrict(row, tokenizer, messages[: row.turn], form, end)
-        if not train_end:
-            row.given = [g or i == end.id for g, i in zip(row.given, row.ids, strict=True)]
-    return [_closed(row) for row in rows]
-
-
-def _add_turn(
-    rows: list[_Open],
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    form: ChatFormat,
-    end: TurnEnd,
-) -> None:
-    """Add the last of ``messages`` to the last row, or as a row of its own."""
-    turn = len(messages) - 1
-    prompt = chat_text(tokenizer, messages[:-1], form)
-    head = _up_to_end(chat_text(tokenizer, messages, form, prompt=False), end, turn)
-    if not head.startswith(prompt):
-        raise AlignkitError(
-            f"message {turn + 1}, the assistant's, does not follow the prompt for it in the chat "
-            f"template, so the model cannot have written it: {_difference(prompt, head)}"
-        )
-    if rows and prompt.startswith(rows[-1].text):
-        row = rows[-1]
-        row.add(ids_after(tokenizer, row.text, prompt[len(row.text) :]), given=True)
-    else:
-        row = _Open(chat_ids(tokenizer, messages[:-1], form), prompt, turn)
-        rows.append(row)
-    row.add(ids_after(tokenizer, prompt, head[len(prompt) :]), given=False)
-    row.text, row.turn = head, turn + 1
-
-
-def _restrict(
-    row: _Open,
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    form: ChatFormat,
-    end: TurnEnd,
-) -> None:
-    """Train only on the template's ``{% generation %}`` blocks, and on the ends of turns.
-
-    A row whose ids are not those of the dialogue tokenized as a whole, since a token would reach
-    over a border, stays as it is.
-    """
-    whole = _applied(
-        tokenizer,
-        messages,
-        form,
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    start, stop = len(row.prompt), len(row.prompt) + len(row.ids)
-    if tuple(whole["input_ids"][:stop]) != (*row.prompt, *row.ids):
-        return
-    generated = whole["assistant_masks"][start:stop]
-    row.given = [
-        given or not (mask or id == end.id)
-        for given, mask, id in zip(row.given, generated, row.ids, strict=True)
-    ]
-
-
-def _closed(row: _Open) -> TrainRow:
-    """Return the row up to its last trained token."""
-    if all(row.given):
-        raise AlignkitError(
-            f"message {row.turn}, the assistant's, holds nothing to train on by the chat template"
-        )
-    size = len(row.given) - row.given[::-1].index(False)
-    given = tuple(row.given[:size])
-    return TrainRow(row.prompt, tuple(row.ids[:size]), given=given if any(given) else None)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from alignkit.dialogues import Converses, Ends
+from alignkit.dialogues import Converses, Ends, Message
 from alignkit.engine.asking import ask
-from alignkit.engine.chat import asked, chat_ids, chat_text, closes, dialogue_rows, turn_end
+from alignkit.engine.chat import asked, chat_ids, chat_text, closes, turn_end
+from alignkit.engine.chat_rows import dialogue_rows
 from alignkit.engine.tokens import TrainRow, encode_prompt
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Example, Message, Policy, PromptTemplate
+from alignkit.protocols import Example, Policy, PromptTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

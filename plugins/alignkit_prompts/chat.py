@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkit.dialogues import ChatFormat
+from alignkit.dialogues import ChatFormat, Message
 from alignkit.errors import shown
-from alignkit.protocols import Example, Message
+from alignkit.protocols import Example
 
 
 @dataclass(frozen=True, slots=True)

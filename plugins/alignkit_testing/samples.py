@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignkit.protocols import Example, LossInputs, Message
+from alignkit.dialogues import Message
+from alignkit.protocols import Example, LossInputs
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.dialogues import ChatFormat
-from alignkit.engine.chat import asked, chat_ids, continuation, dialogue_rows, turn_end
+from alignkit.engine.chat import asked, chat_ids, continuation, turn_end
+from alignkit.engine.chat_rows import dialogue_rows
 from alignkit.engine.forward.logprobs import response_logprobs
 from alignkit.errors import AlignkitError
 
@@ -242,6 +243,32 @@ def test_a_turn_that_does_not_follow_its_prompt_is_refused_by_its_number(chats):
         "'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"))  # fmt: skip
     with pytest.raises(AlignkitError, match=r"message 3, the assistant's, does not follow"):
         dialogue_rows(tokenizer, DIALOGUE, form)
+
+
+OPENED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>assistant\\n' + m.content.split('</think>')[-1] }}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}{{ '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+)
+
+
+def test_a_thought_that_the_prompt_opens_is_trained_though_the_template_drops_it(chats):
+    """As the templates of DeepSeek-R1 do."""
+    tokenizer, form = chats.tokenizer_of("chatml"), ChatFormat(template=OPENED)
+    think = {"role": "assistant", "content": "<think>\nso\n</think>\n\nIt is 4."}
+    messages = [*DIALOGUE[:2], think, DIALOGUE[1], {**think, "content": "<think>\nno</think>5"}]
+    first, second = dialogue_rows(tokenizer, messages, form)
+    how = {"chat_template": OPENED, "add_generation_prompt": True}
+    assert first.prompt_ids == plain_ids(tokenizer, messages[:2], **how)
+    assert second.prompt_ids == plain_ids(tokenizer, messages[:4], **how)
+    assert tokenizer.decode(first.response_ids) == "so\n</think>\n\nIt is 4.<|im_end|>"
+    assert tokenizer.decode(second.response_ids) == "no</think>5<|im_end|>"
+    with pytest.raises(AlignkitError, match="message 3, the assistant's, does not follow"):
+        dialogue_rows(tokenizer, DIALOGUE, form)
+    with pytest.raises(AlignkitError, match="message 3, the assistant's, does not follow"):
+        dialogue_rows(tokenizer, [*DIALOGUE[:2], {**think, "content": "\nIt is 4."}], form)
 
 
 # ---------------------------------------------------------------- what templates can do

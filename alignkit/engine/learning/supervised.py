@@ -64,7 +64,7 @@ def supervised_rows(
     """Return what there is to imitate in an example: its response, or a dialogue's every answer.
 
     Dialogues give a row for each stretch that a chat template leaves as it is; see
-    :func:`~alignkit.engine.chat.dialogue_rows`.
+    :func:`~alignkit.engine.chat_rows.dialogue_rows`.
     """
     if isinstance(template, Converses):
         end = eos != "never"

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask
 from alignkit.engine.sampling.beside import Beside
 from alignkit.engine.sampling.generating import streamed
@@ -26,7 +27,7 @@ from alignkit.engine.sampling.transcript import Cut, Exchange, Played, Transcrip
 from alignkit.engine.tokens import sampled_tokens
 from alignkit.episodes import Episode, EpisodeLimits, Settles, Turn
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Completion, Policy, Response, Reward, RolloutBackend, Sampling
+from alignkit.protocols import Completion, Policy, Reward, RolloutBackend, Sampling
 
 logger = logging.getLogger("alignkit")
 
@@ -157,7 +158,7 @@ class _Plays:
         ids = [(*plays[0].prompt.ids, *plays[0].ids) for plays in groups]
         for index, found in streamed(self.backend, ids, how, self.policy):
             for play, completion in zip(groups[index], found, strict=True):
-                response = Response.of(completion, play.before)
+                response = SampledResponse.after(play.before, completion)
                 play.say(completion, limit)
                 step = partial(self._ask, play.episode.step, response)
                 self.steps[self.beside.submit(step)] = play

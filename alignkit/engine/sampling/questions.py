@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignkit.dialogues import Converses
+from alignkit.dialogues import Converses, Message
 from alignkit.engine.asking import ask
 from alignkit.engine.chat import asked
 from alignkit.engine.prompting import dialogue_of, prompt_of
@@ -18,7 +18,6 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Dataset,
     Example,
-    Message,
     Observes,
     Orders,
     Policy,

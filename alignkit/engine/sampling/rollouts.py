@@ -16,6 +16,7 @@ from itertools import accumulate, groupby
 import torch
 
 from alignkit.abilities import streams
+from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.episodes import play
@@ -30,7 +31,6 @@ from alignkit.protocols import (
     Example,
     Policy,
     PromptTemplate,
-    Response,
     Reward,
     RewardFn,
     RolloutBackend,
@@ -205,9 +205,9 @@ def _generate(
     return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
 
 
-def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[Response]:
+def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[SampledResponse]:
     """Return the texts of a group as a reward gets them."""
-    return [Response.of(completion, prompt.text) for completion in group]
+    return [SampledResponse.after(prompt.text, completion) for completion in group]
 
 
 def _played(
@@ -269,7 +269,7 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
         lengths=torch.tensor([sampled_tokens(t.completion) for t in trajectories]).long(),
-        responses=[Response.of(t.completion, t.prompt_text) for t in trajectories],
+        responses=[SampledResponse.after(t.prompt_text, t.completion) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],
         step=trajectories[0].step if trajectories else 0,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from alignkit.dialogues import Converses
+from alignkit.dialogues import Converses, Message
 from alignkit.engine.chat import continuation
 from alignkit.engine.sampling.opening import number
 from alignkit.engine.sampling.questions import Prompt
 from alignkit.engine.tokens import encode_response
 from alignkit.episodes import Episode, Turn
-from alignkit.protocols import Completion, Message, Policy, PromptTemplate, Reward
+from alignkit.protocols import Completion, Policy, PromptTemplate, Reward
 
 Cut = Literal["", "turn", "episode", "turns"]
 

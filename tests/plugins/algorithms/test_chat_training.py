@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from alignkit.dialogues import SampledResponse
 from alignkit.engine.chat import turn_end
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
 from alignkit.engine.learning.supervised import supervised_row, supervised_rows
@@ -12,7 +13,7 @@ from alignkit.engine.prompting import end_turns
 from alignkit.engine.training.checkpoint import EncodedState, StoredState
 from alignkit.engine.training.parts import Parts
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Completion, Example, Response, Reward
+from alignkit.protocols import Completion, Example, Reward
 from alignkit_algorithms.dpo import Dpo
 from alignkit_algorithms.sft import Sft, unique_pairs
 from alignkit_prompts import Chat
@@ -179,7 +180,7 @@ def test_a_policy_is_sampled_and_trained_behind_its_chat_template(toys, policy, 
     toys.carry_out(algorithm, tmp_path / "run")
     assert turn_end(chatml.tokenizer).id in chatml.eos_ids
     assert all(e in data for _, e in notes.seen)
-    assert all(isinstance(r, Response) for r, _ in notes.seen)
+    assert all(isinstance(r, SampledResponse) for r, _ in notes.seen)
     [file] = (tmp_path / "run" / "rollouts").glob("*1.jsonl")
     row = json.loads(file.read_text().splitlines()[0])
     assert row["prompt"].startswith("<|im_start|>system\nAdd.<|im_end|>\n<|im_start|>user\n")
@@ -241,7 +242,7 @@ def test_messages_survive_a_checkpoint(tmp_path):
     ],
 )
 def test_the_answer_stands_apart_from_the_thought(prompt, text, thought, answer):
-    response = Response.of(Completion(text, (1,), (0.0,), "stop", 0), prompt)
+    response = SampledResponse.after(prompt, Completion(text, (1,), (0.0,), "stop", 0))
     assert (response.thought, response.answer) == (thought, answer)
     assert response == text
 
