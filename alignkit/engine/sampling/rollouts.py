@@ -15,16 +15,14 @@ from itertools import accumulate, groupby
 
 import torch
 
-from alignkit.abilities import streams
 from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.episodes import play
-from alignkit.engine.sampling.generating import BACKEND, generated, streamed
-from alignkit.engine.sampling.judging import Judging
+from alignkit.engine.sampling.answering import answered, played
+from alignkit.engine.sampling.generating import BACKEND
 from alignkit.engine.sampling.opening import Opening
-from alignkit.engine.sampling.questions import Prompt, fits
-from alignkit.engine.sampling.transcript import Cut, Exchange, Played
+from alignkit.engine.sampling.questions import Prompt
+from alignkit.engine.sampling.transcript import Cut, Exchange
 from alignkit.engine.tokens import TrainRow, sampled_tokens
 from alignkit.protocols import (
     Completion,
@@ -128,9 +126,9 @@ def collect(
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
     if opening is not None:
-        groups = _played(prompts, opening, policy, backend, reward, sampling, clock)
+        groups = played(prompts, opening, policy, backend, reward, sampling, clock)
     elif reward is not None:
-        groups = _answered(prompts, policy, backend, reward, sampling, clock)
+        groups = answered(prompts, policy, backend, reward, sampling, clock)
     else:
         raise ValueError("responses need a reward to judge them, or an environment")
     return [
@@ -148,104 +146,6 @@ def collect(
         )
         for group_id, (p, group) in enumerate(zip(prompts, groups, strict=True), first_group)
         for answer in group
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A response and its reward."""
-
-    completion: Completion
-    reward: Reward
-    turns: tuple[Exchange, ...] = ()
-    cut: Cut = ""
-
-
-def _answered(
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    backend: RolloutBackend,
-    reward: RewardFn,
-    sampling: Sampling,
-    clock: Clock,
-) -> list[list[_Answer]]:
-    """Sample a response at a time to each prompt, and have them judged."""
-    judging = Judging(reward, [p.example for p in prompts])
-    with clock("rollout"):
-        groups = _generate(prompts, policy, backend, sampling, judging)
-    with clock("reward"):
-        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
-    return [
-        [_Answer(*answer) for answer in zip(group, judged, strict=True)]
-        for group, judged in zip(groups, rewards, strict=True)
-    ]
-
-
-def _generate(
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    backend: RolloutBackend,
-    sampling: Sampling,
-    judging: Judging,
-) -> list[list[Completion]]:
-    """Return a group per prompt; judging of some may have started."""
-    asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
-    ids = [prompts[i].ids for i in asked]
-    keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
-    if judging.can_start and streams(backend):
-        found: dict[int, list[Completion]] = {}
-        for index, group in streamed(backend, ids, keyed, policy):
-            found[index] = group
-            judging.start(asked[index], _responses(prompts[asked[index]], group))
-        groups = [found[i] for i in range(len(asked))]
-    else:
-        groups = generated(backend, ids, keyed, policy)
-    blank = Completion("", (), (), "length", policy.version)
-    answered = iter(groups)
-    return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
-
-
-def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[SampledResponse]:
-    """Return the texts of a group as a reward gets them."""
-    return [SampledResponse.after(prompt.text, completion) for completion in group]
-
-
-def _played(
-    prompts: Sequence[Prompt],
-    opening: Opening,
-    policy: Policy,
-    backend: RolloutBackend,
-    reward: RewardFn | None,
-    sampling: Sampling,
-    clock: Clock,
-) -> list[list[_Answer]]:
-    """Play episodes from each prompt; what they earned the reward says, if there is one."""
-    judging = Judging(reward, [p.example for p in prompts]) if reward is not None else None
-
-    def over(group: int, played: Sequence[Played]) -> None:
-        if judging is not None and judging.can_start:
-            judging.start(group, _responses(prompts[group], [p.completion for p in played]))
-
-    with clock("rollout"):
-        groups = play(
-            prompts,
-            opening,
-            policy=policy,
-            backend=backend,
-            sampling=sampling,
-            settle=judging is None,
-            over=over,
-        )
-    rewards: Sequence[Sequence[Reward]] = [[p.reward for p in group] for group in groups]
-    if judging is not None:
-        with clock("reward"):
-            said = [[p.completion for p in group] for group in groups]
-            rewards = judging.finish(
-                [_responses(*pair) for pair in zip(prompts, said, strict=True)]
-            )
-    return [
-        [_Answer(p.completion, r, p.turns, p.cut) for p, r in zip(group, judged, strict=True)]
-        for group, judged in zip(groups, rewards, strict=True)
     ]
 
 
