@@ -55,7 +55,7 @@ class Graded(Params[RewardFn]):
     several_boxes: Literal["listed", "last", "agree"] = "listed"
     r"""What ``\boxed{1}`` and ``\boxed{2}`` say: ``"listed"`` reads boxes with no more than a
     comma, "and", "or" or a name between them as the list 1, 2, and else counts the last;
-    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content."""
+    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content. So samples vote."""
 
     unit_conversion: bool = False
     """Accept ``1.5 hours`` for ``90 minutes``; otherwise a unit has to be the gold's or left out.
