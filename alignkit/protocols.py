@@ -42,6 +42,11 @@ class Example:
     """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
     ``question`` is then what the user said last, ``answer`` what the assistant did."""
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that count as right; ``answer`` is the first."""
+        return (self.answer, *self.also_accepted)
+
 
 @dataclass(frozen=True, slots=True)
 class Reward:
@@ -216,6 +221,10 @@ class Run(Protocol):
         """Print a line the user should see."""
         ...
 
+    def note(self, text: str) -> None:
+        """Print a line that the manifest keeps as well, under ``notes``."""
+        ...
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         ...
@@ -228,6 +237,13 @@ class Run(Protocol):
         """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
+        """
+        ...
+
+    def stay(self) -> None:
+        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+
+        ``dir`` is then where the run's state can be saved.
         """
         ...
 

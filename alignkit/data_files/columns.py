@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -86,10 +87,10 @@ def _there(row: Row, column: str, key: str) -> Any:
 
 
 def _text(row: Row, column: str, key: str, value: Any, holds: str = "holds ") -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and math.isfinite(value):
-        return str(value)
     if not isinstance(value, str):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and math.isfinite(value):
+            return str(value)
         message = f"column {column!r} {holds}{kind_of(value)} where text or a number belongs"
         raise bad(row, key, f"{message}; {remedy(key)}")
     if not value.strip():
@@ -100,9 +101,12 @@ def _text(row: Row, column: str, key: str, value: Any, holds: str = "holds ") ->
     return value
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def half_surrogate(text: str) -> bool:
     """Whether a text holds half of a surrogate pair, which cannot be written as UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return not text.isascii() and _HALF.search(text) is not None
 
 
 def remedy(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from alignkit.engine.sampling.rollout_table import SamplingParams
+from alignkit.errors import AlignkitError
+from alignkit_vllm.guard import key_for
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -31,7 +34,8 @@ class VllmSettings(SamplingParams):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
     """With mode "server": a server that runs already, as "http://host:8000". Start it with
-    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows."""
+    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows. Only this
+    machine is sent the key, and the hosts that ALIGNKIT_VLLM_HOSTS names, separated by commas."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
@@ -110,7 +114,8 @@ class VllmSettings(SamplingParams):
     def _port_problems(self) -> Iterator[tuple[str, str]]:
         try:
             _ = urlsplit(self.url or "").port
-        except ValueError as error:
+            key_for(self.url or "", os.environ)
+        except (ValueError, AlignkitError) as error:
             yield "url", f"{error}"
 
     def _device_problems(self) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -270,6 +271,8 @@ def test_problems_the_table_names():
     assert key == ""
     assert "[eval.data]" in message
     assert not list(EvalTable().check({"data": object()}))
+    given = {"data": SimpleNamespace(order="given")}
+    assert [key for key, _ in EvalTable().check(given)] == ["data.order"]
     ((key, message),) = EvalSetTable(samples=4, temperature=0.0).check({"data": object()})
     assert key == "samples"
     assert "all 4 responses to an example would be equal" in message

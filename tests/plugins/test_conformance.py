@@ -42,7 +42,11 @@ CHATS = file(
     {"conversations": [{"from": "human", "value": "1+2="}, {"from": "gpt", "value": "3"}]},
     {"prompt": "1+3=", "chosen": "4", "rejected": "5"},
 )
-SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
+SCRIPT = file(
+    "rule.py",
+    "def reward(response, example):",
+    "    return any(answer in response for answer in example.answers)",
+)
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -69,6 +73,14 @@ test_data = conformance(
         "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
+    },
+)
+test_data_in_order = conformance(
+    "data",
+    params={
+        "dataset/jsonl": {"path": tiny_rows(), "order": "given"},
+        "dataset/gsm8k": {"path": GSM8K, "order": "given"},
+        "dataset/math": {"path": MATH, "order": "given"},
     },
 )
 test_trackers = conformance(

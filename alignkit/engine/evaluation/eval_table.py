@@ -85,6 +85,8 @@ class EvalFields(Params[T], Generic[T]):
                 f"temperature 0 is greedy: all {self.samples} responses to an example would be "
                 f"equal; use samples = 1 or a temperature above 0",
             )
+        if getattr(tables.get("data"), "order", "shuffled") == "given":
+            yield "data.order", "an evaluation asks its questions all at once; leave it out"
 
     def eval_set(
         self,

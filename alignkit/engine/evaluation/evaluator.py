@@ -80,6 +80,7 @@ class Evaluator:
         chosen, template, reward = self._sets[name]
         if name not in self._prompts:
             self._prompts[name] = fixed_subset(chosen, template, self._policy)
+            _refuse_too_long(name, self._prompts[name], self._policy)
         prompts = self._prompts[name]
         trajectories = collect(
             prompts,
@@ -107,6 +108,16 @@ def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
         raise AlignkitError(
             f"{where}.samples = {chosen.samples}, but temperature 0 is greedy: all responses to an "
             f"example would be equal; set samples = 1 or {where}.temperature above 0"
+        )
+
+
+def _refuse_too_long(name: str, prompts: Sequence[Prompt], policy: Policy) -> None:
+    """Raise AlignkitError where the policy could answer none of the prompts."""
+    if not any(fits(prompt, policy) for prompt in prompts):
+        raise AlignkitError(
+            f"every prompt of the evaluation{f' set {name!r}' if name else ''} fills the "
+            f"{policy.max_length} tokens the policy takes, which leaves no room for an answer; use "
+            f"shorter questions, a shorter template or another policy"
         )
 
 
@@ -186,8 +197,7 @@ def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
 
 def golds(example: Example) -> str | list[str]:
     """Return the gold answer, or all of them where any of several is right."""
-    more = example.also_accepted
-    return [example.answer, *more] if more else example.answer
+    return list(example.answers) if example.also_accepted else example.answer
 
 
 def response_row(trajectory: Trajectory) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Literal
 
-from alignkit.data_files.columns import half_surrogate
+from alignkit.data_files.columns import MISSING, half_surrogate, value_of
 from alignkit.dialogues import Converses
 from alignkit.engine.prompting import Reply, dialogue_rows_of, prompt_of, reply_row
 from alignkit.engine.seeds import shuffled
@@ -24,13 +24,16 @@ def nll(x: LossInputs) -> LossOutput:
 
 
 def column(example: Example, name: str) -> str:
-    """Return a column of the example as text; "" names its answer. AlignkitError if absent."""
+    """Return a column of the example as text; "" names its answer. AlignkitError if absent.
+
+    Dots lead into objects, as in the columns that data sets read.
+    """
     if not name:
         return _only_answer(example)
-    value = example.extra.get(name)
+    value = value_of(example.extra, name)
     if not isinstance(value, str) or not value.strip():
         have = ", ".join(sorted(example.extra)) or "none besides question and answer"
-        got = "no such column" if name not in example.extra else f"{value!r}"
+        got = "no such column" if value is MISSING else f"{value!r:.80}"
         raise AlignkitError(
             f"example {example.id!r}: column {name!r} must hold a text, got {got}; "
             f"columns of this row: {have}"
@@ -125,16 +128,21 @@ def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, l
 
 
 class Epochs:
-    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose."""
+    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose.
 
-    def __init__(self, rows: int, batch_size: int, key: str) -> None:
-        self.rows, self.batch_size, self.key = rows, batch_size, key
+    With ``shuffle`` False each epoch has the rows as they stand.
+    """
+
+    def __init__(self, rows: int, batch_size: int, key: str, *, shuffle: bool = True) -> None:
+        self.rows, self.batch_size, self.key, self.shuffle = rows, batch_size, key, shuffle
         self._order: tuple[int, list[int]] = (-1, [])
 
     def batch(self, number: int) -> tuple[int, list[int]]:
         """Return (epoch from 1, row numbers) of batch ``number`` from 0."""
         epoch, place = divmod(number, steps_in(self.rows, self.batch_size, 1))
         if self._order[0] != epoch:
-            self._order = (epoch, shuffled(self.rows, f"{self.key}/{epoch}"))
+            key = f"{self.key}/{epoch}"
+            order = shuffled(self.rows, key) if self.shuffle else list(range(self.rows))
+            self._order = (epoch, order)
         start = place * self.batch_size
         return epoch + 1, self._order[1][start : start + self.batch_size]

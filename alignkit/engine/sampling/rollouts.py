@@ -7,7 +7,6 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from itertools import accumulate, groupby
 import torch
 
 from alignkit.dialogues import SampledResponse
-from alignkit.engine.asking import ask
+from alignkit.engine.asking import ask, closing
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.answering import answered, played
 from alignkit.engine.sampling.generating import BACKEND
@@ -35,8 +34,6 @@ from alignkit.protocols import (
     SampledBatch,
     Sampling,
 )
-
-logger = logging.getLogger("alignkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +74,9 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
     if backend is None:
         yield
         return
-    try:
+    with closing(BACKEND, backend):
         ask(BACKEND, backend, backend.start, policy)
         yield
-    except BaseException:
-        try:
-            backend.close()
-        except Exception:  # what ended the block is told, and this beside it
-            logger.warning("the rollout backend could not be closed", exc_info=True)
-        raise
-    ask(BACKEND, backend, backend.close)
 
 
 def with_stops(sampling: Sampling, asks: PromptTemplate | Opening) -> Sampling:

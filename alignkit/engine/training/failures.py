@@ -44,7 +44,7 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
             raise  # of the run's own files: what is said about full disks is the kernel's
         lines = [str(error) if isinstance(error, AlignkitError) else ""]
         if not lines[0]:
-            name = f"{_name(source, parts, run.plan)} raised " if source else ""
+            name = f"{name_of(source, parts, run.plan)} raised " if source else ""
             lines = [name + described(error), _kept_traceback(run)]
         lines.append(
             f"{saver.outcome}\n"
@@ -70,7 +70,7 @@ def _kept_traceback(run: Run) -> str:
     return said
 
 
-def _name(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
+def name_of(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
     """Return what a message calls a component: its kind, and its name in the recipe."""
     use = _use(plan, _place(source, parts))
     return f"{source.word} {use!r}" if use else source.word

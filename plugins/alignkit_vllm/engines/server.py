@@ -24,7 +24,7 @@ from alignkit_vllm.engines.client import (
 from alignkit_vllm.engines.completions import Completions
 from alignkit_vllm.engines.delivery import Delivery
 from alignkit_vllm.engines.process import Child, arguments, free_port
-from alignkit_vllm.guard import KEY, new_key
+from alignkit_vllm.guard import KEY, key_for, new_key
 from alignkit_vllm.options import IPC
 from alignkit_vllm.requests import Answer, Request
 from alignkit_vllm.watchdog import say
@@ -59,7 +59,7 @@ class ServerEngine(Engine):
         self._launches = 0
         self._max_len = 0  # as long as nobody has answered
         self._child: Child | None = None
-        self._talk_by(Client(url or "", os.environ.get(KEY, "")))
+        self._talk_by(Client(url or "", key_for(url or "", os.environ)))
 
     def _talk_by(self, client: Client) -> None:
         options = self.options
