@@ -79,6 +79,7 @@ test_data_in_order = conformance(
     "data",
     params={
         "dataset/jsonl": {"path": tiny_rows(), "order": "given"},
+        "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K, "order": "given"},
         "dataset/math": {"path": MATH, "order": "given"},
     },
