@@ -46,9 +46,11 @@ def resume(
     refuse_links(folder)
     lengths, secrets = longer.split(overrides)
     done = manifest.facts.get("status") == "done"
-    if done and not lengths and not longer.edited(folder):
+    idle = done and not lengths and not longer.edited(folder)
+    if secrets or not idle:
+        only_secrets(folder / RECIPE, secrets)
+    if idle:
         return None
-    only_secrets(folder / RECIPE, secrets)
     node = load(folder / RECIPE, registry, (), overrides)
     if done or lengths:
         longer.refuse_less(folder, node.params)

@@ -59,6 +59,16 @@ def test_a_finished_run_goes_on_as_one_that_was_as_long_from_the_start(call, tmp
     assert "nothing to do" in call("resume", "short")
 
 
+def test_a_finished_run_refuses_what_resuming_cannot_change(call, tmp_path):
+    run(call, "run")
+    before = rows(tmp_path / "run")
+    for key in ("n_stps", "seed", "checkpoint.every", "policy.path"):
+        said = call("resume", "run", "-s", f"{key}=3", status=2)
+        assert f"-s cannot change {key}" in said
+    assert rows(tmp_path / "run") == before
+    assert "nothing to do" in call("resume", "run")
+
+
 def test_an_edited_length_counts_as_a_given_one(call, tmp_path):
     run(call, "run", n_steps=1)
     file = tmp_path / "run" / "recipe.toml"
