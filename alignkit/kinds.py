@@ -12,6 +12,7 @@ KINDS: dict[type, str] = {
     p.RewardFn: "reward_fn",
     p.Advantage: "advantage",
     p.LossType: "loss_type",
+    p.PreferenceLoss: "preference_loss",
     p.Normalizer: "normalizer",
     p.RolloutBackend: "rollout_backend",
     p.Optimizer: "optimizer",

@@ -93,6 +93,7 @@ def stand_in(kind: str) -> dict[str, Any]:
         "reward_fn": {"use": "testing/vowels"},
         "advantage": {"use": "advantages/group_mean"},
         "loss_type": {"use": "losses/reinforce"},
+        "preference_loss": {"use": "algorithms/dpo"},
         "normalizer": {"use": "normalizers/masked_mean"},
         "rollout_backend": {"use": "hf/hf", "max_tokens": 8},
         "optimizer": {"use": "optimizers/adamw", "lr": 1e-3},
