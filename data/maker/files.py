@@ -11,10 +11,12 @@ from alignkit_prompts.template import TextTemplate, bundled
 from maker import traces
 from maker.problems import Problem, draw_distinct
 
-TRAIN, TEST, SFT, PREFERENCES, PREFERENCES_TEST = 4096, 1024, 2048, 2048, 512
+TRAIN, TEST, SFT, PREFERENCES, PREFERENCES_TEST, DIALOGUES = 4096, 1024, 2048, 2048, 512, 1200
 """Rows of each file."""
 SFT_SLIPS = 0.1
 """Share of wrong solutions among the SFT traces, so that filtering them has something to do."""
+LONGER = 20
+"""One dialogue in so many has a second turn, which the data set ``hh`` drops."""
 PREFERENCE_SLIPS = 0.5
 """Share of preference pairs whose rejected response is wrong; in the others it lacks the tags."""
 
@@ -32,6 +34,7 @@ def rows(seed: int) -> dict[str, list[Row]]:
         "sft/train.jsonl": [_trace(p, rng) for p in train[:SFT]],
         "preferences/train.jsonl": [_pair(p, rng) for p in train[-PREFERENCES:]],
         "preferences/test.jsonl": [_pair(p, rng) for p in test[-PREFERENCES_TEST:]],
+        "dialogues/train.jsonl": [_dialogues(p, i, rng) for i, p in enumerate(train[:DIALOGUES])],
     }
 
 
@@ -55,6 +58,14 @@ def _pair(problem: Problem, rng: Random) -> Row:
         "chosen": traces.tagged(problem),
         "rejected": traces.slipped(problem, rng) if wrong else traces.prose(problem),
     }
+
+
+def _dialogues(problem: Problem, place: int, rng: Random) -> Row:
+    """Return a pair in the form of Anthropic's HH: two whole dialogues."""
+    pair = _pair(problem, rng)
+    more = "" if place % LONGER else "\n\nHuman: Are you sure?\n\nAssistant: Yes."
+    asked = f"\n\nHuman: {problem.question}\n\nAssistant:"
+    return {name: f"{asked}{pair[name]}{more}" for name in ("chosen", "rejected")}
 
 
 def text(rows: Iterable[Row]) -> str:

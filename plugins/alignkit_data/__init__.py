@@ -1,4 +1,4 @@
-"""Built-in data sets: jsonl, gsm8k, math."""
+"""Built-in data sets: jsonl, gsm8k, math, hh."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from alignkit.component import PathOrName
 from alignkit.protocols import Dataset
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
+from alignkit_data.hh import Hh
 from alignkit_data.load import Loaded, load_file
 from alignkit_data.source import Source
 
@@ -173,3 +174,4 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("jsonl", Jsonl)
     yield Component("gsm8k", Gsm8k)
     yield Component("math", Math)
+    yield Component("hh", Hh)

@@ -61,10 +61,10 @@ def load_local(path: Path, convert: Convert, limit: int | None, split: str = "tr
         looked = f"{split}.jsonl or a folder {split} with {', '.join(SUFFIXES)} files"
         return Loaded((), (Fault(shown(path), f"the folder holds no {looked}"),))
     root = path if path.is_dir() else None
-    return _load_files(files, tuple(_stamp(f) for f in files), root, convert, limit)
+    return _load_files(files, tuple(stamp(f) for f in files), root, convert, limit)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """Return what changes with the file's content: its time and size."""
     if not path.exists():
         return (0, 0)

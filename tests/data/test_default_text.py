@@ -18,6 +18,7 @@ FILES = (
     "sft/train.jsonl",
     "preferences/train.jsonl",
     "preferences/test.jsonl",
+    "dialogues/train.jsonl",
 )
 
 

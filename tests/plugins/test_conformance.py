@@ -30,6 +30,16 @@ MATH = file(
     {"problem": "Simplify $2/4$.", "answer": "\\frac{1}{2}", "solution": "\\boxed{\\frac{1}{2}}"},
     {"problem": "Solve $x+1=3$.", "solution": "So $x=2$: \\boxed{2}."},
 )
+HH = file(
+    "hh.jsonl",
+    *(
+        {
+            "chosen": f"\n\nHuman: What is {n} + 1?\n\nAssistant: {n + 1}",
+            "rejected": f"\n\nHuman: What is {n} + 1?\n\nAssistant: No idea.",
+        }
+        for n in range(3)
+    ),
+)
 TEMPLATE = file("template.txt", "Question: {question}", "Answer:")
 
 PAIRS = file(
@@ -62,6 +72,7 @@ test_data = conformance(
         "dataset/jsonl": {"path": tiny_rows()},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
+        "dataset/hh": {"path": HH},
     },
 )
 test_trackers = conformance(

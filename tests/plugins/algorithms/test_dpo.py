@@ -1,7 +1,9 @@
 """DPO: the exact gradient of the published loss, and preferences that generalise."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from alignkit.engine.learning.rows import Rows
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, PreferencePairs
+from alignkit.testing import run_cli
 from alignkit_algorithms.dpo import (
     Dpo,
     differentiated,
@@ -248,3 +251,19 @@ def test_dpo_as_a_table_is_dpo_without_one(dpo, toys, tmp_path):
 def test_beta_beside_a_loss_is_refused():
     assert [k for k, _ in Dpo(beta=0.3).check({"loss": 1})] == ["beta"]
     assert not list(Dpo().check({"loss": 1}))
+
+
+@pytest.mark.slow  # a minute
+def test_the_hh_recipe_ranks_held_out_pairs_and_keeps_the_best(tmp_path):
+    recipe = Path(__file__).parents[3] / "recipes" / "dpo_hh.toml"
+    result = run_cli("run", recipe, "--out", tmp_path / "run")
+    assert result.status == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    name = "eval/preference_accuracy"
+    found = {r["step"]: r[name] for r in rows if name in r}
+    assert rows[0]["data/used"] == 940
+    assert rows[0]["eval/n_pairs"] == 200
+    assert list(found.values())[-1] > 0.8
+    best = max(found, key=found.__getitem__)
+    kept = tmp_path / f"run/checkpoints/step_{best:06}"
+    assert (kept / "model/model.safetensors").is_file()
