@@ -1,4 +1,4 @@
-"""Built-in data sets: jsonl, gsm8k, math, hh."""
+"""Built-in data sets: jsonl, gsm8k, math, hh, mmlu."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
 from alignkit_data.hh import Hh
 from alignkit_data.load import Loaded, load_file
+from alignkit_data.mmlu import Mmlu
 from alignkit_data.source import Source
 
 Column = Annotated[str, Field(min_length=1)]
@@ -175,3 +176,4 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("gsm8k", Gsm8k)
     yield Component("math", Math)
     yield Component("hh", Hh)
+    yield Component("mmlu", Mmlu)

@@ -54,7 +54,7 @@ def _read(files: tuple[Path, ...], stamps: tuple[tuple[int, int], ...], root: Pa
     examples: list[Example] = []
     faults: list[Fault] = []
     dropped: Counter[str] = Counter()
-    for file, row in ((file, row) for file in files for row in read_rows(file, root)):
+    for file, row in ((each, row) for each in files for row in read_rows(each, root)):
         try:
             found = _pair(row, file.relative_to(root).as_posix())
         except BadRow as bad:

@@ -16,10 +16,10 @@ class Hh(Params[Dataset]):
     """Pairs of a preferred and a rejected response, from dialogues of Anthropic's HH (Bai 2022).
 
     Bai et al. 2022, arXiv:2204.05862. Rows have ``chosen`` and ``rejected``, each a whole dialogue:
-    an empty line, ``Human: …``, an empty line, ``Assistant: …``. Pairs of more than one turn are dropped and counted, as are
-    those with an empty text and those that answer two different instructions. The question is what
-    the human says; the answer is the preferred response, and columns ``chosen``, ``rejected`` and
-    ``source`` (the file) are kept.
+    an empty line, ``Human: …``, an empty line, ``Assistant: …``. Pairs of more than one turn are
+    dropped and counted, as are those with an empty text and those that answer two different
+    instructions. The question is what the human says; the answer is the preferred response, and
+    columns ``chosen``, ``rejected`` and ``source`` (the file) are kept.
     """
 
     path: RecipePath

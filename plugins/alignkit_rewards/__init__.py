@@ -107,6 +107,31 @@ class QuestionOnly(Graded):
         return self.graded(partial(boxed_answer, several=self.several_boxes))
 
 
+class LastNumber(Graded):
+    """1 if the last number of the response is the gold, else 0 (as GSM8K is usually scored)."""
+
+    def build(self) -> RewardFn:
+        from alignkit.text.said import last_number
+
+        return self.graded(last_number)
+
+
+class MultipleChoice(Params[RewardFn]):
+    """1 if the response chooses the right option, else 0; for data as ``mmlu``.
+
+    Read is the letter, or the whole text of an option, after "answer is" and the like or at the
+    beginning. The part ``unparsed`` shows responses that choose none.
+    """
+
+    choices: str = "choices"
+    """Column of the dataset that holds the texts of the options, A first."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.said import OptionReward
+
+        return OptionReward(self.choices)
+
+
 class WeightedSum(Params[RewardFn]):
     """Add several rewards, each times its weight: tables ``[reward.terms.NAME]``.
 
@@ -279,6 +304,8 @@ def _bound_names(node: ast.stmt) -> set[str]:
 def reward_fn() -> Iterable[Component[RewardFn]]:
     yield Component("r1_zero", R1Zero)
     yield Component("question_only", QuestionOnly)
+    yield Component("last_number", LastNumber)
+    yield Component("multiple_choice", MultipleChoice)
     yield Component("weighted_sum", WeightedSum)
     yield Component("length_penalty", LengthPenalty)
     yield Component("repetition_penalty", RepetitionPenalty)

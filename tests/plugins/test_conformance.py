@@ -30,6 +30,11 @@ MATH = file(
     {"problem": "Simplify $2/4$.", "answer": "\\frac{1}{2}", "solution": "\\boxed{\\frac{1}{2}}"},
     {"problem": "Solve $x+1=3$.", "solution": "So $x=2$: \\boxed{2}."},
 )
+MMLU = file(
+    "mmlu.jsonl",
+    {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": "B", "subject": "sums"},
+    {"question": "Ice is", "choices": ["hot", "cold", "dry", "red"], "answer": 1, "subject": "ice"},
+)
 HH = file(
     "hh.jsonl",
     *(
@@ -47,6 +52,7 @@ PAIRS = file(
     *({"question": f"{n}+1=", "answer": str(n + 1), "rejected": "no"} for n in range(4)),
 )
 SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
+CHOICE = Example("choice", "1 + 1?", "B", {"choices": ["1", "2", "3", "4"]})
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -63,7 +69,10 @@ test_rewards = conformance(
         "reward_fn/overlong_shaping": {"max_length": 5, "cache": 4},
         "reward_fn/python": {"file": SCRIPT},
     },
-    responses={"reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)]},
+    responses={
+        "reward_fn/multiple_choice": [(text, CHOICE) for text in ("B", "C", "Neither.")],
+        "reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)],
+    },
 )
 test_prompts = conformance("prompts", params={"prompt_template/file": {"path": TEMPLATE}})
 test_data = conformance(
@@ -73,6 +82,7 @@ test_data = conformance(
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
         "dataset/hh": {"path": HH},
+        "dataset/mmlu": {"path": MMLU},
     },
 )
 test_trackers = conformance(

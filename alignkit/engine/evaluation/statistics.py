@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.errors import AlignkitError
 from alignkit.protocols import Reads, Reward, RewardFn
 
 Category = Literal["correct", "format_only", "neither"]
@@ -99,6 +100,22 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         if some:
             metrics[f"response_length_{name}"] = fmean(len(t.completion.token_ids) for t in some)
     return metrics
+
+
+def accuracy_by(column: str, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the mean answer reward of each value of a column, by ``answer_reward/VALUE``.
+
+    AlignkitError for an example without the column. Slashes in a value become "-".
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for t in trajectories:
+        if column not in t.example.extra:
+            have = ", ".join(sorted(t.example.extra)) or "none"
+            raise AlignkitError(
+                f"eval.by: example {t.example.id!r} has no column {column!r}; columns: {have}"
+            )
+        found[str(t.example.extra[column]).replace("/", "-")].append(answer_reward(t.reward))
+    return {f"answer_reward/{value}": fmean(rewards) for value, rewards in sorted(found.items())}
 
 
 def sampled(
