@@ -1,6 +1,11 @@
 """The built-ins pass the same checks as anybody's plugin."""
 
+import atexit
+import importlib.util
 import json
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
 
 from alignkit.protocols import Example
 from alignkit.testing import conformance, tiny_model, tiny_rows
@@ -35,6 +40,21 @@ MMLU = file(
     {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": "B", "subject": "sums"},
     {"question": "Ice is", "choices": ["hot", "cold", "dry", "red"], "answer": 1, "subject": "ice"},
 )
+
+
+@cache
+def endpoint():
+    """Serve a judge that scores a prompt by its length, as long as the tests go on."""
+    path = Path(__file__).parent / "rewards" / "judge_server.py"
+    spec = importlib.util.spec_from_file_location("judge_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    scored = lambda server, text, number: module.said(f"Score: {len(text) % 11}")  # noqa: E731
+    return stack.enter_context(module.serving(scored)).url
+
+
 HH = file(
     "hh.jsonl",
     *(
@@ -65,6 +85,11 @@ test_optimizers = conformance("optimizers")
 test_rewards = conformance(
     "rewards",
     params={
+        "reward_fn/judge": {
+            "url": endpoint(),
+            "model": "m",
+            "prompt": file("judge.txt", "{question} {response}"),
+        },
         "reward_fn/length_penalty": {"free": 1, "span": 4},
         "reward_fn/overlong_shaping": {"max_length": 5, "cache": 4},
         "reward_fn/python": {"file": SCRIPT},

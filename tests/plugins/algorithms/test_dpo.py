@@ -258,7 +258,7 @@ def test_the_hh_recipe_ranks_held_out_pairs_and_keeps_the_best(tmp_path):
     recipe = Path(__file__).parents[3] / "recipes" / "dpo_hh.toml"
     result = run_cli("run", recipe, "--out", tmp_path / "run")
     assert result.status == 0, result.stderr
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     name = "eval/preference_accuracy"
     found = {r["step"]: r[name] for r in rows if name in r}
     assert rows[0]["data/used"] == 940
