@@ -54,7 +54,7 @@ class Mmlu(Params[Dataset]):
         if not path.is_dir() and path.name.endswith(f"_{self.split}.csv"):
             files = [path]
         if not files:
-            return load_local(path, example_of, self.limit, self.split)
+            return load_local(path, example_of, self.limit, split=self.split)
         rows = (row for file in files for row in records(file, self.split))
         return load_rows(rows, example_of, self.limit, where=shown(path))
 

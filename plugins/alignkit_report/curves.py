@@ -13,8 +13,10 @@ from alignkit.run_data.runs import RunData
 
 BAND = 1.96
 """Standard errors from the mean to the edge of a band: 95 % of a normal distribution."""
-MOST_POINTS = 600
-"""Points per curve kept for drawing; a chart is no wider."""
+MOST_POINTS, FEWEST_POINTS = 600, 40
+"""Points per curve kept for drawing: a chart is no wider, and with fewer it tells little."""
+PAGE_POINTS = 200_000
+"""Points of all curves of a page, about: a browser draws them all."""
 
 
 @dataclass(frozen=True)
@@ -117,38 +119,40 @@ class Curve:
     """Each run's own values, where there are several runs."""
 
 
-def curve(g: Group, metric: str) -> Curve | None:
-    """Return the curve of a metric, None if no run logged a finite value."""
-    values: dict[int, list[float]] = {}
-    times: dict[int, list[float]] = {}
-    for run in g.runs:
-        clock = {row["step"]: float(row.get("time") or 0.0) for row in run.rows}
-        for step, value in run.series(metric):
-            values.setdefault(step, []).append(value)
-            times.setdefault(step, []).append(clock[step])
-    steps = _thinned(sorted(values))
+def points_of(curves: int) -> int:
+    """Return the points kept of each curve where a page holds so many of them."""
+    return min(MOST_POINTS, max(FEWEST_POINTS, PAGE_POINTS // max(curves, 1)))
+
+
+def curve(g: Group, metric: str, most: int = MOST_POINTS) -> Curve | None:
+    """Return the curve of a metric, None if no run logged a finite value.
+
+    Of more than ``most`` steps so many are kept, evenly spaced.
+    """
+    series = [(run.clock, dict(run.series(metric))) for run in g.runs]
+    steps = _thinned(sorted(set().union(*(found for _, found in series))), most)
     if not steps:
         return None
     logged = _logged_errors(g.runs, metric)
-    means = [fmean(values[s]) for s in steps]
-    errors = [BAND * _error(values[s], logged.get(s, 0.0)) for s in steps]
+    values = [[found[s] for _, found in series if s in found] for s in steps]
+    means = [fmean(v) for v in values]
+    errors = [BAND * _error(v, logged.get(s, 0.0)) for s, v in zip(steps, values, strict=True)]
     return Curve(
         step=steps,
-        time=[fmean(times[s]) for s in steps],
+        time=[fmean(clock[s] for clock, found in series if s in found) for s in steps],
         mean=means,
         low=[m - e for m, e in zip(means, errors, strict=True)],
         high=[m + e for m, e in zip(means, errors, strict=True)],
-        least=[min(values[s]) for s in steps],
-        most=[max(values[s]) for s in steps],
-        n=[len(values[s]) for s in steps],
-        seeds=[_single(run, metric) for run in g.runs] if len(g.runs) > 1 else [],
+        least=[min(v) for v in values],
+        most=[max(v) for v in values],
+        n=[len(v) for v in values],
+        seeds=[_single(run, metric, most) for run in g.runs] if len(g.runs) > 1 else [],
     )
 
 
-def _single(run: RunData, metric: str) -> Single:
-    values = dict(run.series(metric))
-    clock = {row["step"]: float(row.get("time") or 0.0) for row in run.rows}
-    steps = _thinned(list(values))
+def _single(run: RunData, metric: str, most: int) -> Single:
+    values, clock = dict(run.series(metric)), run.clock
+    steps = _thinned(list(values), most)
     return Single(steps, [clock[s] for s in steps], [values[s] for s in steps])
 
 
@@ -161,9 +165,9 @@ def _logged_errors(runs: Sequence[RunData], metric: str) -> dict[int, float]:
     return dict(runs[0].series(f"{metric}_se")) if len(runs) == 1 else {}
 
 
-def _thinned(steps: Sequence[int]) -> list[int]:
-    """Keep at most MOST_POINTS steps, evenly spaced, the first and the last among them."""
-    if len(steps) <= MOST_POINTS:
+def _thinned(steps: Sequence[int], most: int) -> list[int]:
+    """Keep at most ``most`` steps, evenly spaced, the first and the last among them."""
+    if len(steps) <= most:
         return list(steps)
-    stride = (len(steps) - 1) / (MOST_POINTS - 1)
-    return [steps[round(i * stride)] for i in range(MOST_POINTS)]
+    stride = (len(steps) - 1) / (most - 1)
+    return [steps[round(i * stride)] for i in range(most)]

@@ -11,6 +11,7 @@ import tomli_w
 
 from alignkit.errors import shown
 from alignkit.run_data.groups import Estimate, Group, differences, phases
+from alignkit.run_data.models import stands_for
 from alignkit.run_data.runs import duration
 from alignkit.security.text import printable
 from alignkit_report import pairs, tables
@@ -90,7 +91,18 @@ def _summary(groups: Sequence[Group]) -> Iterator[str]:
     found = tables.lines(groups)
     metric = tables.headline(groups)
     others = list(found[0].others) if found else []
-    heads = ["setting", "seeds", "start", "final", "best", "at step", "state", "time", *others]
+    heads = [
+        "setting",
+        "seeds",
+        "start",
+        "final",
+        "best",
+        "at step",
+        "state",
+        "model",
+        "time",
+        *others,
+    ]
     top = max((x.final.value for x in found if x.final), default=None)
     yield f'<p class="soft">Start, final and best: <code>{escape(plain(metric))}</code>.</p>'
     yield '<div class="scroll"><table><thead><tr>'
@@ -143,6 +155,7 @@ def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
         f"<td>{line.best.step:g}</td>" if line.best and line.best.step is not None else "<td>–</td>"
     )
     yield f"<td>{escape(line.group.status())}</td>"
+    yield f"<td>{escape(stands_for(line.group.runs))}</td>"
     yield f"<td>{duration(line.seconds)}</td>"
     for heading, found in line.others.items():
         yield _cell(found, digits=1 if heading in COUNTS else None)

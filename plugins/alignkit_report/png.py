@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import Group
 from alignkit.security.names import file_name
 from alignkit_report.curves import Chart, Curve, Single, charts, curve
@@ -49,6 +49,10 @@ def write(
         raise AlignkitError(
             f"PNGs need matplotlib: pip install 'alignkit[report]' ({error})"
         ) from error
+    if folder.is_symlink():
+        raise AlignkitError(
+            f"{shown(folder)} is a symbolic link; remove it, or choose another --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         return list(_all(groups, folder, figures.Figure, axis, band))
@@ -64,6 +68,7 @@ def _all(
         _draw(axes, chart, groups, axis, band)
         _legend(figure, *_entries(axes, chart, [] if apart else groups))
         path = folder / file_of(chart, axis)
+        path.unlink(missing_ok=True)  # a link would be followed
         figure.savefig(path)
         yield path
     if apart:
@@ -71,6 +76,7 @@ def _all(
         blank = figure.subplots()
         blank.axis("off")
         _legend(figure, *_entries(blank, Chart("", ("",)), groups))
+        (folder / "legend.png").unlink(missing_ok=True)
         figure.savefig(folder / "legend.png")
         yield folder / "legend.png"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.run_data.groups import Group, best, final, flatten
+from alignkit.run_data.models import models
 from alignkit.run_data.runs import RunData, duration, find, is_run, read
 from alignkit.security.text import printable
 from alignkit.shipped import PREFIX
@@ -117,8 +118,11 @@ def _head(run: RunData) -> Iterator[str]:
     yield f"{shown(run.path)}: {run.status}{f', {run.reason}' if run.reason else ''}"
     step = run.rows[-1]["step"] if run.rows else "none"
     yield f"  {duration(run.seconds)}, last step {step}, seed {run.seed}"
+    yield from (f"  model: {model}" for model in models(run))
     if facts.get("started"):
         yield f"  started {facts['started']}: {' '.join(map(str, facts.get('command') or ()))}"
+    notes = facts.get("notes")
+    yield from (f"  {note}" for note in (notes if isinstance(notes, list) else ()))
     yield from (f"  warning: {w}" for w in run.warnings)
 
 

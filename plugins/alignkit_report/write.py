@@ -29,8 +29,8 @@ def files(
     PNGs are ``against`` step or wall-clock. ``reference`` names the setting that others are
     compared with, seed by seed. The write-up has its own PNGs, against both.
 
-    Raises AlignkitError for a target that is a directory, for a write-up that exists, and where
-    matplotlib is wanted but not installed.
+    Raises AlignkitError for a target that is a directory or cannot be written, for a write-up that
+    exists, and where matplotlib is wanted but not installed.
     """
     if target.is_dir():
         raise AlignkitError(f"{target} is a directory; --out names the HTML file")
@@ -40,14 +40,19 @@ def files(
             f"{shown(written_up)} exists and may hold comments; move it away, or name another "
             "file with --out"
         )
-    page.write(groups, target, title, reference)
-    yield target
-    if with_csv:
-        yield from _spreadsheets(groups, target, reference)
-    if with_png:
-        yield from png.write(groups, target.with_suffix(".png.d"), against, band)
-    if with_write_up:
-        yield from write_up.write(groups, written_up, title, band, reference)
+    try:
+        page.write(groups, target, title, reference)
+        yield target
+        if with_csv:
+            yield from _spreadsheets(groups, target, reference)
+        if with_png:
+            yield from png.write(groups, target.with_suffix(".png.d"), against, band)
+        if with_write_up:
+            yield from write_up.write(groups, written_up, title, band, reference)
+    except OSError as error:
+        raise AlignkitError(
+            f"cannot write in {shown(target.parent)}: {error.strerror}; --out names another file"
+        ) from error
 
 
 def _spreadsheets(groups: Sequence[Group], target: Path, reference: str | None) -> Iterator[Path]:

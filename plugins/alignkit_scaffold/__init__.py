@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, command_of, registry_in
+from alignkit.commands import FILE, GIVEN, command_of, registry_in
 from alignkit.errors import in_shell
 from alignkit.kinds import HOOKS
 from alignkit.security.text import say
@@ -46,7 +46,7 @@ class Package(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+        @click.argument("file", type=GIVEN)
         @click.option("--dest", type=FILE, default=Path("."), help="Folder to put it in.")
         @click.pass_context
         def package(ctx: click.Context, file: Path, dest: Path) -> None:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.tokens import sampled_tokens
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Reads, Reward, RewardFn
 
@@ -56,11 +57,26 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "reward": fmean(t.reward.total for t in some),
         **{f"{name}_reward": fmean(t.reward.parts.get(name, 0.0) for t in some) for name in names},
         **({UNJUDGED: sum(unjudged) / len(trajectories)} if unjudged else {}),
-        "response_length": fmean(len(t.completion.token_ids) for t in trajectories),
+        "response_length": fmean(sampled_tokens(t.completion) for t in trajectories),
         "truncated": fmean(t.truncated for t in trajectories),
         "empty": fmean(t.empty for t in trajectories),
         "identical": identical(trajectories),
         **{part: fmean(t.reward.parts.get(part, 0.0) > 0 for t in trajectories) for part in AMISS},
+        **(episodes(trajectories) if any(t.turns for t in trajectories) else {}),
+    }
+
+
+def episodes(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the mean turns and given tokens of episodes, and the shares that each limit cut.
+
+    ``turn_truncated``: a turn reached its limit; ``episode_truncated``: all turns together reached
+    theirs, or the policy's length; ``out_of_turns``: the number of turns did.
+    """
+    limits = {"turn_truncated": "turn", "episode_truncated": "episode", "out_of_turns": "turns"}
+    return {
+        "turns": fmean(len(t.turns) for t in trajectories),
+        "given_tokens": fmean(sum(t.completion.given or ()) for t in trajectories),
+        **{name: fmean(t.cut == cut for t in trajectories) for name, cut in limits.items()},
     }
 
 
@@ -106,7 +122,7 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         metrics["answer_reward_se"] = stdev(means) / math.sqrt(len(means))
     for name, some in (("correct", right), ("incorrect", wrong)):
         if some:
-            metrics[f"response_length_{name}"] = fmean(len(t.completion.token_ids) for t in some)
+            metrics[f"response_length_{name}"] = fmean(sampled_tokens(t.completion) for t in some)
     return metrics
 
 

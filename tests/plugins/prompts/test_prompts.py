@@ -215,4 +215,5 @@ def test_names_are_those_of_the_contract():
     names = {component.name for component in prompt_template()}
     assert names == {
         "r1_zero", "r1_zero_three_shot", "question_only", "alpaca_sft", "zero_shot_system", "file",
+        "chat",
     }  # fmt: skip

@@ -233,7 +233,7 @@ def test_problems_the_table_names(tmp_path, keys, key):
 
 def test_unjudged_responses_are_in_no_mean_of_an_evaluation():
     def response(total, unjudged, group):
-        done = SimpleNamespace(token_ids=(1, group))
+        done = SimpleNamespace(token_ids=(1, group), given=())
         reward = Reward(total, {"unjudged": unjudged})
         return SimpleNamespace(
             reward=reward, completion=done, group_id=group, truncated=False, empty=False
