@@ -236,7 +236,7 @@ def test_unjudged_responses_are_in_no_mean_of_an_evaluation():
         done = SimpleNamespace(token_ids=(1, group), given=())
         reward = Reward(total, {"unjudged": unjudged})
         return SimpleNamespace(
-            reward=reward, completion=done, group_id=group, truncated=False, empty=False
+            reward=reward, completion=done, group_id=group, truncated=False, empty=False, turns=0
         )
 
     found = [response(1.0, 0.0, 0), response(0.7, 1.0, 1), response(0.5, 0.0, 2)]
