@@ -128,6 +128,8 @@ test_data_in_order = conformance(
         "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K, "order": "given"},
         "dataset/math": {"path": MATH, "order": "given"},
+        "dataset/hh": {"path": HH},
+        "dataset/mmlu": {"path": MMLU},
     },
 )
 test_trackers = conformance(
