@@ -71,6 +71,12 @@ def loss_type() -> Iterable[Component[p.LossType]]:
 
 
 @hookspec
+def preference_loss() -> Iterable[Component[p.PreferenceLoss]]:
+    """Offer losses of pairs of responses (``[loss] use = "ipo"`` of ``dpo``)."""
+    return ()
+
+
+@hookspec
 def normalizer() -> Iterable[Component[p.Normalizer]]:
     """Offer ways to average per-token losses (``[normalizer] use = "masked_mean"``)."""
     return ()

@@ -153,6 +153,34 @@ class LossOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePairs:
+    """The P pairs of a step as a preference loss sees them; all tensors are (P,) float64."""
+
+    chosen: Tensor
+    """log πθ of the whole preferred response, in nats; carries the gradient."""
+    rejected: Tensor
+    """log πθ of the whole response it was preferred to; carries the gradient."""
+    chosen_tokens: Tensor
+    """Tokens of the preferred response."""
+    rejected_tokens: Tensor
+    """Tokens of the other."""
+    ref_chosen: Tensor | None = None
+    """log πref of the preferred response, no gradient."""
+    ref_rejected: Tensor | None = None
+    """log πref of the other, no gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceOutput:
+    """What a preference loss returns of P pairs."""
+
+    loss: Tensor
+    """(P,) loss to MINIMISE; the algorithm takes the mean over the step's pairs."""
+    margin: Tensor
+    """(P,) above 0 where the pair is ranked rightly; detached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampledBatch:
     """The responses of a step as an advantage that :class:`Weighs` sees them, group by group."""
 
@@ -384,6 +412,14 @@ class LossType(Protocol):
     """Policy-gradient surrogate: log-probs and advantages to a per-token loss."""
 
     def __call__(self, inputs: LossInputs, /) -> LossOutput: ...
+
+
+class PreferenceLoss(Protocol):
+    """Pairs of a preferred and another response to a loss for each pair."""
+
+    def __call__(self, pairs: PreferencePairs, /) -> PreferenceOutput:
+        """Return loss and margin of each pair, which no other pair changes."""
+        ...
 
 
 class Normalizer(Protocol):

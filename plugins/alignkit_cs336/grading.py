@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from alignkit.protocols import Example, RewardFn
-from alignkit.text.boxes import outermost
+from alignkit.text.said import chosen_option, last_number
 from alignkit_cs336.components import make
-
-_NUMBER = re.compile(
-    r"""(?:(?<![\w.)\]%])[-−])?   # a sign, unless it subtracts
-    (?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?   # 1,234,567.8
-    |\d+(?:\.\d+)?   # 1234.5
-    |\.\d+)""",  # .5
-    re.VERBOSE,
-)
-_STATED = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:)?\s*:?\s*", re.IGNORECASE)
-_LETTER = re.compile(r"[\s*_`\"'(\[]*([A-Z])(?![A-Za-z0-9'’])")
-_STYLED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol)\s*\{([^{}]*)\}"
-    r"|\$\s*(\(?[A-Z]\)?)\s*\$|</?(?:b|strong|i|em)>"
-)
-_ANOTHER = re.compile(r"[)\]*_\s,.]*(?:\b(?:and|or)\b|[/,&])[\s*_(\[]*([A-Z])(?![A-Za-z0-9'’])")
 
 
 def r1_zero_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
@@ -60,70 +44,12 @@ def _judge(name: str, response: str, ground_truth: Any) -> dict[str, float]:
 
 
 def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> str | None:
-    r"""Return the letter of the option the output chooses, or None.
+    """Return the letter of the option the output chooses, or None; see ``chosen_option``.
 
     The example's ``options`` (``choices`` in the published files) are texts in order.
-    What follows the first "answer is", "answer:" or "option" counts, else the beginning of the
-    output: the whole text of an option there, or else the letter of one. The options in
-    ``\boxed{}`` count before all of these if they are one; two different ones are None.
     """
     texts = mmlu_example["options" if "options" in mmlu_example else "choices"]
-    options = {chr(ord("A") + i): text for i, text in enumerate(texts)}
-    boxed = {_option_in_box(box.content, options) for box in outermost(model_output)} - {None}
-    if boxed:
-        return boxed.pop() if len(boxed) == 1 else None
-    shown = _shown(model_output)
-    places = [match.end() for match in _STATED.finditer(shown)] or [0]
-    for place in places:
-        found = _option_at(shown[place:].lstrip(), options)
-        if found:
-            return found
-    return None
-
-
-def _shown(text: str) -> str:
-    """Return ``text`` without the marks that only make a letter bold or set it as a formula."""
-
-    def bare(found: re.Match[str]) -> str:
-        inner = found[1] or found[2] or ""
-        return inner if re.fullmatch(r"\s*\(?[A-Z]\)?[.:]?\s*|", inner) else found[0]
-
-    return _STYLED.sub(bare, text)
-
-
-def _option_in_box(content: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that a whole box names: ``B``, ``(B)``, ``B. its text`` or its text."""
-    shown = _STYLED.sub(lambda m: m[1] or m[2] or "", content).strip(" *$\n")
-    letter = re.fullmatch(r"\(?\s*([A-Z])\s*\)?(?:$|(?<=\)).*|\s*[.:)].*)", shown, re.S)
-    if letter and letter[1] in options and not _ANOTHER.match(shown[letter.end(1) :]):
-        return letter[1]
-    said = {side.strip(" .").casefold() for side in (content, shown)}
-    named = [name for name, text in options.items() if text.strip(" .").casefold() in said]
-    return named[0] if len(named) == 1 else None
-
-
-def _option_at(text: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that ``text`` begins with, by its wording or its letter.
-
-    Wordings of two characters and more come first, the longest before the others: "B-cells"
-    may be the wording of option C.
-    """
-    for name, wording in sorted(options.items(), key=lambda item: -len(item[1])):
-        pattern = rf"{re.escape(wording.strip())}(?!\w|[.,]\d)"
-        if len(wording.strip()) > 1 and re.match(pattern, text, re.IGNORECASE):
-            return name
-    letter = _LETTER.match(text)
-    if letter and (other := _ANOTHER.match(text, letter.end())) and other[1] != letter[1]:
-        return None
-    if letter and letter[1] in options and not _is_article(text, letter.end()):
-        return letter[1]
-    short = (n for n, w in options.items() if re.match(rf"{re.escape(w)}(?!\w|[.,]\d)", text))
-    return next(short, None)
-
-
-def _is_article(text: str, end: int) -> bool:
-    """Tell whether a leading "A" is the word: "A cell divides", but not "A." or "A) cell"."""
-    return text.startswith("A") and re.match(r"\s+[a-z]", text[end:]) is not None
+    return chosen_option(texts, model_output)
 
 
 def parse_gsm8k_response(model_output: str) -> str | None:
@@ -132,5 +58,4 @@ def parse_gsm8k_response(model_output: str) -> str | None:
     >>> parse_gsm8k_response("She sold 48 + 24 = 72 clips, or $1,234.50 in all.")
     '1234.50'
     """
-    found = _NUMBER.findall(model_output)
-    return found[-1].replace(",", "").replace("−", "-") if found else None
+    return last_number(model_output)

@@ -1,4 +1,4 @@
-"""Built-in data sets: jsonl, chat, gsm8k, math."""
+"""Built-in data sets: jsonl, chat, gsm8k, math, hh, mmlu."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from alignkit.protocols import Dataset, Example
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
 from alignkit_data.chats import Dialogue
+from alignkit_data.hh import Hh
 from alignkit_data.load import Loaded, load_file
+from alignkit_data.mmlu import Mmlu
 from alignkit_data.ordered import InOrder
 from alignkit_data.source import Source
 
@@ -252,4 +254,6 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("jsonl", Jsonl)
     yield Component("gsm8k", Gsm8k)
     yield Component("math", Math)
+    yield Component("hh", Hh)
+    yield Component("mmlu", Mmlu)
     yield Component("chat", Chat)

@@ -70,11 +70,11 @@ def load_local(
         looked = f"{split}.jsonl or a folder {split} with {', '.join(SUFFIXES)} files"
         return Loaded((), (Fault(shown(path), f"the folder holds no {looked}"),))
     root = path if path.is_dir() else None
-    stamps = tuple(_stamp(f) for f in files)
+    stamps = tuple(stamp(f) for f in files)
     return _load_files(files, stamps, root, convert, limit, unpacked_gib)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """Return what changes with the file's content: its time and size."""
     if not path.exists():
         return (0, 0)

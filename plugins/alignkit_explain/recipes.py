@@ -13,7 +13,7 @@ from alignkit.plugins import Registry
 from alignkit.recipe import Node, missing
 from alignkit_explain import estimate
 
-FORMULAS = ("advantage", "loss_type", "normalizer")
+FORMULAS = ("advantage", "loss_type", "preference_loss", "normalizer")
 """Kinds that are one formula each, written in a function with the component's name."""
 INDENT = "    "
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignkit import Component, Params, hookimpl
+from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
 from alignkit.protocols import RewardFn
 from alignkit.security.names import name_problem, refused
@@ -105,6 +105,126 @@ class QuestionOnly(Graded):
         from alignkit_rewards.formats import boxed_answer
 
         return self.graded(partial(boxed_answer, several=self.several_boxes))
+
+
+class LastNumber(Graded):
+    """1 if the last number of the response is the gold, else 0 (as GSM8K is usually scored)."""
+
+    def build(self) -> RewardFn:
+        from alignkit.text.said import last_number
+
+        return self.graded(last_number)
+
+
+class MultipleChoice(Params[RewardFn]):
+    """1 if the response chooses the right option, else 0; for data as ``mmlu``.
+
+    Read is the letter, or the whole text of an option, after "answer is" and the like or at the
+    beginning. The part ``unparsed`` shows responses that choose none.
+    """
+
+    choices: str = "choices"
+    """Column of the dataset that holds the texts of the options, A first."""
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.said import OptionReward
+
+        return OptionReward(self.choices)
+
+
+class Judge(Params[RewardFn]):
+    """What another model says of a response, asked through an OpenAI-compatible endpoint.
+
+    The score is scaled to [0, 1]. Replies are kept in ``cache`` as they come, so that nothing is
+    asked twice, also after a kill. A response for which no verdict could be had is marked by the
+    part ``unjudged``: evaluations leave it out of their means, and in training its reward is the
+    mean of the judged responses to its question.
+    """
+
+    url: Annotated[str, Field(pattern="^https?://")]
+    """Base of the endpoint, such as ``http://localhost:8000/v1``."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the model that the endpoint is asked for."""
+
+    prompt: RecipePath
+    """UTF-8 file with what the judge is asked; ``{question}``, ``{response}`` and ``{answer}`` (the
+    gold) are replaced, verbatim."""
+
+    pattern: str = r"[Ss]core:\s*(-?\d+(?:\.\d+)?)"
+    """Regular expression with one group, the score; the last match in a reply counts."""
+
+    worst: float = 0.0
+    """Score that becomes the reward 0."""
+
+    best: float = 10.0
+    """Score that becomes the reward 1; scores beyond the two are no verdict."""
+
+    cache: RecipePath | None = None
+    """JSON Lines file of replies; it is made if there is none. Unset keeps them in memory only."""
+
+    key_from: str = ""
+    """Environment variable with the key of the endpoint; "" = it takes none."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    """Tokens of a reply at most."""
+
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds an attempt may take."""
+
+    retries: Annotated[int, Field(ge=0)] = 4
+    """Attempts after the first, where the endpoint stalls, fails or is busy."""
+
+    backoff: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before the second attempt; every further wait is twice as long, 60 at most."""
+
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    """Requests at a time."""
+
+    requests_per_minute: Annotated[float, Field(ge=0)] = 0.0
+    """Requests begun per minute, spread evenly; 0 = no limit."""
+
+    token_budget: Annotated[int, Field(ge=0)] = 0
+    """Prompt and reply tokens that one process may spend; 0 = no limit. A request is made only if
+    its most (a token for each byte of the prompt, and ``max_tokens``) is left."""
+
+    def build(self) -> RewardFn:
+        import os
+        import re
+        from functools import partial
+
+        from alignkit_rewards.asked import Cache, Endpoint, Limits
+        from alignkit_rewards.judged import JudgeReward, verdict
+
+        limits = Limits(**self.model_dump(include={f.name for f in fields(Limits)}))
+        key = os.environ.get(self.key_from, "") if self.key_from else ""
+        cache = Cache(self.cache)
+        endpoint = Endpoint(self.url, self.model, self.max_tokens, key, limits, cache)
+        pattern = re.compile(self.pattern)
+        read = partial(verdict, pattern=pattern, worst=self.worst, best=self.best)
+        template = self.prompt.read_text(encoding="utf-8")
+        return JudgeReward(endpoint.ask, template, read, self.concurrency, endpoint.close)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        import re
+
+        if not self.prompt.is_file():
+            yield "prompt", f"there is no file {self.prompt.name}"
+        elif "{response}" not in self.prompt.read_text(encoding="utf-8"):
+            yield "prompt", "the judge would not see the response; write {response} in the file"
+        if self.worst == self.best:
+            yield "best", "worst and best are equal, so no score says anything"
+        try:
+            if re.compile(self.pattern).groups != 1:
+                yield "pattern", "it takes exactly one group, which is the score"
+        except re.error as error:
+            yield "pattern", f"no regular expression: {error}"
+
+    def missing(self) -> Iterable[str]:
+        import os
+
+        if self.key_from and not os.environ.get(self.key_from):
+            yield f"the environment variable {self.key_from} is not set; it is to hold the key"
 
 
 class WeightedSum(Params[RewardFn]):
@@ -231,6 +351,9 @@ class FormatBonus(Params[RewardFn]):
 def reward_fn() -> Iterable[Component[RewardFn]]:
     yield Component("r1_zero", R1Zero)
     yield Component("question_only", QuestionOnly)
+    yield Component("last_number", LastNumber)
+    yield Component("multiple_choice", MultipleChoice)
+    yield Component("judge", Judge)
     yield Component("weighted_sum", WeightedSum)
     yield Component("length_penalty", LengthPenalty)
     yield Component("repetition_penalty", RepetitionPenalty)

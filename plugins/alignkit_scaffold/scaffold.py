@@ -28,6 +28,7 @@ TABLES = {
     "environment": '[environment]\nuse = "my_idea"',
     "advantage": '[advantage]\nuse = "my_idea"',
     "loss_type": '[loss]\nuse = "my_idea"',
+    "preference_loss": '[loss]\nuse = "my_idea"',
     "normalizer": '[normalizer]\nuse = "my_idea"',
     "rollout_backend": '[rollout]\nuse = "my_idea"',
     "optimizer": '[optimizer]\nuse = "my_idea"',

@@ -94,6 +94,7 @@ def stand_in(kind: str) -> dict[str, Any]:
         "environment": {"use": "environments/guess", "max_turns": 2},
         "advantage": {"use": "advantages/group_mean"},
         "loss_type": {"use": "losses/reinforce"},
+        "preference_loss": {"use": "algorithms/dpo"},
         "normalizer": {"use": "normalizers/masked_mean"},
         "rollout_backend": {"use": "hf/hf", "max_tokens": 8},
         "optimizer": {"use": "optimizers/adamw", "lr": 1e-3},

@@ -1,6 +1,11 @@
 """The built-ins pass the same checks as anybody's plugin."""
 
+import atexit
+import importlib.util
 import json
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
 
 from alignkit.protocols import Example
 from alignkit.testing import conformance, tiny_model, tiny_rows
@@ -30,6 +35,36 @@ MATH = file(
     {"problem": "Simplify $2/4$.", "answer": "\\frac{1}{2}", "solution": "\\boxed{\\frac{1}{2}}"},
     {"problem": "Solve $x+1=3$.", "solution": "So $x=2$: \\boxed{2}."},
 )
+MMLU = file(
+    "mmlu.jsonl",
+    {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": "B", "subject": "sums"},
+    {"question": "Ice is", "choices": ["hot", "cold", "dry", "red"], "answer": 1, "subject": "ice"},
+)
+
+
+@cache
+def endpoint():
+    """Serve a judge that scores a prompt by its length, as long as the tests go on."""
+    path = Path(__file__).parent / "rewards" / "judge_server.py"
+    spec = importlib.util.spec_from_file_location("judge_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    scored = lambda server, text, number: module.said(f"Score: {len(text) % 11}")  # noqa: E731
+    return stack.enter_context(module.serving(scored)).url
+
+
+HH = file(
+    "hh.jsonl",
+    *(
+        {
+            "chosen": f"\n\nHuman: What is {n} + 1?\n\nAssistant: {n + 1}",
+            "rejected": f"\n\nHuman: What is {n} + 1?\n\nAssistant: No idea.",
+        }
+        for n in range(3)
+    ),
+)
 TEMPLATE = file("template.txt", "Question: {question}", "Answer:")
 
 PAIRS = file(
@@ -47,6 +82,7 @@ SCRIPT = file(
     "def reward(response, example):",
     "    return any(answer in response for answer in example.answers)",
 )
+CHOICE = Example("choice", "1 + 1?", "B", {"choices": ["1", "2", "3", "4"]})
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -59,11 +95,19 @@ test_optimizers = conformance("optimizers")
 test_rewards = conformance(
     "rewards",
     params={
+        "reward_fn/judge": {
+            "url": endpoint(),
+            "model": "m",
+            "prompt": file("judge.txt", "{question} {response}"),
+        },
         "reward_fn/length_penalty": {"free": 1, "span": 4},
         "reward_fn/overlong_shaping": {"max_length": 5, "cache": 4},
         "reward_fn/python": {"file": SCRIPT},
     },
-    responses={"reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)]},
+    responses={
+        "reward_fn/multiple_choice": [(text, CHOICE) for text in ("B", "C", "Neither.")],
+        "reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)],
+    },
 )
 test_prompts = conformance("prompts", params={"prompt_template/file": {"path": TEMPLATE}})
 test_data = conformance(
@@ -73,6 +117,8 @@ test_data = conformance(
         "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
+        "dataset/hh": {"path": HH},
+        "dataset/mmlu": {"path": MMLU},
     },
 )
 test_data_in_order = conformance(
@@ -82,6 +128,8 @@ test_data_in_order = conformance(
         "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K, "order": "given"},
         "dataset/math": {"path": MATH, "order": "given"},
+        "dataset/hh": {"path": HH},
+        "dataset/mmlu": {"path": MMLU},
     },
 )
 test_trackers = conformance(

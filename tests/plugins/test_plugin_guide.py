@@ -16,6 +16,7 @@ from alignkit.toml import read
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL))
+BASES = {"preference_loss": "dpo"}
 PARAMS = {"algorithm": {"n_steps": 2, "batch_size": 4}}
 
 
@@ -95,7 +96,9 @@ def test_the_example_of_a_hook_conforms(kind, module):
 def test_the_table_of_a_hook_chooses_its_example(kind, tmp_path, module):
     (source,) = blocks(SECTIONS[kind], "python")
     (table,) = blocks(SECTIONS[kind], "toml")
-    (tmp_path / "mine.toml").write_text(f'extends = "{ROOT}/recipes/grpo.toml"\n' + table)
+    (tmp_path / "mine.toml").write_text(
+        f'extends = "{ROOT}/recipes/{BASES.get(kind, "grpo")}.toml"\n' + table
+    )
     registry = registry_of(module(source))
     if not (ROOT / "data" / "tiny_policy").is_dir():
         pytest.skip("the tiny policy has not been made: data/README.md")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignkit.protocols import LossOutput
+from alignkit.protocols import LossOutput, PreferenceOutput
 
 # ---------------------------------------------------------------- losses
 
@@ -323,6 +323,45 @@ def test_parameters_that_can_be_read_once_are_given(planted, failing):
     assert "empty parameter list" in said[check]
 
 
+# ---------------------------------------------------------------- preference losses
+
+
+def preference(formula, margin=None, needs=()):
+    """A loss of (pairs) -> (P,), whose margin is log π of the chosen less that of the rejected."""
+
+    def build():
+        def loss(x):
+            m = (margin or (lambda x: x.chosen - x.rejected))(x)
+            return PreferenceOutput(loss=formula(x), margin=m if margin else m.detach())
+
+        return loss
+
+    return build, needs
+
+
+def hinge(x):
+    return (40 - x.chosen + x.rejected).relu() + 0.01 * (x.rejected - x.chosen)
+
+
+PREFERENCE_BUGS = {
+    "returns_a_number_a_pair": preference(hinge, lambda x: x.chosen - x.rejected),
+    "declares_what_it_reads": preference(lambda x: hinge(x) + x.ref_chosen),
+    "is_finite": preference(lambda x: hinge(x) - torch.log(-x.chosen)),
+    "prefers_the_chosen_response": preference(lambda x: -x.chosen - x.rejected),
+    "has_a_margin_that_ranks": preference(hinge, lambda x: (x.rejected - x.chosen).detach()),
+    "keeps_pairs_independent": preference(lambda x: hinge(x) * (1 + x.chosen.detach().mean() ** 2)),
+}
+
+
+@pytest.mark.parametrize("check", PREFERENCE_BUGS)
+def test_a_bug_in_a_preference_loss_is_found(planted, failing, check):
+    assert check in failing("preference_loss", planted(*PREFERENCE_BUGS[check]), only=check)
+
+
+def test_a_sound_preference_loss_passes(planted, failing):
+    assert not failing("preference_loss", planted(*preference(hinge)))
+
+
 # ---------------------------------------------------------------- all of them
 
 
@@ -333,6 +372,7 @@ def test_parameters_that_can_be_read_once_are_given(planted, failing):
         ("normalizer", NORMALIZER_BUGS),
         ("advantage", ADVANTAGE_BUGS),
         ("optimizer", OPTIMIZER_BUGS),
+        ("preference_loss", PREFERENCE_BUGS),
     ],
 )
 def test_every_check_has_a_planted_bug(names, kind, bugs):

@@ -38,6 +38,8 @@ class EvalSet:
     """None = the rollout backend's."""
     max_tokens: int | None = None
     """None = the rollout backend's."""
+    by: str = ""
+    """Column whose values split the accuracy; "" = none."""
     prompt: PromptTemplate | None = None
     """None = the algorithm's."""
     reward: RewardFn | None = None
@@ -77,6 +79,10 @@ class EvalFields(Params[T], Generic[T]):
 
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Response tokens at most. Left out = the [rollout] table's."""
+
+    by: str = ""
+    """Column of the data, such as "subject"; accuracy is also reported for each of its values, as
+    ``answer_reward/VALUE``. "" = none."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if self.temperature == 0 and self.samples > 1:

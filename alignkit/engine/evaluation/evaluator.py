@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
-from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
+from alignkit.engine.evaluation.statistics import (
+    accuracy_by,
+    category,
+    graded,
+    prefixed,
+    sampled,
+    summary,
+)
 from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.opening import Opening
@@ -96,6 +103,8 @@ class Evaluator:
         too_long = sum(not fits(prompt, self._policy) for prompt in prompts)
         metrics = describe(trajectories, entropies, chosen.samples, reward)
         metrics["prompts_too_long"] = too_long
+        if chosen.by:
+            metrics |= accuracy_by(chosen.by, trajectories)
         rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
         return metrics, rows
 

@@ -10,10 +10,13 @@ from typing import Literal
 
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.tokens import sampled_tokens
+from alignkit.errors import AlignkitError
 from alignkit.protocols import Reads, Reward, RewardFn
 
 Category = Literal["correct", "format_only", "neither"]
 
+UNJUDGED = "unjudged"
+"""Part of a reward that is 1 where no verdict could be had; such responses are in no mean."""
 AMISS = ("unparsed", "timed_out")
 """Parts of a reward that say why there is no verdict; shares of responses, not rewards."""
 
@@ -34,6 +37,11 @@ def answer_reward(reward: Reward) -> float:
     return reward.parts.get("answer", reward.total)
 
 
+def judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Return those with a verdict: the part ``unjudged`` marks the others."""
+    return [t for t in trajectories if not t.reward.parts.get(UNJUDGED)]
+
+
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Return the means over responses: rewards, tokens, and shares with something amiss.
 
@@ -42,13 +50,13 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     ``timed_out`` are the shares of verdicts that could not be given; see :func:`identical` for
     ``identical``.
     """
-    names = sorted({name for t in trajectories for name in t.reward.parts} - {*AMISS})
+    names = sorted({name for t in trajectories for name in t.reward.parts} - {*AMISS, UNJUDGED})
+    some = judged(trajectories) or trajectories
+    unjudged = [t.reward.parts[UNJUDGED] for t in trajectories if UNJUDGED in t.reward.parts]
     return {
-        "reward": fmean(t.reward.total for t in trajectories),
-        **{
-            f"{name}_reward": fmean(t.reward.parts.get(name, 0.0) for t in trajectories)
-            for name in names
-        },
+        "reward": fmean(t.reward.total for t in some),
+        **{f"{name}_reward": fmean(t.reward.parts.get(name, 0.0) for t in some) for name in names},
+        **({UNJUDGED: sum(unjudged) / len(trajectories)} if unjudged else {}),
         "response_length": fmean(sampled_tokens(t.completion) for t in trajectories),
         "truncated": fmean(t.truncated for t in trajectories),
         "empty": fmean(t.empty for t in trajectories),
@@ -96,6 +104,7 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     right or wrong answers are absent where there are none. ``n`` counts examples, ``n_responses``
     responses, which the categories ``n_correct``, ``n_format_only`` and ``n_neither`` add up to.
     """
+    groups = [some for group in groups if (some := judged(group))] or groups
     flat = [t for group in groups for t in group]
     kinds = [category(t.reward) for t in flat]
     means = [fmean(answer_reward(t.reward) for t in group) for group in groups]
@@ -115,6 +124,22 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         if some:
             metrics[f"response_length_{name}"] = fmean(sampled_tokens(t.completion) for t in some)
     return metrics
+
+
+def accuracy_by(column: str, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the mean answer reward of each value of a column, by ``answer_reward/VALUE``.
+
+    AlignkitError for an example without the column. Slashes in a value become "-".
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for t in trajectories:
+        if column not in t.example.extra:
+            have = ", ".join(sorted(t.example.extra)) or "none"
+            raise AlignkitError(
+                f"eval.by: example {t.example.id!r} has no column {column!r}; columns: {have}"
+            )
+        found[str(t.example.extra[column]).replace("/", "-")].append(answer_reward(t.reward))
+    return {f"answer_reward/{value}": fmean(rewards) for value, rewards in sorted(found.items())}
 
 
 def sampled(

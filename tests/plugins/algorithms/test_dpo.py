@@ -1,6 +1,9 @@
 """DPO: the exact gradient of the published loss, and preferences that generalise."""
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +13,18 @@ from alignkit.engine.learning.objective import Objective
 from alignkit.engine.learning.rows import Rows
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Example
+from alignkit.protocols import Example, PreferencePairs
+from alignkit.testing import run_cli
 from alignkit_algorithms.dpo import (
     Dpo,
-    margins,
-    pair_advantages,
+    differentiated,
     pair_mean,
+    paired,
     preference_metrics,
     weighted_likelihood,
 )
+from alignkit_algorithms.pairs import DpoLoss, IpoLoss, OrpoLoss, SimpoLoss
+from alignkit_algorithms.preference import dpo as dpo_loss
 
 
 def preferences(count, first=0):
@@ -44,6 +50,17 @@ def dpo(toys):
     return make
 
 
+def pairs(chosen, rejected, w, other, ref=0.0):
+    """Pairs of log-probs with their numbers of tokens; the reference is the same for both."""
+    given = (chosen, rejected, w, other)
+    chosen, rejected, w, other = (torch.as_tensor(x, dtype=torch.float64) for x in given)
+    same = torch.full_like(chosen, ref)
+    return PreferencePairs(
+        chosen=chosen, rejected=rejected, chosen_tokens=w, rejected_tokens=other,
+        ref_chosen=same, ref_rejected=same,
+    )  # fmt: skip
+
+
 def whole(model, row):
     ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
     log_p = torch.log_softmax(model(input_ids=ids).logits[0], -1)
@@ -64,10 +81,11 @@ def test_a_step_is_the_gradient_of_the_published_loss(toys):
     ref = [1.0, -0.5, -3.0, -1.0, 4.0, 4.0]  # chosen, rejected and so on: gaps 1.5, -2, 0
     before = toys.weights(policy)
     learner = Learner(policy, toys.Sgd(1.0), token_budget=1, total_steps=1)
-    m = margins([float(whole(policy.model, row).detach()) for row in rows], ref, beta=0.7)
-    batch = Rows(rows=rows).weighted(pair_advantages(m, beta=0.7)).whole
+    theta = [float(whole(policy.model, row).detach()) for row in rows]
+    out, A = differentiated(DpoLoss(beta=0.7).build(), paired(Rows(rows=rows), theta, ref))
+    batch = Rows(rows=rows).weighted(A).whole
     learner.step(batch.rows, Objective.of(weighted_likelihood, pair_mean))
-    metrics = preference_metrics(m)
+    metrics = preference_metrics(out)
 
     losses = []
     for chosen, rejected, gap in zip(rows[::2], rows[1::2], (1.5, -2.0, 0.0), strict=True):
@@ -129,7 +147,8 @@ def test_margins_are_sums_over_whole_responses(dpo, toys, tmp_path):
 
 
 def test_metrics_by_hand():
-    got = preference_metrics(torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64))
+    m = torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64)
+    got = preference_metrics(dpo_loss(pairs(m, torch.zeros(3), (1, 1, 1), (1, 1, 1)), beta=1.0))
     assert got["preference_accuracy"] == 0.5  # right, half, wrong
     assert got["margin"] == pytest.approx(1 / 3)
     # log(1 + e^-2), log 2, log(1 + e)
@@ -191,3 +210,84 @@ def test_problems_the_table_names():
     assert [k for k, _ in Dpo(validate_every=5).check({})] == ["validate_every"]
     assert not list(Dpo(validate_every=5).check({"validation": 1}))
     assert Dpo(train_batch_size=4).facts({})["optimizer step"] == "4 pairs = 8 responses"
+
+
+# One pair: log π is -2 over 2 tokens and -6 over 3, log πref -3 and -5, so that h = 4 - 2 = 2.
+PAIR = ([-2.0], [-6.0], [2], [3])
+
+
+@pytest.mark.parametrize(
+    ("table", "loss", "margin", "slopes"),
+    [
+        # m = 0.5 * 2 = 1: log(1 + 1/e); slopes -+0.5 σ(-1)
+        (DpoLoss(beta=0.5), 0.3132616875, 1.0, (-0.1344707107, 0.1344707107)),
+        # target 1 / 0.5 = 2 is met exactly; with τ = 1 the target is 0.5: 1.5² and slope 2 * 1.5
+        (IpoLoss(tau=0.25), 0.0, 0.5, (0.0, 0.0)),
+        (IpoLoss(tau=1.0), 2.25, 2.0, (3.0, -3.0)),
+        # per token -1 and -2: m = 2, m - γ = 1.5: log(1 + e^-1.5); slopes -+2 σ(-1.5) / |y|
+        (SimpoLoss(beta=2.0, gamma=0.5), 0.2014132780, 2.0, (-0.1824255238, 0.1216170159)),
+        # odds 1/(e-1) and 1/(e²-1): m = log(e + 1); 1 + 0.2 log(1 + 1 / (e + 1))
+        # d log odds / d log p = 1 / (1 - p): slopes -(1 + 0.2 s e/(e-1)) / 2, 0.2 s e²/(e²-1) / 3
+        # with s = σ(-m) = 1 / (e + 2)
+        (OrpoLoss(weight=0.2), 1.0476366053, 1.3132616875, (-0.5335286607, 0.0163409434)),
+    ],
+    ids=["dpo", "ipo at its target", "ipo", "simpo", "orpo"],
+)
+def test_losses_and_slopes_by_hand(table, loss, margin, slopes):
+    given = replace(
+        pairs(*PAIR), ref_chosen=torch.tensor([-3.0]), ref_rejected=torch.tensor([-5.0])
+    )
+    out, A = differentiated(table.build(), given)
+    assert float(out.loss) == pytest.approx(loss, abs=1e-9)
+    assert float(out.margin) == pytest.approx(margin, abs=1e-9)
+    assert (-A).tolist() == pytest.approx(slopes, abs=1e-9)
+
+
+def test_the_advantages_of_dpo_are_the_closed_form_to_the_bit():
+    """What it computed before losses could be chosen: ±β σ(-m), for tiny and huge margins too."""
+    draw = torch.Generator().manual_seed(3)
+    chosen, rejected = 60 * torch.randn(2, 5000, generator=draw, dtype=torch.float64)
+    _, A = differentiated(DpoLoss(beta=0.7).build(), pairs(chosen, rejected, chosen, rejected))
+    expected = 0.7 * torch.sigmoid(-0.7 * (chosen - rejected))
+    assert torch.equal(A[::2], expected)
+    assert torch.equal(A[1::2], -expected)
+
+
+@pytest.mark.parametrize("table", [IpoLoss(tau=0.5), SimpoLoss(), OrpoLoss()], ids=repr)
+def test_every_loss_learns_preferences_that_generalise(table, dpo, toys, tmp_path):
+    subject = dpo(
+        {"n_steps": 20, "validate_every": 20, "train_batch_size": 8},
+        data=preferences(24),
+        validation=preferences(30, first=24),
+        loss=table.build(),
+    )
+    rows = toys.carry_out(subject, tmp_path)
+    assert rows[-1]["eval/preference_accuracy"] > 0.9
+    assert rows[-1]["train/loss"] < rows[1]["train/loss"]
+
+
+def test_dpo_as_a_table_is_dpo_without_one(dpo, toys, tmp_path):
+    plain = toys.carry_out(dpo({"beta": 0.3}), tmp_path / "a")
+    chosen = toys.carry_out(dpo(loss=DpoLoss(beta=0.3).build()), tmp_path / "b")
+    assert toys.timeless(plain) == toys.timeless(chosen)
+
+
+def test_beta_beside_a_loss_is_refused():
+    assert [k for k, _ in Dpo(beta=0.3).check({"loss": 1})] == ["beta"]
+    assert not list(Dpo().check({"loss": 1}))
+
+
+@pytest.mark.slow  # a minute
+def test_the_hh_recipe_ranks_held_out_pairs_and_keeps_the_best(tmp_path):
+    recipe = Path(__file__).parents[3] / "recipes" / "dpo_hh.toml"
+    result = run_cli("run", recipe, "--out", tmp_path / "run")
+    assert result.status == 0, result.stderr
+    rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    name = "eval/preference_accuracy"
+    found = {r["step"]: r[name] for r in rows if name in r}
+    assert rows[0]["data/used"] == 1024
+    assert rows[0]["eval/n_pairs"] == 200
+    assert list(found.values())[-1] > 0.8
+    best = max(found, key=found.__getitem__)
+    kept = tmp_path / f"run/checkpoints/step_{best:06}"
+    assert (kept / "model/model.safetensors").is_file()

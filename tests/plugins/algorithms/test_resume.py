@@ -79,6 +79,25 @@ def test_the_reference_of_dpo_stays_the_starting_policy(dpo, resumes_exactly, be
     assert got[-1]["eval/margin"] > 0  # under a reference of the resumed weights it would be 0
 
 
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_a_resumed_dpo_asks_its_reference_nothing(dpo, toys, ended, tmp_path, before):
+    """Its log-probs come back from the checkpoint: the model of the reference is never loaded."""
+
+    class Gone:
+        name = "gone"
+
+        @property
+        def model(self):
+            raise AssertionError("the reference was asked again")
+
+        tokenizer = eos_ids = pad_id = max_length = model
+
+    rows = toys.carry_out(dpo(reference=toys.policy()), tmp_path / "whole")
+    ended(dpo(reference=toys.policy()), tmp_path / "cut", before=before)
+    _, _, got = toys.go_on(dpo(reference=Gone()), tmp_path / "cut")
+    assert toys.timeless(got) == toys.timeless(rows)
+
+
 def test_an_end_before_anything_is_saved_begins_anew(grpo, toys, tmp_path):
     rows = toys.carry_out(grpo(), tmp_path / "whole")
     (tmp_path / "cut").mkdir()

@@ -1,0 +1,183 @@
+"""Asking a model through an OpenAI-compatible endpoint, within limits, and remembering replies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from alignkit.errors import AlignkitError
+
+RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
+"""Statuses of failures that may pass; any other refusal is the recipe's to mend."""
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most, also where the server asks for more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How hard an endpoint is asked."""
+
+    timeout: float
+    """Seconds an attempt may take in all."""
+    retries: int
+    """Attempts after the first."""
+    backoff: float
+    """Seconds before the first of them; each further wait is twice as long."""
+    requests_per_minute: float
+    """Attempts begun per minute; 0 = no limit."""
+    token_budget: int
+    """Prompt and reply tokens in all; 0 = no limit."""
+
+
+class Cache:
+    """Replies by question, in a file that gets a line as soon as a reply is there."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._found: dict[str, str] = {}
+        for line in path.read_bytes().splitlines() if path and path.exists() else ():
+            with suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
+                row = json.loads(line)
+                self._found[str(row["key"])] = str(row["reply"])
+
+    def get(self, key: str) -> str | None:
+        """Return the reply, None if there is none yet."""
+        return self._found.get(key)
+
+    def put(self, key: str, reply: str) -> None:
+        """Keep a reply; what was half written before a kill is closed by the line's beginning."""
+        with self._lock:
+            self._found[key] = reply
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write("\n" + json.dumps({"key": key, "reply": reply}) + "\n")
+
+
+class Budget:
+    """Tokens that may still be spent. A request holds its most until its real cost is known."""
+
+    def __init__(self, tokens: int) -> None:
+        self._left: float = tokens or float("inf")
+        self._lock = threading.Lock()
+
+    def hold(self, tokens: int) -> bool:
+        """Take so many away; False, and nothing taken, if there are fewer."""
+        with self._lock:
+            if tokens > self._left:
+                return False
+            self._left -= tokens
+            return True
+
+    def give_back(self, tokens: int) -> None:
+        """Return what was held and not spent."""
+        with self._lock:
+            self._left += tokens
+
+
+class Pace:
+    """Lets requests begin at even distances."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._gap = 60 / per_minute if per_minute else 0.0
+        self._next, self._lock = 0.0, threading.Lock()
+
+    def wait(self) -> None:
+        """Return when the next request may begin."""
+        with self._lock:
+            start = max(self._next, time.monotonic())
+            self._next = start + self._gap
+        time.sleep(max(start - time.monotonic(), 0))
+
+
+class Endpoint:
+    """A model behind ``URL/chat/completions``; may be asked from several threads."""
+
+    def __init__(
+        self, url: str, model: str, max_tokens: int, key: str, limits: Limits, cache: Cache
+    ) -> None:
+        self._url, self._limits, self._cache = f"{url.rstrip('/')}/chat/completions", limits, cache
+        self._body = {"model": model, "max_tokens": max_tokens, "temperature": 0}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(headers=headers, timeout=limits.timeout)
+        self._budget, self._pace = Budget(limits.token_budget), Pace(limits.requests_per_minute)
+
+    def ask(self, text: str) -> str | None:
+        """Return the reply, or None where none could be had within the limits.
+
+        AlignkitError where the endpoint refuses for good, as for a wrong key or model.
+        """
+        body = {**self._body, "messages": [{"role": "user", "content": text}]}
+        key = hashlib.sha256(json.dumps([self._url, body]).encode()).hexdigest()
+        if (known := self._cache.get(key)) is not None:
+            return known
+        for attempt in range(self._limits.retries + 1):
+            most = len(text.encode()) + self._body["max_tokens"]  # type: ignore[operator]
+            if not self._budget.hold(most):
+                return None
+            reply, used, wait = self._attempt(body, most)
+            self._budget.give_back(most - used)
+            if reply is not None:
+                self._cache.put(key, reply)
+                return reply
+            if attempt < self._limits.retries:
+                time.sleep(min(max(wait, self._limits.backoff * 2**attempt), LONGEST_WAIT))
+        return None
+
+    def _attempt(self, body: Mapping[str, Any], most: int) -> tuple[str | None, int, float]:
+        """Return the reply, the tokens it took, and the seconds the server asks to wait.
+
+        A failure counts with ``most`` tokens unless the server refused before any were made.
+        """
+        self._pace.wait()
+        try:
+            status, headers, content = self._posted(body)
+        except httpx.HTTPError:
+            return None, most, 0.0
+        if status in RETRIED:
+            return None, 0, _number(headers.get("retry-after"))
+        if status != 200:
+            raise AlignkitError(
+                f"reward judge: {self._url} answered {status}: {content[:200]!r}; "
+                "check url, model and key_from"
+            )
+        try:
+            answer = json.loads(content)
+            reply = answer["choices"][0]["message"]["content"]
+            used = (answer.get("usage") or {}).get("total_tokens", most)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return None, most, 0.0
+        used = used if isinstance(used, int) and 0 <= used <= most else most
+        return (reply if isinstance(reply, str) else None), used, 0.0
+
+    def _posted(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and content; a timeout also for one that comes in drops."""
+        end = time.monotonic() + self._limits.timeout
+        with self._client.stream("POST", self._url, json=body) as response:
+            content = bytearray()
+            for piece in response.iter_raw():
+                content += piece
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("the reply takes too long")
+            return response.status_code, response.headers, bytes(content)
+
+    def close(self) -> None:
+        """Close the connections; calling it twice is fine."""
+        self._client.close()
+
+
+Ask = Callable[[str], str | None]
+
+
+def _number(text: str | None) -> float:
+    """Return the seconds of a Retry-After header, 0 for none or a date."""
+    return float(text) if text and text.isascii() and text.isdigit() else 0.0

@@ -1,0 +1,26 @@
+"""Rewards of what a response says: the option that it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignkit.protocols import Example, Reward
+from alignkit.text.said import chosen_option
+
+
+class OptionReward:
+    """1 for the letter of the right option, else 0; ``unparsed`` where no option is chosen."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __call__(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
+        """Return one reward per response; the column of an example holds its options."""
+        return [self._judge(r, e) for r, e in zip(responses, examples, strict=True)]
+
+    def _judge(self, response: str, example: Example) -> Reward:
+        options = example.extra.get(self._column)
+        texts = [str(option) for option in options] if isinstance(options, list) else list("ABCD")
+        found = chosen_option(texts, response)
+        right = float(found == example.answer)
+        return Reward(right, {"answer": right, "unparsed": float(found is None)})
