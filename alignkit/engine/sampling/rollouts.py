@@ -100,13 +100,59 @@ def collect(
     generation, "reward" the wait for verdicts that remains after it.
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
-    judging = Judging(reward, [p.example for p in prompts])
+    [collected] = collect_each(
+        [(prompts, reward)],
+        policy=policy,
+        backend=backend,
+        sampling=sampling,
+        clock=clock,
+        first_group=first_group,
+    )
+    return collected
+
+
+def collect_each(
+    parts: Sequence[tuple[Sequence[Prompt], RewardFn]],
+    *,
+    policy: Policy,
+    backend: RolloutBackend,
+    sampling: Sampling,
+    clock: Clock,
+    first_group: int = 0,
+) -> list[list[Trajectory]]:
+    """Sample for all prompts in one call, judge each part's responses by its own reward.
+
+    Returns per part what :func:`collect` returns for it; each part's groups are numbered from
+    ``first_group``. One call costs less than one per part, as small batches take as many steps
+    as large ones.
+    """
+    prompts = [prompt for some, _ in parts for prompt in some]
+    judgings = [Judging(reward, [p.example for p in some]) for some, reward in parts]
+    places = [
+        (judging, i)
+        for judging, (some, _) in zip(judgings, parts, strict=True)
+        for i in range(len(some))
+    ]
     with clock("rollout"):
-        groups = _generate(prompts, policy, backend, sampling, judging)
+        groups = iter(_generate(prompts, policy, backend, sampling, places))
     with clock("reward"):
-        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
+        return [
+            _judged(some, [next(groups) for _ in some], judging, sampling.step, first_group)
+            for (some, _), judging in zip(parts, judgings, strict=True)
+        ]
+
+
+def _judged(
+    prompts: Sequence[Prompt],
+    groups: Sequence[list[Completion]],
+    judging: Judging,
+    step: int,
+    first_group: int,
+) -> list[Trajectory]:
+    """Return the groups' responses, in order, with their rewards."""
+    rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
     return [
-        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
+        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, step)
         for group_id, (p, group, judged) in enumerate(
             zip(prompts, groups, rewards, strict=True), first_group
         )
@@ -119,17 +165,20 @@ def _generate(
     policy: Policy,
     backend: RolloutBackend,
     sampling: Sampling,
-    judging: Judging,
+    places: Sequence[tuple[Judging, int]],
 ) -> list[list[Completion]]:
-    """Return a group per prompt; judging of some may have started."""
+    """Return a group per prompt; judging of some may have started.
+
+    ``places`` holds what judges each prompt's group, and the group's number there.
+    """
     asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
     ids = [prompts[i].ids for i in asked]
     keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
     if not asked:
         groups = []
-    elif judging.can_start and streams(backend):
+    elif any(judging.can_start for judging, _ in places) and streams(backend):
         with blamed(BACKEND, backend):
-            groups = _gather(backend.stream(ids, keyed), asked, prompts, judging)
+            groups = _gather(backend.stream(ids, keyed), asked, prompts, places)
     else:
         groups = ask(BACKEND, backend, backend.generate, ids, keyed)
     if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
@@ -152,7 +201,7 @@ def _gather(
     stream: Iterable[tuple[int, list[Completion]]],
     asked: Sequence[int],
     prompts: Sequence[Prompt],
-    judging: Judging,
+    places: Sequence[tuple[Judging, int]],
 ) -> list[list[Completion]]:
     """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
     groups: dict[int, list[Completion]] = {}
@@ -163,7 +212,9 @@ def _gather(
                 f"responses to prompt {index} {'twice' if index in groups else 'too'}"
             )
         groups[index] = group
-        judging.start(asked[index], _responses(prompts[asked[index]], group))
+        judging, number = places[asked[index]]
+        if judging.can_start:
+            judging.start(number, _responses(prompts[asked[index]], group))
     return [groups.get(i, []) for i in range(len(asked))]
 
 
