@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedTokenizerBase
 
+    from alignkit.episodes import Episode, EpisodeLimits
     from alignkit.lifecycle.signals import Signals
 
 
@@ -99,6 +100,9 @@ class Completion:
     """"stop": end of sequence or stop string; "length": cut at max_tokens."""
     weight_version: int
     """``Policy.version`` of the weights that sampled it."""
+    given: tuple[bool, ...] | None = None
+    """For each of ``token_ids``, whether an environment gave it between two turns: such ids have
+    no place in ``logprobs`` and are never trained. None = all were sampled."""
 
 
 class Response(str):
@@ -340,6 +344,28 @@ class RewardFn(Protocol):
         self, responses: Sequence[str], examples: Sequence[Example], /
     ) -> Sequence[Reward]:
         """Return one reward per response, in order; never raise on what a model wrote."""
+        ...
+
+
+class Environment(Protocol):
+    """Answers the policy turn by turn, in episodes; these are in :mod:`alignkit.episodes`."""
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Strings that end a turn."""
+        ...
+
+    @property
+    def limits(self) -> EpisodeLimits:
+        """Where episodes are cut, from the recipe's table."""
+        ...
+
+    def open(self, example: Example, /, *, seed: int) -> Episode:
+        """Begin an episode; equal examples and seeds give episodes that answer alike.
+
+        The episodes of a group share both. Those of a batch are opened and stepped on threads, at
+        the same time.
+        """
         ...
 
 
@@ -636,8 +662,6 @@ def per_response(
     >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total
     1.0
     """
-
-    def reward(responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        return [judge(r, e) for r, e in zip(responses, examples, strict=True)]
-
-    return reward
+    return lambda responses, examples: [
+        judge(r, e) for r, e in zip(responses, examples, strict=True)
+    ]

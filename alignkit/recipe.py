@@ -75,7 +75,7 @@ class Node:
 
     def tables(self) -> dict[str, Any]:
         """Return the parameters of what the slots hold, by slot, for checks across tables."""
-        return {name: mapped(child, _params) for name, child in self.children.items()}
+        return {name: mapped(child, lambda n: n.params) for name, child in self.children.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
@@ -104,10 +104,6 @@ def mapped(child: Any, of: Any) -> Any:
     if isinstance(child, dict):
         return {name: of(node) for name, node in child.items()}
     return [of(node) for node in child]
-
-
-def _params(node: Node) -> Params[Any]:
-    return node.params
 
 
 def load(
@@ -269,9 +265,10 @@ class _Resolver:
             if slot.name in table.given or slot.always:
                 child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
                 children |= {slot.name: child} if child is not None else {}
-            elif slot.required:
+            elif slot.required and slot.unless not in table.given:
                 known = ", ".join(self.registry.names(slot.kind)) or "none"
                 choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
+                choices += f" [{slot.unless}] does in its place." if slot.unless else ""
                 self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
         return children
 

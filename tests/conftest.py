@@ -46,6 +46,12 @@ def _fixture_module(name, file):
     return sys.modules[name]
 
 
+def pytest_xdist_auto_num_workers(config):
+    """A process for each core where all tests are asked for, none besides this one for a part."""
+    whole = config.args == [str(path) for path in config.getini("testpaths")]
+    return None if whole else 0
+
+
 @pytest.fixture
 def registry():
     """A registry of the made-up components of fixtures/toys.py."""

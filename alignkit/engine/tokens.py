@@ -20,7 +20,7 @@ from alignkit.protocols import Begins
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from alignkit.protocols import Policy
+    from alignkit.protocols import Completion, Policy
 
 
 T = TypeVar("T")
@@ -62,6 +62,11 @@ def encode_response(
         if both[: len(first)] == first and len(both) > len(first):
             return both[len(first) :]
     return alone
+
+
+def sampled_tokens(completion: Completion) -> int:
+    """Return how many of a response's tokens were sampled, and not given by an environment."""
+    return len(completion.token_ids) - sum(completion.given or ())
 
 
 def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:

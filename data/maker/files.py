@@ -8,10 +8,11 @@ from pathlib import Path
 from random import Random
 
 from alignkit_prompts.template import TextTemplate, bundled
-from maker import traces
+from maker import tools, traces
 from maker.problems import Problem, draw_distinct
 
 TRAIN, TEST, SFT, PREFERENCES, PREFERENCES_TEST = 4096, 1024, 2048, 2048, 512
+TOOLS, TOOLS_TEST = 256, 128
 DIALOGUES = 512
 """Rows of each file."""
 SFT_SLIPS = 0.1
@@ -27,6 +28,7 @@ def rows(seed: int) -> dict[str, list[Row]]:
     rng = Random(seed)
     drawn = draw_distinct(TRAIN + TEST, rng)
     train, test = drawn[:TRAIN], drawn[TRAIN:]
+    large = tools.draw_distinct(TOOLS + TOOLS_TEST, Random(f"{seed} tools files"))
     asked = train[SFT : SFT + 2 * DIALOGUES]
     return {
         "problems/train.jsonl": [_problem(p) for p in train],
@@ -34,6 +36,8 @@ def rows(seed: int) -> dict[str, list[Row]]:
         "sft/train.jsonl": [_trace(p, rng) for p in train[:SFT]],
         "preferences/train.jsonl": [_pair(p, rng) for p in train[-PREFERENCES:]],
         "preferences/test.jsonl": [_pair(p, rng) for p in test[-PREFERENCES_TEST:]],
+        "tools/train.jsonl": [_problem(p) for p in large[:TOOLS]],
+        "tools/test.jsonl": [_problem(p) for p in large[TOOLS:]],
         "chat/train.jsonl": [*map(_dialogue, asked[::2], asked[1::2])],
     }
 

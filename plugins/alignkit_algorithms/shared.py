@@ -126,9 +126,19 @@ def length_of_training(params: Params[Any], tables: Mapping[str, Any]) -> Iterab
         yield from warm_enough(steps, tables)
 
 
+def _tokens_at_most(tables: Mapping[str, Any]) -> int | None:
+    """Return the tokens that can be sampled of a response, all turns of an episode together."""
+    world, most = tables.get("environment"), getattr(tables.get("rollout"), "max_tokens", None)
+    if world is None:
+        return most
+    turn, whole = getattr(world, "max_turn_tokens", None) or most, world.max_episode_tokens
+    limits = [whole, turn * world.max_turns if turn else None]
+    return min((limit for limit in limits if limit), default=None)
+
+
 def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
     """Return how many tokens are sampled at most, if the rollout table caps them."""
-    most = getattr(tables.get("rollout"), "max_tokens", None)
+    most = _tokens_at_most(tables)
     if most is None:
         return {}
     return {
@@ -186,7 +196,7 @@ def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
     return Workload(
         steps=value("n_steps"),
         responses=value("rollout_batch_size"),
-        length=value("max_tokens", tables.get("rollout")),
+        length=_tokens_at_most(tables) or 0,
         epochs=value("epochs_per_rollout_batch") or 1,
         at_once=max(sampled),
         micro_batch=value("token_budget") if "optimizer" in tables else 0,

@@ -18,6 +18,8 @@ FILES = (
     "sft/train.jsonl",
     "preferences/train.jsonl",
     "preferences/test.jsonl",
+    "tools/train.jsonl",
+    "tools/test.jsonl",
     "chat/train.jsonl",
 )
 

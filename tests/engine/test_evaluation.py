@@ -248,6 +248,7 @@ def test_the_table_has_the_slots_it_documents():
         "data": ("dataset", "one", False),
         "prompt": ("prompt_template", "one", False),
         "reward": ("reward_fn", "one", False),
+        "environment": ("environment", "one", False),
         "sets": ("", "map", False),
     }
     assert slots["sets"].table is EvalSetTable

@@ -284,7 +284,9 @@ def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypa
 
 def test_a_judge_that_raises_is_named_with_its_line(runs, grpo):
     (runs.folder / "judge.py").write_text("def reward(response, example):\n    return 1 / 0\n")
-    with pytest.raises(RunFailed, match=r"judge.py:reward raised ZeroDivisionError.*\(line 2\)"):
+    with pytest.raises(
+        RunFailed, match=r"judge.py:reward raised ZeroDivisionError.*\(judge\.py, line 2\)"
+    ):
         runs.start(grpo)
 
 

@@ -79,6 +79,7 @@ test_data_in_order = conformance(
     "data",
     params={
         "dataset/jsonl": {"path": tiny_rows(), "order": "given"},
+        "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K, "order": "given"},
         "dataset/math": {"path": MATH, "order": "given"},
     },
@@ -102,6 +103,11 @@ test_algorithms = conformance(
     },
 )
 test_doctor = conformance("doctor")
+TESTED = Example("one", "Set x to 1.", "", {"tests": "assert x == 1"})
+test_environments = conformance(
+    "environments",
+    responses={"reward_fn/code": [(f"```\nx = {n}\n```", TESTED) for n in range(3)]},
+)
 test_explain = conformance("explain")
 test_grading = conformance("grading")
 test_report = conformance("report")

@@ -15,7 +15,8 @@ from alignkit.protocols import Example, Reward, per_response
 
 
 def exact(response, example):
-    return Reward(float(example.answer in response), {"length": float(len(response))})
+    right = any(answer in response for answer in example.answers)
+    return Reward(float(right), {"length": float(len(response))})
 
 
 def reward(judge):
@@ -44,6 +45,7 @@ REWARD_BUGS = {
         lambda responses, examples: [exact(r, e) for r, e in zip(responses, examples, strict=False)]
     ),
     "works_off_the_main_thread": batched(uses_alarm),
+    "takes_any_answer": reward(lambda r, e: Reward(float(r == e.answer))),
     "reads_any_text": lambda: Reader(lambda text: text.split("<answer>")[1]),
 }
 
@@ -88,7 +90,7 @@ def test_the_response_that_breaks_a_reward_is_named(planted, failing):
 
 
 def test_responses_that_earn_the_same_cannot_show_the_order(planted, failing):
-    fussy = planted(reward(lambda r, e: Reward(float(r == f"ANSWER={e.answer}"))))
+    fussy = planted(reward(lambda r, e: Reward(float(r in [f"ANSWER={a}" for a in e.answers]))))
     said = failing("reward_fn", fussy, only="keeps_the_order")
     assert "conformance(responses=" in said["keeps_the_order"]
     asked = Example("one", "1 + 1?", "2")

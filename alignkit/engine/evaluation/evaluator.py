@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,17 +19,20 @@ from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
 from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
 from alignkit.engine.sampling.rollouts import (
     Trajectory,
     check_groups,
+    collect,
     collect_each,
     with_stops,
 )
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.engine.tokens import TrainRow, micro_batches, sampled_tokens
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
+    Environment,
     Example,
     Policy,
     PromptTemplate,
@@ -57,8 +60,9 @@ class Evaluator:
         prompt: PromptTemplate | None,
         reward: RewardFn | None,
         token_budget: int,
+        environment: Environment | None = None,
     ) -> None:
-        """Take the algorithm's components; sets with their own prompt or reward use those.
+        """Take the algorithm's components; sets with their own use those.
 
         ``token_budget`` caps padded tokens per forward pass when entropies are computed.
         """
@@ -66,7 +70,7 @@ class Evaluator:
             raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
         self.plan = plan
         self._policy, self._backend, self._budget = policy, backend, token_budget
-        self._sets = complete(plan, prompt, reward)
+        self._sets = complete(plan, prompt, reward, environment)
         for name, (chosen, _, _) in self._sets.items():
             _refuse_equal_draws(name, chosen, backend.sampling)
         self._prompts: dict[str, list[Prompt]] = {}
@@ -96,7 +100,10 @@ class Evaluator:
         """
         alike: dict[Sampling, list[str]] = {}
         sizes: Counter[Sampling] = Counter()
-        for name in self._sets:
+        for name, (_, asks, reward) in self._sets.items():
+            if isinstance(asks, Opening) or reward is None:  # episodes are played set by set
+                yield [name]
+                continue
             sampling = self._sampling(name)
             size = len(self._asked(name)) * sampling.n
             if sampling in alike and sizes[sampling] + size > _TOGETHER:
@@ -123,14 +130,29 @@ class Evaluator:
         self, names: Sequence[str]
     ) -> dict[str, tuple[dict[str, float], list[dict[str, Any]]]]:
         """Return what :meth:`evaluate` does, by name, of sets that sample alike."""
+        judged = [(name, reward) for name in names if (reward := self._sets[name][2]) is not None]
+        parts = [(self._asked(name), reward) for name, reward in judged]
+        how = self._sampling(names[0])
+        asks = self._sets[names[0]][1]
+        if isinstance(asks, Opening) or len(parts) < len(names):
+            return {name: self._measured(name, self._alone(name, how)) for name in names}
         collected = collect_each(
-            [(self._asked(name), self._sets[name][2]) for name in names],
-            policy=self._policy,
-            backend=self._backend,
-            sampling=self._sampling(names[0]),
-            clock=Clock(),
+            parts, policy=self._policy, backend=self._backend, sampling=how, clock=Clock()
         )
         return {n: self._measured(n, some) for n, some in zip(names, collected, strict=True)}
+
+    def _alone(self, name: str, how: Sampling) -> list[Trajectory]:
+        """Return the judged responses or episodes of one set."""
+        _, asks, reward = self._sets[name]
+        return collect(
+            self._asked(name),
+            policy=self._policy,
+            backend=self._backend,
+            reward=reward,
+            sampling=how,
+            clock=Clock(),
+            opening=asks if isinstance(asks, Opening) else None,
+        )
 
     def _measured(
         self, name: str, trajectories: Sequence[Trajectory]
@@ -166,7 +188,9 @@ def _refuse_too_long(name: str, prompts: Sequence[Prompt], policy: Policy) -> No
         )
 
 
-def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:
+def fixed_subset(
+    chosen: EvalSet, template: PromptTemplate | Opening, policy: Policy
+) -> list[Prompt]:
     """Return the set's prompts: ``n`` rows drawn by its seed, in the order of the data."""
     size = len(chosen.data)
     if size == 0:
@@ -176,10 +200,11 @@ def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> l
     return [make_prompt(i, i, example_at(chosen.data, i), template, policy) for i in rows]
 
 
-def eval_sampling(chosen: EvalSet, template: PromptTemplate, base: Sampling) -> Sampling:
+def eval_sampling(chosen: EvalSet, template: PromptTemplate | Opening, base: Sampling) -> Sampling:
     """Return the backend's sampling with what the set overrides, on draws of its own."""
+    base = with_stops(base, template)
     return replace(
-        with_stops(base, template),
+        base,
         n=chosen.samples,
         temperature=base.temperature if chosen.temperature is None else chosen.temperature,
         max_tokens=base.max_tokens if chosen.max_tokens is None else chosen.max_tokens,
@@ -224,7 +249,10 @@ def token_entropies(
             return micro_batches([row.length for row in some], token_budget)
         return cut(policy, some, token_budget)
 
-    rows = [TrainRow(t.prompt_ids, t.completion.token_ids) for t in trajectories]
+    rows = [
+        TrainRow(t.prompt_ids, t.completion.token_ids, given=t.completion.given)
+        for t in trajectories
+    ]
     return detached(policy, rows, parted, entropies=True)
 
 
@@ -243,7 +271,7 @@ def golds(example: Example) -> str | list[str]:
 
 def response_row(trajectory: Trajectory) -> dict[str, Any]:
     """Return a response with all that is needed to judge it by eye."""
-    reward, completion = trajectory.reward, trajectory.completion
+    reward, completion, turns = trajectory.reward, trajectory.completion, trajectory.turns
     return {
         "prompt_id": trajectory.prompt_id,
         "group_id": trajectory.group_id,
@@ -254,6 +282,7 @@ def response_row(trajectory: Trajectory) -> dict[str, Any]:
         "response": completion.text,
         "reward": reward.total,
         **{f"{name}_reward": value for name, value in reward.parts.items()},
-        "response_length": len(completion.token_ids),
+        "response_length": sampled_tokens(completion),
         "finish_reason": completion.finish_reason,
+        **({"turns": [asdict(t) for t in turns], "cut": trajectory.cut} if turns else {}),
     }

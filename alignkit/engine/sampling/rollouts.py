@@ -7,20 +7,22 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
 import torch
 
-from alignkit.abilities import streams
 from alignkit.dialogues import SampledResponse
-from alignkit.engine.asking import ask, blamed, closing
+from alignkit.engine.asking import ask, closing
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.judging import Judging
-from alignkit.engine.sampling.questions import Prompt, fits
-from alignkit.engine.tokens import TrainRow
+from alignkit.engine.sampling.answering import Answer, answered, answered_each, played
+from alignkit.engine.sampling.generating import BACKEND
+from alignkit.engine.sampling.opening import Opening
+from alignkit.engine.sampling.questions import Prompt
+from alignkit.engine.sampling.transcript import Cut, Exchange
+from alignkit.engine.tokens import TrainRow, sampled_tokens
 from alignkit.protocols import (
     Completion,
     Example,
@@ -32,8 +34,6 @@ from alignkit.protocols import (
     SampledBatch,
     Sampling,
 )
-
-BACKEND = "rollout backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,21 @@ class Trajectory:
     reward: Reward
     step: int = 0
     """Step of the loop it was sampled for."""
+    turns: tuple[Exchange, ...] = ()
+    """The turns of an episode; none of a response without an environment."""
+    cut: Cut = ""
+    """Which limit cut the episode, see :class:`~alignkit.engine.sampling.episodes.Played`."""
 
     @property
     def truncated(self) -> bool:
-        """Whether the response was cut before the model ended it."""
+        """Whether the response was cut before the model or the environment ended it."""
         return self.completion.finish_reason == "length"
 
     @property
     def empty(self) -> bool:
-        """Whether the response holds nothing but white space or special tokens."""
-        return not self.completion.text.strip()
+        """Whether the policy said nothing but white space or special tokens."""
+        said = [turn.response for turn in self.turns] or [self.completion.text]
+        return not "".join(said).strip()
 
 
 @contextmanager
@@ -74,9 +79,15 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
         yield
 
 
-def with_stops(sampling: Sampling, template: PromptTemplate) -> Sampling:
-    """Add the template's stop strings to those the recipe asks for."""
-    return replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *template.stop))))
+def with_stops(sampling: Sampling, asks: PromptTemplate | Opening) -> Sampling:
+    """Add the stop strings of a template or environment to those the recipe asks for.
+
+    A limit of the environment's turns takes the place of the rollout table's.
+    """
+    stop = tuple(dict.fromkeys((*sampling.stop, *asks.stop)))
+    limit = asks.environment.limits.turn_tokens if isinstance(asks, Opening) else None
+    most = sampling.max_tokens if limit is None else limit
+    return replace(sampling, stop=stop, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
 
 def collect(
@@ -84,12 +95,16 @@ def collect(
     *,
     policy: Policy,
     backend: RolloutBackend,
-    reward: RewardFn,
+    reward: RewardFn | None,
     sampling: Sampling,
     clock: Clock,
     first_group: int = 0,
+    opening: Opening | None = None,
 ) -> list[Trajectory]:
     """Sample ``sampling.n`` responses for each prompt and judge them.
+
+    With ``opening`` a response is a whole episode; its environment says what it earned, unless
+    there is a reward.
 
     Returns ``len(prompts) * sampling.n`` trajectories, a prompt's responses next to each other
     in the order of ``prompts``; groups are numbered from ``first_group``. A prompt that leaves no
@@ -100,15 +115,13 @@ def collect(
     generation, "reward" the wait for verdicts that remains after it.
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
-    [collected] = collect_each(
-        [(prompts, reward)],
-        policy=policy,
-        backend=backend,
-        sampling=sampling,
-        clock=clock,
-        first_group=first_group,
-    )
-    return collected
+    if opening is not None:
+        groups = played(prompts, opening, policy, backend, reward, sampling, clock)
+    elif reward is not None:
+        groups = answered(prompts, policy, backend, reward, sampling, clock)
+    else:
+        raise ValueError("responses need a reward to judge them, or an environment")
+    return _trajectories(prompts, groups, sampling.step, first_group)
 
 
 def collect_each(
@@ -118,113 +131,39 @@ def collect_each(
     backend: RolloutBackend,
     sampling: Sampling,
     clock: Clock,
-    first_group: int = 0,
 ) -> list[list[Trajectory]]:
     """Sample for all prompts in one call, judge each part's responses by its own reward.
 
-    Returns per part what :func:`collect` returns for it; each part's groups are numbered from
-    ``first_group``. One call costs less than one per part, as small batches take as many steps
-    as large ones.
+    Returns per part what :func:`collect` returns for it. One call costs less than one per part,
+    as small batches take as many steps as large ones.
     """
-    prompts = [prompt for some, _ in parts for prompt in some]
-    judgings = [Judging(reward, [p.example for p in some]) for some, reward in parts]
-    places = [
-        (judging, i)
-        for judging, (some, _) in zip(judgings, parts, strict=True)
-        for i in range(len(some))
-    ]
-    with clock("rollout"):
-        groups = iter(_generate(prompts, policy, backend, sampling, places))
-    with clock("reward"):
-        return [
-            _judged(some, [next(groups) for _ in some], judging, sampling.step, first_group)
-            for (some, _), judging in zip(parts, judgings, strict=True)
-        ]
-
-
-def _judged(
-    prompts: Sequence[Prompt],
-    groups: Sequence[list[Completion]],
-    judging: Judging,
-    step: int,
-    first_group: int,
-) -> list[Trajectory]:
-    """Return the groups' responses, in order, with their rewards."""
-    rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
+    found = answered_each(parts, policy, backend, sampling, clock)
     return [
-        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, step)
-        for group_id, (p, group, judged) in enumerate(
-            zip(prompts, groups, rewards, strict=True), first_group
-        )
-        for completion, given in zip(group, judged, strict=True)
+        _trajectories(prompts, groups, sampling.step, 0)
+        for (prompts, _), groups in zip(parts, found, strict=True)
     ]
 
 
-def _generate(
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    backend: RolloutBackend,
-    sampling: Sampling,
-    places: Sequence[tuple[Judging, int]],
-) -> list[list[Completion]]:
-    """Return a group per prompt; judging of some may have started.
-
-    ``places`` holds what judges each prompt's group, and the group's number there.
-    """
-    asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
-    ids = [prompts[i].ids for i in asked]
-    keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
-    if not asked:
-        groups = []
-    elif any(judging.can_start for judging, _ in places) and streams(backend):
-        with blamed(BACKEND, backend):
-            groups = _gather(backend.stream(ids, keyed), asked, prompts, places)
-    else:
-        groups = ask(BACKEND, backend, backend.generate, ids, keyed)
-    if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
-        raise RuntimeError(
-            f"the rollout backend was asked for {sampling.n} responses to each of {len(asked)} "
-            f"prompts and returned groups of {sorted({len(g) for g in groups})} for {len(groups)}"
+def _trajectories(
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[Answer]], step: int, first_group: int
+) -> list[Trajectory]:
+    """Return the responses of all groups, in order."""
+    return [
+        Trajectory(
+            prompt_id=p.index,
+            group_id=group_id,
+            example=p.example,
+            prompt_text=p.text,
+            prompt_ids=p.ids,
+            completion=answer.completion,
+            reward=answer.reward,
+            step=step,
+            turns=answer.turns,
+            cut=answer.cut,
         )
-    _check_versions(groups, policy)
-    blank = Completion("", (), (), "length", policy.version)
-    answered = iter(groups)
-    return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
-
-
-def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[SampledResponse]:
-    """Return the texts of a group as a reward gets them."""
-    return [SampledResponse.after(prompt.text, completion) for completion in group]
-
-
-def _gather(
-    stream: Iterable[tuple[int, list[Completion]]],
-    asked: Sequence[int],
-    prompts: Sequence[Prompt],
-    places: Sequence[tuple[Judging, int]],
-) -> list[list[Completion]]:
-    """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
-    groups: dict[int, list[Completion]] = {}
-    for index, group in stream:
-        if index in groups or not 0 <= index < len(asked):
-            raise RuntimeError(
-                f"the rollout backend was asked for prompts 0 to {len(asked) - 1} and gave "
-                f"responses to prompt {index} {'twice' if index in groups else 'too'}"
-            )
-        groups[index] = group
-        judging, number = places[asked[index]]
-        if judging.can_start:
-            judging.start(number, _responses(prompts[asked[index]], group))
-    return [groups.get(i, []) for i in range(len(asked))]
-
-
-def _check_versions(groups: Sequence[Sequence[Completion]], policy: Policy) -> None:
-    stale = {c.weight_version for group in groups for c in group} - {policy.version}
-    if stale:
-        raise RuntimeError(
-            f"responses were sampled by weight version {sorted(stale)} while the policy is at "
-            f"{policy.version}: the rollout backend did not take over the last update"
-        )
+        for group_id, (p, group) in enumerate(zip(prompts, groups, strict=True), first_group)
+        for answer in group
+    ]
 
 
 def to_row(trajectory: Trajectory) -> TrainRow:
@@ -233,6 +172,7 @@ def to_row(trajectory: Trajectory) -> TrainRow:
     return TrainRow(
         trajectory.prompt_ids,
         completion.token_ids,
+        given=completion.given,
         reward=trajectory.reward.total,
         weight_version=completion.weight_version,
         rollout_logprobs=torch.tensor(completion.logprobs, dtype=torch.float32),
@@ -245,7 +185,7 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
     return SampledBatch(
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
-        lengths=torch.tensor([len(t.completion.token_ids) for t in trajectories]).long(),
+        lengths=torch.tensor([sampled_tokens(t.completion) for t in trajectories]).long(),
         responses=[SampledResponse.after(t.prompt_text, t.completion) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 TABLES = {
-    "reward": ("reward",), "dataset": ("data",), "prompt template": ("prompt",),
+    "reward": ("reward",), "environment": ("environment",),
+    "dataset": ("data",), "prompt template": ("prompt",),
     "rollout backend": ("rollout",), "advantage": ("advantage",), "loss": ("loss",),
     "normalizer": ("normalizer",), "optimizer": ("optimizer",),
 }  # fmt: skip
@@ -80,10 +81,11 @@ def _place(source: Source, parts: Parts) -> tuple[str | int, ...]:
     for i, tracker in enumerate(parts.trackers):
         if source.component is tracker:
             return "trackers", i
-    own = {id(parts.reward), id(parts.prompt)}
+    own = {id(parts.reward), id(parts.prompt), id(parts.environment)}
     for at, chosen in _sets(parts):
         for slot, component in (("data", chosen.data), ("prompt", chosen.prompt),
-                                ("reward", chosen.reward)):  # fmt: skip
+                                ("reward", chosen.reward),
+                                ("environment", chosen.environment)):  # fmt: skip
             if source.component is component and id(component) not in own:
                 return *at, slot
     return TABLES.get(source.word, ())

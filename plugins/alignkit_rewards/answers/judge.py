@@ -108,9 +108,9 @@ _comparer = lru_cache(maxsize=16)(Comparer)
 
 
 def _ending(text: str) -> str:
-    """Return what of a solution holds its last boxes, or what follows its ``####``.
+    r"""Return what of a solution holds its last boxes, or what follows its ``####``.
 
-    >>> print(_ending("We add 2 and 3, so it is $\\boxed{5}$, as was to be shown."))
+    >>> print(_ending(r"We add 2 and 3, so it is $\boxed{5}$, as was to be shown."))
     \boxed{5}
     """
     at = last = text.rfind("\\boxed")

@@ -69,9 +69,10 @@ def test_a_folder_of_event_files_that_is_lost_is_said_once(tmp_path, harm, capfd
 def test_a_process_of_wandb_that_is_lost_is_said_once(tmp_path, name, at):
     pytest.importorskip("wandb")
     began = time.monotonic()
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}  # its own service
     done = subprocess.run(
         [sys.executable, "-c", WANDB, str(tmp_path), name, str(at)], check=False, timeout=120,
-        capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True, text=True, env={**clean, "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\n1\n")
