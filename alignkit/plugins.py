@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,9 +143,17 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    dist = entry.dist
-    name = dist.metadata["Name"] if dist else "unknown"
-    return Plugin(entry.name, str(name), dist.version if dist else "?", entry.value)
+    name, version = _named(entry.dist)
+    return Plugin(entry.name, name, version, entry.value)
+
+
+@lru_cache(maxsize=64)
+def _named(dist: Distribution | None) -> tuple[str, str]:
+    """Return a distribution's name and version; its metadata, a README among them, is read once."""
+    if dist is None:
+        return "unknown", "?"
+    metadata = dist.metadata
+    return str(metadata["Name"]), metadata["Version"]
 
 
 def _vet(

@@ -153,9 +153,14 @@ def _nested(value: Any) -> bool:
     )
 
 
+def _values(run: RunData, metrics: Sequence[str]) -> dict[str, list[float]]:
+    """Return the values of those metrics that have any; each is gone through once."""
+    found = ((metric, run.series(metric)) for metric in metrics)
+    return {metric: [v for _, v in series] for metric, series in found if series}
+
+
 def _curves(run: RunData) -> Iterator[str]:
-    logged = [m for m in _CURVES if run.series(m)] or run.metrics()[:8]
-    found = {m: [v for _, v in run.series(m)] for m in logged if run.series(m)}
+    found = _values(run, _CURVES) or _values(run, run.metrics()[:8])
     if not found:
         yield "no metrics yet"
         return

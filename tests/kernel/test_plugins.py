@@ -87,7 +87,7 @@ def install(monkeypatch):
         if value.startswith("fake_"):
             module(value, monkeypatch, **kwargs)
         entry = EntryPoint(name, value, "alignkit")
-        vars(entry).update(dist=FakeDist(dist, requires))
+        vars(entry).update(dist=FakeDist(dist, requires) if isinstance(dist, str) else dist)
         entries.append(entry)
 
     return add
@@ -205,3 +205,12 @@ def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_
     ]
     with pytest.raises(LookupError, match=r'write "one/fine" .* or "two/fine"'):
         registry.get("loss_type", "fine")
+
+
+def test_a_distribution_is_read_once_however_many_plugins_it_has(install, monkeypatch):
+    read, one = [], FakeDist("alignkit")
+    monkeypatch.setattr(one, "read_text", lambda name: read.append(name) or one.text)
+    for i in range(12):
+        install(f"p{i}", dist=one)
+    assert {(p.dist, p.version) for p in plugins.load().plugins} == {("alignkit", "1.5")}
+    assert read == ["METADATA"]

@@ -2,12 +2,14 @@
 
 The draws are keyed by the set's own seed and the example, not by the training step: two
 evaluations differ because the policy does, and evaluating a saved policy again gives the
-numbers of the run that saved it.
+numbers of the run that saved it. Small sets that sample alike are put to the policy in one call:
+each response's draws are those it would have in a call of its own set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,13 @@ from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
-from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
+from alignkit.engine.sampling.rollouts import (
+    Trajectory,
+    check_groups,
+    collect,
+    collect_each,
+    with_stops,
+)
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import TrainRow, micro_batches, sampled_tokens
 from alignkit.errors import AlignkitError
@@ -42,6 +50,9 @@ from alignkit.protocols import (
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
+
+_TOGETHER = 1024
+"""Responses of several sets that are sampled in one call, at most."""
 
 
 class Evaluator:
@@ -74,35 +85,91 @@ class Evaluator:
     def run(self, run: Run, step: int) -> dict[str, float]:
         """Evaluate every set, write a row per response, return ``eval/…`` and ``time/eval``."""
         clock = Clock()
-        metrics: dict[str, float] = {}
+        found: dict[str, dict[str, float]] = {}
         with clock("eval"):
-            for name in self._sets:
-                found, rows = self.evaluate(name)
-                metrics |= prefixed(f"eval/{name}" if name else "eval", found)
-                run.rows(step, f"eval/{name}" if name else "eval", rows)
+            for names in self._calls():
+                for name, (measured, rows) in self._evaluated(names).items():
+                    where = f"eval/{name}" if name else "eval"
+                    found[name] = prefixed(where, measured)
+                    run.rows(step, where, rows)
+        metrics = {key: value for name in self._sets for key, value in found[name].items()}
         return metrics | clock.metrics()
 
     def evaluate(self, name: str = "") -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Return the metrics of one set, without prefix, and a row per response."""
-        chosen, template, reward = self._sets[name]
+        return self._evaluated([name])[name]
+
+    def _calls(self) -> Iterator[list[str]]:
+        """Yield the sets that are put to the policy in one call: those that sample alike.
+
+        A call takes more sets only while it has fewer than ``_TOGETHER`` responses: beyond, one
+        call of many responses is no faster than several, and all are held until its end.
+        """
+        alike: dict[Sampling, list[str]] = {}
+        sizes: Counter[Sampling] = Counter()
+        for name, (_, asks, reward) in self._sets.items():
+            if isinstance(asks, Opening) or reward is None:  # episodes are played set by set
+                yield [name]
+                continue
+            sampling = self._sampling(name)
+            size = len(self._asked(name)) * sampling.n
+            if sampling in alike and sizes[sampling] + size > _TOGETHER:
+                yield alike.pop(sampling)
+                del sizes[sampling]
+            alike.setdefault(sampling, []).append(name)
+            sizes[sampling] += size
+        yield from alike.values()
+
+    def _sampling(self, name: str) -> Sampling:
+        chosen, template, _ = self._sets[name]
+        return eval_sampling(chosen, template, self._backend.sampling)
+
+    def _asked(self, name: str) -> list[Prompt]:
+        """Return the prompts of a set; they are the same every time, and made once."""
         if name not in self._prompts:
-            self._prompts[name] = fixed_subset(chosen, template, self._policy)
-            _refuse_too_long(name, self._prompts[name], self._policy)
-        prompts = self._prompts[name]
-        trajectories = collect(
-            prompts,
+            chosen, template, _ = self._sets[name]
+            prompts = fixed_subset(chosen, template, self._policy)
+            _refuse_too_long(name, prompts, self._policy)
+            self._prompts[name] = prompts
+        return self._prompts[name]
+
+    def _evaluated(
+        self, names: Sequence[str]
+    ) -> dict[str, tuple[dict[str, float], list[dict[str, Any]]]]:
+        """Return what :meth:`evaluate` does, by name, of sets that sample alike."""
+        judged = [(name, reward) for name in names if (reward := self._sets[name][2]) is not None]
+        parts = [(self._asked(name), reward) for name, reward in judged]
+        how = self._sampling(names[0])
+        asks = self._sets[names[0]][1]
+        if isinstance(asks, Opening) or len(parts) < len(names):
+            return {name: self._measured(name, self._alone(name, how)) for name in names}
+        collected = collect_each(
+            parts, policy=self._policy, backend=self._backend, sampling=how, clock=Clock()
+        )
+        return {n: self._measured(n, some) for n, some in zip(names, collected, strict=True)}
+
+    def _alone(self, name: str, how: Sampling) -> list[Trajectory]:
+        """Return the judged responses or episodes of one set."""
+        _, asks, reward = self._sets[name]
+        return collect(
+            self._asked(name),
             policy=self._policy,
             backend=self._backend,
             reward=reward,
-            sampling=eval_sampling(chosen, template, self._backend.sampling),
+            sampling=how,
             clock=Clock(),
-            opening=template if isinstance(template, Opening) else None,
+            opening=asks if isinstance(asks, Opening) else None,
         )
+
+    def _measured(
+        self, name: str, trajectories: Sequence[Trajectory]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Return the metrics of a set's judged responses and a row for each."""
+        chosen, _, reward = self._sets[name]
         check_groups(trajectories, chosen.samples)
         entropies = token_entropies(self._policy, trajectories, self._budget)
-        too_long = sum(not fits(prompt, self._policy) for prompt in prompts)
         metrics = describe(trajectories, entropies, chosen.samples, reward)
-        metrics["prompts_too_long"] = too_long
+        metrics["prompts_too_long"] = sum(not fits(p, self._policy) for p in self._asked(name))
         if chosen.by:
             metrics |= accuracy_by(chosen.by, trajectories)
         rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]

@@ -39,11 +39,38 @@ def answered(
     clock: Clock,
 ) -> list[list[Answer]]:
     """Sample a response at a time to each prompt, and have them judged."""
-    judging = Judging(reward, [p.example for p in prompts])
+    [found] = answered_each([(prompts, reward)], policy, backend, sampling, clock)
+    return found
+
+
+def answered_each(
+    parts: Sequence[tuple[Sequence[Prompt], RewardFn]],
+    policy: Policy,
+    backend: RolloutBackend,
+    sampling: Sampling,
+    clock: Clock,
+) -> list[list[list[Answer]]]:
+    """Do as :func:`answered` for each part, with its own reward, in one call of the backend."""
+    prompts = [prompt for some, _ in parts for prompt in some]
+    judgings = [Judging(reward, [p.example for p in some]) for some, reward in parts]
+    places = [
+        (judging, number)
+        for judging, (some, _) in zip(judgings, parts, strict=True)
+        for number in range(len(some))
+    ]
     with clock("rollout"):
-        groups = _generate(prompts, policy, backend, sampling, judging)
+        groups = iter(_generate(prompts, policy, backend, sampling, places))
     with clock("reward"):
-        rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
+        return [
+            _judged(some, [next(groups) for _ in some], judging)
+            for (some, _), judging in zip(parts, judgings, strict=True)
+        ]
+
+
+def _judged(
+    prompts: Sequence[Prompt], groups: Sequence[list[Completion]], judging: Judging
+) -> list[list[Answer]]:
+    rewards = judging.finish([_responses(*pair) for pair in zip(prompts, groups, strict=True)])
     return [
         [Answer(*answer) for answer in zip(group, judged, strict=True)]
         for group, judged in zip(groups, rewards, strict=True)
@@ -55,17 +82,22 @@ def _generate(
     policy: Policy,
     backend: RolloutBackend,
     sampling: Sampling,
-    judging: Judging,
+    places: Sequence[tuple[Judging, int]],
 ) -> list[list[Completion]]:
-    """Return a group per prompt; judging of some may have started."""
+    """Return a group per prompt; judging of some may have started.
+
+    ``places`` holds what judges each prompt's group, and the group's number there.
+    """
     asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
     ids = [prompts[i].ids for i in asked]
     keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
-    if judging.can_start and streams(backend):
+    if any(judging.can_start for judging, _ in places) and streams(backend):
         found: dict[int, list[Completion]] = {}
         for index, group in streamed(backend, ids, keyed, policy):
             found[index] = group
-            judging.start(asked[index], _responses(prompts[asked[index]], group))
+            judging, number = places[asked[index]]
+            if judging.can_start:
+                judging.start(number, _responses(prompts[asked[index]], group))
         groups = [found[i] for i in range(len(asked))]
     else:
         groups = generated(backend, ids, keyed, policy)

@@ -17,7 +17,7 @@ import torch
 from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask, closing
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.answering import answered, played
+from alignkit.engine.sampling.answering import Answer, answered, answered_each, played
 from alignkit.engine.sampling.generating import BACKEND
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt
@@ -121,6 +121,33 @@ def collect(
         groups = answered(prompts, policy, backend, reward, sampling, clock)
     else:
         raise ValueError("responses need a reward to judge them, or an environment")
+    return _trajectories(prompts, groups, sampling.step, first_group)
+
+
+def collect_each(
+    parts: Sequence[tuple[Sequence[Prompt], RewardFn]],
+    *,
+    policy: Policy,
+    backend: RolloutBackend,
+    sampling: Sampling,
+    clock: Clock,
+) -> list[list[Trajectory]]:
+    """Sample for all prompts in one call, judge each part's responses by its own reward.
+
+    Returns per part what :func:`collect` returns for it. One call costs less than one per part,
+    as small batches take as many steps as large ones.
+    """
+    found = answered_each(parts, policy, backend, sampling, clock)
+    return [
+        _trajectories(prompts, groups, sampling.step, 0)
+        for (prompts, _), groups in zip(parts, found, strict=True)
+    ]
+
+
+def _trajectories(
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[Answer]], step: int, first_group: int
+) -> list[Trajectory]:
+    """Return the responses of all groups, in order."""
     return [
         Trajectory(
             prompt_id=p.index,
@@ -130,7 +157,7 @@ def collect(
             prompt_ids=p.ids,
             completion=answer.completion,
             reward=answer.reward,
-            step=sampling.step,
+            step=step,
             turns=answer.turns,
             cut=answer.cut,
         )
