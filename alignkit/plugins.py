@@ -153,7 +153,8 @@ def _named(dist: Distribution | None) -> tuple[str, str]:
     if dist is None:
         return "unknown", "?"
     metadata = dist.metadata
-    return str(metadata["Name"]), metadata["Version"]
+    told = "Version" in metadata
+    return str(metadata["Name"]), str(metadata["Version"] if told else dist.version)
 
 
 def _vet(

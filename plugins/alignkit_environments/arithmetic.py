@@ -55,11 +55,11 @@ def _tokens(text: str) -> list[str]:
     found, at = [], 0
     text = text.rstrip()
     while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
+        symbol = _TOKEN.match(text, at)
+        if symbol is None:
             raise UnreadableError(f"cannot read {text[at:].strip()[:20]!r}")
-        found.append(token[1] or token[2])
-        at = token.end()
+        found.append(symbol[1] or symbol[2])
+        at = symbol.end()
     return found
 
 
@@ -71,11 +71,11 @@ class _Reader:
 
     @property
     def next(self) -> str:
-        """The token ahead, "" at the end."""
+        """The symbol ahead, "" at the end."""
         return self._rest[-1] if self._rest else ""
 
     def take(self) -> str:
-        """Return the token ahead and go on."""
+        """Return the symbol ahead and go on."""
         return self._rest.pop() if self._rest else ""
 
     def sum(self) -> Fraction:
@@ -97,14 +97,16 @@ class _Reader:
         return total
 
     def factor(self) -> Fraction:
-        token = self.take()
-        if token in ("+", "-"):
-            return self.factor() if token == "+" else -self.factor()
-        if token == "(":
+        symbol = self.take()
+        if symbol in ("+", "-"):
+            return self.factor() if symbol == "+" else -self.factor()
+        if symbol == "(":
             inner = self.sum()
             if self.take() != ")":
                 raise UnreadableError("a parenthesis is not closed")
             return inner
-        if not token or token in ")*/":
-            raise UnreadableError(f"a number is missing before {token!r}" if token else "no number")
-        return Fraction(token)
+        if not symbol or symbol in ")*/":
+            raise UnreadableError(
+                f"a number is missing before {symbol!r}" if symbol else "no number"
+            )
+        return Fraction(symbol)

@@ -9,7 +9,7 @@ from alignkit.text.said import chosen_option
 
 
 class OptionReward:
-    """1 for the letter of the right option, else 0; ``unparsed`` where no option is chosen."""
+    """1 for the letter of a right option, else 0; ``unparsed`` where no option is chosen."""
 
     def __init__(self, column: str) -> None:
         self._column = column
@@ -22,5 +22,5 @@ class OptionReward:
         options = example.extra.get(self._column)
         texts = [str(option) for option in options] if isinstance(options, list) else list("ABCD")
         found = chosen_option(texts, response)
-        right = float(found == example.answer)
+        right = float(found in example.answers)
         return Reward(right, {"answer": right, "unparsed": float(found is None)})

@@ -101,8 +101,11 @@ class Forked:
         return self.returncode
 
     def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, number)
 
     def kill(self):
         os.kill(self.pid, signal.SIGKILL)

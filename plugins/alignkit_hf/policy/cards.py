@@ -28,7 +28,7 @@ def refuse_unseen_cards() -> None:
     raise AlignkitError(
         f'policy.device = "auto", but torch sees none of this machine\'s {count} NVIDIA card'
         f"{'s' if count > 1 else ''}: the driver is {driver}{newest}; torch {torch.__version__} is "
-        f"built for {built}.\n  Update the driver, install a torch{older}, or set "
+        f"built for {built}.\n  Install a newer driver, a torch{older}, or set "
         f'policy.device = "cpu" to train on the CPU all the same.'
     )
 

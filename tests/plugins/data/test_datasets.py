@@ -30,7 +30,8 @@ def problems(params):
 
 
 def test_names_are_those_of_the_contract():
-    assert [component.name for component in dataset()] == ["jsonl", "gsm8k", "math", "chat"]
+    names = ["jsonl", "gsm8k", "math", "hh", "mmlu", "chat"]
+    assert [component.name for component in dataset()] == names
 
 
 # ---------------------------------------------------------------- jsonl

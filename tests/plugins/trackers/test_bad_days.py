@@ -48,6 +48,7 @@ def replaced(place):
 
 @pytest.mark.parametrize("harm", [gone, replaced])
 def test_a_folder_of_event_files_that_is_lost_is_said_once(tmp_path, harm, capfd):
+    pytest.importorskip("tensorboard")
     run = Run(tmp_path, {"n": 1})
     run.attach([AskedTracker(Tensorboard().build())])
     run.log(0, {"train/loss": 1.0})

@@ -59,7 +59,8 @@ def started(policy, tmp_path, monkeypatch):
     return start
 
 
-def test_the_process_keeps_its_own_settings(started):
+def test_the_process_keeps_its_own_settings(policy, started):
+    assert policy.model is not None  # loading it may choose a number of threads
     before = torch.get_num_threads(), torch.set_num_threads, torch.get_float32_matmul_precision()
     started()
     now = torch.get_num_threads(), torch.set_num_threads, torch.get_float32_matmul_precision()

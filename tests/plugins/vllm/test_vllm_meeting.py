@@ -220,7 +220,7 @@ def test_a_port_that_somebody_else_took_is_left_to_them(
     taken = int(answering({"/health": b"<html>"}).rpartition(":")[2])
     ports = iter([taken, free_port()])
     monkeypatch.setattr(server, "free_port", lambda: next(ports))
-    backend = VllmRollout(mode="server", max_logprob_gap=1e9).build()
+    backend = VllmRollout(mode="server", max_logprob_gap=1e9, max_rollout_kl=1e9).build()
     try:
         backend.start(policy)
         ((found,),) = backend.generate([[1, 2]], Sampling(max_tokens=3))

@@ -20,7 +20,7 @@ from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout
 policy = HfPolicy(path=sys.argv[1]).build()
-backend = VllmRollout(mode="device", max_logprob_gap=1e9).build()
+backend = VllmRollout(mode="device", max_logprob_gap=1e9, max_rollout_kl=1e9).build()
 with serving(backend, policy):
     ((found,),) = backend.generate([[1, 2]], Sampling(max_tokens=3))
     assert found.token_ids == (1, 1, 1)
