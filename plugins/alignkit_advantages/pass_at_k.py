@@ -51,8 +51,7 @@ def pass_at_k(rewards: Tensor, group_size: int, k: int) -> Tensor:
 
 
 def best_weights(n: int, k: int) -> Tensor:
-    """Return (n, n): entry (i, j) is the probability that j is the best of k, given that i is
-    in."""
+    """Return (n, n): entry (i, j) is the probability that j is the best of k given i is in."""
     weights = torch.zeros(n, n, dtype=torch.float64)
     for i in range(n):
         weights[i, i] = comb(i, k - 1) / comb(n - 1, k - 1)

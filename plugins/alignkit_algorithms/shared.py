@@ -32,8 +32,9 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
 
 
 def in_epochs(data: Dataset, algorithm: str) -> Dataset:
-    """Return data that an algorithm goes through in epochs. AlignkitError where the data choose a
-    row order of their own, which would be lost.
+    """Return data that an algorithm goes through in epochs.
+
+    AlignkitError where the data choose a row order of their own, which would be lost.
     """
     if isinstance(data, Orders):
         raise AlignkitError(
@@ -84,8 +85,7 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def evaluated_greedily(tables: Mapping[str, Any], own: Any = None) -> Iterable[tuple[str, str]]:
-    """Yield a problem when [eval], or an evaluation's own keys, draw the same response several
-    times.
+    """Yield a problem when [eval], or an evaluation's own keys, repeat the same response.
 
     A temperature that is left out is the rollout table's.
     """
@@ -156,7 +156,8 @@ class Trained(Params[Algorithm]):
         return no_room(folder, self.left(tables, sizes))
 
     def left(self, tables: Mapping[str, Any], sizes: ModelSizes) -> dict[str, float]:
-        """Return at least how many bytes the model and the checkpoints kept together take, by name.
+        """Return the bytes that the model and the checkpoints kept together take at least, by name.
+
         The number of checkpoints made by the clock depends on the machine's speed; one is counted,
         to stop and resume from.
         """

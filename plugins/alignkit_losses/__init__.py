@@ -22,8 +22,8 @@ class GrpoClip(_Ratio):
     """Clipped importance ratio times the advantage (GRPO, arXiv:2402.03300 eq. 3, without KL)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
-    """No gain from moving the ratio beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the
-    upper bound matters. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.ops import grpo_clip, require
@@ -54,8 +54,8 @@ class Gspo(_Ratio):
     """
 
     cliprange: Annotated[float, Field(gt=0)] = 4e-4
-    """No gain from moving the ratio beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the
-    upper bound matters. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.gspo import gspo
@@ -89,11 +89,11 @@ class DapoClip(_Ratio):
     """
 
     eps_low: Annotated[float, Field(gt=0)] = 0.2
-    """No gain from moving the ratio below 1 - eps_low; from 1 on, this bound has no effect.
+    """The ratio is clipped from below at 1 - eps_low; from 1 on, this bound has no effect.
     Dimensionless."""
 
     eps_high: Annotated[float, Field(gt=0)] = 0.28
-    """No gain from moving the ratio above 1 + eps_high. Dimensionless."""
+    """The ratio is clipped from above at 1 + eps_high. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.dapo_clip import dapo_clip
@@ -110,8 +110,8 @@ class DualClip(_Ratio):
     """Clipped importance ratio, bounded for negative advantages too (arXiv:1912.09729)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
-    """No gain from moving the ratio beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the
-    upper bound matters. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     c: Annotated[float, Field(gt=1)] = 3.0
     """With a negative advantage A the loss is at most -c A: a ratio above c gives no gradient.

@@ -75,9 +75,10 @@ class QuestionOnly(Params[PromptTemplate]):
 
 
 class AlpacaSft(Params[PromptTemplate]):
-    """The Stanford Alpaca instruction template, for tasks with or without an input. Taori et al.
-    2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for questions with a line
-    ``### Input:`` below the instruction, as the data set ``jsonl`` writes them, and
+    """The Stanford Alpaca instruction template, for tasks with or without an input.
+
+    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for questions
+    with a line ``### Input:`` below the instruction, as the data set ``jsonl`` writes them, and
     ``prompt_no_input`` for all others. The text ends right after ``### Response:``. A response ends
     where the model ends it.
     """

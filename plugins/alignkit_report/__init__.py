@@ -1,6 +1,6 @@
 """Commands that look at finished and running runs: one HTML page, or a story in the terminal.
 
-They read run directories only; nothing here imports the ML stack or another plugin.
+They only read run directories; nothing here imports the ML stack or another plugin.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from alignkit_rewards.python import Python
 
 class Graded(Params[RewardFn]):
     """When two answers count as equal; shared by the rewards that compare an answer with the gold.
+
     The gold is the example's ``answer``: an answer alone, or a solution that holds it in
     ``\\boxed{}`` or after ``####``. Verdicts that run out of time or memory count as wrong and are
     shown as the part ``timed_out``; answers that cannot be read are shown as the part ``unparsed``.
@@ -34,8 +35,7 @@ class Graded(Params[RewardFn]):
     """What ``50%`` equals besides itself: 50 (``"sign"``), 1/2 (``"value"``), or either."""
 
     rounding: Annotated[int, Field(ge=0, le=30)] = 6
-    """A decimal with at least this many significant digits equals values that round to it; 0 =
-    never."""
+    """A decimal with at least this many significant digits equals what rounds to it; 0 = never."""
 
     list_order: Literal["free", "kept"] = "free"
     """Whether ``1, 2`` equals ``2, 1``. With ``"free"`` a list is a set, also where the problem
@@ -66,8 +66,7 @@ class Graded(Params[RewardFn]):
     """Column of the dataset with additional right answers, one or a list; empty = none."""
 
     def graded(self, extract: Callable[[str], str | None]) -> RewardFn:
-        """Return the reward that judges what ``extract`` finds in a response, under these
-        conventions."""
+        """Return the reward for what ``extract`` finds in a response, under these conventions."""
         from alignkit_rewards.answers import Conventions
         from alignkit_rewards.graded import GradedReward
 
@@ -84,8 +83,7 @@ class R1Zero(Graded):
     """
 
     strict_format: bool = True
-    """Require exactly one space in ``</think> <answer>``; otherwise any white space or none is
-    accepted."""
+    """Require exactly one space in ``</think> <answer>``; otherwise any white space or none."""
 
     def build(self) -> RewardFn:
         from functools import partial
@@ -120,9 +118,10 @@ class LastNumber(Graded):
 
 
 class MultipleChoice(Params[RewardFn]):
-    """1 if the response chooses the right option, else 0; for data such as ``mmlu``. The choice is
-    the letter, or the whole text of an option, after "answer is" and the like or at the beginning.
-    The part ``unparsed`` marks responses without a choice.
+    """1 if the response chooses the right option, else 0; for data such as ``mmlu``.
+
+    The choice is the letter, or the whole text of an option, after "answer is" and the like or at
+    the beginning. The part ``unparsed`` marks responses without a choice.
     """
 
     choices: str = "choices"
@@ -163,8 +162,7 @@ class Judge(Params[RewardFn]):
     """Score that becomes the reward 1; scores outside this range are no verdict."""
 
     cache: RecipePath | None = None
-    """JSON Lines file of replies, created if it does not exist. Unset: they are kept in memory
-    only."""
+    """JSON Lines file of replies, created if missing. Unset: they are kept in memory only."""
 
     key_from: str = ""
     """Environment variable with the endpoint's API key; "" = it needs none."""

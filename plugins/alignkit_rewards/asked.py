@@ -54,8 +54,7 @@ class Cache:
         return self._found.get(key)
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply; its line begins with a newline, to end a line left half written by a
-        kill."""
+        """Keep a reply; a newline first ends a line that a kill may have left half written."""
         with self._lock:
             self._found[key] = reply
             if self._path is not None:
@@ -65,8 +64,9 @@ class Cache:
 
 
 class Budget:
-    """Tokens that may still be spent. A request reserves its maximum until its real cost is
-    known."""
+    """Tokens that may still be spent.
+
+    A request reserves its maximum until its real cost is known."""
 
     def __init__(self, tokens: int) -> None:
         self._left: float = tokens or float("inf")
@@ -162,8 +162,7 @@ class Endpoint:
         return (reply if isinstance(reply, str) else None), used, 0.0
 
     def _posted(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content; the timeout also covers a reply that arrives in small
-        pieces."""
+        """Return status, headers and content; the timeout covers replies in small pieces, too."""
         end = time.monotonic() + self._limits.timeout
         with self._client.stream("POST", self._url, json=body) as response:
             content = bytearray()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 def helpers(file: Path) -> list[Path]:
-    """Return the files beside ``file`` that it imports, directly or through one another. If a
-    folder is imported, all its modules count; a name of the standard library always means that
+    """Return the files beside ``file`` that it imports, directly or through one another.
+
+    If a folder is imported, all its modules count; a name of the standard library always means that
     library. SyntaxError and OSError from reading are passed on.
     """
     found: dict[Path, None] = {}

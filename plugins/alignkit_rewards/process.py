@@ -58,8 +58,10 @@ class Process:
         return self._first_line()
 
     def line_of_work(self, limit: float) -> bytes | None:
-        """Read one line; ``b""`` if the process ended, None if its time ran out: after ``limit``
-        seconds of its CPU time, or ``IDLE_S`` in which it could compute and did not.
+        """Read one line; ``b""`` if the process ended, None if its time ran out.
+
+        That is after ``limit`` seconds of its CPU time, or ``IDLE_S`` in which it could compute and
+        did not.
         """
         began, waited = self._computed(), 0.0
         while b"\n" not in self._buffer:

@@ -53,8 +53,7 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 class _Fresh(SourceFileLoader):
-    """Compiles a module anew: the cache tells versions apart only by size and modification
-    second."""
+    """Compiles a module anew: the cache notices only changes of size or of the second."""
 
     def path_stats(self, path: Any) -> Mapping[str, Any]:
         """Return no information that the cache could use."""
@@ -122,8 +121,7 @@ def _sum_of(name: str, folder: Path) -> str:
 
 
 def place_of(error: BaseException, path: Path) -> str:
-    """Return `` (FILE, line N)``: the last call, of those that led to an error, in a file beside
-    ``path``."""
+    """Return `` (FILE, line N)``: the last call that led to an error and is beside ``path``."""
     frames = traceback.extract_tb(error.__traceback__)
     folder = path.absolute().parent
     own = [f for f in frames if folder in Path(f.filename).absolute().parents]

@@ -113,8 +113,9 @@ class ScriptWorker(Process):
             self.write(call.line(self._script.timeout))
 
     def settle(self, call: Call, /, *, last: bool) -> bool:
-        """Wait for a call's rewards, or for its exception; a dead or late process is killed. A call
-        is never repeated: it may have had effects already.
+        """Wait for a call's rewards, or for its exception; a dead or late process is killed.
+
+        A call is never repeated: it may have had effects already.
         """
         limit = self._script.timeout
         line = self.line(None if limit is None else limit + GRACE_S)
@@ -171,8 +172,7 @@ class Pending:
         self._told = False
 
     def result(self) -> list[Reward]:
-        """Wait; return one reward per response. Calls that may succeed on another try are
-        repeated."""
+        """Wait; return one reward per response. Calls that may yet succeed are repeated."""
         if self._told:
             again = {i: c.again() for i, c in enumerate(self._calls) if _transient(c)}
             for i, call in again.items():
