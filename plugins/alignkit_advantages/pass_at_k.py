@@ -1,11 +1,12 @@
 """Train for the best of k responses rather than for each one (pass@k training).
 
 Paper: Chen et al. 2025, arXiv:2508.10751, the analytical derivation.
-Let S be a set of k of the n responses to a prompt, all such sets equally likely, and R(S) = max of
-r over S. Equation: A_i = (E[R(S) | i in S] - E[R(S)]) / (standard deviation of R(S)). With rewards
-of 0 and 1 and w wrong responses, E[R] = 1 - C(w, k) / C(n, k), its deviation is sqrt(E[R] (1 -
-E[R])), and E[R | i in S] is 1 for a right response and 1 - C(w - 1, k - 1) / C(n - 1, k - 1) for a
-wrong one: the paper's closed form.
+Let S be a set of k of the n responses to a prompt, all such sets equally likely, and let R(S) be
+the maximum of r over S.
+Equation: A_i = (E[R(S) | i in S] - E[R(S)]) / (standard deviation of R(S)).
+With rewards of 0 and 1 and w wrong responses, E[R] = 1 - C(w, k) / C(n, k), its deviation is
+sqrt(E[R] (1 - E[R])), and E[R | i in S] is 1 for a right response and
+1 - C(w - 1, k - 1) / C(n - 1, k - 1) for a wrong one: the paper's closed form.
 
 Derivation for any rewards, sorted so that r_0 <= … <= r_(n-1): r_j is the maximum of the subsets
 made of j and k - 1 of the j below it. Of the C(n - 1, k - 1) subsets with i, that is

@@ -89,7 +89,7 @@ class PolicyParams(Params[Policy]):
     bos: Literal["auto", "always", "never"] = "auto"
     """Whether prompts begin with the tokenizer's beginning-of-sequence token: "auto" does as the
     tokenizer does by itself, since models that were trained with it (Llama, Gemma, Mistral) expect
-    it. A prompt that already starts with it gets no second one."""
+    it. A prompt that already has it gets no second one."""
 
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Only for sources you trust."""
