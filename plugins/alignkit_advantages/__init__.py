@@ -1,4 +1,4 @@
-"""Built-in advantages; the formulas are in ``ops`` and the modules of their names."""
+"""Built-in advantages; the formulas are in ``ops`` and in the modules named after them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class GroupStd(Params[Advantage]):
     """Added to the standard deviation, in units of reward."""
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken from the reward first: its group's mean, or nothing. A group of equal rewards
-    gives zeros either way."""
+    """What is subtracted from the reward first: its group's mean, or nothing. A group of equal
+    rewards gives zeros either way."""
 
     def group_problem(self, group_size: int, /) -> str:
         return two_or_more("group_std", group_size)
@@ -53,14 +53,14 @@ class GroupMean(Params[Advantage]):
 class MaxRl(Params[Advantage]):
     """Reward minus its group's mean, over that mean (MaxRL, arXiv:2602.02710).
 
-    With rewards of 0 and 1 the mean is the rate of success: rare successes weigh more.
+    With rewards of 0 and 1 the mean is the success rate, so rare successes weigh more.
     """
 
     eps: Annotated[float, Field(ge=0)] = 1e-6
     """Added to the mean, in units of reward."""
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken from the reward first: its group's mean, or nothing."""
+    """What is subtracted from the reward first: its group's mean, or nothing."""
 
     def build(self) -> Advantage:
         from alignkit_advantages.maxrl import maxrl
@@ -103,8 +103,8 @@ class BatchStd(Params[Advantage]):
     """Added to the standard deviation, in units of reward."""
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken from the reward first: its group's mean, or nothing but the batch's mean
-    (REINFORCE++ without baseline, for one response per prompt too)."""
+    """What is subtracted from the reward before the batch's mean: its group's mean, or nothing
+    (REINFORCE++ without baseline, which also works with one response per prompt)."""
 
     def group_problem(self, group_size: int, /) -> str:
         if self.baseline == "none":
@@ -118,15 +118,15 @@ class BatchStd(Params[Advantage]):
 
 
 class PassAtK(Params[Advantage]):
-    """What a response adds to the best of k drawn from its group (arXiv:2508.10751).
+    """What a response adds to the best of k responses drawn from its group (arXiv:2508.10751).
 
-    With rewards of 0 and 1 this trains pass@k: hard questions weigh more, and a question that
-    any k responses solve weighs nothing.
+    With rewards of 0 and 1 this trains pass@k: hard questions weigh more, and a question that every
+    choice of k responses solves weighs nothing.
     """
 
     k: Annotated[int, Field(ge=2)] = 2
-    """Responses drawn, fewer than the group has. One would be judged alone, as with
-    ``group_std``."""
+    """Responses drawn: at least 2, and fewer than the group has. A single one would be judged
+    alone, as with ``group_std``."""
 
     def group_problem(self, group_size: int, /) -> str:
         if self.k < group_size:

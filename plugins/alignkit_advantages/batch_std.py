@@ -2,12 +2,12 @@
 
 Paper: Hu et al. 2025, arXiv:2501.03262, "global advantage normalization".
 Equation: A = (a - mean of a over the batch) / (standard deviation of a over the batch + eps), where
-a is the reward less its group's mean ("with baseline") or the reward itself.
+a is the reward minus its group's mean ("with baseline") or the reward itself.
 
 Deviations from the paper:
 
-- Each response counts once in the mean and the standard deviation. The paper's advantages are
-  per token, so there a long response counts more.
+- Each response counts once in the mean and the standard deviation. In the paper advantages are per
+  token, so a long response counts more.
 - No KL penalty in the reward; that is the algorithm's ``[reference]`` table.
 - The paper leaves open how the standard deviation is estimated; here it divides by B - 1.
 """
@@ -27,7 +27,7 @@ from alignkit_advantages.ops import centred, in_groups, over
 
 @dataclass(frozen=True, slots=True)
 class BatchStandardized:
-    """:func:`batch_std`, also of a batch whose groups differ in size."""
+    """:func:`batch_std`, which also takes a batch whose groups differ in size."""
 
     eps: float
     baseline: bool
@@ -61,7 +61,7 @@ def uneven_batch_std(
 def batch_std(rewards: Tensor, group_size: int, eps: float, *, baseline: bool = True) -> Tensor:
     """Return the normalised advantages: (B,) to (B,); zeros if all are equal.
 
-    AlignkitError if there is but one response, or one a group and a ``baseline``.
+    AlignkitError if there is only one response, or one per group and a ``baseline``.
     """
     least = group_size if baseline else len(rewards)
     if least < 2:

@@ -2,13 +2,13 @@
 
 Paper: arXiv:2602.02710, the estimator over the successes among n responses.
 Equation, for n responses to a prompt with rewards of 0 and 1: A_i = (r_i - m) / m, m the mean of
-the r_j. Without the centring, r_i / m, it is the gradient of the log-likelihood of a success,
-estimated from the successes: their number is n m. Taking the mean off is a control variate.
+the r_j. Without the centring, r_i / m gives the gradient of the log-likelihood of a success,
+estimated from the n m successes. Subtracting the mean is a control variate.
 
 Deviations from the paper:
 
 - ``eps`` is added to the mean, so that a group without a success gives zeros.
-- Rewards between 0 and 1 and above are let through; for these it is no likelihood.
+- Rewards between 0 and 1 and above 1 are accepted; for these it is not a likelihood.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alignkit_advantages.ops import centred, in_groups, over
 def maxrl(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
     """Return (r - mean) / (mean + eps) within each group: (B,) to (B,).
 
-    arXiv:2602.02710; r / (mean + eps) if not to ``centre``. The estimator is meant for rewards
+    arXiv:2602.02710; r / (mean + eps) without ``centre``. The estimator is meant for rewards
     that are not negative; a group of zeros gives zeros.
     """
     groups = in_groups(rewards, group_size)  # (B / group_size, group_size)

@@ -14,10 +14,9 @@ from alignkit import AlignkitError
 def group_std(rewards: Tensor, group_size: int, eps: float, *, centre: bool = True) -> Tensor:
     """Return (r - mean) / (std + eps) within each group: (B,) to (B,).
 
-    arXiv:2402.03300 sec. 4.1.2; r / (std + eps) if not to ``centre``. The standard deviation
-    divides by group_size - 1. A group of equal rewards has nothing to be compared by and gives
-    zeros, exactly, centred or not: neither its rewards nor the rounding in their mean is blown up
-    by 1 / eps.
+    arXiv:2402.03300 sec. 4.1.2; r / (std + eps) without ``centre``. The standard deviation
+    divides by group_size - 1. A group of equal rewards offers no comparison and gives exact zeros,
+    centred or not: neither its rewards nor the rounding in their mean is multiplied by 1 / eps.
     """
     if group_size < 2:
         raise AlignkitError(

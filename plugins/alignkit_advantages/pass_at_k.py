@@ -1,7 +1,8 @@
 """Train for the best of k responses rather than for each one (pass@k training).
 
 Paper: Chen et al. 2025, arXiv:2508.10751, the analytical derivation.
-Let S be k of the n responses to a prompt, each choice equally likely, and R(S) = max of r over S.
+Let S be a set of k of the n responses to a prompt, all such sets equally likely, and let R(S) be
+the maximum of r over S.
 Equation: A_i = (E[R(S) | i in S] - E[R(S)]) / (standard deviation of R(S)).
 With rewards of 0 and 1 and w wrong responses, E[R] = 1 - C(w, k) / C(n, k), its deviation is
 sqrt(E[R] (1 - E[R])), and E[R | i in S] is 1 for a right response and
@@ -14,7 +15,7 @@ has k members, so the mean over i of E[R | i in S] is E[R].
 
 Deviations from the paper:
 
-- Rewards may be any numbers, by taking the maximum; the paper's are 0 and 1.
+- Rewards may be any numbers, since the maximum is taken; the paper's are 0 and 1.
 - Nothing is added to the standard deviation. Where every choice of k has the same best reward,
   the advantages are zero, exactly.
 """
@@ -51,7 +52,7 @@ def pass_at_k(rewards: Tensor, group_size: int, k: int) -> Tensor:
 
 
 def best_weights(n: int, k: int) -> Tensor:
-    """Return (n, n): row i, column j is the chance that j is the best of k, given that i is in."""
+    """Return (n, n): entry (i, j) is the probability that j is the best of k given i is in."""
     weights = torch.zeros(n, n, dtype=torch.float64)
     for i in range(n):
         weights[i, i] = comb(i, k - 1) / comb(n - 1, k - 1)

@@ -6,7 +6,7 @@ of a response does not depend on it, so the gradient is unbiased.
 
 Deviations from the paper:
 
-- The reward is taken as it is. The paper's holds a KL penalty; here that is the algorithm's
+- The reward is used as it is. The paper's includes a KL penalty; here that is the algorithm's
   ``[reference]`` table.
 - The paper treats a response as one action; here the loss and normalizer say how its tokens
   are added up. ``reinforce`` with ``masked_normalize`` sums them, as the paper does.
@@ -23,7 +23,7 @@ from alignkit_advantages.ops import centred, in_groups
 def rloo(rewards: Tensor, group_size: int) -> Tensor:
     """Return each reward minus the mean of the others in its group: (B,) to (B,).
 
-    AlignkitError if a group has but one response.
+    AlignkitError if a group has only one response.
     """
     if group_size < 2:
         raise AlignkitError(

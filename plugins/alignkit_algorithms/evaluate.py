@@ -1,4 +1,4 @@
-"""Evaluation alone: one row of metrics at step 0, and a row per response in ``eval/``."""
+"""Evaluation only: one row of metrics at step 0, and a row per response in ``eval/``."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from alignkit_algorithms.shared import evaluated_greedily, work_of
 
 
 class Evaluate(EvalFields[Algorithm]):
-    """Put problems to a policy and report how well it does; nothing is trained.
+    """Give a policy problems to answer and report how well it does; nothing is trained.
 
     ``[data]`` logs as ``eval/…``; each ``[sets.NAME]``, which may bring its own prompt, reward
     and sampling, as ``eval/NAME/…``.
     """
 
     n: Annotated[int, Field(ge=0)] = 0
-    """Examples of [data]: a subset fixed by ``seed``. 0 = all."""
+    """Examples to use from [data]: a subset fixed by ``seed``. 0 = all."""
 
     token_budget: Annotated[int, Field(ge=1)] = 8192
-    """Padded tokens per forward pass when entropies are computed. Bounds memory only."""
+    """Padded tokens per forward pass when entropies are computed. Limits memory use only."""
 
     def build(
         self,

@@ -1,4 +1,4 @@
-"""The tables of the built-in preference losses; the formulas are in ``preference``."""
+"""The recipe tables of the built-in preference losses; the formulas are in ``preference``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SimpoLoss(Params[PreferenceLoss]):
     """β: scale of the difference of log-probs per token. Dimensionless."""
 
     gamma: Annotated[float, Field(ge=0)] = 1.0
-    """γ: what the preferred response is to lead by, in units of β × nats per token."""
+    """γ: the margin by which the preferred response should lead, in units of β × nats per token."""
 
     def build(self) -> PreferenceLoss:
         from alignkit_algorithms.preference import simpo
@@ -64,7 +64,7 @@ class OrpoLoss(Params[PreferenceLoss]):
     """
 
     weight: Annotated[float, Field(ge=0)] = 0.1
-    """λ: weight of the odds ratio's loss beside that of fine-tuning. Dimensionless."""
+    """λ: weight of the odds-ratio loss relative to the fine-tuning loss. Dimensionless."""
 
     def build(self) -> PreferenceLoss:
         from alignkit_algorithms.preference import orpo

@@ -1,6 +1,7 @@
-"""Losses of pairs of responses: log π of whole responses in, a loss and a margin a pair out.
+"""Losses of pairs: from log π of whole responses to a loss and a margin per pair.
 
-Notation: w is the preferred response, l the other, |y| its tokens, P the number of pairs.
+Notation: w is the preferred response, l the other, |y| the number of tokens in y, P the number of
+pairs.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def per_token(pairs: PreferencePairs) -> tuple[Tensor, Tensor]:
 
 
 def _log_odds(logp: Tensor) -> Tensor:
-    """Return log p - log(1 - p) of log p, (P,); a p of 1 counts as the double below it."""
+    """Return log p - log(1 - p) of log p, (P,); p = 1 counts as the next smaller double."""
     below = logp.clamp(max=-torch.finfo(logp.dtype).eps)
     return below - torch.log(-torch.expm1(below))
 

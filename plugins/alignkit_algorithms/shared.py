@@ -13,8 +13,7 @@ from alignkit.protocols import Algorithm, Dataset, Groups, Orders, Prefetches
 
 Eos = Literal["auto", "always", "never"]
 SURE = 0.8
-"""Share of a model's size that is sure: the name of a model rounds it, and says it before the
-model is there."""
+"""Share of a model's size that is certain: a size read from a model's name is rounded."""
 
 
 def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str, str]]:
@@ -33,9 +32,9 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
 
 
 def in_epochs(data: Dataset, algorithm: str) -> Dataset:
-    """Return data that go through an algorithm in epochs.
+    """Return data that an algorithm goes through in epochs.
 
-    AlignkitError where they choose an order of their own, which would be lost.
+    AlignkitError where the data choose a row order of their own, which would be lost.
     """
     if isinstance(data, Orders):
         raise AlignkitError(
@@ -47,20 +46,20 @@ def in_epochs(data: Dataset, algorithm: str) -> Dataset:
 
 
 def unordered(tables: Mapping[str, Any], slot: str, remedy: str) -> Iterable[tuple[str, str]]:
-    """Yield a problem where a table of data asks for the order of its rows, which has no effect."""
+    """Yield a problem where a table of data sets the order of its rows, which has no effect."""
     if getattr(tables.get(slot), "order", "shuffled") == "given":
         yield f"{slot}.order", f"is for algorithms that sample; {remedy}"
 
 
 def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem where the advantage cannot compare groups of so many responses."""
+    """Yield a problem where the advantage cannot compare groups of this size."""
     advantage = tables.get("advantage")
     if isinstance(advantage, Groups) and (problem := advantage.group_problem(group_size)):
         yield "group_size", problem
 
 
 def warm_enough(updates: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem where the learning rate would still rise at the last of ``updates``."""
+    """Yield a problem where the learning rate is still warming up at the last of ``updates``."""
     steps = getattr(tables.get("optimizer"), "warmup_steps", 0)
     if steps > updates:
         yield (
@@ -86,7 +85,7 @@ def sampled_not_greedy(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def evaluated_greedily(tables: Mapping[str, Any], own: Any = None) -> Iterable[tuple[str, str]]:
-    """Yield a problem when [eval], or an evaluation's own keys, draw equal responses several times.
+    """Yield a problem when [eval], or an evaluation's own keys, repeat the same response.
 
     A temperature that is left out is the rollout table's.
     """
@@ -117,7 +116,7 @@ def uncut(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def length_of_training(params: Params[Any], tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem when both ``epochs`` and ``n_steps`` are given, or the warm-up is longer.
 
-    Compared with the defaults, since a resolved recipe spells these out.
+    Values are compared with the defaults, since a resolved recipe spells the defaults out.
     """
     steps = getattr(params, "n_steps", 0)
     if steps and getattr(params, "epochs", 1) != 1:
@@ -148,7 +147,7 @@ def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[s
 
 
 class Trained(Params[Algorithm]):
-    """Keys of an algorithm that trains: what its model does, and what a run of it leaves."""
+    """Keys of an algorithm that trains: what its model does, and which files a run leaves."""
 
     def workload(self, tables: Mapping[str, Any]) -> Workload:
         return work_of(self, tables)
@@ -157,9 +156,10 @@ class Trained(Params[Algorithm]):
         return no_room(folder, self.left(tables, sizes))
 
     def left(self, tables: Mapping[str, Any], sizes: ModelSizes) -> dict[str, float]:
-        """Return the bytes of the model and of the checkpoints beside it or one another, at least.
+        """Return the bytes that the model and the checkpoints kept together take at least, by name.
 
-        Those made by the clock depend on the speed of the machine: one, to stop and resume from.
+        The number of checkpoints made by the clock depends on the machine's speed; one is counted,
+        to stop and resume from.
         """
         work = self.workload(tables)
         kept = tables["optimizer"].memory({}, sizes, work).get(OPTIMIZER) or 0
@@ -176,7 +176,7 @@ class Trained(Params[Algorithm]):
 
 
 def _checkpoints(plan: CheckpointTable, steps: int) -> int:
-    """Return how many checkpoints a run of so many steps is sure to make; 0 steps = not known."""
+    """Return how many checkpoints a run of ``steps`` is certain to make; 0 steps = not known."""
     if isinstance(plan.every, str):
         return 1
     return steps // plan.every if plan.every else 0
@@ -187,7 +187,7 @@ def _count(checkpoints: int) -> str:
 
 
 def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
-    """Return what an algorithm has its model do, from the keys that the algorithms here share."""
+    """Return the work an algorithm gives its model, from the keys that these algorithms share."""
 
     def value(name: str, of: Any = params) -> int:
         return int(getattr(of, name, 0))

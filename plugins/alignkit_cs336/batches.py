@@ -29,7 +29,7 @@ class PackedDataset(Dataset[Item]):
         self.seq_length = seq_length
 
     def __len__(self) -> int:
-        """Return (n - 1) // seq_length: every window needs one id after its last for a label."""
+        """Return (n - 1) // seq_length: every window needs one more id, the label of its last."""
         return max(len(self.ids) - 1, 0) // self.seq_length
 
     def __getitem__(self, index: int) -> Item:

@@ -1,7 +1,7 @@
 """Rewards, advantages, token losses and their aggregation as the 2026 edition names them.
 
 Shapes: N = responses of a rollout batch, B = responses of a micro-batch, T = tokens. Masks may be
-bool or 0/1 of any dtype; what stands under a mask of 0 never counts, infinities and NaN included.
+bool or 0/1 of any dtype; values under a mask of 0 never count, including infinities and NaN.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from alignkit_cs336.components import make
 
 
 def r1_zero_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
-    """Judge a response that was to end in ``</think> <answer> … </answer>``.
+    """Judge a response that should end in ``</think> <answer> … </answer>``.
 
     Returns ``format_reward``, ``answer_reward`` and ``reward``, each 0 or 1. A list of ground
     truths accepts any of them.
@@ -21,7 +21,7 @@ def r1_zero_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
 
 
 def question_only_reward_fn(response: str, ground_truth: Any) -> dict[str, float]:
-    r"""Judge a response that was to hold its answer in ``\boxed{}``; as r1_zero_reward_fn."""
+    r"""Judge a response that should have its answer in ``\boxed{}``; as r1_zero_reward_fn."""
     return _judge("rewards/question_only", response, ground_truth)
 
 

@@ -25,7 +25,7 @@ def compute_per_instance_dpo_loss(
 ) -> Tensor:
     """Return -log σ(β (Δ chosen - Δ rejected)), a scalar on ``lm``'s device (eq. 7).
 
-    Δ is log p under ``lm`` less log p under ``lm_ref`` of the whole sequence: the Alpaca
+    Δ is log p under ``lm`` minus log p under ``lm_ref`` of the whole sequence: the Alpaca
     template around prompt and response, and the end-of-sequence id. The prompt's share is the
     same in both and cancels. ``lm_ref`` gets no gradient and may be on another device.
     """

@@ -1,6 +1,6 @@
 """Tokens, masks, log-probabilities and entropies, in the assignment's shapes.
 
-Shapes: B = prompts, S = tokens of the longest prompt and output together, less one.
+Shapes: B = prompts, S = tokens of the longest prompt and output together, minus one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def tokenize_prompt_and_output(
 ) -> dict[str, Tensor]:
     """Return ``input_ids`` and ``labels`` (B, S) int64, and ``response_mask`` (B, S) bool.
 
-    Prompt and output are tokenized apart, without special tokens, joined, padded on the right
+    Prompt and output are tokenized separately, without special tokens, joined, padded on the right
     with the pad id (the end-of-sequence id where the tokenizer has none), and then shifted:
     ``input_ids`` lacks the last column, ``labels`` the first. The mask is True where the label
     is a token of the output.

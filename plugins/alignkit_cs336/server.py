@@ -95,7 +95,7 @@ class VLLMServer:
         self._source = policy
 
     def sync_policy_weights(self, policy: nn.Module | None = None) -> None:
-        """Deliver the present weights of ``policy``, or else of init_weight_sync's, to the engine.
+        """Deliver the current weights of ``policy``, or else of init_weight_sync's, to the engine.
 
         What the engine cached under older weights is dropped.
         """
@@ -111,7 +111,7 @@ class VLLMServer:
         backend.sync(policy_now)
 
     def stop(self) -> None:
-        """End the engine and its process; nothing if it does not run."""
+        """End the engine and its process; does nothing if it is not running."""
         backend, self._backend = self._backend, None
         self._policy = self._source = None
         if backend is not None:

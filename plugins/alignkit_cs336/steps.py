@@ -1,7 +1,7 @@
 """Masked sums, advantages, policy-gradient losses and micro-batch steps of the assignment.
 
 Shapes: B = responses of the micro-batch, S = tokens. Masks may be bool or 0/1 of any dtype;
-what stands under a mask of 0 never counts, infinities and NaN included.
+values under a mask of 0 never count, including infinities and NaN.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def compute_group_normalized_rewards(
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Return advantages (N,), raw rewards (N,), both float32, and statistics of the rewards.
 
-    Groups are ``group_size`` consecutive responses. The advantage is the reward less its
-    group's mean, divided by (standard deviation + ``advantage_eps``) if ``normalize_by_std``;
-    the deviation divides by ``group_size - 1``. The metadata holds mean, std, max and min of
-    the rewards, the mean of every part the reward function returned, and ``signal``, the share
-    of groups whose rewards differ.
+    Groups are ``group_size`` consecutive responses. The advantage is the reward minus its group's
+    mean, divided by (standard deviation + ``advantage_eps``) if ``normalize_by_std``; the deviation
+    divides by ``group_size - 1``. The metadata holds mean, std, max and min of the rewards, the
+    mean of every part the reward function returned, and ``signal``, the share of groups whose
+    rewards differ.
     """
     if group_size < 2:
         raise ValueError(f"group_size must be at least 2 to compare responses, got {group_size}")

@@ -1,7 +1,7 @@
 """One optimizer step on a rollout batch, as the 2026 edition defines it.
 
 Shapes: N = responses of the batch, B = responses of a micro-batch, S = tokens of the longest prompt
-and response of the batch together, less one.
+and response of the batch together, minus one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def grpo_train_step(
 
     The metadata holds the statistics of rewards and advantages, ``grad_norm`` before clipping,
     ``responses_trained_on``, and means over the response tokens that were trained on:
-    ``clip_fraction``, ``token_entropy`` in nats, and what else the loss reports.
+    ``clip_fraction``, ``token_entropy`` in nats, and any other metrics of the loss.
     """
     raw, judged = compute_rollout_rewards(reward_fn, rollout_responses, repeated_ground_truths)
     advantages, grouped = compute_group_normalized_rewards(

@@ -67,7 +67,7 @@ def init_vllm(model_id: str, device: str, seed: int, gpu_memory_utilization: flo
 
 
 def load_policy_into_vllm_instance(policy: PreTrainedModel, llm: Any) -> None:
-    """Copy the policy's present weights into ``llm`` and drop what it cached under old ones.
+    """Copy the policy's current weights into ``llm`` and drop what it cached under old ones.
 
     The policy may have been through ``torch.compile``, which renames its weights.
     """

@@ -33,53 +33,53 @@ def _of_a_file(name: str) -> str:
 
 
 PartName = Annotated[str, AfterValidator(_of_a_file)]
-"""Of a split; folders have a file or a folder of that name."""
+"""Name of a split; folders have a file or a folder of that name."""
 
 
 class _Ordered(Params[Dataset]):
-    """Data that can be asked in the order of their rows."""
+    """Data whose questions can be asked in the order of their rows."""
 
     order: Literal["shuffled", "given"] = "shuffled"
-    """How algorithms that sample ask the questions: "shuffled", each pass by the run's seed, or
-    "given", as the rows stand and from the first again after the last."""
+    """Order in which algorithms that sample ask the questions: "shuffled" anew for each pass, by
+    the run's seed, or "given", in the order of the rows, starting again after the last."""
 
     def in_order(self, examples: tuple[Example, ...]) -> Dataset:
-        """Return the examples as a data set that is asked in the order that is asked for."""
+        """Return the examples as a data set that gives its questions in the order chosen."""
         return examples if self.order == "shuffled" else InOrder(examples)
 
 
 class Jsonl(_Ordered):
     """Rows in a file of your own; any columns.
 
-    Read are JSON Lines, a JSON array, JSON objects over several lines, CSV and TSV with a header,
-    and Parquet (``pip install 'alignkit[parquet]'``), each also with gzip; which one it is, the
-    content says and not the name. Dots lead into objects: ``reward_model.ground_truth``. For
-    supervised fine-tuning, ``answer`` names the column with the response to imitate.
+    Formats: JSON Lines, a JSON array, JSON objects over several lines, CSV and TSV with a header,
+    and Parquet (``pip install 'alignkit[parquet]'``), each also with gzip; the format is recognised
+    by content, not by name. Dots reach into objects: ``reward_model.ground_truth``. For supervised
+    fine-tuning, ``answer`` names the column with the response to imitate.
     """
 
     path: RecipePath
     """UTF-8 file, or Parquet; blank lines are skipped."""
 
     question: Column = "question"
-    """Column with the question or prompt: text or a number, never empty. Of a list of messages
-    with roles, one turn of a chat: what the system says, an empty line, and what the user asks."""
+    """Column with the question or prompt: text or a number, never empty. A list of messages with
+    roles, one turn of a chat, becomes the system message, an empty line, and the user's message."""
 
     answer: Column = "answer"
     """Column with the gold answer (or response to imitate): text or a number, never empty. A list
-    holds answers any of which is right; of a list of messages it is what the assistant says."""
+    holds alternative right answers; from a list of messages the assistant's message is taken."""
 
     input: str | None = None
-    """Column whose text follows the question below a line "### Input:", where it is not empty;
-    "" = none. Left out = "input" if ``question`` is "instruction" (Stanford Alpaca)."""
+    """Column whose text, if not empty, is added to the question below a line "### Input:"; "" =
+    none. Left out = "input" if ``question`` is "instruction" (Stanford Alpaca)."""
 
     id: Column | None = None
     """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
 
     limit: Limit | None = None
-    """Take only the first so many rows; without it all."""
+    """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """GiB that a file with gzip may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def build(self) -> Dataset:
         return self.in_order(self._load().checked())
@@ -107,7 +107,7 @@ class Jsonl(_Ordered):
 
 
 class _Split(_Ordered):
-    """A data set of which one part is read, from local files or the Hub."""
+    """A data set of which one split is read, from local files or the Hub."""
 
     def build(self) -> Dataset:
         return self.in_order(self._source().load().checked())
@@ -123,16 +123,16 @@ class _Split(_Ordered):
 
     @abstractmethod
     def _source(self) -> Source:
-        """Return where the rows come from and what is made of them."""
+        """Return where the rows come from and how they are converted."""
 
 
 class Chat(_Split):
     """Dialogues: rows with ``messages``, ShareGPT's ``conversations``, or a ``prompt`` of messages.
 
-    Read are all files that ``jsonl`` reads (in CSV and TSV a cell holds JSON), a folder that
-    `datasets` saved, and data sets on the Hub. For ``[prompt] use = "chat"``; templates of text
-    take those of one turn. Rows with ``chosen`` and ``rejected`` are pairs for ``dpo``: texts, or
-    dialogues that differ in their last answer; a ``completion`` goes on where ``prompt`` ends.
+    Reads all files that ``jsonl`` reads (in CSV and TSV a cell holds JSON), a folder that
+    `datasets` saved, and data sets on the Hub. For ``[prompt] use = "chat"``; text templates accept
+    dialogues of one turn. Rows with ``chosen`` and ``rejected`` are pairs for ``dpo``: texts, or
+    dialogues that differ in their last answer; a ``completion`` continues where ``prompt`` ends.
     """
 
     path: PathOrName
@@ -149,17 +149,17 @@ class Chat(_Split):
     is there."""
 
     answer: str = "answer"
-    """Column with the gold answer. In rows without it, and in pairs, it is what the assistant says
-    last; "" = there need not be any."""
+    """Column with the gold answer. In rows without it, and in pairs, it is the assistant's last
+    message; "" = no gold answer is needed."""
 
     id: Column | None = None
     """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
 
     limit: Limit | None = None
-    """Take only the first so many rows; without it all."""
+    """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """GiB that a file with gzip may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         source = self._source()
@@ -199,10 +199,10 @@ class Gsm8k(_Split):
     """Column with the worked solution."""
 
     limit: Limit | None = None
-    """Take only the first so many rows; without it all."""
+    """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """GiB that a file with gzip may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def _source(self) -> Source:
         convert = columns.Gsm8k(self.question, self.answer)
@@ -215,7 +215,7 @@ class Math(_Split):
     r"""Competition problems with the gold answer in a column or in the last ``\boxed{}``.
 
     Hendrycks et al. 2021, arXiv:2103.03874; MATH-500 is the subset of Lightman et al. 2023,
-    arXiv:2305.20050. Local folders of one JSON file a problem are read as well.
+    arXiv:2305.20050. Local folders with one JSON file per problem are read as well.
     """
 
     path: PathOrName = "HuggingFaceH4/MATH-500"
@@ -231,16 +231,16 @@ class Math(_Split):
     """Column with the problem."""
 
     answer: Column = "answer"
-    r"""Column with the gold answer; in rows without it the last ``\boxed{}`` is the gold."""
+    r"""Column with the gold answer; in rows without it, the last ``\boxed{}`` is used."""
 
     solution: Column = "solution"
     """Column with the worked solution."""
 
     limit: Limit | None = None
-    """Take only the first so many rows; without it all."""
+    """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """GiB that a file with gzip may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def _source(self) -> Source:
         convert = columns.Boxed(self.question, self.answer, self.solution)

@@ -1,4 +1,4 @@
-"""Gold answers out of worked solutions."""
+"""Gold answers extracted from worked solutions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gsm8k_answer(worked: str) -> str:
 
 
 def without_calculator_marks(worked: str) -> str:
-    """Drop the calculator annotations of GSM8K, which no reader is meant to see.
+    """Drop the calculator annotations of GSM8K, which are not meant for readers.
 
     >>> without_calculator_marks("48/2 = <<48/2=24>>24 clips")
     '48/2 = 24 clips'

@@ -1,4 +1,4 @@
-"""From a row with a dialogue to an :class:`~alignkit.protocols.Example`."""
+"""Turns a row with a dialogue into an :class:`~alignkit.protocols.Example`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignkit.data_files.records import Row
 from alignkit.protocols import Example
 
 COLUMNS = ("messages", "conversations", "prompt")
-"""Where a dialogue is looked for, unless the recipe names its column."""
+"""Columns in which a dialogue is looked for, unless the recipe names one."""
 PAIR = ("chosen", "rejected")
 
 Messages = tuple[dict[str, Any], ...]
@@ -56,7 +56,7 @@ class Dialogue:
         )
 
     def _answers(self, row: Row, closing: str | None, paired: bool) -> Sequence[str]:
-        """Return the gold answers: those of their column, or else what the assistant says last."""
+        """Return the gold answers: those in their column, or else the assistant's last message."""
         if self.answer in row.values and not paired:
             return answers_of(row, self.answer, "answer")
         if closing is None and self.answer:
@@ -70,7 +70,7 @@ class Dialogue:
 
 
 def _opened(row: Row, column: str) -> Messages:
-    """Return the dialogue in a column, or the question there as one, with a completion behind."""
+    """Return the dialogue in a column, or the question there as one, followed by a completion."""
     if raw_messages(value_of(row.values, column)) is None and column == "prompt":
         messages: Messages = ({"role": "user", "content": text_of(row, column, "messages")},)
     else:
@@ -88,7 +88,7 @@ def _said(row: Row, column: str) -> Messages:
 
 
 def _pair(row: Row, column: str) -> tuple[Messages, dict[str, Any]]:
-    """Return the dialogue with the chosen answer, and both answers by their columns."""
+    """Return the dialogue with the chosen answer, and both answers by column name."""
     before = _opened(row, column) if column else ()
     chosen, rejected = (_behind(before, _said(row, name)) for name in PAIR)
     same = chosen[:-1] == rejected[:-1] and len(chosen) > 1
@@ -104,7 +104,7 @@ def _pair(row: Row, column: str) -> tuple[Messages, dict[str, Any]]:
 
 
 def _behind(before: Messages, said: Messages) -> Messages:
-    """Return a whole dialogue of what may hold it or go on with it."""
+    """Return the whole dialogue from a value that holds all of it or only its continuation."""
     whole = said[: len(before)] == before and len(said) > len(before)
     return said if whole else before + said
 
@@ -115,7 +115,7 @@ def _plain(message: Mapping[str, Any]) -> str | Mapping[str, Any]:
 
 
 def _question(row: Row, messages: Messages) -> str:
-    """Return what the user said last, behind the system's words where that is all there is."""
+    """Return the user's last message, after the system message where there is nothing else."""
     asked = [m["content"] for m in messages if m["role"] == "user"]
     if not asked:
         raise bad(row, "messages", "the dialogue holds no message of the user")

@@ -1,4 +1,4 @@
-"""From the columns of a row to an :class:`~alignkit.protocols.Example`."""
+"""Turns the columns of a row into an :class:`~alignkit.protocols.Example`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alignkit_data.answers import boxed_answer, gsm8k_answer, without_calculator
 __all__ = ["INPUT", "BadRow", "Boxed", "Gsm8k", "Plain"]
 
 INPUT = "\n\n### Input:\n"
-"""Stands between an instruction and its input, as in the prompts of Stanford Alpaca."""
+"""Separates an instruction from its input, as in the prompts of Stanford Alpaca."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Plain:
     answer: str
     id: str | None = None
     input: str = ""
-    """Column whose text, where it has any, follows the question; "" = none."""
+    """Column whose text, if any, is added after the question; "" = none."""
 
     def __call__(self, row: Row) -> Example:
         name = row.name if self.id is None else text_of(row, self.id, "id")

@@ -22,7 +22,7 @@ MULTI, EMPTY, APART = "multi-turn", "without a response", "of two instructions"
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs of one turn, and how many others there are, by what is the matter with them."""
+    """The pairs of one turn, and the number of other pairs by the reason they are dropped."""
 
     loaded: Loaded
     dropped: Mapping[str, int]
@@ -41,7 +41,7 @@ def files_of(path: Path, split: str) -> tuple[Path, ...]:
 
 
 def pairs_of(path: Path, split: str) -> Pairs:
-    """Read every pair; faults for rows that are no pair of dialogues."""
+    """Read every pair; rows that are not pairs of dialogues give faults."""
     files = files_of(path, split)
     if not files:
         looked = f"{split}.jsonl.gz or NAME-{split}.jsonl.gz"
@@ -86,7 +86,7 @@ def _pair(row: Row | Fault, source: str) -> Example | str:
 
 
 def _turns(row: Row, column: str) -> list[str]:
-    """Return what is said in turn, the human first; BadRow where it is no such dialogue.
+    """Return the turns in order, the human first; BadRow if this is not such a dialogue.
 
     A few of the published dialogues have two turns of one side in a row.
     """

@@ -18,7 +18,7 @@ class Hh(Params[Dataset]):
     Bai et al. 2022, arXiv:2204.05862. Rows have ``chosen`` and ``rejected``, each a whole dialogue:
     an empty line, ``Human: …``, an empty line, ``Assistant: …``. Pairs of more than one turn are
     dropped and counted, as are those with an empty text and those that answer two different
-    instructions. The question is what the human says; the answer is the preferred response, and
+    instructions. The question is the human's message, the answer the preferred response; the
     columns ``chosen``, ``rejected`` and ``source`` (the file) are kept.
     """
 
@@ -30,7 +30,7 @@ class Hh(Params[Dataset]):
     """Which files of a folder are read; a single file is read whole."""
 
     part: Literal["all", "train", "validation"] = "all"
-    """Which of the pairs are taken: all, or those that are or are not held out."""
+    """Which of the pairs are taken: all, only those held out, or only the others."""
 
     validation: Annotated[int, Field(ge=1)] = 200
     """Pairs that are held out where ``part`` is not "all"."""

@@ -1,4 +1,4 @@
-"""Whole data sets: every row read, every problem found, in one pass over the files."""
+"""Loads whole data sets: reads every row and finds every problem in one pass over the files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Loaded:
     faults: tuple[Fault, ...]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield ``(recipe key, message)``: a few rows in full, the others as a number."""
+        """Yield ``(recipe key, message)``: a few bad rows in full, the others as a count."""
         faults = self.faults
         lacking = {f.lacks for f in faults}
         if not self.examples and len(faults) > 1 and len(lacking) == 1 and lacking != {""}:
@@ -75,7 +75,7 @@ def load_local(
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Return what changes with the file's content: its time and size."""
+    """Return what changes when the file's content changes: its modification time and size."""
     if not path.exists():
         return (0, 0)
     status = path.stat()

@@ -22,10 +22,10 @@ LETTERS = "ABCD"
 class Mmlu(Params[Dataset]):
     """Questions of many subjects with four options, one of which is right (arXiv:2009.03300).
 
-    Read are the published folder of CSV files without a header (``SPLIT/SUBJECT_SPLIT.csv``:
-    question, four options, letter) and files of rows with the columns ``question``, ``choices``,
-    ``answer`` (a letter, or a number from 0) and ``subject``. The question asks for the letter of
-    one option; the answer is that letter, and ``choices`` and ``subject`` are kept.
+    Reads the published folder of CSV files without a header (``SPLIT/SUBJECT_SPLIT.csv``: question,
+    four options, letter) and files of rows with the columns ``question``, ``choices``, ``answer``
+    (a letter, or a number from 0) and ``subject``. The question asks for the letter of one option;
+    the answer is that letter, and ``choices`` and ``subject`` are kept.
     """
 
     path: RecipePath
@@ -60,7 +60,7 @@ class Mmlu(Params[Dataset]):
 
 
 def records(file: Path, split: str) -> Iterator[Row | Fault]:
-    """Yield the rows of a CSV file without a header, whose name says the subject."""
+    """Yield the rows of a CSV file without a header, whose name gives the subject."""
     subject = file.name.removesuffix(f"_{split}.csv")
     with file.open(encoding="utf-8", newline="") as stream:
         for number, fields in enumerate(csv.reader(stream), 1):
@@ -94,7 +94,7 @@ def example_of(row: Row | Fault) -> Example:
 
 
 def question_text(question: str, choices: Sequence[str], subject: str) -> str:
-    """Return what a policy is asked, with the sentence that its reply should be."""
+    """Return the question for the policy, with the sentence that its reply should consist of."""
     options = "".join(f"{a}. {text}\n" for a, text in zip(LETTERS, choices, strict=True))
     return (
         f"Here is a multiple-choice question about {subject.replace('_', ' ')}. Reply with one "

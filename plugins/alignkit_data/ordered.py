@@ -1,4 +1,4 @@
-"""Rows that are asked in the order they stand in."""
+"""Questions asked in the order of their rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alignkit.protocols import Example
 
 
 class InOrder(tuple[Example, ...]):
-    """Examples asked from the first to the last, and then from the first again."""
+    """Examples used from the first to the last, and then from the first again."""
 
     __slots__ = ()
 

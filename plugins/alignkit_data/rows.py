@@ -14,7 +14,7 @@ __all__ = ["JSON", "SUFFIXES", "Fault", "Row", "files_in", "read_rows"]
 
 JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 SUFFIXES = (*JSON, ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-"""Names of files of rows end so; what is in them is told by their content."""
+"""Endings of the names of files of rows; the format is recognised by content."""
 
 
 SAVED = "state.json"
@@ -22,10 +22,11 @@ SAVED = "state.json"
 
 
 def files_in(path: Path, split: str, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Path, ...]:
-    """Return the data files at ``path``: itself, or those of ``split`` if it is a folder.
+    """Return the data files at ``path``: the file itself, or those of ``split`` if it is a folder.
 
     A folder may hold ``SPLIT.jsonl`` (or another of ``suffixes``), or a folder ``SPLIT`` with
-    files at any depth; or it is what ``save_to_disk`` of `datasets` wrote, of one split or several.
+    files at any depth; or it may have been written by ``save_to_disk`` of `datasets`, with one
+    split or several.
     """
     if not path.is_dir():
         return (path,)

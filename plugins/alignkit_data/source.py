@@ -21,7 +21,7 @@ class Source:
     limit: int | None
     convert: Convert
     unpacked_gib: float = UNPACKED_GIB
-    """GiB that a local file with gzip may unpack to."""
+    """Most GiB that a local gzip file may unpack to."""
 
     @property
     def local(self) -> bool:
@@ -38,7 +38,7 @@ class Source:
         return load_rows(rows, self.convert, self.limit, where=f"{self.path} {self.split}")
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong with local rows; those of the Hub are checked when fetched."""
+        """Yield what is wrong with local rows; rows from the Hub are checked when fetched."""
         if self.local:
             yield from self.load().problems()
         elif hub.is_no_name(self.path):

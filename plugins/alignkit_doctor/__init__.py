@@ -1,4 +1,4 @@
-"""The command that says what this machine has, what fits on it, and what is missing."""
+"""The command that reports what this machine has, what fits on it, and what is missing."""
 
 from __future__ import annotations
 

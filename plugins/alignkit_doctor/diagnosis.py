@@ -1,4 +1,4 @@
-"""A machine with what there is to say of it, as data."""
+"""A machine and the findings about it, as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignkit_doctor.machine import Machine, look
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What ``alignkit doctor`` tells."""
+    """What ``alignkit doctor`` reports."""
 
     machine: Machine
     findings: Sequence[Finding]
@@ -22,23 +22,23 @@ class Diagnosis:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing was found that would stop every run."""
+        """Whether nothing was found that stops every run."""
         return all(finding.level != "stops" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it all as mappings and lists."""
+        """Return everything as mappings and lists."""
         fits = [{**asdict(fit), "fits": fit.fits} for fit in self.fits]
         return {**asdict(self), "fits": fits, "ready": self.ready}
 
 
 def of_this_machine(registry: Registry) -> Diagnosis:
-    """Look at this machine and say what is to be said."""
+    """Inspect this machine and return the findings."""
     machine = look()
     return Diagnosis(machine, findings(machine), fitting(machine, registry))
 
 
 def fitting(machine: Machine, registry: Registry) -> list[Fit]:
-    """Return what there is to say of recipes: those for cards, of the smallest, and for the CPU."""
+    """Return how recipes fit: those for cards, on the smallest card, and those for the CPU."""
     found = on_the_cpu(registry, machine.available)
     if cards := machine.cards:
         found = [*on_cards(registry, min(card.memory for card in cards), len(cards)), *found]

@@ -1,4 +1,4 @@
-"""What stands in the way of a run on a machine, and what would help: each with its remedy."""
+"""What prevents runs on a machine and what would help them, each with its remedy."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Finding:
 
 
 def findings(machine: Machine, requirements: Iterable[str] | None = None) -> list[Finding]:
-    """Return what there is to say of ``machine``, what would stop a run first.
+    """Return the findings about ``machine``, those that would stop a run first.
 
-    ``requirements`` are alignkit's, as its distribution names them.
+    ``requirements`` are alignkit's, as its distribution lists them.
     """
     if requirements is None:
         requirements = requires("alignkit") or ()
@@ -60,7 +60,7 @@ def _torch(machine: Machine) -> Iterator[Finding]:
 
 
 def _versions(machine: Machine, needed: Iterable[Requirement]) -> Iterator[Finding]:
-    """Yield installed packages of a release that alignkit does not work with, extras included."""
+    """Yield installed packages, of extras too, in a release that alignkit does not work with."""
     for need in needed:
         have = machine.packages.get(need.name)
         if have is None or need.specifier.contains(Version(have).public, prereleases=True):

@@ -22,22 +22,22 @@ MODEL = "qwen2.5-math-1.5b.toml"
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A recipe on a device: what it takes of what there is."""
+    """A recipe on a device: what it needs and what is there."""
 
     recipe: str
     """The recipe's file, or that of the overlay laid on grpo and the model's own."""
     needs: float
-    """Bytes at most, on the policy's device."""
+    """Most bytes it needs on the policy's device."""
     has: float
     """Bytes of that device."""
     cards: int = 0
     """Cards it uses, 0 = none: it runs on the CPU."""
     enough: bool = True
-    """Whether there are so many."""
+    """Whether there are that many."""
 
     @property
     def fits(self) -> bool:
-        """Whether it leaves a margin of memory, on cards that are there."""
+        """Whether the cards are there and it leaves a margin of memory."""
         return self.enough and self.needs <= (1 - MARGIN) * self.has
 
 

@@ -65,7 +65,7 @@ class Card:
     memory: int
     """Bytes."""
     free: int | None = None
-    """Bytes nobody uses now; None = not known."""
+    """Bytes free now; None = not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Machine:
 
 
 def look(environment: Mapping[str, str] = os.environ) -> Machine:
-    """Look at this machine. Takes as long as importing torch."""
+    """Inspect this machine. Takes as long as importing torch."""
     driver, listed = _cards()
     installed = _installed()
     memory, available = _memory()
@@ -224,7 +224,7 @@ def _cpu() -> str:
 
 
 def _memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """Return this machine's bytes of memory and those to be had, within the container's limit."""
+    """Return this machine's bytes of memory, all and available, within the container's limit."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
     available = page * os.sysconf("SC_AVPHYS_PAGES")
@@ -245,7 +245,7 @@ def _hub(environment: Mapping[str, str]) -> Path:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that is there."""
+    """Return the folder, or the nearest existing one above it."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 

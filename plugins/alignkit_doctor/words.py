@@ -14,7 +14,7 @@ HEADS = {"stops": "STOPS A RUN", "lacks": "MISSING", "note": "NOTE"}
 
 
 def report(found: Diagnosis) -> str:
-    """Return what the machine has, then what was found, and a last line that sums it up."""
+    """Return what the machine has, then the findings, and a last line that sums them up."""
     parts = [aligned(("THIS MACHINE", ""), list(_rows(found.machine)))]
     if found.fits:
         heads = ("RECIPE", "FITS", "NEEDS", "HAS", "ON")

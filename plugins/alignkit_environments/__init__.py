@@ -22,20 +22,20 @@ Memory = Annotated[int, Field(ge=64)]
 class CalculatorParams(EnvironmentParams):
     """Work out the arithmetic that the policy puts between two tags, until it gives an answer.
 
-    A turn that ends in a call, such as ``<tool>12 * 34</tool>``, is answered
-    ``<result>408</result>``; what cannot be worked out, with the error in its place. Any other
-    turn ends the episode. It earns 1 if its one answer, such as ``<answer>408</answer>``, is the
-    number of the example, else 0.
+    A turn that ends in a call, such as ``<tool>12 * 34</tool>``, is answered with
+    ``<result>408</result>``, or with the error in place of the value. Any other turn ends the
+    episode. The reward is 1 if its one answer, such as ``<answer>408</answer>``, is the number of
+    the example, else 0.
     """
 
     call: Tags = ("<tool>", "</tool>")
-    """What stands before and after an expression: numbers, ``+ - * /`` and parentheses."""
+    """The tags before and after an expression: numbers, ``+ - * /`` and parentheses."""
 
     result: Tags = ("<result>", "</result>")
-    """What stands before and after its value."""
+    """The tags before and after its value."""
 
     answer: Tags = ("<answer>", "</answer>")
-    """What stands before and after the answer."""
+    """The tags before and after the answer."""
 
     def build(self) -> Environment:
         return Tool(self.limits, calculate, self.call, self.result, self.answer)
@@ -45,18 +45,18 @@ class GuessParams(EnvironmentParams):
     """Guess a number that is drawn for each question; every guess is answered higher or lower.
 
     The last whole number of a turn is the guess, and ends the episode with reward 1 if it is
-    right. There is no gold answer, and no reward before. Dividing the range in halves finds it in
+    right. There is no gold answer, and no reward before that. Halving the range finds the number in
     log2(high - low + 1) turns, rounded up.
     """
 
     max_turns: Annotated[int, Field(ge=1)] = 12
-    """Turns of the policy at most; an episode not over by then is cut (``out_of_turns``)."""
+    """Most turns of the policy; an episode not over by then is cut (``out_of_turns``)."""
 
     low: int = 1
-    """Least number that is drawn."""
+    """Smallest number that can be drawn."""
 
     high: int = 100
-    """Greatest number that is drawn; above ``low``."""
+    """Largest number that can be drawn; above ``low``."""
 
     stop: tuple[Text, ...] = ("\n",)
     """Strings that end a turn."""
@@ -72,29 +72,29 @@ class GuessParams(EnvironmentParams):
 class PythonToolParams(EnvironmentParams):
     """Run the Python that the policy puts between two tags, until it gives an answer.
 
-    A turn that ends in a call, such as ``<python>print(12 * 34)</python>``, is answered by what the
-    code prints, its error included. Each call is a process of its own without network, files or
-    further processes, and begins anew. Any other turn ends the episode, which earns 1 if its one
-    answer, such as ``<answer>408</answer>``, is the number of the example, else 0.
+    A turn that ends in a call, such as ``<python>print(12 * 34)</python>``, is answered with the
+    code's output, including its error. Each call is a new process of its own without network, files
+    or further processes. Any other turn ends the episode, with reward 1 if its one answer, such as
+    ``<answer>408</answer>``, is the number of the example, else 0.
     """
 
     call: Tags = ("<python>", "</python>")
-    """What stands before and after the code."""
+    """The tags before and after the code."""
 
     result: Tags = ("<output>", "</output>")
-    """What stands before and after what it prints."""
+    """The tags before and after its output."""
 
     answer: Tags = ("<answer>", "</answer>")
-    """What stands before and after the answer."""
+    """The tags before and after the answer."""
 
     seconds: Seconds = 5.0
-    """A call takes at most this long, by the clock."""
+    """Most wall-clock seconds of a call."""
 
     memory_mb: Memory = 256
-    """Memory of a call at most, 2**20 bytes."""
+    """Most memory of a call, in units of 2**20 bytes."""
 
     output: Annotated[int, Field(ge=1)] = 1000
-    """Characters of what a call prints that the policy gets, at most."""
+    """Most characters of a call's output that the policy gets."""
 
     def build(self) -> Environment:
         from alignkit_environments.sandbox import Bounds
@@ -118,10 +118,10 @@ class CodeParams(Params[RewardFn]):
     """Column of the data that holds the tests, a text or a list of texts."""
 
     seconds: Seconds = 5.0
-    """Code and tests take at most this long together, by the clock."""
+    """Most wall-clock seconds of code and tests together."""
 
     memory_mb: Memory = 256
-    """Memory at most, 2**20 bytes."""
+    """Most memory, in units of 2**20 bytes."""
 
     def build(self) -> RewardFn:
         from alignkit_environments.code import Code

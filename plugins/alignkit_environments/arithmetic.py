@@ -15,13 +15,13 @@ import re
 from fractions import Fraction
 
 LONGEST = 200
-"""Characters of an expression, which also bounds how deep it is nested."""
+"""Most characters of an expression, which also bounds its nesting depth."""
 _TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|([-+*/()]))")
 _SPELT = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", ",": None})
 
 
 class UnreadableError(ValueError):
-    """An expression has no value; the message says why."""
+    """An expression has no value; the message explains why."""
 
 
 def value(expression: str) -> Fraction:

@@ -23,7 +23,7 @@ class Code:
     def __call__(
         self, responses: Sequence[str], examples: Sequence[Example], /
     ) -> Sequence[Reward]:
-        """Return 1 where code and tests ran to their end; AlignkitError for examples without."""
+        """Return 1 where code and tests ran to the end; AlignkitError without tests."""
         asked = [(r, self._tests(e)) for r, e in zip(responses, examples, strict=True)]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             return list(pool.map(self._judge, asked))

@@ -22,7 +22,7 @@ class Guess:
     stop: tuple[str, ...]
 
     def open(self, example: Example, /, *, seed: int) -> Game:
-        """Draw the number that the seed stands for."""
+        """Draw the number that the seed determines."""
         secret = Random(seed).randint(self.low, self.high)
         rules = (
             f"A number from {self.low} to {self.high} is to be guessed. Each guess is answered "
@@ -48,4 +48,4 @@ class Game:
         return Turn("higher\n" if guess < self._secret else "lower\n", done=False)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; there is nothing to release."""

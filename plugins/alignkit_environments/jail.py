@@ -1,11 +1,11 @@
 """The program inside the sandbox; it imports only the standard library.
 
 It is started as ``python jail.py LIMITS`` and reads the code to run from its standard input. Before
-that runs, it gives up for good all that it does not need:
+that runs, it permanently gives up everything it does not need:
 
-- files but for the standard library and what that loads, read only, by Landlock (Linux 5.13,
+- files except the standard library and what that loads, read only, by Landlock (Linux 5.13,
   https://docs.kernel.org/userspace-api/landlock.html);
-- all system calls but some that compute, read and write, by a seccomp filter
+- all system calls except some that compute, read and write, by a seccomp filter
   (https://docs.kernel.org/userspace-api/seccomp_filter.html): there are no sockets, no further
   processes or threads, no signals to others, no changes to files;
 - memory, CPU time and new files, by resource limits.
@@ -76,7 +76,7 @@ class _Beneath(ctypes.Structure):
 def main() -> None:
     """Run the code on standard input within the limits; exit with 1 where it raises.
 
-    Code that ends the process by itself does not say the word that tells of its end.
+    Code that ends the process by itself does not print the word that marks completion.
     """
     limits: dict[str, Any] = json.loads(sys.argv[1])
     parts: list[str] = json.loads(sys.stdin.readline())
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def limit(limits: dict[str, Any]) -> None:
-    """Bound what the process may take."""
+    """Limit the resources of the process."""
     memory, seconds = limits["memory"], limits["seconds"]
     bounds = {
         resource.RLIMIT_AS: memory,
@@ -114,7 +114,7 @@ def limit(limits: dict[str, Any]) -> None:
 
 
 def lock_files(libc: Any) -> None:
-    """Give up all files but for the standard library; OSError where the kernel has no Landlock."""
+    """Give up all files except the standard library; OSError where the kernel has no Landlock."""
     version = _done(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
     known = FILE_RIGHTS[max(v for v in FILE_RIGHTS if v <= version)]
     rules = _Ruleset(known)
@@ -126,7 +126,7 @@ def lock_files(libc: Any) -> None:
 
 
 def filter_calls(libc: Any) -> None:
-    """Give up all system calls but those that stay; KeyError on an unknown architecture."""
+    """Give up all system calls except those that stay; KeyError on an unknown architecture."""
     machine = os.uname().machine
     steps = [(LOAD, 0, 0, 4), (JUMP_IF_EQUAL, 1, 0, MACHINES[machine]), (RETURN, 0, 0, KILL)]
     steps.append((LOAD, 0, 0, 0))
@@ -162,7 +162,7 @@ def _done(result: int) -> int:
 
 
 def _ran(code: str, space: dict[str, Any]) -> bool:
-    """Execute code; say in one line what it raised and where, if it did."""
+    """Execute code; print in one line what it raised and where, if it did."""
     try:
         exec(compile(code, "<code>", "exec"), space)  # nosec B102
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt as well

@@ -1,7 +1,7 @@
-"""Runs Python that nobody has read: no network, no files, bounded time, memory and output.
+"""Runs untrusted Python: no network, no files, bounded time, memory and output.
 
-Each call is one process, which :mod:`alignkit_environments.jail` has give up all else before the
-code begins. It starts in some 50 ms.
+Each call is one process, in which :mod:`alignkit_environments.jail` gives up all other rights
+before the code starts. It starts in some 50 ms.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import IO, Literal
 
 JAIL = Path(__file__).with_name("jail.py")
 FLAGS = ("-s", "-S", "-P", "-B")
-"""No packages, no paths but the standard library's, nothing written."""
+"""Python's options: no packages, only the standard library's paths, no files written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one call may take."""
+    """Limits of one call."""
 
     seconds: float = 5.0
     """By the clock."""
@@ -40,7 +40,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call."""
+    """The outcome of a call."""
 
     how: Literal["done", "failed", "time", "output"]
     """"done": all of it ran; "failed": it raised, or ended before its end; "time", "output": it was

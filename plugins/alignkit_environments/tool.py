@@ -1,4 +1,4 @@
-"""Questions that may be worked out with a tool: calls between two tags, then an answer."""
+"""Questions that may be solved with a tool: calls between two tags, then an answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tool:
 
 
 class Worked:
-    """One question being worked out."""
+    """One question being solved."""
 
     def __init__(self, tool: Tool, example: Example, seed: int) -> None:
         self._tool, self._example, self._seed = tool, example, seed
@@ -51,7 +51,7 @@ class Worked:
         return self._example.question
 
     def step(self, response: Response, /) -> Turn:
-        """Work out a call that ends the turn; end the episode where there is none."""
+        """Answer a call that ends the turn; end the episode if there is none."""
         self._last = str(response)
         before, after = self._tool.call
         if not self._last.endswith(after):
@@ -74,7 +74,7 @@ class Worked:
         return Reward(float(right), {"format": float(formatted), "answer": float(right)})
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; there is nothing to release."""
 
 
 def calculate(expression: str, seed: int) -> str:

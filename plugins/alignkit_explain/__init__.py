@@ -1,4 +1,4 @@
-"""Commands that say what recipes and components are and do, before anything runs."""
+"""Commands that show what recipes and components are and do, before anything runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Estimate a recipe's memory and time from what its components say of themselves.
+"""Estimate a recipe's memory and time from what its components report.
 
-Memory is reckoned by :func:`alignkit.estimate.estimate` from what each table tells. Work is
+Memory is computed by :func:`alignkit.estimate.estimate` from what each table reports. Work is
 counted in floating-point operations: 2 N to compute a token forwards, 4 N backwards; N parameters.
 """
 
@@ -25,8 +25,8 @@ CORE = 9e9
 def work(found: Estimate, length: float) -> float | None:
     """Return the floating-point operations of all steps; None where they are not known.
 
-    Each response of ``length`` tokens is sampled and scored once and learnt from once an
-    epoch. Prompts and evaluations are not counted.
+    Each response of ``length`` tokens is sampled and scored once and trained on once per epoch.
+    Prompts and evaluations are not counted.
     """
     done = found.workload
     passes = 2 + 2 + (2 + found.sizes.backward) * done.epochs
@@ -36,9 +36,9 @@ def work(found: Estimate, length: float) -> float | None:
 
 
 def rate(run: RunData, registry: Registry) -> tuple[float, float]:
-    """Return what a run got done, in operations a second, and its mean tokens a response.
+    """Return the operations per second a run achieved, and its mean tokens per response.
 
-    Raises AlignkitError for a run that did not log what that takes.
+    Raises AlignkitError for a run that did not log what this needs.
     """
     lengths = [value for _, value in run.series("train/response_length")]  # one a step
     spent = sum(v for name in PHASES for _, v in run.series(f"time/{name}"))
@@ -56,7 +56,7 @@ def rate(run: RunData, registry: Registry) -> tuple[float, float]:
 
 
 def text(root: Node, like: Path | None, registry: Registry) -> list[str]:
-    """Return lines on memory and time; ``like`` holds a run that says how fast this machine is."""
+    """Return lines on memory and time; ``like`` holds a run that shows this machine's speed."""
     run = next(iter(find([like]))) if like else None
     found = estimate(root)
     if found is None:

@@ -1,4 +1,4 @@
-"""Rewrite a recipe whose keys stand under the names of an earlier version."""
+"""Rewrite a recipe whose keys have the names of an earlier version."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Migration:
 
 
 def migrated(path: Path, registry: Registry) -> Migration:
-    """Return what a recipe, and the files it extends, are with the present names of keys.
+    """Return a recipe, and the files it extends, with the current names of keys.
 
     Raises RecipeError for a recipe that is wrong in other ways, AlignkitError for a line that
     cannot be rewritten.

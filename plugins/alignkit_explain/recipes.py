@@ -21,7 +21,7 @@ INDENT = "    "
 def explained(node: Node, registry: Registry, like: Path | None = None) -> str:
     """Return the recipe in plain text: components, formulas, given values with file:line.
 
-    ``like`` is the directory of a run that tells how fast this machine is.
+    ``like`` is the directory of a run that shows how fast this machine is.
     """
     parts = ["\n".join(_part(part)) for part in node.walk()]
     told = estimate.text(node, like, registry)

@@ -29,7 +29,7 @@ def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -
 
     ``reward`` is a component's name, or a TOML file: a recipe with a ``[reward]`` table, or that
     table's content alone. ``overrides`` are ``key=value`` on the reward's own keys. RecipeError
-    lists whatever is wrong.
+    lists everything that is wrong.
     """
     if reward.endswith(".toml"):
         document = _reward_table(toml.read(path_from(reward, Path.cwd())))
@@ -58,13 +58,13 @@ def grade_file(
 ) -> Summary:
     """Grade every response of a file and write the verdicts, as JSON Lines, beside it.
 
-    Files are read as data sets are: in any format, and dots in a column's name lead into objects.
+    Files are read as data sets are: in any format, and dots in a column's name reach into objects.
     ``columns`` maps "response", "gold", "question" and "id" to the file's columns; fields that
     are not mapped take the first of :data:`alignkit_grading.rows.GUESSES` that is there. A
     response column may hold a list: several samples of one question. ``out`` defaults to
     ``NAME.verdicts.jsonl`` beside ``path``; ``limit`` takes only the first rows. Raises
     AlignkitError, before anything is written, if the file cannot be read, if a row lacks a
-    response or a gold answer, or if the verdicts would be written over what they are about.
+    response or a gold answer, or if the verdicts would overwrite the responses.
     """
     target = _target(path, out)
     try:
@@ -81,7 +81,7 @@ def grade_file(
 
 
 def _target(path: Path, out: Path | None) -> Path:
-    """Return where the verdicts go; AlignkitError if that is where the responses come from."""
+    """Return the file for the verdicts; AlignkitError if that is the file of the responses."""
     device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
     if out is None and (device or (path.exists() and not path.is_file())):
         raise AlignkitError(f"{shown(path)} is no file to put verdicts beside; choose --out")

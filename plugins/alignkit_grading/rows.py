@@ -103,7 +103,7 @@ def _or_as_it_is(
 
 
 def _said(row: FileRow, column: str, response: Any) -> str:
-    """Return the text of a response, which may be empty, or what is said in a chat."""
+    """Return the text of a response, which may be empty, or the text of a chat's messages."""
     if is_chat(response):
         answer = [m for m in response if m.get("role", m.get("from")) in ("assistant", "gpt")]
         if len(answer) == len(response) == 1:  # the reply alone, as many programs save it

@@ -1,4 +1,4 @@
-"""What a reward says of a file of responses, as counts and a table."""
+"""A reward's verdicts on a file of responses, as counts and a table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CATEGORIES: Mapping[str, str] = {
 
 @dataclass
 class Summary:
-    """What a reward says of a file of responses."""
+    """A reward's verdicts on a file of responses."""
 
     verdicts: Path
     """JSON lines, one per response: id, line, gold, response, reward, its parts, category, why."""
     n: int = 0
     categories: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    """What decided the answers, where the reward tells."""
+    """What decided the answers, if the reward reports it."""
     total: float = 0.0
     squares: float = 0.0
     seconds: float = 0.0

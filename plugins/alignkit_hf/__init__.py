@@ -17,16 +17,17 @@ from alignkit_hf.policy.params import Lora, LoraSpec, PolicyParams
 class HfPolicy(PolicyParams):
     """A causal language model from a Hugging Face folder or the Hub.
 
-    Support is decided by trying, not by name. Some tokens through the model itself say whether
-    learning takes packed rows, padded rows or each row alone, and whether decoding keeps a cache
-    of ours, by steps written out or the model's own, or calls the model plainly. The fastest way
-    is taken whose log-probs are those of one call per row without a cache; an error in a trial
-    means the next plainer way. Trials are repeated before the first rows that are longer than a
-    window or than the positions were made for. Dropout and router noise are off, always.
+    What a model supports is found by trials, not by its name. Running some tokens through the model
+    shows whether training can use packed rows, padded rows or only single rows, and whether
+    decoding can use alignkit's own cache, with its own decode steps or the model's, or has to call
+    the model plainly. The fastest way is chosen whose log-probs equal those of one call per row
+    without a cache; after an error in a trial the next simpler way is tried.
 
-    Refused: types of models whose logits change with the tokens that follow, before anything is
-    loaded; rows past the original length of dynamic and longrope positions, whose angles depend
-    on the whole row, which max_length therefore leaves out.
+    Trials are repeated before the first rows that are longer than an attention window or than the
+    positions were made for. Dropout and router noise are always off. Model types whose logits
+    change with the tokens that follow are refused before anything is loaded. So are rows past the
+    original length of dynamic and longrope positions, whose angles depend on the whole row;
+    max_length therefore excludes them.
     """
 
     def build(self, *, lora: Annotated[LoraSpec, Lora] | None = None) -> Policy:
@@ -40,8 +41,8 @@ class HfPolicy(PolicyParams):
 class HfRollout(SamplingParams):
     """Sampling in this process, straight from the policy's own weights; needs only torch.
 
-    A group's prompt is run once, finished responses make room for waiting ones, and every
-    draw is keyed by (seed, step, prompt, sample, token), so it does not depend on the batch.
+    A group's prompt is run once, finished responses make room for waiting ones, and every random
+    draw depends only on (seed, step, prompt, sample, token), not on the batch.
     """
 
     kv_cache_tokens: Annotated[int, Field(ge=1)] = 2**18
@@ -51,12 +52,13 @@ class HfRollout(SamplingParams):
 
     cuda_graphs: bool = True
     """On a CUDA device, record each decode step of a shape once and replay it: many times faster
-    where the model is small. The cache stays allocated from batch to batch. Not with autocast,
-    windowed attention or unusual scores, which are decoded as without. No effect on CPUs."""
+    where the model is small. The cache stays allocated from batch to batch. Not used with autocast,
+    windowed attention or unusual scores. No effect on CPUs."""
 
     decoding: Literal["auto", "plain"] = "auto"
-    """"plain" calls the model as anybody would, one prompt at a time: slow, and what all else is
-    measured by. "auto" takes the fastest way that gives the same for this model, or else that."""
+    """"plain" makes ordinary calls of the model, one prompt at a time: slow, and the reference for
+    all other ways. "auto" takes the fastest way that gives the same for this model, or else
+    "plain"."""
 
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload

@@ -1,4 +1,4 @@
-"""Built-in policy-gradient losses; the formulas are in ``ops`` and the modules of their names."""
+"""Built-in policy-gradient losses; formulas are in ``ops`` and in the modules named after them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignkit.protocols import LossInputs, LossOutput, LossType
 
 
 class _Ratio(Params[LossType]):
-    """A loss of the importance ratio π / π_old, which it scales by the advantage."""
+    """A loss that multiplies the importance ratio π / π_old by the advantage."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"old_logprobs"})
     zero_without_advantage: ClassVar[bool] = True
@@ -22,8 +22,8 @@ class GrpoClip(_Ratio):
     """Clipped importance ratio times the advantage (GRPO, arXiv:2402.03300 eq. 3, without KL)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
-    bound can bind. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.ops import grpo_clip, require
@@ -48,14 +48,14 @@ class NoClip(_Ratio):
 
 
 class Gspo(_Ratio):
-    """Clipped importance ratio of the whole response, per token's mean (GSPO, arXiv:2507.18071).
+    """Clipped importance ratio of the whole response, averaged per token (GSPO, arXiv:2507.18071).
 
     Meant for the normalizer ``masked_mean``, which gives every response the same weight.
     """
 
     cliprange: Annotated[float, Field(gt=0)] = 4e-4
-    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
-    bound can bind. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.gspo import gspo
@@ -85,15 +85,15 @@ class Reinforce(Params[LossType]):
 class DapoClip(_Ratio):
     """Clipped importance ratio with a higher upper bound (DAPO, arXiv:2503.14476 eq. 8).
 
-    Room above lets unlikely tokens grow, and keeps entropy up.
+    The extra room above lets the probability of unlikely tokens grow, and keeps entropy up.
     """
 
     eps_low: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio earns nothing below 1 - eps_low; from 1 on, this bound cannot bind.
+    """The ratio is clipped from below at 1 - eps_low; from 1 on, this bound has no effect.
     Dimensionless."""
 
     eps_high: Annotated[float, Field(gt=0)] = 0.28
-    """The ratio earns nothing above 1 + eps_high. Dimensionless."""
+    """The ratio is clipped from above at 1 + eps_high. Dimensionless."""
 
     def build(self) -> LossType:
         from alignkit_losses.dapo_clip import dapo_clip
@@ -110,11 +110,11 @@ class DualClip(_Ratio):
     """Clipped importance ratio, bounded for negative advantages too (arXiv:1912.09729)."""
 
     cliprange: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio earns nothing beyond [1 - cliprange, 1 + cliprange]; from 1 on, only the upper
-    bound can bind. Dimensionless."""
+    """The ratio is clipped to [1 - cliprange, 1 + cliprange]; from 1 on, only the upper bound
+    matters. Dimensionless."""
 
     c: Annotated[float, Field(gt=1)] = 3.0
-    """With a negative advantage A the loss is at most -c A: a ratio above c pushes no more.
+    """With a negative advantage A the loss is at most -c A: a ratio above c gives no gradient.
     Dimensionless."""
 
     def build(self) -> LossType:

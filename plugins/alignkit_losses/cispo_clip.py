@@ -2,14 +2,14 @@
 
 Paper: MiniMax 2025 (MiniMax-M1), arXiv:2506.13585, section 3.1, equations 4 and 5.
 Equation, per token: -sg(clip(r, 1 - ε_low, 1 + ε_high)) A log π_θ, with r = π_θ / π_old and sg the
-stop-gradient. grpo_clip takes the gradient from tokens beyond the bound; here every token keeps
-one, and the bound limits its weight.
+stop-gradient. With grpo_clip, tokens beyond the bound lose their gradient; here every token keeps
+its gradient, and the bound limits the token's weight.
 
 Deviations from the paper:
 
 - The mean over all tokens of the batch is the normalizer ``token_mean``, not part of the loss.
-- The paper tunes ε_high and gives no value; 4 here is a choice. Like the paper, ε_low = 1 sets no
-  lower bound, as ratios are positive.
+- The paper tunes ε_high and gives no value; 4 here is a choice. As in the paper there is no lower
+  bound by default: ratios are positive, so ε_low = 1 sets none.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ geometric mean of the ratios of its tokens.
 
 Deviations from the paper:
 
-- The loss stands at every token of a response; the normalizer ``masked_mean`` takes their mean, so
-  that each response counts once as in equation 5. Other normalizers weigh long responses more.
+- The response's loss is repeated at each of its tokens; the normalizer ``masked_mean`` averages
+  them, so that each response counts once as in equation 5. Other normalizers weigh long responses
+  more.
 - With an advantage for each token it is GSPO-token, section 4.3: the ratio has
   the same value, and its gradient reaches each token's own log-prob alone.
 - One ε for both bounds; section 5.1 uses 3e-4 below and 4e-4 above.
@@ -27,7 +28,7 @@ def gspo(
 ) -> LossOutput:
     """Return -min(s A, clip(s, 1 - ε, 1 + ε) A) at every token of a response.
 
-    s = exp(mean over the response's tokens of logprobs - old_logprobs), one ratio a response:
+    s = exp(mean over the response's tokens of logprobs - old_logprobs), one ratio per response:
     arXiv:2507.18071 eqs. 5 and 7. Shapes as for grpo_clip, ``mask`` (B, T) bool;
     ``clip_fraction`` is the share of tokens in responses whose clipped branch is the smaller.
     """

@@ -1,7 +1,7 @@
-"""Policy-gradient surrogates as pure functions: (B, T) log-probs in, (B, T) losses out.
+"""Policy-gradient surrogates as pure functions: from (B, T) log-probs to (B, T) losses.
 
-The losses are to be minimised: each is minus the objective of the paper it cites. None masks
-or averages; that is the normalizer's part.
+The losses are to be minimised: each is minus the objective of the paper it cites. None of them
+masks or averages; that is the normalizer's job.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def reinforce(logprobs: Tensor, advantages: Tensor) -> LossOutput:
 
 
 def require(values: Tensor | None, name: str) -> Tensor:
-    """Return ``values``; ValueError if the algorithm did not hand them over."""
+    """Return ``values``; ValueError if the algorithm did not pass them."""
     if values is None:
         raise ValueError(f"this loss reads {name}, which the algorithm did not provide")
     return values
@@ -58,7 +58,7 @@ def clipped_surrogate(
 ) -> tuple[Tensor, Tensor]:
     """Return -min(r A, clip(r, 1 - low, 1 + high) A) and 1 where the clipped branch is smaller.
 
-    ``ratio`` (B, T) or (B, 1), as both results; ``advantages`` (B, 1) or (B, T).
+    ``ratio`` (B, T) or (B, 1), like both results; ``advantages`` (B, 1) or (B, T).
     """
     free = ratio * advantages
     clipped = ratio.clamp(1 - low, 1 + high) * advantages

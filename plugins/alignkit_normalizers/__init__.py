@@ -22,10 +22,10 @@ class MaskedMean(Params[Normalizer]):
 
 
 class MaskedNormalize(Params[Normalizer]):
-    """Sum over each response's tokens over a constant, then mean over responses (Dr. GRPO)."""
+    """Sum over each response's tokens / constant, then mean over responses (Dr. GRPO)."""
 
     constant: Annotated[float, Field(gt=0)] = 1.0
-    """Divides every response's sum, in tokens; the longest response allowed is usual."""
+    """Divides every response's sum, in tokens; usually the longest response allowed."""
 
     def build(self) -> Normalizer:
         from alignkit_normalizers.ops import masked_normalize

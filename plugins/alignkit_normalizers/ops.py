@@ -1,8 +1,8 @@
 """Per-token losses to a scalar, as pure functions.
 
 All divide by counts of the whole optimizer step, so that micro-batches add up to the step;
-all are blind to what stands at masked positions, infinities and NaN included; a response
-without a token contributes zero.
+all ignore the values at masked positions, including infinities and NaN; a response without tokens
+contributes zero.
 
 Shapes: ``per_token`` (B, T), ``mask`` (B, T) bool, True at tokens that count.
 """

@@ -28,32 +28,33 @@ class AdamW(Params[Optimizer]):
     """Added to the root of the running square."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Each step takes lr * weight_decay of every parameter away."""
+    """Each step subtracts the share lr * weight_decay from every parameter."""
 
     max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     """Gradients are scaled down to this global L2 norm; ``inf`` = never."""
 
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after warm-up, until the last optimizer step."""
+    """Course of the learning rate after warm-up, until the last optimizer step."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps over which the rate rises linearly to lr; the last of them uses lr."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it. One
-    of 0 would be reached a step later, since a step at a rate of 0 does nothing."""
+    """Share of lr that the linear and cosine schedules end at: the last optimizer step uses it. A
+    share of 0 would be reached one step after the last, since a step at a rate of 0 does
+    nothing."""
 
     implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"] = "fused"
     """How the two running means are kept and updated. "fused": in the weights' type, all weights
     in one kernel (on CPU and CUDA; elsewhere torch's default). "foreach": the same without that
-    kernel. "8bit": one byte a number with a scale per block of 256 (arXiv:2110.02861), about 2
+    kernel. "8bit": one byte per number with a scale per block of 256 (arXiv:2110.02861), about 2
     bytes a weight instead of 8 in float32; tensors of fewer than 4,096 weights stay in float32.
     "offload": in the CPU's memory, brought to the device one tensor at a time. "kahan": in float32,
     and bfloat16 weights keep what rounding takes from them in a second bfloat16 number, so that
     updates too small for them add up (arXiv:2010.06192)."""
 
     def missing(self) -> Iterable[str]:
-        """Name bitsandbytes where it is asked for and absent."""
+        """Name bitsandbytes if it is asked for but not installed."""
         if self.implementation == "8bit" and find_spec("bitsandbytes") is None:
             yield (
                 'implementation = "8bit" needs the package bitsandbytes: '

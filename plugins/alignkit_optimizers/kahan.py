@@ -1,4 +1,4 @@
-"""AdamW that holds what 16-bit weights cannot: updates too small for their last digit add up.
+"""AdamW for 16-bit weights in which updates too small for the last digit still add up.
 
 A bfloat16 weight has 8 significant bits, so one of 1.0 stays where it is unless an update is at
 least 2^-9 of it; at a learning rate of 1e-5 none is. Here each weight has a second bfloat16 number

@@ -1,9 +1,9 @@
-"""AdamW whose running means lie in the CPU's memory.
+"""AdamW whose running means are kept in the CPU's memory.
 
-Two numbers a weight are most of what training holds. Here they wait in pinned CPU memory; for a
-step each tensor's come to the weight's device, are updated there and go back, so the device
-holds one tensor's at a time. The update is torch's own. What it costs is the bus: four times
-the size of the running means over both ways in all.
+The running means, two numbers per weight, are most of what training holds. Here they stay in pinned
+CPU memory; for a step each tensor's come to the weight's device, are updated there and go back, so
+the device holds one tensor's at a time. The update is torch's own. The cost is traffic on the bus:
+four times the size of the running means over both ways in all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Built-in prompt templates.
 
-They are r1_zero and r1_zero_three_shot, question_only, chat, file, alpaca_sft, zero_shot_system.
+These are r1_zero, r1_zero_three_shot, question_only, chat, file, alpaca_sft and zero_shot_system.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BOXED = "\nWork through it step by step, and put the final answer into \\boxed{}
 
 
 class R1Zero(Params[PromptTemplate]):
-    """Ask for <think> reasoning and an <answer>, as DeepSeek-R1-Zero was asked.
+    """Ask for <think> reasoning and an <answer>, as in the prompt of DeepSeek-R1-Zero.
 
     DeepSeek-AI, arXiv:2501.12948, table 1, to the letter; the prompt ends in ``<think>``
     without a newline. A response ends at ``</answer>``.
@@ -32,14 +32,14 @@ class R1Zero(Params[PromptTemplate]):
 
 
 class R1ZeroThreeShot(Params[PromptTemplate]):
-    """The r1_zero prompt with three worked examples before the question, in its own form.
+    """The r1_zero prompt with three worked examples in the same format before the question.
 
     A response ends at ``</answer>``.
     """
 
     shots: RecipePath | None = None
     """UTF-8 JSONL of other worked examples, any number of them: objects with the texts
-    ``question``, ``reasoning`` and ``answer``, without tags. Unset takes three bundled ones."""
+    ``question``, ``reasoning`` and ``answer``, without tags. Unset: the three bundled ones."""
 
     def build(self) -> PromptTemplate:
         from alignkit_prompts.shots import with_shots
@@ -75,12 +75,12 @@ class QuestionOnly(Params[PromptTemplate]):
 
 
 class AlpacaSft(Params[PromptTemplate]):
-    """The Stanford Alpaca instruction template, for tasks with and without an input.
+    """The Stanford Alpaca instruction template, for tasks with or without an input.
 
-    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for
-    questions with a line ``### Input:`` below the instruction, as the data set ``jsonl`` writes
-    them, and ``prompt_no_input`` for all others. The text ends right after ``### Response:``. A
-    response ends where the model ends it.
+    Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for questions
+    with a line ``### Input:`` below the instruction, as the data set ``jsonl`` writes them, and
+    ``prompt_no_input`` for all others. The text ends right after ``### Response:``. A response ends
+    where the model ends it.
     """
 
     def build(self) -> PromptTemplate:
@@ -109,7 +109,7 @@ class File(Params[PromptTemplate]):
     """Strings that end a response, such as ``["</answer>"]``."""
 
     strip_final_newline: bool = False
-    """Drop one newline at the end of the file, which many editors add unasked."""
+    """Drop one newline at the end of the file, which many editors add automatically."""
 
     def build(self) -> PromptTemplate:
         try:
@@ -133,26 +133,27 @@ class File(Params[PromptTemplate]):
 class Chat(Params[PromptTemplate]):
     """Dialogues, written by the chat template of the policy's tokenizer.
 
-    A row without a dialogue is one of a single question. Prompts have exactly the ids of
-    ``apply_chat_template(..., add_generation_prompt=True)``; a response ends at the token by which
-    the template ends a turn, and is trained with it.
+    A row without a dialogue becomes one with a single question. Prompts have exactly the ids of
+    ``apply_chat_template(..., add_generation_prompt=True)``; a response ends at the token with
+    which the template ends a turn, and training includes that token.
     """
 
     system: str | None = None
-    """What the system says first, in dialogues where it says nothing yet. Left out = nothing,
-    or what the template itself has it say."""
+    """The system message for dialogues that have none. Left out = no system message, or the
+    template's own."""
 
     thinking: bool | Literal["template"] = "template"
-    """Whether the policy is to think before it answers, by the template's own switch. "template":
-    as the template does unasked. Templates without a switch refuse true and false."""
+    """Whether the policy should think before it answers, set by the template's own switch.
+    "template": the template's default. With templates that have no switch, true and false are
+    refused."""
 
     tools: RecipePath | None = None
-    """JSON file with a list of tools that the template shows: each ``{"type": "function",
-    "function": {"name": …, "description": …, "parameters": …}}``."""
+    """JSON file with a list of tools that the template shows to the policy: each ``{"type":
+    "function", "function": {"name": …, "description": …, "parameters": …}}``."""
 
     template_kwargs: Annotated[dict[str, Any], Field(default={})]
-    """Further arguments of the template, such as ``{ date_string = "1 May 2025" }``. One that it
-    does not read is refused."""
+    """Further arguments of the template, such as ``{ date_string = "1 May 2025" }``. An argument
+    that the template does not read is refused."""
 
     template: RecipePath | None = None
     """File with a Jinja chat template to use instead of the tokenizer's."""

@@ -1,4 +1,4 @@
-"""Dialogues as prompts: what is said, and how the tokenizer's chat template is called for it."""
+"""Dialogues as prompts: the messages, and how the tokenizer's chat template is called for them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from alignkit.protocols import Example
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A question as what a user says, or a dialogue as it is; both may begin with the system."""
+    """A question as a user message, or a dialogue as it is; a system message may come first."""
 
     form: ChatFormat
     system: str | None = None
     stop: tuple[str, ...] = ()
 
     def messages(self, example: Example, /) -> tuple[Message, ...]:
-        """Return the dialogue; the system's words come first unless it has its own."""
+        """Return the dialogue; the system message comes first unless the dialogue has its own."""
         asked = {"role": "user", "content": example.question}
         messages = example.messages or (asked,)
         if self.system is None or messages[0].get("role") in ("system", "developer"):
@@ -30,7 +30,7 @@ class ChatPrompt:
         return ({"role": "system", "content": self.system}, *messages)
 
     def render(self, question: str) -> str:
-        """Return what is said as plain text; only a tokenizer knows the template's marks."""
+        """Return the messages as plain text; only a tokenizer knows the template's markers."""
         return question if self.system is None else f"{self.system}\n\n{question}"
 
 
@@ -55,7 +55,7 @@ TAKEN = frozenset({
     "messages", "conversation", "tools", "chat_template", "add_generation_prompt",
     "continue_final_message", "tokenize", "return_dict",
 })  # fmt: skip
-"""Arguments of ``apply_chat_template`` that are not the template's to be given."""
+"""Arguments of ``apply_chat_template`` itself, which cannot be passed to the template."""
 
 
 def read_chat_template(path: Path) -> str:

@@ -32,25 +32,25 @@ class TextTemplate:
 
 
 INPUT = "\n\n### Input:\n"
-"""Stands in a question between an instruction and the input that it is about."""
+"""Separates, within a question, an instruction from its input."""
 
 
 @dataclass(frozen=True, slots=True)
 class WithInput:
-    """A template for questions that hold an input, and one for those that hold none."""
+    """A template for questions with an input, and one for those without."""
 
     plain: TextTemplate
     paired: TextTemplate
     stop: tuple[str, ...] = ()
 
     def render(self, question: str) -> str:
-        """Return the prompt; the question stands in it verbatim, its input included."""
+        """Return the prompt; it contains the question verbatim, including its input."""
         return (self.paired if INPUT in question else self.plain).render(question)
 
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """Text before the question and after it; what these hold is never expanded."""
+    """Text before and after the question; nothing within any of them is expanded."""
 
     before: str
     after: str

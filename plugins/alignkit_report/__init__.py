@@ -1,6 +1,6 @@
-"""Commands that look at finished and running runs: one HTML page, or a story in the terminal.
+"""Commands that look at finished and running runs: one HTML page, or a summary in the terminal.
 
-They read run directories only; nothing here imports the ML stack or another plugin.
+They only read run directories; nothing here imports the ML stack or another plugin.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Report(Params[click.Command]):
 
 
 class Show(Params[click.Command]):
-    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers.
+    """Summarise the run in RUN_DIR: plan, curves, best step, right and wrong answers.
 
     With any of the options below --brief: its responses of one step instead.
     """

@@ -14,14 +14,14 @@ from alignkit.run_data.runs import RunData
 BAND = 1.96
 """Standard errors from the mean to the edge of a band: 95 % of a normal distribution."""
 MOST_POINTS, FEWEST_POINTS = 600, 40
-"""Points per curve kept for drawing: a chart is no wider, and with fewer it tells little."""
+"""Points kept per curve for drawing: a chart is no wider, and fewer would show little."""
 PAGE_POINTS = 200_000
-"""Points of all curves of a page, about: a browser draws them all."""
+"""Approximate number of points of all curves of a page: a browser draws them all."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: metrics that share an axis, told apart by the dash of the line."""
+    """One chart: metrics that share an axis, distinguished by the dash of the line."""
 
     title: str
     metrics: tuple[str, ...]
@@ -108,7 +108,7 @@ class Curve:
     """Mean wall-clock seconds at which the step ended."""
     mean: list[float]
     low: list[float]
-    """Mean less 1.96 standard errors; the mean itself where there is none."""
+    """Mean minus 1.96 standard errors; the mean itself where there is none."""
     high: list[float]
     least: list[float]
     """Smallest value of a seed."""
@@ -127,7 +127,7 @@ def points_of(curves: int) -> int:
 def curve(g: Group, metric: str, most: int = MOST_POINTS) -> Curve | None:
     """Return the curve of a metric, None if no run logged a finite value.
 
-    Of more than ``most`` steps so many are kept, evenly spaced.
+    Of more than ``most`` steps, ``most`` are kept, evenly spaced.
     """
     series = [(run.clock, dict(run.series(metric))) for run in g.runs]
     steps = _thinned(sorted(set().union(*(found for _, found in series))), most)

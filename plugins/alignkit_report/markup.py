@@ -29,7 +29,7 @@ MANY = 12
 
 
 def color(index: int) -> str:
-    """Return the colour of a group: ten told apart by eye, then ones around the wheel."""
+    """Return the colour of a group: ten that are easy to distinguish, then others on the wheel."""
     if index < len(COLORS):
         return COLORS[index]
     return f"hsl({index * 137.5 % 360:.0f} 55% 52%)"
@@ -263,7 +263,7 @@ def _plans(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _facts(manifest: Mapping[str, Any]) -> str:
-    """Return what the manifest says of when, where and with what, as comment lines."""
+    """Return when, where and with what the run was made, from the manifest, as comment lines."""
     versions = manifest.get("versions") or {}
     facts = {
         "started": manifest.get("started"),

@@ -81,7 +81,7 @@ def render(groups: Sequence[Group], title: str, reference: str | None = None) ->
 
 
 def as_json(payload: Any) -> str:
-    """Return JSON that may stand inside a script element.
+    """Return JSON that is safe inside a script element.
 
     >>> as_json({"text": "</script>"})
     '{"text":"\\\\u003c/script\\\\u003e"}'

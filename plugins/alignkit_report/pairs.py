@@ -100,7 +100,7 @@ def apart(groups: Sequence[Group], metric: str, reference: str | None = None) ->
 
 
 def collapses(groups: Sequence[Group], metric: str) -> list[str]:
-    """Return a line for every seed that collapsed, those that a sweep stopped aside."""
+    """Return a line for every seed that collapsed, except those that a sweep stopped."""
     if metric.endswith("loss"):
         return []
     stopped = {(g.name, run.seed) for g in groups for run in g.runs if run.reason}

@@ -1,4 +1,4 @@
-"""Sampled responses over time: a few right and wrong ones, fit to be shown to people."""
+"""Sampled responses over time: a few right and wrong ones, prepared for display."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:
-    """Return a row fit to be shown."""
+    """Return a row prepared for display."""
     prompt = row.get("question", row.get("prompt", ""))
     return Sample(
         right=is_right(row),

@@ -1,4 +1,4 @@
-"""A run's story for the terminal: plan, sparklines, best step, right and wrong answers."""
+"""Summary of a run for the terminal: plan, sparklines, best step, right and wrong answers."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _HEADLINES = ("answer_reward", "reward", "format_reward")
 
 
 def of(folder: Path, *, briefly: bool = False) -> str:
-    """Return the story of the run in a directory, or its end; AlignkitError if there is none."""
+    """Return the summary of the run in a directory, or its end; AlignkitError if there is none."""
     require_run(folder)
     return brief(folder) if briefly else story(read(folder))
 
 
 def require_run(folder: Path) -> None:
-    """Raise AlignkitError unless a directory is a run's; the error names the runs in it."""
+    """Raise AlignkitError unless a directory is a run directory; the error names the runs in it."""
     if not is_run(folder):
         found = find([folder])
         names = ", ".join(shown(run.path) for run in found[:3])
@@ -50,7 +50,7 @@ def require_run(folder: Path) -> None:
 
 
 def brief(folder: Path) -> str:
-    """Return how the headline metrics of a run moved, where it is, and what can be done next."""
+    """Return how a run's headline metrics changed, where it is, and what can be done next."""
     run, shown_as = read(folder), shown(folder)
     ended = "done in" if run.status == "done" else f"{run.status} after"
     lines = [f"{ended} {run.seconds:.0f} s"]
@@ -84,7 +84,7 @@ def _evaluation(model: Path) -> str:
 
 
 def story(run: RunData) -> str:
-    """Return the run's story as text."""
+    """Return the run's summary as text."""
     parts = (_head(run), _plan(run), _curves(run), _best(run), _answers(run))
     text = "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
     return printable(text)  # names of metrics and values of plans come from outside, too

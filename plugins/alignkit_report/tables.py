@@ -33,7 +33,7 @@ BIAS = "The best of several noisy evaluations is biased upwards; final is not."
 
 @dataclass(frozen=True)
 class Line:
-    """What the table says of one group."""
+    """The table's line for one group."""
 
     group: Group
     metric: str
@@ -84,7 +84,7 @@ def text(groups: Sequence[Group]) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Say what ± means here, how runs that are not done ended, and which seeds collapsed."""
+    """Explain what ± means here, how unfinished runs ended, and which seeds collapsed."""
     sizes = {e.over for line in lines(groups) if (e := line.final) and e.se is not None}
     found = []
     if "seeds" in sizes:
@@ -99,7 +99,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
 
 
 def _ended(run: RunData, metric: str) -> str:
-    """Say how a run ended, which model it stands for, and of which step its last value is."""
+    """Describe how a run ended, which model it stands for, and the step of its last value."""
     parts = [run.status, run.reason, f"model: {stands_for([run])}"]
     if measured := run.series(metric):
         parts.append(f"last {metric}: step {measured[-1][0]}")

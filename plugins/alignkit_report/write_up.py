@@ -1,4 +1,4 @@
-"""A page in Markdown with table, plots and examples, for somebody to comment and hand in."""
+"""A page in Markdown with table, plots and examples, to comment on and hand in."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from alignkit_report.responses import CATEGORIES, Found, Wanted, find
 from alignkit_report.samples import Sample, sample_of
 
 EXAMPLES = 2
-"""Responses of each category that stand in the page, per setting."""
+"""Responses of each category shown on the page, per setting."""
 COMMENT = "*Comment:*"
-"""Where the reader's own words go."""
+"""Placeholder for the reader's own words."""
 BANDS = {"error": "± 1.96 standard errors (σ / √n)", "range": "from the smallest to the largest"}
 COUNTS = tuple(f"eval/n_{name}" for name in CATEGORIES)
 
@@ -180,7 +180,7 @@ def _example(sample: Sample) -> Iterator[str]:
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Yield the lines of a table; what stands in a cell is text, whatever it looks like."""
+    """Yield the lines of a table; a cell's content is text, whatever it looks like."""
     names = [text(head) for head in heads]
     yield f"| {' | '.join(names)} |"
     yield "|" + "---|" * len(names)

@@ -20,22 +20,22 @@ from alignkit_rewards.python import Python
 
 
 class Graded(Params[RewardFn]):
-    """Conventions of equality, shared by the rewards that compare an answer with the gold.
+    """When two answers count as equal; shared by the rewards that compare an answer with the gold.
 
     The gold is the example's ``answer``: an answer alone, or a solution that holds it in
-    ``\\boxed{}`` or after ``####``. Undecided verdicts (time, memory) count as wrong and show
-    as the part ``timed_out``; answers that cannot be read as the part ``unparsed``.
+    ``\\boxed{}`` or after ``####``. Verdicts that run out of time or memory count as wrong and are
+    shown as the part ``timed_out``; answers that cannot be read are shown as the part ``unparsed``.
     """
 
     timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Seconds of a processor that a verdict may take; then its worker is killed and the answer
-    counts as wrong. Time in which the worker is stopped or waits for its turn does not count."""
+    """Seconds of CPU time that a verdict may take; then its worker is killed and the answer counts
+    as wrong. Time in which the worker is stopped or waits for a CPU does not count."""
 
     percent: Literal["either", "sign", "value"] = "either"
     """What ``50%`` equals besides itself: 50 (``"sign"``), 1/2 (``"value"``), or either."""
 
     rounding: Annotated[int, Field(ge=0, le=30)] = 6
-    """A decimal with at least so many significant digits equals what rounds to it; 0 = never."""
+    """A decimal with at least this many significant digits equals what rounds to it; 0 = never."""
 
     list_order: Literal["free", "kept"] = "free"
     """Whether ``1, 2`` equals ``2, 1``. With ``"free"`` a list is a set, also where the problem
@@ -49,23 +49,24 @@ class Graded(Params[RewardFn]):
     """Read ``1,22`` as 1.22; otherwise as two numbers. ``1,220`` is 1220 in any case."""
 
     rough: Literal["decimals", "accepted", "refused"] = "decimals"
-    """Whether ``about 5`` or ``≈ 5`` is 5: ``"decimals"`` accepts only a number with digits after
-    its point, which a rounded gold has too. ``nearly 5`` and ``at least 5`` never are."""
+    """Whether ``about 5`` or ``≈ 5`` is 5: ``"decimals"`` accepts it only for a number with digits
+    after the point, as a rounded gold has. ``nearly 5`` and ``at least 5`` never are."""
 
     several_boxes: Literal["listed", "last", "agree"] = "listed"
-    r"""What ``\boxed{1}`` and ``\boxed{2}`` say: ``"listed"`` reads boxes with no more than a
-    comma, "and", "or" or a name between them as the list 1, 2, and else counts the last;
-    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content. So samples vote."""
+    r"""How ``\boxed{1}`` and ``\boxed{2}`` in one response are read: ``"listed"`` takes boxes with
+    only a comma, "and", "or" or a name between them as the list 1, 2, and otherwise counts the
+    last; ``"last"`` counts the last; ``"agree"`` accepts only boxes with equal content. Majority
+    votes read boxes the same way."""
 
     unit_conversion: bool = False
-    """Accept ``1.5 hours`` for ``90 minutes``; otherwise a unit has to be the gold's or left out.
-    ``1 hour 30 minutes`` equals both in any case."""
+    """Accept ``1.5 hours`` for ``90 minutes``; otherwise the unit must be the gold's or be left
+    out. ``1 hour 30 minutes`` equals both in any case."""
 
     also_accepted: str = ""
-    """Column of the dataset that holds further right answers, one or a list; empty = none."""
+    """Column of the dataset with additional right answers, one or a list; empty = none."""
 
     def graded(self, extract: Callable[[str], str | None]) -> RewardFn:
-        """Return the reward of what ``extract`` finds in a response, under these conventions."""
+        """Return the reward for what ``extract`` finds in a response, under these conventions."""
         from alignkit_rewards.answers import Conventions
         from alignkit_rewards.graded import GradedReward
 
@@ -74,7 +75,7 @@ class Graded(Params[RewardFn]):
 
 
 class R1Zero(Graded):
-    """1 if the answer between ``<answer>`` tags is right, else 0; the format is shown apart.
+    """1 if the answer between ``<answer>`` tags is right, else 0; the format is shown separately.
 
     The rule of DeepSeek-AI, arXiv:2501.12948, section 2.2.2: the part ``format`` is 1 if
     ``</think> <answer>`` is followed by ``</answer>``. The last complete answer counts, and text
@@ -82,7 +83,7 @@ class R1Zero(Graded):
     """
 
     strict_format: bool = True
-    """Ask for exactly one space in ``</think> <answer>``; otherwise any white space or none."""
+    """Require exactly one space in ``</think> <answer>``; otherwise any white space or none."""
 
     def build(self) -> RewardFn:
         from functools import partial
@@ -95,7 +96,7 @@ class R1Zero(Graded):
 class QuestionOnly(Graded):
     r"""1 if the answer in the last balanced ``\boxed{}`` is right, else 0.
 
-    Several boxes are read as ``several_boxes`` says. The part ``format`` is 1 if
+    Several boxes are read according to ``several_boxes``. The part ``format`` is 1 if
     there is a box whose braces balance.
     """
 
@@ -108,7 +109,7 @@ class QuestionOnly(Graded):
 
 
 class LastNumber(Graded):
-    """1 if the last number of the response is the gold, else 0 (as GSM8K is usually scored)."""
+    """1 if the last number in the response is the gold, else 0 (as GSM8K is usually scored)."""
 
     def build(self) -> RewardFn:
         from alignkit.text.said import last_number
@@ -117,10 +118,10 @@ class LastNumber(Graded):
 
 
 class MultipleChoice(Params[RewardFn]):
-    """1 if the response chooses the right option, else 0; for data as ``mmlu``.
+    """1 if the response chooses the right option, else 0; for data such as ``mmlu``.
 
-    Read is the letter, or the whole text of an option, after "answer is" and the like or at the
-    beginning. The part ``unparsed`` shows responses that choose none.
+    The choice is the letter, or the whole text of an option, after "answer is" and the like or at
+    the beginning. The part ``unparsed`` marks responses without a choice.
     """
 
     choices: str = "choices"
@@ -133,22 +134,22 @@ class MultipleChoice(Params[RewardFn]):
 
 
 class Judge(Params[RewardFn]):
-    """What another model says of a response, asked through an OpenAI-compatible endpoint.
+    """The score another model gives a response, asked through an OpenAI-compatible endpoint.
 
-    The score is scaled to [0, 1]. Replies are kept in ``cache`` as they come, so that nothing is
-    asked twice, also after a kill. A response for which no verdict could be had is marked by the
-    part ``unjudged``: evaluations leave it out of their means, and in training its reward is the
-    mean of the judged responses to its question.
+    The score is scaled to [0, 1]. Replies are kept in ``cache`` as they arrive, so that nothing is
+    asked twice, even after a kill. A response for which there was no verdict is marked by the part
+    ``unjudged``: evaluations leave it out of their means, and in training its reward is the mean of
+    the judged responses to its question.
     """
 
     url: Annotated[str, Field(pattern="^https?://")]
-    """Base of the endpoint, such as ``http://localhost:8000/v1``."""
+    """Base URL of the endpoint, such as ``http://localhost:8000/v1``."""
 
     model: Annotated[str, Field(min_length=1)]
-    """Name of the model that the endpoint is asked for."""
+    """Name of the model to request from the endpoint."""
 
     prompt: RecipePath
-    """UTF-8 file with what the judge is asked; ``{question}``, ``{response}`` and ``{answer}`` (the
+    """UTF-8 file with the judge's prompt; ``{question}``, ``{response}`` and ``{answer}`` (the
     gold) are replaced, verbatim."""
 
     pattern: str = r"[Ss]core:\s*(-?\d+(?:\.\d+)?)"
@@ -158,35 +159,35 @@ class Judge(Params[RewardFn]):
     """Score that becomes the reward 0."""
 
     best: float = 10.0
-    """Score that becomes the reward 1; scores beyond the two are no verdict."""
+    """Score that becomes the reward 1; scores outside this range are no verdict."""
 
     cache: RecipePath | None = None
-    """JSON Lines file of replies; it is made if there is none. Unset keeps them in memory only."""
+    """JSON Lines file of replies, created if missing. Unset: they are kept in memory only."""
 
     key_from: str = ""
-    """Environment variable with the key of the endpoint; "" = it takes none."""
+    """Environment variable with the endpoint's API key; "" = it needs none."""
 
     max_tokens: Annotated[int, Field(ge=1)] = 256
-    """Tokens of a reply at most."""
+    """Most tokens of a reply."""
 
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds an attempt may take."""
 
     retries: Annotated[int, Field(ge=0)] = 4
-    """Attempts after the first, where the endpoint stalls, fails or is busy."""
+    """Further attempts when the endpoint stalls, fails or is busy."""
 
     backoff: Annotated[float, Field(ge=0)] = 1.0
-    """Seconds before the second attempt; every further wait is twice as long, 60 at most."""
+    """Seconds before the second attempt; each further wait is twice as long, at most 60."""
 
     concurrency: Annotated[int, Field(ge=1)] = 8
-    """Requests at a time."""
+    """Requests open at the same time."""
 
     requests_per_minute: Annotated[float, Field(ge=0)] = 0.0
-    """Requests begun per minute, spread evenly; 0 = no limit."""
+    """Requests started per minute, spread evenly; 0 = no limit."""
 
     token_budget: Annotated[int, Field(ge=0)] = 0
     """Prompt and reply tokens that one process may spend; 0 = no limit. A request is made only if
-    its most (a token for each byte of the prompt, and ``max_tokens``) is left."""
+    the most it may take (a token for each byte of the prompt, plus ``max_tokens``) is left."""
 
     def build(self) -> RewardFn:
         import os
@@ -230,7 +231,7 @@ class Judge(Params[RewardFn]):
 class WeightedSum(Params[RewardFn]):
     """Add several rewards, each times its weight: tables ``[reward.terms.NAME]``.
 
-    Every term's weighted share is shown apart as the part ``share/NAME``; ``format`` and
+    Every term's weighted share is shown as the part ``share/NAME``; ``format`` and
     ``answer`` keep their names.
     """
 
@@ -258,7 +259,7 @@ class Measured(Params[RewardFn]):
     """How the length of a response is counted."""
 
     unit: Literal["tokens", "words", "characters"] = "words"
-    """What lengths count. Tokens are the sampled ones, the end-of-sequence token included."""
+    """Unit of lengths. Tokens are the sampled ones, including the end-of-sequence token."""
 
     tokenizer: PathOrName = ""
     """Folder or Hub name of the tokenizer that counts the tokens of text that was not sampled, as
@@ -273,7 +274,7 @@ class Measured(Params[RewardFn]):
 
 
 class LengthPenalty(Measured):
-    """0 up to a free length, then down in a straight line to -1."""
+    """0 up to a free length, then falling linearly to -1."""
 
     free: Annotated[int, Field(ge=0)]
     """Longest response without a penalty, in ``unit``."""
@@ -292,11 +293,11 @@ class LengthPenalty(Measured):
 class OverlongShaping(Measured):
     """DAPO's soft overlong punishment, from 0 to -1 over the last stretch before the limit.
 
-    Yu et al., arXiv:2503.14476, equation 13. There lengths are tokens; set ``unit``.
+    Yu et al., arXiv:2503.14476, equation 13. In the paper lengths are in tokens; set ``unit``.
     """
 
     max_length: Annotated[int, Field(gt=0)]
-    """Length at which the punishment is -1, in ``unit``: the sampler's max_tokens, as a rule."""
+    """Length at which the punishment is -1, in ``unit``: usually the sampler's max_tokens."""
 
     cache: Annotated[int, Field(gt=0)]
     """Length of the stretch before ``max_length`` over which the punishment grows, in ``unit``."""
@@ -327,7 +328,7 @@ class RepetitionPenalty(Params[RewardFn]):
 
 
 class FormatBonus(Params[RewardFn]):
-    r"""1 if the response keeps a format, whatever it answers, else 0."""
+    r"""1 if the response follows a format, whatever its answer, else 0."""
 
     rule: Literal["r1_zero", "boxed"] = "r1_zero"
     r"""``</think> <answer>…</answer>``, or a balanced ``\boxed{}``."""

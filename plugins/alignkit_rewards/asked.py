@@ -1,4 +1,4 @@
-"""Asking a model through an OpenAI-compatible endpoint, within limits, and remembering replies."""
+"""Asks a model through an OpenAI-compatible endpoint, within limits, and remembers replies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import httpx2 as httpx
 from alignkit.errors import AlignkitError
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
-"""Statuses of failures that may pass; any other refusal is the recipe's to mend."""
+"""HTTP statuses of failures that may pass; any other means that the recipe must be corrected."""
 LONGEST_WAIT = 60.0
-"""Seconds between two attempts at most, also where the server asks for more."""
+"""Most seconds between two attempts, even if the server asks for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How hard an endpoint is asked."""
+    """Limits on how an endpoint is asked."""
 
     timeout: float
     """Seconds an attempt may take in all."""
@@ -39,7 +39,7 @@ class Limits:
 
 
 class Cache:
-    """Replies by question, in a file that gets a line as soon as a reply is there."""
+    """Replies by question, in a file to which each reply is added as soon as it arrives."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
@@ -54,7 +54,7 @@ class Cache:
         return self._found.get(key)
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply; what was half written before a kill is closed by the line's beginning."""
+        """Keep a reply; a newline first ends a line that a kill may have left half written."""
         with self._lock:
             self._found[key] = reply
             if self._path is not None:
@@ -64,14 +64,16 @@ class Cache:
 
 
 class Budget:
-    """Tokens that may still be spent. A request holds its most until its real cost is known."""
+    """Tokens that may still be spent.
+
+    A request reserves its maximum until its real cost is known."""
 
     def __init__(self, tokens: int) -> None:
         self._left: float = tokens or float("inf")
         self._lock = threading.Lock()
 
     def hold(self, tokens: int) -> bool:
-        """Take so many away; False, and nothing taken, if there are fewer."""
+        """Reserve tokens; False, and nothing reserved, if fewer are left."""
         with self._lock:
             if tokens > self._left:
                 return False
@@ -79,20 +81,20 @@ class Budget:
             return True
 
     def give_back(self, tokens: int) -> None:
-        """Return what was held and not spent."""
+        """Give back what was reserved and not spent."""
         with self._lock:
             self._left += tokens
 
 
 class Pace:
-    """Lets requests begin at even distances."""
+    """Spaces requests evenly in time."""
 
     def __init__(self, per_minute: float) -> None:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next, self._lock = 0.0, threading.Lock()
 
     def wait(self) -> None:
-        """Return when the next request may begin."""
+        """Return when the next request may start."""
         with self._lock:
             start = max(self._next, time.monotonic())
             self._next = start + self._gap
@@ -112,7 +114,7 @@ class Endpoint:
         self._budget, self._pace = Budget(limits.token_budget), Pace(limits.requests_per_minute)
 
     def ask(self, text: str) -> str | None:
-        """Return the reply, or None where none could be had within the limits.
+        """Return the reply, or None if there was none within the limits.
 
         AlignkitError where the endpoint refuses for good, as for a wrong key or model.
         """
@@ -160,7 +162,7 @@ class Endpoint:
         return (reply if isinstance(reply, str) else None), used, 0.0
 
     def _posted(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content; a timeout also for one that comes in drops."""
+        """Return status, headers and content; the timeout covers replies in small pieces, too."""
         end = time.monotonic() + self._limits.timeout
         with self._client.stream("POST", self._url, json=body) as response:
             content = bytearray()

@@ -14,7 +14,7 @@ SHARED = frozenset({"format", "answer", "timed_out", "unparsed"})
 """Parts that keep their bare name in the sum, so that their curves stay comparable."""
 
 Waiting = Callable[[], Sequence[Reward]]
-"""Waits for the rewards of one term."""
+"""Function that waits for the rewards of one term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Pending:
 
 
 class WeightedSum:
-    """Adds named rewards; each one's weighted share is a part of its own."""
+    """Adds named rewards; each reward's weighted share is a part of its own."""
 
     def __init__(self, terms: Mapping[str, RewardFn], weights: Mapping[str, float]) -> None:
         self._terms = terms
         self._weights = {name: weights.get(name, 1.0) for name in terms}
 
     def __call__(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        """Judge every response by every term."""
+        """Judge every response with every term."""
         return self.submit(responses, examples).result()
 
     def submit(self, responses: Sequence[str], examples: Sequence[Example]) -> Pending:
@@ -75,7 +75,7 @@ class WeightedSum:
 
 
 def _start(term: RewardFn, responses: Sequence[str], examples: Sequence[Example]) -> Waiting:
-    """Return what waits for the term's rewards, started already if it can be."""
+    """Return a function that waits for the term's rewards, started already if possible."""
     if judges(term):
         return term.submit(responses, examples).result
     return partial(term, responses, examples)

@@ -1,6 +1,6 @@
 r"""Where the answer stands in a response: ``<answer>`` tags, ``\boxed{}``.
 
-Everything here is linear in the length of the response and never raises on what a model wrote.
+Everything here takes time linear in the response's length and never raises, whatever it holds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from alignkit_rewards.answers.text.runs import UNREAD
 from alignkit_rewards.answers.verdict import SeveralBoxes
 
 TAGS = "</think> <answer>"
-"""The exact mark between reasoning and answer that the r1_zero format rule asks for."""
+"""The exact separator of reasoning and answer that the r1_zero format rule asks for."""
 
 _LOOSE_TAGS = re.compile(r"</think>\s*<answer>")
 
@@ -46,7 +46,7 @@ def _loose_start(response: str) -> int:
 def boxed_answer(response: str, *, several: SeveralBoxes = "last") -> str | None:
     r"""Return the content of the last ``\boxed{…}`` whose braces balance, else None.
 
-    What several boxes say is the convention ``several_boxes``.
+    How several boxes are read is the convention ``several_boxes``.
 
     >>> boxed_answer(r"so $\boxed{5}$, no: \boxed{x = \frac{1}{2}}. \boxed{")
     'x = \\frac{1}{2}'
@@ -59,9 +59,9 @@ def boxed_answer(response: str, *, several: SeveralBoxes = "last") -> str | None
 def final_answer(response: str, *, several: SeveralBoxes = "last") -> str | None:
     r"""Return the text of the last ``<answer>…</answer>``, else of the last ``\boxed{…}``.
 
-    White space is squeezed, so that answers compare as they read; None if there is neither, and
-    if several boxes disagree under the convention ``several_boxes = "agree"``. The format need
-    not be kept otherwise: it is what samples vote on.
+    White space is collapsed, so that answers that read the same compare equal; None if there is
+    neither, and if several boxes disagree under the convention ``several_boxes = "agree"``. The
+    rest of the format does not matter: this is what majority votes count.
 
     >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
     '\\frac{1}{2}'

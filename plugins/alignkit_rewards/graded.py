@@ -19,7 +19,7 @@ class Pending:
     """Responses being judged while the caller goes on."""
 
     verdicts: list[Verdict | None]
-    """Per response; None where a worker decides."""
+    """One per response; None where a worker decides."""
     formatted: list[bool]
     batch: Batch | None
 
@@ -54,7 +54,7 @@ class GradedReward:
         return self.submit(responses, examples).result()
 
     def submit(self, responses: Sequence[str], examples: Sequence[Example]) -> Pending:
-        """Start judging and return at once; ``.result()`` of what is returned waits."""
+        """Start judging and return at once; ``.result()`` of the returned object waits."""
         answers = [self._extract(r) for r in responses]
         golds = [self._golds(e) for e in examples]
         verdicts = [
@@ -67,7 +67,7 @@ class GradedReward:
         return Pending(verdicts, [a is not None for a in answers], batch)
 
     def read(self, response: str) -> str | None:
-        """Return the answer that a response votes for, its boxes read as the verdicts read them."""
+        """Return the answer that a response votes for; boxes are read as they are for verdicts."""
         return final_answer(response, several=self._rules.several_boxes)
 
     def close(self) -> None:

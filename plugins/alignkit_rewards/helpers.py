@@ -1,4 +1,4 @@
-"""The modules beside a file of code that it imports, found without running any of it."""
+"""Finds the neighbouring modules that a file of code imports, without running any of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def helpers(file: Path) -> list[Path]:
-    """Return the files beside ``file`` that its import statements reach, also from one another.
+    """Return the files beside ``file`` that it imports, directly or through one another.
 
-    Of a folder that is imported, all modules count; the names of the standard library are never
-    theirs. SyntaxError and OSError as reading gives them.
+    If a folder is imported, all its modules count; a name of the standard library always means that
+    library. SyntaxError and OSError from reading are passed on.
     """
     found: dict[Path, None] = {}
     waiting = [file]

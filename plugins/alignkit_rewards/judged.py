@@ -1,4 +1,4 @@
-"""A reward that is what another model says of a response."""
+"""A reward that is another model's score of a response."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def verdict(reply: str, pattern: re.Pattern[str], worst: float, best: float) -> 
 
 
 class JudgeReward:
-    """Asks about every response at once, as many at a time as ``concurrency`` says.
+    """Asks about all responses, ``concurrency`` of them at a time.
 
     A response without a verdict has the part ``unjudged``: evaluations leave it out, and for
     training its total is the mean of the judged responses to its question (of all so far where
-    there are none), so that it pushes nowhere.
+    there are none), so that it has no effect on the policy.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class JudgeReward:
         self._sum, self._count = 0.0, 0
 
     def __call__(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        """Return one reward per response; AlignkitError if no verdict was ever had."""
+        """Return one reward per response; AlignkitError if there never was a verdict."""
         prompts = [
             filled(self._template, e.question, str(r), e.answer)
             for r, e in zip(responses, examples, strict=True)

@@ -1,16 +1,17 @@
 """Worker processes that grade, each of which can be killed.
 
-Made by hand because what there is did not pass the tests of this plugin. `concurrent.futures`
-cannot end a task. pebble 5.2.3 can, at about the same speed, but its whole pool is broken for good
-once a worker dies while none is at work; with "spawn" and "forkserver" a script without a
-``__main__`` guard runs again in every worker, and with "fork" the workers hold torch and its locks.
+Written by hand because existing libraries did not pass the tests of this plugin.
+`concurrent.futures` cannot end a task. pebble 5.2.3 can, at about the same speed, but its whole
+pool is broken for good once a worker dies while all are idle; with "spawn" and "forkserver" a
+script without a ``__main__`` guard runs again in every worker, and with "fork" the workers hold
+torch and its locks.
 
 The workers here are plain subprocesses that speak JSON lines: they never import the user's
 ``__main__``, inherit no locks of a process that runs torch threads, are started from any thread,
 and nothing they send is unpickled. A worker asks the kernel to kill it when one verdict takes too
 much of its CPU time (``setitimer`` with the default action of SIGPROF), which works inside C code
 and after the parent has died, and counts no time in which the machine is busy or all of it is
-stopped, as by Ctrl-Z. The parent kills a worker that is late all the same.
+stopped, as by Ctrl-Z. The parent kills a worker that is late nevertheless.
 """
 
 from __future__ import annotations
@@ -40,23 +41,23 @@ from alignkit_rewards.worker import OUT_OF_MEMORY
 logger = logging.getLogger("alignkit_rewards")
 
 MEMORY_MB = 1024
-"""Address space of one worker; a verdict that wants more is given up."""
+"""Address space of one worker; a verdict that needs more is given up."""
 
 START_S = 120.0
-"""A worker that has not reported ready after this many seconds never will."""
+"""A worker that has not reported ready after this many seconds is considered failed."""
 
 GRACE_S = 10.0
 """The parent kills a worker this much of its CPU time after the worker's own alarm should have: the
 alarm stands still while sympy is imported."""
 
 TRIES = 3
-"""Workers that a pair may be given to if they are lost: somebody else may have killed them."""
+"""Most workers tried for a pair if they are lost: something else may have killed them."""
 
 CHUNK = 16
 """Most pairs sent to a worker at once."""
 
 Pair = tuple[Sequence[str], str]
-"""The accepted answers, and the answer to judge by them."""
+"""The accepted answers, and the answer to compare with them."""
 
 _BOOT = """
 import sys, types
@@ -82,7 +83,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pairs under way."""
+    """Pairs being judged."""
 
     tasks: list[Task]
 
@@ -142,7 +143,7 @@ def given_up(why: str, task: Task) -> Verdict:
 
 
 class Serves(Protocol):
-    """A process that works off tasks; see :class:`Process`."""
+    """A process that works through tasks; see :class:`Process`."""
 
     process: subprocess.Popen[bytes]
     ended: bool
@@ -157,7 +158,7 @@ class Serves(Protocol):
     def settle(self, task: Any, /, *, last: bool) -> bool:
         """Wait for the next task's result and set it; a process that is lost is killed.
 
-        Returns whether it was set. It must be where this is the ``last`` try.
+        Returns whether it was set. If this is the ``last`` try, it must be.
         """
         ...
 
@@ -225,7 +226,7 @@ class Pool:
             worker.kill()
 
     def _judge(self, index: int, chunk: list[Any]) -> None:
-        """Judge the tasks and take each off the chunk; a new worker follows each that cost one.
+        """Judge the tasks and remove each from the chunk; a lost worker is replaced by a new one.
 
         A task whose worker was lost is judged again, by ``TRIES`` workers at most.
         """

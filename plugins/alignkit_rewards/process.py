@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 IDLE_S = 60.0
-"""A process that was waited for so long in which it did not compute is given up."""
+"""A process that did not compute for this many seconds while waited for is given up."""
 
 SLICE_S = 0.5
-"""It is looked this often at how much of its time a process has used. What this one is stopped
-itself, between two looks, counts as one."""
+"""Seconds between checks of the CPU time a process has used. If this process itself is stopped
+between two checks, the pause counts as one such interval."""
 
 _CPUCLOCK_SCHED = 2
-"""Linux makes the number of a process's CPU clock from this and the process's own."""
+"""Linux computes the id of a process's CPU clock from this and the process id."""
 
 
 class Process:
@@ -58,7 +58,7 @@ class Process:
         return self._first_line()
 
     def line_of_work(self, limit: float) -> bytes | None:
-        """Read one line; ``b""`` if the process ended, None if its own time ran out.
+        """Read one line; ``b""`` if the process ended, None if its time ran out.
 
         That is after ``limit`` seconds of its CPU time, or ``IDLE_S`` in which it could compute and
         did not.

@@ -29,18 +29,18 @@ class Python(Params[RewardFn]):
     """Name of the function in it."""
 
     batched: bool = False
-    """Call it once with lists of responses and examples; it returns one reward for each."""
+    """Call it once with lists of responses and examples; it then returns one reward for each."""
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    """Processes that call it while more responses are generated, each with the file's variables of
-    its own. 0 = the training process, one call after the other."""
+    """Processes that call it while more responses are generated; each has its own copy of the
+    file's variables. 0 = the training process calls it, one call after the other."""
 
     timeout: Annotated[float, Field(gt=0)] | None = None
-    """Seconds a call may take before its process is ended, where there are workers; None = as long
-    as it takes."""
+    """Seconds a call may take before its process is ended, where there are workers; None = no
+    limit."""
 
     late: float = 0.0
-    """Reward of the responses whose call took longer than ``timeout``, which show as the part
+    """Reward of responses whose call took longer than ``timeout``; they are shown as the part
     ``timed_out``."""
 
     def build(self) -> RewardFn:
@@ -87,7 +87,7 @@ class Python(Params[RewardFn]):
 
 
 def _bound_names(node: ast.stmt) -> set[str]:
-    """Return the names a top-level statement may bind; all it mentions, to err on the safe side."""
+    """Return the names a top-level statement may bind: all it mentions, to be on the safe side."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     aliases = {(a.asname or a.name) for a in ast.walk(node) if isinstance(a, ast.alias)}

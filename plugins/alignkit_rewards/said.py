@@ -1,4 +1,4 @@
-"""Rewards of what a response says: the option that it chooses."""
+"""Rewards for the option that a response chooses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alignkit.text.said import chosen_option
 
 
 class OptionReward:
-    """1 for the letter of a right option, else 0; ``unparsed`` where no option is chosen."""
+    """1 for the letter of a right option, else 0; ``unparsed`` is set if no option is chosen."""
 
     def __init__(self, column: str) -> None:
         self._column = column

@@ -1,4 +1,4 @@
-"""A reward function out of a Python file of the user's."""
+"""A reward function from the user's Python file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file_hash(path: Path) -> str:
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """Import ``path`` and return its function; AlignkitError if either cannot be had."""
+    """Import ``path`` and return its function; AlignkitError if either fails."""
     module_name = f"alignkit_reward_{file_hash(path)[:16]}"
     spec = _fresh(importlib.util.spec_from_file_location(module_name, path))
     if spec is None or spec.loader is None:
@@ -53,10 +53,10 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 class _Fresh(SourceFileLoader):
-    """Compiles a module anew: what is cached is told apart by size and second only."""
+    """Compiles a module anew: the cache notices only changes of size or of the second."""
 
     def path_stats(self, path: Any) -> Mapping[str, Any]:
-        """Return nothing that the cache could go by."""
+        """Return no information that the cache could use."""
         raise OSError
 
 
@@ -75,14 +75,14 @@ class _Helpers:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a helper is to be loaded from; None for any other module."""
+        """Return where to load a helper from; None for any other module."""
         if name.partition(".")[0] not in self.names:
             return None
         return _fresh(PathFinder.find_spec(name, path or [str(self.folder)], target))
 
 
 def _make_importable(file: Path) -> None:
-    """Have the helpers of a file found; AlignkitError where one's name is another module's."""
+    """Make the helpers of a file importable; AlignkitError if one has another module's name."""
     folder = file.absolute().parent
     names = {p.relative_to(folder).parts[0].removesuffix(".py") for p in helpers(file.absolute())}
     for name in names:
@@ -115,13 +115,13 @@ def _place(module: ModuleType) -> Path | None:
 
 
 def _sum_of(name: str, folder: Path) -> str:
-    """Return a sum of a helper's files."""
+    """Return a checksum of a helper's files."""
     files = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
     return " ".join(file_hash(p) for p in files if p.is_file())
 
 
 def place_of(error: BaseException, path: Path) -> str:
-    """Return `` (FILE, line N)``: of the calls that led to an error, the last beside ``path``."""
+    """Return `` (FILE, line N)``: the last call that led to an error and is beside ``path``."""
     frames = traceback.extract_tb(error.__traceback__)
     folder = path.absolute().parent
     own = [f for f in frames if folder in Path(f.filename).absolute().parents]

@@ -1,4 +1,4 @@
-"""A reward function of the user's in processes of its own, while responses are being generated."""
+"""Runs the user's reward function in separate processes while responses are being generated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ main(sys.argv[1], sys.argv[2], sys.argv[3] == "batched", int(sys.argv[4]))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Whose function is called, and how long a call may take."""
+    """Which function is called, and how long a call may take."""
 
     file: Path
     function: str
@@ -49,7 +49,7 @@ class Script:
 
     @property
     def where(self) -> str:
-        """What messages call the function."""
+        """Name of the function in messages."""
         return f"{self.file}:{self.function}"
 
 
@@ -75,7 +75,7 @@ class Call:
         return json.dumps(message).encode() + b"\n"
 
     def again(self) -> Call:
-        """Return the same call, not made yet."""
+        """Return a fresh copy of the call, not made yet."""
         return Call(self.responses, self.examples)
 
 
@@ -113,9 +113,9 @@ class ScriptWorker(Process):
             self.write(call.line(self._script.timeout))
 
     def settle(self, call: Call, /, *, last: bool) -> bool:
-        """Wait for a call's rewards, or for what it raised; a dead or late process is killed.
+        """Wait for a call's rewards, or for its exception; a dead or late process is killed.
 
-        A call is never tried again: it may have done something already.
+        A call is never repeated: it may have had effects already.
         """
         limit = self._script.timeout
         line = self.line(None if limit is None else limit + GRACE_S)
@@ -134,7 +134,7 @@ class ScriptWorker(Process):
         return True
 
     def _why(self, *, late: bool) -> str:
-        """Return in words why the process is gone, with the line where it was."""
+        """Describe why the process is gone, with the line it was running."""
         frames = re.findall(r'File "(.+)", line (\d+)', self._said())
         own = [f for f in frames if Path(f[0]).is_relative_to(self._script.file.absolute().parent)]
         at = f" ({shown(Path(own[0][0]))}, line {own[0][1]})" if own else ""
@@ -145,7 +145,7 @@ class ScriptWorker(Process):
         return f"{self._script.where} ended its process {how}{at}"
 
     def _said(self) -> str:
-        """Return the traceback that the process left, the innermost call first."""
+        """Return the traceback that the process wrote, the innermost call first."""
         return os.pread(self._notes.fileno(), 2**20, 0).decode("utf-8", "replace")
 
     def kill(self) -> None:
@@ -172,7 +172,7 @@ class Pending:
         self._told = False
 
     def result(self) -> list[Reward]:
-        """Wait; return one reward per response. Calls that another try may help are made again."""
+        """Wait; return one reward per response. Calls that may yet succeed are repeated."""
         if self._told:
             again = {i: c.again() for i, c in enumerate(self._calls) if _transient(c)}
             for i, call in again.items():

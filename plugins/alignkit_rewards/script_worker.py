@@ -1,4 +1,4 @@
-"""The process that calls a reward function of the user's; see :mod:`alignkit_rewards.script_pool`.
+"""The process that calls the user's reward function; see :mod:`alignkit_rewards.script_pool`.
 
 A call arrives as a line of JSON: responses, examples, and the seconds it may take. It is answered
 by a line of JSON.
@@ -22,13 +22,13 @@ from alignkit_rewards.script import ScriptReward, load_function, place_of
 
 READY: dict[str, Any] = {"ready": True}
 LOOK_S = 1.0
-"""Seconds between looks whether the parent is still there."""
+"""Seconds between checks that the parent is still there."""
 
 
 def main(file: str, name: str, batched: bool, notes: int) -> None:
     """Serve until standard input closes or the parent dies.
 
-    ``notes`` is the descriptor that takes the traceback of what ends the process.
+    ``notes`` is the descriptor to which the traceback of a fatal error is written.
     """
     asked, out = _own_pipes()
     faulthandler.enable(notes)
@@ -92,7 +92,7 @@ def _plain(reward: Reward) -> tuple[float, dict[str, float]]:
 
 
 def _told(error: BaseException, path: Path) -> dict[str, Any]:
-    """Return what the parent is told of an error."""
+    """Return the description of an error that is sent to the parent."""
     if isinstance(error, TransientError):
         return {"transient": [str(error), error.retries, error.wait]}
     if isinstance(error, AlignkitError):

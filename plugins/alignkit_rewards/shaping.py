@@ -1,4 +1,4 @@
-"""Rewards of form alone: length, repetition, overlong responses, format.
+"""Rewards that depend on form only: length, repetition, overlong responses, format.
 
 They look at the response, never at the gold; ``weighted_sum`` adds them to a graded reward.
 """
@@ -21,7 +21,7 @@ class Shaping:
         self._score = score
 
     def __call__(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        """Score every response; the examples are not looked at."""
+        """Score every response; the examples are not used."""
         scores = [self._score(r) for r, _ in zip(responses, examples, strict=True)]
         return [Reward(s, {self._part: s}) for s in scores]
 
@@ -63,7 +63,7 @@ def _encoder(tokenizer: str) -> Callable[[str], Sequence[int]]:
 
 
 def length_penalty(length: int, *, free: int, span: int) -> float:
-    """Return 0 up to ``free``, then down in a straight line to -1 at ``free + span``.
+    """Return 0 up to ``free``, then falling linearly to -1 at ``free + span``.
 
     >>> [length_penalty(n, free=100, span=50) for n in (80, 100, 125, 150, 900)]
     [0.0, 0.0, -0.5, -1.0, -1.0]

@@ -12,7 +12,7 @@ import traceback
 from typing import IO, Any
 
 OUT_OF_MEMORY = "out of memory"
-"""Why a verdict was given up that is a worker's last."""
+"""Why the last verdict of a worker was given up."""
 
 
 def main(memory_mb: int) -> None:
@@ -35,7 +35,7 @@ def main(memory_mb: int) -> None:
 
 
 def _serve(message: Any, out: IO[str]) -> bool:
-    """Answer one message; return whether all of it was answered, and more can be."""
+    """Answer one message; return whether all of it was answered and more can follow."""
     from alignkit_rewards.answers import Conventions, Verdict, judge
 
     rules = Conventions(**message["rules"])

@@ -1,4 +1,4 @@
-"""Commands that write a start: a package with a plugin, or a folder of recipes to work in."""
+"""Commands that write a starting point: a package with a plugin, or a folder of recipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignkit.security.text import say
 class NewPlugin(Params[click.Command]):
     """Write a package alignkit-NAME with a working component, its tests and a recipe.
 
-    With --file it is one file, NAME.py, to be tried at once, and NAME.toml that runs it.
+    With --file it is one file, NAME.py, to try at once, and NAME.toml that runs it.
     """
 
     def build(self) -> click.Command:

@@ -14,7 +14,7 @@ from alignkit.plugins import Registry
 from alignkit.security.text import say
 
 MOST_SEEDS = 1000
-"""A larger number after ``--seeds`` is rather one seed than so many."""
+"""A larger number after ``--seeds`` is taken for one seed, not for a number of seeds."""
 
 
 class SweepCommand(Params[click.Command]):

@@ -23,7 +23,7 @@ from alignkit_sweep.tables import SweepTable
 FINISHED = ("done", "diverged", "out of time")
 """States of a run that is not started again."""
 GRACE = 300.0
-"""Seconds a child has to save its state and end after it was told to."""
+"""Seconds a child has to save its state and end after being asked to."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Job:
     variant: str
     plan: Mapping[str, Any]
     folder: Path
-    """The run directory; plan and output of the child stand beside it."""
+    """The run directory; plan and output of the child are beside it."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Job:
         return read(self.folder).status if is_run(self.folder) else "missing"
 
     def changed(self) -> dict[str, tuple[Any, Any]]:
-        """Return the values of the plan that were others, by key: before, now."""
+        """Return the values of the plan that changed, by key: before, now."""
         file = self.beside(".toml")
         if not file.is_file():
             return {}
@@ -57,7 +57,7 @@ class Job:
         return {k: (old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)}
 
     def check(self) -> None:
-        """Refuse to take a finished run for one that it is not: AlignkitError."""
+        """Raise AlignkitError if a finished run was made with another plan."""
         changed = self.changed() if self.status() in FINISHED else {}
         if changed:
             shift = list(changed.items())[:4]
@@ -97,13 +97,13 @@ class Child:
         self._told = False
 
     def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Tell the process to save its state and end, once: a second time would end it at once."""
+        """Ask the process to save its state and end, once: a second time would end it at once."""
         if not self._told:
             self._told = True
             self.process.send_signal(number)
 
     def ended(self) -> bool:
-        """Whether the process is over; stops it first where the sweep says so."""
+        """Whether the process has ended; first stops it where the sweep requires it."""
         if self.process.poll() is not None:
             return True
         hours = (time.monotonic() - self._started) / 3600

@@ -110,11 +110,11 @@ class Plans:
         return max(ranked, key=lambda r: r[:2])[2]
 
     def finished(self) -> list[RunData]:
-        """Return what there is of all runs, in the order of the sweep."""
+        """Return all runs that exist, in the order of the sweep."""
         return [run for variant in self.sweep.variants for run in self.runs(variant)]
 
     def runs(self, variant: Variant) -> list[RunData]:
-        """Return what there is of a variant's runs."""
+        """Return the existing runs of a variant."""
         folders = [self.folder(variant, seed) for seed in variant.seeds or (None,)]
         return [read(folder, self.out) for folder in folders if is_run(folder)]
 

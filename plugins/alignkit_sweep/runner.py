@@ -1,4 +1,4 @@
-"""Carry a sweep out: each run a child process with a directory of its own, none made twice."""
+"""Runs a sweep: each run is a child process with its own directory; none is made twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from alignkit_sweep.variants import Variant
 POLL = 0.2
 """Seconds between looks at the running children."""
 HEARTBEAT = 60.0
-"""Seconds between lines about how far they are."""
+"""Seconds between lines about their progress."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Runner:
         return self.plans.out
 
     def run(self, only: Sequence[str] = ()) -> None:
-        """Make what is missing; afterwards ``failures`` tells what could not be made.
+        """Make the missing runs; afterwards ``failures`` holds what could not be made.
 
         Raises AlignkitError, before anything starts, where a finished run of the directory was
         made with another plan.
@@ -77,7 +77,7 @@ class Runner:
                 self._make([job for job in jobs if job.status() not in FINISHED], lock)
 
     def _prepared(self, variant: Variant) -> list[Job]:
-        """Return a variant's runs, or note why there can be none."""
+        """Return a variant's runs, or record why there can be none."""
         try:
             jobs = self.plans.jobs(variant)
             for job in jobs:
@@ -167,7 +167,7 @@ class Runner:
             self.failures.append(f"{job.name}: ended with status {code}, {status}:\n{tail}")
 
     def _progress(self, job: Job) -> str:
-        """Return the step a run has come to, and the metric that counts."""
+        """Return the step a run has reached, and the metric that counts."""
         run, metric = read(job.folder), self.plans.sweep.table.metric
         last = final(Group("", [run]), metric)
         step = f"step {run.rows[-1]['step']}" if run.rows else "no step yet"
@@ -199,7 +199,7 @@ class Runner:
             yield lock
 
     def _note_order(self) -> None:
-        """Tell the report title and order of the variants; those of another sweep come after."""
+        """Record the title and the variants' order for the report; other sweeps' come after."""
         old = sweep_notes(self.out).get("variants", [])
         names = dict.fromkeys([*(v.name for v in self.plans.sweep.variants), *old])
         notes = {"title": self.plans.sweep.title, "variants": list(names)}
@@ -207,5 +207,5 @@ class Runner:
 
 
 def failed(failures: Iterable[str]) -> str:
-    """Return what a sweep says at its end about runs that could not be made."""
+    """Return the final message of a sweep about runs that could not be made."""
     return "\n".join(["some runs could not be made:", *failures])

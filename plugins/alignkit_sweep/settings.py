@@ -1,4 +1,4 @@
-"""Single values that a sweep lays over a recipe, and what they are called."""
+"""Single values that a sweep sets in a recipe, and their names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def layer(key: Key, value: Any, origin: Origin) -> Document:
 
 
 def value(setting: Setting, base: Document) -> Any:
-    """Return a setting's value, worked out from the recipe's own where it is relative to that."""
+    """Return a setting's value, computed from the recipe's where it is relative to that."""
     own = dict(leaves(base.table))
     try:
         if setting.how == "same_as":

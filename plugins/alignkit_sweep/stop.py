@@ -1,4 +1,4 @@
-"""When a run is given up as diverged."""
+"""Rules for stopping a run as diverged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from alignkit.run_data.runs import Row
 
 
 class StopTable(Params[Any]):
-    """When a run is given up as diverged."""
+    """Rules for stopping a run as diverged."""
 
     nonfinite_steps: Annotated[int, Field(ge=0)] = 3
-    """Steps in a row with a loss or gradient norm that is not finite; 0 = any number."""
+    """Consecutive steps with a loss or gradient norm that is not finite; 0 = no limit."""
 
     metric: str = "train/reward"
     """What must not collapse."""
@@ -31,9 +31,9 @@ class StopTable(Params[Any]):
 
 
 class Divergence:
-    """Sees a run's rows one by one, and tells whether it is diverged.
+    """Reads a run's rows one by one and decides whether it has diverged.
 
-    What it keeps does not grow with the run.
+    Its memory does not grow with the run.
     """
 
     def __init__(self, stop: StopTable) -> None:
@@ -45,7 +45,7 @@ class Divergence:
         self._top = 0.0
 
     def add(self, row: Row) -> None:
-        """See the next row."""
+        """Take in the next row."""
         self._step = row["step"]
         if "train/loss" in row:
             finite = None not in (row["train/loss"], row.get("train/grad_norm", 0.0))

@@ -1,4 +1,4 @@
-"""What a sweep file may say."""
+"""The contents of a sweep file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alignkit_sweep.stop import StopTable
 
 
 class SharedTable(Params[Any]):
-    """What the top of a sweep file and each of its variants may say."""
+    """Keys of the top of a sweep file and of each of its variants."""
 
     recipe: str = ""
-    """Recipe file, relative to the file this stands in; ``alignkit:recipes/…`` for ours."""
+    """Recipe file, relative to the file that names it; ``alignkit:recipes/…`` for ours."""
     overlays: Annotated[tuple[str, ...], Field(strict=False, alias="with")] = ()
     """TOML files laid over the recipe."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**64)], ...], Field(strict=False)] = ()
@@ -31,10 +31,10 @@ class SharedTable(Params[Any]):
 
 
 class VariantTable(SharedTable):
-    """What a variant says; but for ``set``, which adds up, it replaces what the top says."""
+    """Keys of a variant; they replace those of the top, except ``set``, which adds to it."""
 
     best_of: str | None = None
-    """Take over the settings of the best variant of this table, which stands above."""
+    """Take over the settings of the best variant of this table, which comes earlier in the file."""
     start_from: str | None = None
     """Begin with the final weights of the best variant of this table (``policy.path``)."""
 
@@ -43,13 +43,13 @@ class SweepTable(SharedTable):
     """A sweep file."""
 
     about: str = ""
-    """What is compared, and what to look at."""
+    """What is compared, and what to look for."""
     metric: str = "eval/answer_reward"
     """What decides which variant is best: its last value, the mean over seeds."""
     goal: Literal["max", "min"] = "max"
-    """Whether more or less of ``metric`` is better."""
+    """Whether a larger or smaller ``metric`` is better."""
     max_hours: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock hours a run may take before it is stopped."""
     stop: StopTable | None = None
-    """Without this table no run is given up as diverged."""
+    """Without this table no run is stopped as diverged."""
     variants: dict[str, VariantTable] = Field(default_factory=dict)

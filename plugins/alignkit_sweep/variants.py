@@ -145,7 +145,7 @@ class Sweep:
                 self.problem(("variants", name, key), message)
 
     def _at(self, name: str, key: str) -> tuple[Key, Any]:
-        """Return where a variant's value stands, its own table or the top, and the value."""
+        """Return where a variant's value is given, its own table or the top, and the value."""
         own = self.document.table.get("variants", {}).get(name, {})
         if key in own:
             return ("variants", name, key), own[key]

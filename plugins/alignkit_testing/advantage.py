@@ -1,4 +1,4 @@
-"""What holds of every advantage: groups are consecutive blocks and know nothing of each other."""
+"""Checks of every advantage: groups are consecutive blocks and know nothing of each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every algorithm, run for real on stand-ins: a tiny random model, twelve sums.
+"""Checks of every algorithm, run for real on stand-ins: a tiny random model, twelve sums.
 
 An algorithm whose defaults are sized for real work needs small ones, for example
 ``params={"algorithm/mine": {"n_steps": 2, "rollout_batch_size": 8}}``. Slots that the

@@ -1,4 +1,4 @@
-"""What holds of every command: it is a click command that says what it and its options do."""
+"""Checks of every command: it is a click command that explains itself and its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every dataset: a finite, ordered, stable collection of examples."""
+"""Checks of every dataset: a finite, ordered, stable collection of examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every environment: episodes that answer alike, on any thread, whatever is said."""
+"""Checks of every environment: episodes answer alike, on any thread, to any text."""
 
 from __future__ import annotations
 

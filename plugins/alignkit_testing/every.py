@@ -1,4 +1,4 @@
-"""What holds of every component, whatever it builds."""
+"""Checks of every component, whatever it builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every policy-gradient loss."""
+"""Checks of every policy-gradient loss."""
 
 from __future__ import annotations
 

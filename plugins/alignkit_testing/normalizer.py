@@ -1,4 +1,4 @@
-"""What holds of every normalizer: the update must not depend on how the step is cut."""
+"""Checks of every normalizer: the update must not depend on how the step is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every optimizer: it moves the weights downhill and follows its schedule."""
+"""Checks of every optimizer: it moves the weights downhill and follows its schedule."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CheckPlugin(Params[click.Command]):
-    """Check PLUGIN, a file NAME.py or an installed plugin, against what its components promise."""
+    """Check PLUGIN, a file NAME.py or an installed plugin, against its components' contracts."""
 
     def build(self) -> click.Command:
         @click.command()

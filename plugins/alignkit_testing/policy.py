@@ -1,4 +1,4 @@
-"""What holds of every policy: a model and tokenizer that agree, and weights that can be saved.
+"""Checks of every policy: a model and tokenizer that agree, and weights that can be saved.
 
 Policies are large; give the kit a small one, for example
 ``params={"policy/mine": {"path": tiny_model()}}``.

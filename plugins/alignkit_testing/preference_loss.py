@@ -1,4 +1,4 @@
-"""What holds of every preference loss: each pair counts for itself, and in the right direction."""
+"""Checks of every preference loss: each pair counts for itself, and in the right direction."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _drawn() -> dict[str, Tensor]:
 
 
 def _tried(subject: Subject, **values: Tensor) -> tuple[PreferenceOutput, Tensor]:
-    """Return what the loss says of the pairs, and its gradient (2, P): chosen, rejected."""
+    """Return the loss's result for the pairs, and its gradient (2, P): chosen, rejected."""
     if "ref_logprobs" not in subject.component.params.needs:
         values = {name: v for name, v in values.items() if name not in REFERENCE}
     given: dict[str, Any] = {name: v.clone() for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""What holds of every prompt template: the question arrives as it is."""
+"""Checks of every prompt template: the question arrives as it is."""
 
 from __future__ import annotations
 

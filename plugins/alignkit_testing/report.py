@@ -48,6 +48,6 @@ class Results:
 
     @property
     def summary(self) -> str:
-        """What came of all checks, in a line."""
+        """The outcome of all checks, in a line."""
         failed = sum(map(len, self.failed.values()))
         return f"{sum(self.passed.values())} checks passed, {failed} failed"

@@ -1,4 +1,4 @@
-"""What holds of every reward: total, in order, deterministic."""
+"""Checks of every reward: total, in order, deterministic."""
 
 from __future__ import annotations
 

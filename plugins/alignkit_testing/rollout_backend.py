@@ -1,4 +1,4 @@
-"""What holds of every rollout backend, tried on a tiny random policy."""
+"""Checks of every rollout backend, tried on a tiny random policy."""
 
 from __future__ import annotations
 

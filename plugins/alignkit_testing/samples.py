@@ -1,4 +1,4 @@
-"""What components are tried on: examples, responses, hostile text, a batch of log-probs."""
+"""What components are tested on: examples, responses, hostile text, a batch of log-probs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES: tuple[Example, ...] = (
     Example("product", "What is 6 * 7?", "42"),
     Example("fraction", "What is 3 divided by 4?", "3/4"),
 )
-"""What rewards are tried on unless a plugin's author gives examples of their own."""
+"""What rewards are tested on unless a plugin's author gives other examples."""
 
 DIALOGUE: tuple[Message, ...] = (
     {"role": "user", "content": "What is 1 + 2?"},

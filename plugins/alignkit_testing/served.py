@@ -1,4 +1,4 @@
-"""What checks of rollout backends share: a served tiny policy, and what it should have said."""
+"""What checks of rollout backends share: a served tiny policy, and its expected responses."""
 
 from __future__ import annotations
 

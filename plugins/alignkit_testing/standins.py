@@ -226,7 +226,7 @@ class Vowels(Params[RewardFn]):
 
 
 class Recorder(Params[Tracker]):
-    """Writes what a tracker is told to ``recorded.jsonl`` in the run directory."""
+    """Writes everything a tracker receives to ``recorded.jsonl`` in the run directory."""
 
     def build(self) -> Tracker:
         return _Recorder()

@@ -1,4 +1,4 @@
-"""What holds of rollout backends that hand groups out as they finish."""
+"""Checks of rollout backends that return groups as they finish."""
 
 from __future__ import annotations
 

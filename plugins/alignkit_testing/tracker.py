@@ -1,4 +1,4 @@
-"""What holds of every tracker: it takes a whole run, odd values included, and changes nothing."""
+"""Checks of every tracker: it takes a whole run, odd values included, and changes nothing."""
 
 from __future__ import annotations
 

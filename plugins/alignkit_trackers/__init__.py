@@ -49,7 +49,7 @@ class Jsonl(Params[Tracker]):
     """
 
     path: NewPath
-    """File to append to; it and its folder are made if need be."""
+    """File to append to; it and its folder are created if needed."""
 
     def build(self) -> Tracker:
         from alignkit_trackers.jsonl import JsonlTracker
@@ -82,11 +82,11 @@ class Wandb(Params[Tracker]):
     """Labels to filter runs by."""
 
     mode: Literal["online", "offline"] | None = None
-    """Without it ``WANDB_MODE`` decides, and else: online with a key on this machine, offline
-    without. An offline run is uploaded with ``wandb sync``."""
+    """Unset: ``WANDB_MODE`` decides; without that, online with a key on this machine, else offline.
+    An offline run is uploaded with ``wandb sync``."""
 
     samples: Samples = 16
-    """Rows logged of each table of rollouts and evaluation responses; 0 = no tables."""
+    """Rows to log from each table of rollouts and evaluation responses; 0 = no tables."""
 
     def build(self) -> Tracker:
         from alignkit_trackers.wandb_run import WandbTracker

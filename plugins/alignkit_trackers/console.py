@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 KEY_RESULTS = ("eval/answer_reward", "eval/reward", "train/reward", "train/loss")
-"""The first of these that a run logs is the one its last line sums up."""
+"""The first of these that a run logs is summed up in its last line."""
 
 
 def _any_of(metrics: Mapping[str, float]) -> list[str]:
@@ -28,7 +28,7 @@ def _any_of(metrics: Mapping[str, float]) -> list[str]:
 
 
 class Pace:
-    """How far a run is, and when it will be over."""
+    """How far a run is, and when it will end."""
 
     def __init__(self, total: int | None) -> None:
         self.total = total

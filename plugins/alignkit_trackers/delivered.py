@@ -1,4 +1,4 @@
-"""What a tracker was told before its run was resumed, so that it is not told twice."""
+"""What a tracker received before its run was resumed, so that it does not receive it twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Delivered:
-    """The last step of a run whose row has gone out, kept in the run directory."""
+    """The last step of a run whose row was sent, kept in the run directory."""
 
     def __init__(self, run: Run, tracker: str) -> None:
         """``tracker`` names the file; a run that is not resumed starts a new one."""
@@ -23,11 +23,11 @@ class Delivered:
         self._last = _number(self.path) if run.resumed else None
 
     def has(self, step: int) -> bool:
-        """Whether the row of ``step`` went out before the run was resumed."""
+        """Whether the row of ``step`` was sent before the run was resumed."""
         return self._last is not None and step <= self._last
 
     def note(self, step: int) -> None:
-        """Note that the row of ``step`` is out; survives the process, if not the machine."""
+        """Record that the row of ``step`` was sent; survives the process, if not the machine."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         partial.write_text(f"{step}\n", encoding="utf-8")
         os.replace(partial, self.path)

@@ -50,7 +50,7 @@ class TensorboardTracker:
         self._writer.close()
 
     def _excepthook(self, raised: threading.ExceptHookArgs, /) -> None:
-        """Leave it to the next call to raise what the thread that writes the files raised."""
+        """Let the next call raise the exception of the thread that writes the files."""
         if type(raised.thread).__name__ != "_AsyncWriterThread":
             self._hook(raised)
 

@@ -1,4 +1,4 @@
-"""Which rows of a run its W&B files hold: what a killed process had not written is in none."""
+"""Which rows of a run are in its W&B files; rows that a killed process had not written are not."""
 
 from __future__ import annotations
 

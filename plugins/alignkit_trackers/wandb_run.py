@@ -40,7 +40,7 @@ class WandbTracker:
         self._settings, self._mode, self._samples = settings, mode, samples
 
     def start(self, run: Run, /) -> None:
-        """Open the run below the run directory and tell where it is."""
+        """Open the run below the run directory and report where it is."""
         self._say = run.say
         wandb: Any = import_module("wandb")  # untyped where it is not installed
 
@@ -109,7 +109,7 @@ class WandbTracker:
 def _id(run: Run) -> str:
     """Return the run's id at Weights & Biases, the same after it is resumed.
 
-    That is what ``WANDB_RUN_ID`` says when the run begins, and else drawn.
+    That is ``WANDB_RUN_ID`` at the start of the run, or else a random id.
     """
     path = run.dir / ".trackers" / "wandb-id"
     path.parent.mkdir(exist_ok=True)

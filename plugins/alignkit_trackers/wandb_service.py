@@ -1,4 +1,4 @@
-"""Calls that need W&B's own process, which may be stopped or slow: no run waits for it for ever."""
+"""Calls that need W&B's own process, which may be stopped or slow: no run waits for it forever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from alignkit import AlignkitError
 
 POLL = 0.5
-"""Seconds between two looks at the process while a call takes its time."""
+"""Seconds between two checks of the process during a long call."""
 STOPPED_FOR = 10.0
 """Seconds that the process may be stopped, as by SIGSTOP, while a call waits for it."""
 

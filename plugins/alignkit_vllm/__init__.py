@@ -13,7 +13,7 @@ from alignkit_vllm.settings import VllmSettings
 WORK = 2 * 2**30
 """Bytes an engine takes for activations and CUDA graphs; see ``alignkit_vllm.memory.WORK``."""
 ASLEEP = 1.0e9
-"""Bytes that stay of an engine that sleeps: CUDA graphs, kernels; an estimate."""
+"""Bytes that a sleeping engine keeps: CUDA graphs, kernels; an estimate."""
 
 
 class VllmRollout(VllmSettings):
@@ -24,7 +24,7 @@ class VllmRollout(VllmSettings):
     """
 
     def missing(self) -> Iterable[str]:
-        """Say whether vLLM is absent, of another version, or without a GPU."""
+        """Report if vLLM is missing, of another version, or without a GPU."""
         from alignkit_vllm.machine import lacking
 
         if self.url is None:
@@ -33,7 +33,7 @@ class VllmRollout(VllmSettings):
             yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Say where the engine will run."""
+        """Report where the engine will run."""
         own = "in its own process"
         if self.engines > 1:
             own = f"{self.engines} of them, each in its own process"
@@ -68,7 +68,7 @@ class VllmRollout(VllmSettings):
 
     @property
     def samples_ahead(self) -> bool:
-        """Whether it can sample while the policy learns: it shares no device's time or memory."""
+        """Whether it can sample while the policy trains: then they share no device."""
         return self.mode != "colocate"
 
     def build(self) -> RolloutBackend:

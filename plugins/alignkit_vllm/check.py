@@ -1,4 +1,4 @@
-"""Does the engine hold the policy's weights? Asked of the engine itself, in two ways.
+"""Does the engine hold the policy's weights? This is checked on the engine itself, in two ways.
 
 Columns of some weight matrices are compared number by number, which shows an update that never
 arrived however small it was. A probe, sampled after a text, is scored by the policy, which shows
@@ -44,7 +44,7 @@ PROBE_TEXT = (
     "needed. The seventh ferry leaves six intervals after the first, which is 6 x 40 = 240 minutes "
     "or four hours later, at a quarter past ten. "
 )
-"""What stands before the probe, cut to length: such text as models know, and can go on with."""
+"""Text before the probe, cut to length: of a kind that models know and can continue."""
 
 
 class WeightsError(AlignkitError):

@@ -1,4 +1,4 @@
-"""Nobody without the key reaches the server: not the completions, not the trainer's requests.
+"""Protects the server with a key: both the completions and the trainer's requests need it.
 
 vLLM's own ``--api-key`` guards the paths below ``/v1`` alone, and the development mode that
 training needs answers outside them: ``/collective_rpc`` calls methods of the workers. So every
@@ -53,15 +53,15 @@ class Guard:
 
 
 def new_key() -> str:
-    """Return a key that nobody can guess, 256 bits."""
+    """Return a random key of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 def closed(arguments: list[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Return the options that keep strangers out, and put the key into ``environ``.
+    """Return the options that protect the server, and put the key into ``environ``.
 
     The server listens on 127.0.0.1 unless ``arguments`` say otherwise. The key is the one in
-    ``environ``, or a random one that is shown once on stderr. SystemExit for a key among the
+    ``environ``, or a random one that is printed once to stderr. SystemExit for a key among the
     arguments.
     """
     if any(word.partition("=")[0] == "--api-key" for word in arguments):
@@ -87,5 +87,5 @@ def key_for(url: str, environ: Mapping[str, str]) -> str:
 
 
 def headers(key: str) -> Mapping[str, str]:
-    """Return what a request needs to get past the guard."""
+    """Return the headers that a request needs to pass the guard."""
     return {"Authorization": f"Bearer {key}"} if key else {}

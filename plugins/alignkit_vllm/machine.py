@@ -1,4 +1,4 @@
-"""What of vLLM and of GPUs this machine has, found without importing either vLLM or torch."""
+"""Which vLLM and GPUs this machine has, found without importing vLLM or torch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def _nvidia_smi(*words: str) -> str:
-    """Return what it prints, "" where there is none."""
+    """Return what nvidia-smi prints, "" if it is missing."""
     try:
         # A list of words, no shell. Drivers install it in unlike places, so PATH finds it.
         done = subprocess.run(  # nosec B603 B607
@@ -99,7 +99,7 @@ def parse(listing: str) -> Iterator[Gpu]:
 
 
 def memory_of(name: str) -> tuple[int, int] | None:
-    """Return the bytes free and in all of the GPU called ``name``; None if that cannot be told.
+    """Return the bytes free and in all of the GPU called ``name``; None if that is not known.
 
     An index counts as CUDA does, which is as the driver does where all GPUs are alike.
     """
@@ -187,7 +187,7 @@ def lacking(gpus_needed: int, *, chosen: bool = False) -> Iterator[str]:
 
 
 def require() -> None:
-    """Raise AlignkitError where there is no vLLM to start an engine with."""
+    """Raise AlignkitError if there is no vLLM to start an engine with."""
     if find_spec("vllm") is None:
         raise AlignkitError("; ".join(lacking(1)) or f"vLLM cannot be imported: {GPU_COMMAND}")
 

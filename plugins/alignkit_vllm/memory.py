@@ -1,4 +1,4 @@
-"""GPU memory: reckoned and looked at before the engine starts, and explained when it runs out.
+"""GPU memory: estimated and checked before the engine starts, and explained when it runs out.
 
 Of its share of a GPU the engine needs: weights, about ``WORK`` for everything else but the cache,
 and a key-value cache for at least one sequence of ``max_model_len`` tokens.
@@ -52,7 +52,7 @@ class Needs:
 
 
 def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
-    """Reckon from the policy's configuration; its cache is 0 for an architecture not known."""
+    """Estimate from the policy's configuration; its cache is 0 for an unknown architecture."""
     dtype: torch.dtype = getattr(torch, options["dtype"])
     cut = options.get("tensor_parallel_size") or 1
     shape = ModelShape.read(policy.model.config)
@@ -87,7 +87,7 @@ def memory_problem(free: int, total: int, share: float, needs: Needs) -> str | N
 
 
 def remedy(free: int, total: int, needs: Needs, share: float = 1.0) -> str:
-    """Say which key to turn, and to what.
+    """Report which key to change, and to what.
 
     ``share`` is the one that was too small; 1 where it was too large.
     """
@@ -116,7 +116,7 @@ def _up(share: float) -> float:
 def advice_on_oom(
     options: Mapping[str, Any], needs: Needs | None = None, before: tuple[int, int] | None = None
 ) -> Iterator[None]:
-    """Say which key to turn, and to what, when the block runs out of memory.
+    """Report which key to change, and to what, when the block runs out of memory.
 
     ``before`` holds the bytes free before the engine's start, and in all; without, those now.
     """

@@ -1,4 +1,4 @@
-"""What an engine is started with: a model's folder, vLLM's options, and GPUs."""
+"""What an engine is started with: a model folder, vLLM's options, and GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what an algorithm asks for to what an engine is asked for, and back."""
+"""Translates an algorithm's requests to an engine's, and the answers back."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class VllmSettings(SamplingParams):
-    """What a recipe says of a vLLM engine; see ``VllmRollout``."""
+    """A recipe's settings of a vLLM engine; see ``VllmRollout``."""
 
     mode: Literal["colocate", "device", "server"] = "colocate"
     """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
-    policy learns; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
+    policy trains; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
     without one, in a process of its own on the policy's device."""
 
     devices: tuple[str, ...] = ()
@@ -30,12 +30,13 @@ class VllmSettings(SamplingParams):
 
     engines: Annotated[int, Field(ge=1)] = 1
     """With mode "device": engines that sample side by side, each with the whole model on GPUs of
-    its own. For a model that fits on one card they do more than one engine cut over as many."""
+    its own. For a model that fits on one card, several engines are faster than one split over as
+    many cards."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
-    """With mode "server": a server that runs already, as "http://host:8000". Start it with
-    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows. Only this
-    machine is sent the key, and the hosts that ALIGNKIT_VLLM_HOSTS names, separated by commas."""
+    """With mode "server": a server that runs already, as "http://host:8000". Start it with ``python
+    -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it prints. The key is sent
+    only to this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
@@ -45,14 +46,14 @@ class VllmSettings(SamplingParams):
     """Size of the key-value cache on CPUs, in GiB; on GPUs ``gpu_memory_utilization`` sets it."""
 
     max_model_len: Annotated[int, Field(ge=2)] | None = None
-    """Most tokens of prompt and response together. Unset: what the policy takes. A response is
+    """Most tokens of prompt and response together. Unset: the policy's limit. A response is
     cut here (finish_reason "length")."""
 
     max_num_seqs: Annotated[int, Field(ge=1)] = 256
-    """Responses decoded at once, at most."""
+    """Most responses decoded at once."""
 
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
-    """GPUs the model is cut over; above 1 with mode "device" or "server" only."""
+    """GPUs that the model is split over; above 1 with mode "device" or "server" only."""
 
     enforce_eager: bool = False
     """Do without CUDA graphs: a faster start, slower decoding. CPUs always do."""
@@ -63,7 +64,7 @@ class VllmSettings(SamplingParams):
 
     sleep: bool = True
     """With mode "colocate" on a GPU: give the engine's memory back after each batch of responses.
-    Waking takes the weights from the policy again."""
+    Waking copies the weights from the policy again."""
 
     check_every: Annotated[int, Field(ge=0)] = 20
     """Syncs between checks that the engine holds the policy's weights (some columns of them, and
@@ -72,15 +73,15 @@ class VllmSettings(SamplingParams):
 
     max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
     """A check stops the run when engine and policy differ by more than this in the probe's
-    log-probs, nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding shows
-    so, max_rollout_kl alone decides."""
+    log-probs, nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding alone
+    exceeds that, only max_rollout_kl decides."""
 
     max_rollout_kl: Annotated[float, Field(gt=0)] = 0.015
     """A check stops the run when the probe's estimate of KL(engine ‖ policy) is above this, nats
     per token: what a run logs of its own samples as ``train/rollout_kl``."""
 
     start_timeout: Seconds = 900.0
-    """Deadline for starting the engine, in seconds; then the run stops and says what hung."""
+    """Deadline for starting the engine, in seconds; then the run stops and reports what hung."""
 
     sync_timeout: Seconds = 300.0
     """Deadline for one transfer of weights, in seconds."""
@@ -89,11 +90,11 @@ class VllmSettings(SamplingParams):
     """Deadline for one batch of responses, in seconds."""
 
     heartbeat: Seconds = 60.0
-    """A stage that takes longer says so every so many seconds, and how far it is."""
+    """A stage that takes longer reports its progress at intervals of this many seconds."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 2
-    """With an engine in a process of its own: times it is started anew in one run after it died.
-    A server at ``url`` that fails is waited for as often, and then given the weights again."""
+    """With an engine in a process of its own: how often it is restarted in one run after it died. A
+    server at ``url`` that fails is waited for as often, and then gets the weights again."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Refuse fields that do not go together."""

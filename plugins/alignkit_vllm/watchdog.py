@@ -2,7 +2,7 @@
 
 When a deadline passes, the stacks of all threads go to stderr and the stage ends in a
 :class:`DeadlineError` that names the stage, the peer and what was finished last. Code that never
-returns to Python cannot be ended that way; after ``GRACE`` seconds more the process is.
+returns to Python cannot be ended that way; after ``GRACE`` more seconds the process is ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs inside the engine's workers, wherever these are. Imported there by vLLM.
+"""Code that runs inside the engine's workers, wherever these are. Imported there by vLLM.
 
 Methods are called through vLLM's ``collective_rpc``; over HTTP that passes strings one way and
 lists and tables the other.
@@ -53,7 +53,7 @@ class Extension:
         }
 
     def alignkit_hold(self, version: str) -> None:
-        """Note the version of the weights that the engine's own transfer brings."""
+        """Record the version of the weights that the engine's own transfer brings."""
         self.alignkit_held = version
 
     def alignkit_version(self) -> str:

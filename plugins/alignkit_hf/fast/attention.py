@@ -1,4 +1,4 @@
-"""The attention of decode steps as transformers calls it: the cache at hand does the work.
+"""The attention of decode steps as transformers calls it: the current cache does the work.
 
 A model decodes one token per row. Its layers first hand their new keys and values to the cache,
 then call the function registered here, which asks that cache to attend: caches know what each
@@ -67,7 +67,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> 
 
 
 def hiding(past: Tensor) -> Tensor:
-    """Return what hides, when added to scores, where ``past`` (B, X) is True: (B, 1, 1, X)."""
+    """Return a bias of scores, (B, 1, 1, X), that hides where ``past`` (B, X) is True."""
     return torch.zeros(past.shape, device=past.device).masked_fill_(past, -torch.inf)[:, None, None]
 
 
@@ -80,7 +80,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend from each row's new token, as the cache at hand does.
+    """Attend from each row's new token, as the current cache does.
 
     Args:
         module: the attention layer; not used.

@@ -57,7 +57,7 @@ class Cursor:
     longest: int = 0
     """Tokens in the longest row, the next one counted."""
     same: bool = False
-    """Whether it is known that all write at the same index, that of the longest row's last."""
+    """Whether all rows are known to write at the same index, the last of the longest row."""
 
     def beyond(self) -> Tensor:
         """(B, longest) bool, True past each row's new token."""
@@ -112,7 +112,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return keys, values
 
     def _clean(self, tokens: int) -> None:
-        """Zero the rows up to ``tokens``: a masked NaN is still NaN, and zeroing all is waste."""
+        """Zero the rows up to ``tokens``: a masked NaN stays NaN; zeroing all is wasteful."""
         if tokens > self.clean:
             start, self.clean = self.clean, tokens + _CLEAN_AHEAD
             self.both[:, :, :, start : self.clean] = 0
@@ -133,7 +133,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.cursor.longest - 1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return key length and offset. Our masks come ready-made, so this is for form."""
+        """Return key length and offset. Required by the interface; our masks come ready-made."""
         return self.cursor.longest, 0
 
     def get_max_length(self) -> int:
@@ -214,7 +214,7 @@ class RowCache(Cache):
     def point(self, write: Tensor, longest: int) -> None:
         """Say that the next forward pass writes at index ``write`` (B,) of rows ``longest`` long.
 
-        ``longest`` is one more than the largest of ``write``, or as many more as is convenient.
+        ``longest`` is one more than the largest of ``write``, or more if that is convenient.
         """
         at = self.cursor
         at.rows = torch.arange(len(write), device=write.device)

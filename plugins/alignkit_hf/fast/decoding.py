@@ -7,7 +7,7 @@ join at the end. A group's prompt passes through the model once, when its first 
 The uniform draws do not depend on the batch, but matrix products round differently in batches of
 different shapes. A draw that falls within that rounding of the border between two tokens may go
 either way: 2 of 43,000 tokens of a random two-layer model in float32, when all its responses ran
-at once and when 20 did. The same call repeated gives the same tokens always.
+at once and when 20 did. The same call repeated always gives the same tokens.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _REFILL = 8
 """Waiting responses join when one row in this many is free."""
 
 _BUNDLES = 32
-"""Most times that groups are handed out before the last; each time costs a walk over the model,
-and under autocast a cast of its weights."""
+"""Most times that finished groups are returned before the last; each time costs a walk over the
+model, and under autocast a cast of its weights."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Decoding:
     def run(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Completion]]]:
         """Yield each prompt's index and ``how.n`` completions soon after the last is finished.
 
-        While the caller has the turn, the model and torch's modes are as the caller left them.
+        While the caller runs, the model and torch's modes are as the caller left them.
         """
         self.forward.refresh()
         try:
@@ -207,7 +207,7 @@ class Decoding:
         self._draw(logits, rows)
 
     def _draw(self, logits: Tensor, rows: slice) -> None:
-        """Draw a token for each of ``rows`` and let those leave that it ends."""
+        """Draw a token for each of ``rows`` and remove the rows that it ends."""
         state = self.state
         drawn, response = state.drawn[rows], state.response[rows]
         token, logprob = draw(logits, state.stream[rows], drawn, self.how, self.eos)

@@ -1,4 +1,4 @@
-"""Prompt and decode passes through any transformers decoder, by way of its own forward."""
+"""Prompt and decode passes through any transformers decoder, using its own forward."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Forward:
     """
 
     def __init__(self, policy: Policy) -> None:
-        """Look the model over.
+        """Inspect the model.
 
         Raises:
             UnqualifiedError: some layers are neither full nor sliding attention.
@@ -62,7 +62,7 @@ class Forward:
         """The best cache whose decode steps are right."""
 
     def refresh(self) -> None:
-        """Take over the model's present weights; needed before decoding once they have changed."""
+        """Take over the model's current weights; needed before decoding once they have changed."""
         with self.ready():
             plain = not torch.is_autocast_enabled(self.device.type)
             self.fused = Fused(self.model) if self.fuses and plain else None
@@ -74,7 +74,7 @@ class Forward:
     def cache_type(self, responses: int, longest: int) -> type[RowCache]:
         """Return the cache for so many responses, with their prompts up to ``longest`` tokens.
 
-        Sharing prompts takes more, smaller steps, which a handful of responses does not repay.
+        Sharing prompts takes more, smaller steps, which is not worth it for a handful of responses.
         """
         windows = [w for w in self.windows.values() if w is not None]
         alone = responses <= _ALONE or min(windows, default=longest) < longest

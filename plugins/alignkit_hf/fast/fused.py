@@ -1,4 +1,4 @@
-"""Decoding steps of the usual decoder on a CPU, written out with as few operations as it takes.
+"""Decoding steps of the usual decoder on a CPU, written out with as few operations as possible.
 
 One token per row is little work per operation, so what surrounds the matrix products of a
 general implementation costs as much as they do. Llama, Qwen, Mistral and many others are one
@@ -148,7 +148,7 @@ class Fused:
 
 
 def is_usual(model: Any) -> bool:
-    """Whether ``model`` has the parts of the usual decoder, each as it comes, and nothing else."""
+    """Whether ``model`` has the parts of the usual decoder, all unmodified, and nothing else."""
     base, head = model.base_model, model.get_output_embeddings()
     if base is model or type(head) is not nn.Linear:
         return False

@@ -1,9 +1,9 @@
 """Does decoding with a cache of ours give what plain calls of the model give?
 
-Models differ in what they ask of masks, positions and attention code. Rather than a list of
-architectures, a few tokens through the model decide in which ways it is decoded: at start, and
-again, past it, before the first row that is longer than a window of the model's, or than its
-positions were made for.
+Models differ in their needs for masks, positions and attention code. Instead of a list of
+architectures, a few tokens run through the model decide how it is decoded: once at the start, and
+again before the first row that is longer than an attention window of the model or than its
+positions were made for, with tokens past that length.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Prompts = tuple[Sequence[int], Sequence[int]]
 
 
 def _prompts(forward: Forward) -> Prompts:
-    """Return what to begin with; some models count positions without padding, so some is in it."""
+    """Return padded prompts to begin with: some models count positions without padding."""
     return [5, forward.policy.pad_id, 4], [2]
 
 

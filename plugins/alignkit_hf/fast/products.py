@@ -1,9 +1,9 @@
-"""Products with a layer's weights, and what directly follows them, in as few operations as may be.
+"""Products with a layer's weights, and what directly follows them, in few operations.
 
 A product is what ``torch.nn.functional.linear`` gives for weights laid on top of one another.
 :class:`Prepacked` keeps them the way the processor's matrix product reads them fastest, which takes
-as much memory once more, and lets that product add, multiply or gate on its way out;
-:class:`Unpacked` reads them where they are.
+the same memory again, and lets that product add, multiply or gate on its way out; :class:`Unpacked`
+reads them where they are.
 
 Shapes: B = rows, I = inputs, O = outputs, those of all the layers joined.
 """

@@ -77,18 +77,18 @@ class StaticForward(Forward):
         self._cache: StaticCache | None = None
 
     def fits_model(self) -> bool:
-        """Whether the model may be decoded so at all: no window, and no weights cast each step."""
+        """Whether the model may be decoded this way: no window, and no weights cast each step."""
         with self.ready():
             return not any(self.windows.values()) and not torch.is_autocast_enabled(
                 self.device.type
             )
 
     def cache_type(self, responses: int, longest: int) -> type[RowCache]:
-        """Return the cache that stays where it is, if the model can do with it."""
+        """Return the cache that stays in place, if the model can use it."""
         return StaticCache if self.usable else super().cache_type(responses, longest)
 
     def new_cache(self, kind: type[RowCache], plan: Plan, like: PromptKV) -> RowCache:
-        """Return the cache at hand if it fits, or a new one in its place."""
+        """Return the current cache if it fits, or a new one in its place."""
         if kind is not StaticCache:
             return super().new_cache(kind, plan, like)
         if self._cache is None or not self._cache.fits(plan, like):
@@ -151,7 +151,7 @@ class GraphForward(StaticForward):
         return step
 
     def _record(self, step: _Step) -> None:
-        """Run the step for its own sake, as libraries set themselves up at first use; record it.
+        """Run the step once, as libraries set themselves up at first use; then record it.
 
         Running it more than once changes nothing: each time the same keys and values are
         written to the same places.

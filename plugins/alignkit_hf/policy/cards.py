@@ -1,4 +1,4 @@
-"""NVIDIA cards that the machine has and torch does not see: training would go to the CPU unsaid."""
+"""NVIDIA cards that torch does not see: training would silently run on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignkit.errors import AlignkitError
 def refuse_unseen_cards() -> None:
     """Raise AlignkitError if torch sees none of the cards that the driver lists.
 
-    CUDA_VISIBLE_DEVICES that shows none is taken for the user's wish.
+    A CUDA_VISIBLE_DEVICES that hides all of them is assumed to be intended.
     """
     if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return
@@ -40,7 +40,7 @@ def _cards() -> int:
 
 
 def _driver() -> tuple[str, str]:
-    """Return the driver's version, and the newest CUDA it runs ("" where that is not told)."""
+    """Return the driver's version, and the newest CUDA it runs ("" where that is not known)."""
     shown = _nvidia_smi()
     driver = re.search(r"Driver Version:\s*([\d.]+)", shown)
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", shown)
@@ -57,7 +57,7 @@ def _kernel_module() -> str:
 
 
 def _nvidia_smi(*words: str) -> str:
-    """Return what it prints, "" where there is none."""
+    """Return what nvidia-smi prints, "" where there is none."""
     try:
         # A list of words, no shell. Drivers install it in unlike places, so PATH finds it.
         done = subprocess.run(  # nosec B603 B607

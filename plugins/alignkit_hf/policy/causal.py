@@ -71,7 +71,7 @@ class CausalPolicy:
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
     def refuse_unsupported(self) -> None:
-        """Raise AlignkitError if it shows without the weights that the model cannot be used here.
+        """Raise AlignkitError if the model cannot be used here, as far as shows without weights.
 
         Loads the configuration, and the tokenizer if there is one.
         """
@@ -147,12 +147,12 @@ class CausalPolicy:
 
     @property
     def peak_tflops(self) -> float | None:
-        """What the recipe says the device can do, 10^12 operations a second."""
+        """The device's peak as the recipe gives it, in 10^12 operations a second."""
         return self.params.peak_tflops
 
     @property
     def adapter(self) -> Adapter | None:
-        """The low-rank adapter in the model, which then is all that trains."""
+        """The low-rank adapter in the model; if there is one, only it is trained."""
         return self._adapter if self.model is not None else None
 
     @property
@@ -209,7 +209,8 @@ class CausalPolicy:
     def max_length(self) -> int:
         """Prompt and response tokens the model takes together.
 
-        Where positions change with the length of the whole row, no more than leave them alone.
+        Where positions change with the length of the whole row, only as many as leave the positions
+        unchanged.
         """
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         whole = limit if isinstance(limit, int) and limit > 0 else NO_LIMIT

@@ -1,6 +1,6 @@
 """Files of a model folder that are not what their names say: cut off, or pointers of git LFS.
 
-Told by the first bytes and the sizes, so that nothing large is read.
+They are recognised by their first bytes and sizes, so that nothing large is read.
 """
 
 from __future__ import annotations

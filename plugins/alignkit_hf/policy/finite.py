@@ -1,4 +1,4 @@
-"""Weights that are no numbers: named when a model is loaded, not when its samples go wrong."""
+"""Reports weights that are not finite when a model is loaded, not when its samples go wrong."""
 
 from __future__ import annotations
 

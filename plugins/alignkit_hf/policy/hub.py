@@ -1,7 +1,7 @@
-"""Whether a model that is named and not there can be had from the Hugging Face Hub.
+"""Whether a model that is not a local folder is available from the Hugging Face Hub.
 
-transformers asks again and again for more than a minute before it says no; one question is enough
-to tell a name that is misspelt, or a Hub that cannot be reached.
+transformers retries for more than a minute before it fails; one request is enough to recognise a
+misspelt name or a Hub that cannot be reached.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cached(name: str, revision: str | None) -> bool:
 
 
 def not_in_cache(name: str, revision: str | None) -> str:
-    """Return why ``name`` cannot be had offline, ``""`` if it can or the Hub may be asked."""
+    """Return why ``name`` is not available offline, ``""`` if it is or the Hub may be asked."""
     if Path(name).exists():
         return ""
     from huggingface_hub import constants

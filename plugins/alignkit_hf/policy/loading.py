@@ -1,4 +1,4 @@
-"""What can go wrong when transformers loads a model, said with the remedy."""
+"""What can go wrong when transformers loads a model, reported with a remedy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def loading(name: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Say which file of weights is damaged, where one is."""
+    """Report which file of weights is damaged, if one is."""
     try:
         yield
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError, OSError) as error:

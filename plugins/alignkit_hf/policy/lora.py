@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from alignkit_hf.policy.params import LoraSpec
 
 _PREFIX = "base_model.model."
-"""What peft puts before the names of a wrapped model's weights."""
+"""Prefix that peft adds to the names of a wrapped model's weights."""
 
 
 class Adapter:

@@ -75,21 +75,21 @@ class PolicyParams(Params[Policy]):
     """"cpu", "cuda" or "cuda:N"; "auto" is the process's CUDA device, or else the CPU."""
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Kernel; "auto" is sdpa, whatever is installed: on CUDA in 16 bits that is FlashAttention, as
-    it comes with torch. flash_attention_2 is that of the package flash-attn, for packed rows too;
-    it needs 16-bit activations (dtype or autocast bfloat16)."""
+    """Attention kernel; "auto" is sdpa, whatever is installed: on CUDA in 16 bits that is
+    FlashAttention, as it comes with torch. flash_attention_2 is that of the package flash-attn, for
+    packed rows too; it needs 16-bit activations (dtype or autocast bfloat16)."""
 
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
     peak_tflops: Annotated[float, Field(gt=0)] | None = None
-    """What counts as all the device can do, in 10^12 floating-point operations a second, for
-    ``train/mfu``. Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
+    """Peak speed of the device, in 10^12 floating-point operations a second, for ``train/mfu``.
+    Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
 
     bos: Literal["auto", "always", "never"] = "auto"
     """Whether prompts begin with the tokenizer's beginning-of-sequence token: "auto" does as the
     tokenizer does by itself, since models that were trained with it (Llama, Gemma, Mistral) expect
-    it. A prompt that holds it already gets no second one."""
+    it. A prompt that already has it gets no second one."""
 
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Only for sources you trust."""
@@ -104,7 +104,7 @@ class PolicyParams(Params[Policy]):
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
 
     def missing(self) -> Iterable[str]:
-        """Name flash-attn where it is asked for and absent."""
+        """Name flash-attn if it is asked for but not installed."""
         if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
             command = "pip install wheel setuptools && pip install --no-build-isolation flash-attn"
             yield f"flash_attention_2 needs the package flash-attn: {command}"
@@ -142,7 +142,7 @@ class PolicyParams(Params[Policy]):
         return "prompts get it, as the tokenizer adds it" if known else "none, as for the tokenizer"
 
     def sizes(self, tables: Mapping[str, Any]) -> ModelSizes | None:
-        """Take the model's sizes from its configuration, or their sum from its name."""
+        """Read the model's sizes from its configuration, or their sum from its name."""
         shape, number = shape_at(self.path), _BYTES[self.dtype]
         count = shape.parameters if shape else parameters_by_name(self.path)
         lora: Lora | None = tables.get("lora")

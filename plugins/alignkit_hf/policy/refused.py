@@ -1,4 +1,4 @@
-"""Which architectures are refused, by their configuration alone; tests/zoo tries all out."""
+"""Which architectures are refused, judged by configuration alone; tests/zoo tries them all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ENCODERS = frozenset(
         "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
     }
 )  # fmt: skip
-"""Types of models that see what follows unless ``is_decoder`` says otherwise."""
+"""Types of models that attend to later tokens unless ``is_decoder`` is set."""
 
 _FORESIGHT = "as transformers computes them, logits change with the tokens that follow"
 _SPARSE = "the keys that their sparse attention picks change with the tokens beside them"
 _STEADY = frozenset({"deepseek_v4"})
-"""Types with an ``index_topk`` whose picks do not change so."""
+"""Types with an ``index_topk`` whose choice does not depend on later tokens."""
 
 _REFUSED: Mapping[str, str] = {
     "blt": "they read bytes in patches, not tokens",
@@ -29,7 +29,7 @@ _REFUSED: Mapping[str, str] = {
     "xlnet": _FORESIGHT,
     "xmod": "they want to be told a language first",
 }
-"""Why models of a type are refused, by the type."""
+"""Why models are refused, by model type."""
 
 
 def refusal(settings: Mapping[str, Any]) -> str | None:

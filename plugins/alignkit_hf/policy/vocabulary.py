@@ -1,4 +1,4 @@
-"""What a model folder's files say of its tokens, read without loading tokenizer or weights."""
+"""What a model folder's files say about its tokens, read without loading tokenizer or weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def settings_in(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, empty if it cannot be read: loading it says why."""
+    """Return the object in a JSON file, empty if it cannot be read: loading reports why."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -50,7 +50,7 @@ def names_eos(folder: Path) -> bool | None:
 def too_many_tokens(folder: Path) -> str | None:
     """Return what is wrong where the tokenizer gives ids that the model has no embedding for.
 
-    Special tokens beyond the embeddings are let be: no text becomes one unless it spells it out,
+    Special tokens beyond the embeddings are accepted: no text becomes one unless it spells it out,
     and some models for text share the tokenizer of one for images.
     """
     config = settings_in(folder / "config.json")

@@ -1,1 +1,1 @@
-"""Sampling: the backend, its plain sampler, and what every sampler draws and stops by."""
+"""Sampling: the backend, its plain sampler, and how all samplers draw and stop."""

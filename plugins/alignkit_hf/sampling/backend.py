@@ -20,8 +20,8 @@ _NOT_STARTED = "the hf rollout backend was not started: call start(policy)"
 class HfBackend:
     """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
 
-    A policy with an adapter is sampled from by merged weights, a copy made at each sync; so is
-    any policy after ``hold``.
+    A policy with an adapter is sampled with merged weights, a copy made at each sync; after
+    ``hold`` any policy is sampled from such a copy.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HfBackend:
         self._paths = self._find_paths(self._served or policy, texts)
 
     def hold(self) -> None:
-        """From now on sample by a copy of the weights as of the last sync, this moment's first."""
+        """From now on sample from a copy of the weights, made now and again at each sync."""
         if self._policy is None or self._paths is None:
             raise AlignkitError(_NOT_STARTED)
         if self._served is None:
@@ -108,7 +108,7 @@ def _vocabulary(policy: Policy) -> int:
 def _finite(
     groups: Iterator[tuple[int, list[Completion]]], name: str, step: int
 ) -> Iterator[tuple[int, list[Completion]]]:
-    """Pass the groups on; AlignkitError at the first token drawn from what is no distribution."""
+    """Pass the groups on; AlignkitError at the first token whose distribution was not finite."""
     for index, group in groups:
         for completion in group:
             if not math.isfinite(sum(completion.logprobs)):

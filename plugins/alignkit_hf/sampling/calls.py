@@ -1,4 +1,4 @@
-"""Ordinary calls of a transformers model, and how near two answers to one question are."""
+"""Ordinary calls of a transformers model, and how much two results may differ by rounding."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class UnqualifiedError(Exception):
 def tried(otherwise: str) -> Iterator[None]:
     """Warn of ``otherwise``, and why, if what the block tries does not work for a model.
 
-    A model's own code may raise anything. Only memory that runs out is no reason: whatever comes
-    instead would need as much.
+    A model's own code may raise anything. Only running out of memory is passed on: the alternative
+    would need as much.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def last_only(model: Any) -> dict[str, int]:
 
 
 def tolerance(model: Any) -> float:
-    """Return what rounding may put two answers of ``model`` apart, as a share; see ``apart``."""
+    """Return how far rounding may put two results of ``model`` apart, as a share; see ``apart``."""
     weight = next(model.parameters())
     if compute_dtype(weight) != torch.float32:
         return 0.1

@@ -20,7 +20,7 @@ def draw(
 
     Args:
         logits: (B, V) of any floating dtype.
-        streams: (B,) int64, what each response's draws are keyed by.
+        streams: (B,) int64, the stream that each response's random draws come from.
         drawn: (B,) int64 tokens it has so far; below ``how.min_tokens`` it must not end.
         how: temperature, top_k, top_p, min_p and min_tokens.
         eos: (E,) int64 ids that end a response.

@@ -1,4 +1,4 @@
-"""The choice between the plain sampler and a faster one: the only place that knows both."""
+"""Chooses between the plain sampler and a faster one: the only place that knows both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Paths:
             self.plain  # noqa: B018 - tried out now
 
     def sampler(self, longest: int) -> FastSampler | PlainSampler:
-        """Return what samples rows of up to ``longest`` tokens, prompts counted."""
+        """Return the sampler for rows of up to ``longest`` tokens, prompts included."""
         fast, self.fast = self.fast, None
         if fast is not None:
             with tried(self._otherwise):

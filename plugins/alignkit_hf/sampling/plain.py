@@ -1,9 +1,9 @@
 """The plain sampler: call the model, draw a token, append it, call the model again.
 
-Every faster path must give what this gives, token by token, and a model that none of them serves
-is sampled from by this. One prompt at a time, its responses side by side as rows of one length:
-no padding, no mask, no position to get wrong. A row whose response has ended runs on, unread,
-until the last one has.
+Every faster path must give what this gives, token by token, and a model that none of them supports
+is sampled in this way. One prompt at a time, its responses side by side as rows of one length: no
+padding, no mask, no position to get wrong. A row whose response has ended keeps running, unread,
+until all have ended.
 
 Where the model keeps a cache of its own that changes nothing, a call reads the newest token only.
 Without one, and where rows grow longer than a window of its attention or than the length that its
@@ -39,9 +39,9 @@ from alignkit_hf.sampling.texts import Texts
 _TRIAL = ((5, 3, 4, 1, 2, 3), (2, 1, 3, 5, 4, 4))
 """Rows that the model is tried out with."""
 _FIRST = 3
-"""As many tokens of each are a prompt."""
+"""Number of tokens of each row that are its prompt."""
 _PADDING = 1, 3
-"""Row and place of a padding token among them: some models count positions without it."""
+"""Row and position of a padding token among them: some models count positions without it."""
 
 
 class PlainSampler:

@@ -1,4 +1,4 @@
-"""What a sampler is asked for and what it answers, whichever way it gets there."""
+"""Requests to a sampler and its results, the same for every sampler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Request:
     limit: int
     """Tokens a response may have: ``max_tokens``, or what the model's length leaves."""
     streams: list[int]
-    """What the draws of each response are keyed by; as many as there are responses."""
+    """Stream that each response's random draws come from; one per response."""
 
     @property
     def longest(self) -> int:
@@ -46,7 +46,7 @@ class Response:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
-    """By an end-of-sequence id or a stop string, not by its limit."""
+    """Whether it ended by an end-of-sequence id or a stop string, not by its limit."""
     cut: str | None = None
     """The text up to the stop string that ended it, if one did."""
 

@@ -1,8 +1,8 @@
-"""The text of responses, and the stop strings that end them, each cut right after its own.
+"""The text of responses, each cut right after the stop string that ends it.
 
-Decoding every response at every token would cost more than a small model's forward pass. So a
-table over the vocabulary says once which tokens can complete a stop string at all, and only
-responses that just drew such a token are decoded.
+Decoding every response at every token would cost more than a small model's forward pass. So a table
+over the vocabulary records which tokens can complete a stop string at all, and only responses that
+just drew such a token are decoded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Texts:
         return text
 
     def stops(self, stops: tuple[str, ...]) -> StopStrings | None:
-        """Return what looks for ``stops``, kept for the next call; None where there are none."""
+        """Return a finder of ``stops``, kept for the next call; None if there are none."""
         if stops and stops not in self._stops:
             self._stops[stops] = StopStrings(self, stops)
         return self._stops.get(stops)

@@ -24,7 +24,7 @@ class Engine(ABC):
     """A vLLM engine. Methods raise LostError where it went away."""
 
     peer: str
-    """Who it is, as messages name it."""
+    """Its name in messages."""
 
     @abstractmethod
     def start(self, folder: Path, policy: Policy) -> None:
@@ -48,11 +48,11 @@ class Engine(ABC):
 
     @abstractmethod
     def max_len(self) -> int:
-        """Return the most tokens of prompt and response together."""
+        """Return the maximum number of tokens of prompt and response together."""
 
     @abstractmethod
     def progress(self) -> str:
-        """Return in a few words what is waited for; called from another thread."""
+        """Return a few words on what it is waiting for; called from another thread."""
 
     @abstractmethod
     def close(self) -> None:

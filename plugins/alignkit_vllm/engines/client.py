@@ -1,4 +1,4 @@
-"""JSON over HTTP with one vLLM server, and who it is that answers at its address.
+"""JSON over HTTP with one vLLM server, and a check of who answers at its address.
 
 Each request has a connection of its own: servers end and are started anew between requests.
 """
@@ -38,7 +38,7 @@ class StrangerError(AlignkitError):
 
 @contextmanager
 def event_loop() -> Iterator[BlockingPortal]:
-    """Run an event loop beside the block; an error in the block cancels what is under way.
+    """Run an event loop beside the block; an error in the block cancels what is in progress.
 
     So does the process's end. A generator left amid the block is closed after that, when threads
     no longer run and could not be waited for.

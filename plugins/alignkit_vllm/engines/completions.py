@@ -1,4 +1,4 @@
-"""Responses of a server to many requests at once, handed out as they are finished."""
+"""Responses of a server to many requests at once, returned as they are finished."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Completions:
                 raise failed.exceptions[0] from failed
 
     def hang_up(self) -> None:
-        """Cut all connections; a stream under way, in whatever thread, raises LostError."""
+        """Cut all connections; a stream in progress, in any thread, raises LostError."""
         if self._batch is not None:
             self._batch.cancel()
 
     async def _answer_all(
         self, requests: Sequence[Request], hand_out: Callable[[tuple[int, list[Answer]]], None]
     ) -> None:
-        """Hand out each request's place and answers; the first that fails ends the others."""
+        """Hand out each request's place and answers; the first failure cancels the others."""
         gate = asyncio.Semaphore(self.at_once)
 
         async def answer(place: int, request: Request) -> None:

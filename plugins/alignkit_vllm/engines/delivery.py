@@ -1,4 +1,4 @@
-"""Weights for a server: by vLLM's own transfer where that has a way, over a socket where not."""
+"""Weights for a server: by vLLM's own transfer where that works, otherwise over a socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Delivery:
         self._over_socket = False
 
     def bring(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Have all workers hold the policy's weights, and say they are ``version``."""
+        """Give all workers the policy's weights, labelled as ``version``."""
         transfer = self._joined(policy, dtype)
         if transfer is None:
             self._send(policy, dtype, version)
@@ -40,7 +40,7 @@ class Delivery:
         self._call("alignkit_hold", version)
 
     def close(self) -> None:
-        """Leave the workers; a delivery under way ends."""
+        """Leave the workers; a delivery in progress ends."""
         if self._transfer is not None:
             self._transfer.close()
 

@@ -46,7 +46,7 @@ class Fleet(Engine):
             engine.wait()
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Bring the weights to one after another: each copy comes from the same memory."""
+        """Bring the weights to the engines one after another, always from the same memory."""
         for number, engine in enumerate(self.engines):
             with self._noting(number):
                 engine.load(policy, dtype, version)
@@ -59,7 +59,7 @@ class Fleet(Engine):
         return found.pop() if len(found) == 1 else ""
 
     def columns(self) -> Mapping[str, Any]:
-        """Return some columns of one engine's weights; of one that is unlike the first, if any.
+        """Return some columns of one engine's weights: one unlike the first, if any.
 
         The policy's are compared with these, so that an odd one among the engines shows.
         """
@@ -67,7 +67,7 @@ class Fleet(Engine):
         return next((other for other in others if other != first), first)
 
     def stream(self, requests: Sequence[Request]) -> Generator[Found]:
-        """Deal the requests out in turn; yield each one's place and answers as they finish."""
+        """Distribute the requests in turn; yield each one's place and answers as they finish."""
         found: SimpleQueue[Found | _Ended] = SimpleQueue()
         stopped = Event()
         running = len(self.engines)
@@ -92,7 +92,7 @@ class Fleet(Engine):
                     raise item.error
 
     def recover(self, lost: Exception) -> None:
-        """Bring back the engines that went away; the others wait."""
+        """Restart the engines that were lost; the others wait."""
         if not self._lost:
             raise lost
         for number in sorted(self._lost):
@@ -120,7 +120,7 @@ class Fleet(Engine):
 
     @contextmanager
     def _noting(self, number: int) -> Iterator[None]:
-        """Remember which engine it is that gets lost in the block."""
+        """Record which engine is lost within the block."""
         try:
             yield
         except LostError:
@@ -130,14 +130,14 @@ class Fleet(Engine):
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An engine has no more to hand out."""
+    """An engine has no more answers to give."""
 
     number: int
     error: BaseException | None = None
 
 
 class _Part(Thread):
-    """Hands on what one engine answers to its share of the requests."""
+    """Passes on one engine's answers to its share of the requests."""
 
     def __init__(
         self,

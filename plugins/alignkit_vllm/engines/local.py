@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the threads are the learner's too
 }
-"""Set before vLLM is imported, unless the user did."""
+"""Environment variables set before vLLM is imported, unless the user set them."""
 
 
 class LocalEngine(Engine):
@@ -197,7 +197,7 @@ def _answer(output: Any) -> Answer:
 
 
 def _wake(llm: Any) -> None:
-    """Give a sleeping engine its memory back: it could not free what it does not have.
+    """Give a sleeping engine its memory back, since it cannot free memory it does not hold.
 
     Where there is no room for that, the engine's memory stays lost until the process ends.
     """
@@ -210,9 +210,9 @@ def _wake(llm: Any) -> None:
 
 @contextmanager
 def _settings_kept() -> Iterator[None]:
-    """Put settings of the process back that vLLM's worker changes; the trainer runs here too.
+    """Restore settings of the process that vLLM's worker changes; the trainer runs here too.
 
-    It sets how exactly float32 products are computed, and on CPUs takes away the number of threads.
+    The worker sets the precision of float32 products and, on CPUs, the number of threads.
     """
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     precision = torch.get_float32_matmul_precision()
@@ -227,7 +227,7 @@ def _settings_kept() -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep vLLM's closing remarks off the terminal."""
+    """Keep vLLM's closing messages off the terminal."""
     logger = logging.getLogger("vllm")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

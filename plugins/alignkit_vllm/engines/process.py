@@ -1,4 +1,4 @@
-"""The server as a child process: started with a log, ended with all that it started itself."""
+"""The server as a child process: started with a log, ended together with its own children."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Child:
         time.sleep(1)
 
     def stop(self, patience: float = 10.0) -> None:
-        """End the server: politely, and after ``patience`` seconds by force."""
+        """End the server: by a request, and after ``patience`` seconds by force."""
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)

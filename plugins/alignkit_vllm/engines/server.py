@@ -112,7 +112,7 @@ class ServerEngine(Engine):
         self._child = Child([*command, *arguments(self.options)], log, env)
 
     def _await(self) -> None:
-        """Wait until the server is healthy; how long, the stage's deadline says."""
+        """Wait until the server is healthy, at most until the stage's deadline."""
         pause = 0.2
         while True:
             try:
@@ -126,7 +126,7 @@ class ServerEngine(Engine):
         self._unhealthy = ""
 
     def _see_why(self, error: AlignkitError) -> None:
-        """Raise AlignkitError if the server will never answer; else note why it does not yet."""
+        """Raise AlignkitError if the server will never answer; else record why it does not yet."""
         if self._child is None:
             if not self._max_len and (why := hopeless(error)):
                 raise AlignkitError(f"{self.peer} cannot be reached: {why}") from error
@@ -151,7 +151,7 @@ class ServerEngine(Engine):
         )
 
     def recover(self, lost: Exception) -> None:
-        """Bring a lost server back: start one anew, or wait for the one at the URL to return."""
+        """Restore a lost server: start a new one, or wait for the one at the URL to return."""
         if self.restarts_left == 0:
             if self._child is None:
                 raise AlignkitError(f"{self.peer} failed, and max_restarts is used up: {lost}")
@@ -171,7 +171,7 @@ class ServerEngine(Engine):
         return self._max_len
 
     def hang_up(self) -> None:
-        """Cut the connections of a stream under way, which then raises LostError."""
+        """Cut the connections of a stream in progress, which then raises LostError."""
         self._completions.hang_up()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The policy's weights on their way to the engine: straight from memory to memory, no file.
+"""Sends the policy's weights to the engine: directly from memory to memory, without files.
 
 An engine in this process takes the tensors as they are. To another process they go by vLLM's own
 transfer between GPUs (:mod:`.transfer`) or, where that has no way, over a socket (:mod:`.sockets`).

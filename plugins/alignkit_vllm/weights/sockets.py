@@ -1,8 +1,8 @@
 """Weights over a socket: the one way that serves CPUs, GPUs, this machine and others alike.
 
 The worker opens a connection back to the trainer and shows a token, then reads each tensor's bytes
-into memory of its own: no second set of weights, nothing unpickled, nobody served who was not
-asked. vLLM's own transfers have no way between CPUs, nor one that strangers cannot join.
+into memory of its own: no second set of weights, nothing unpickled, and only invited workers
+served. vLLM's own transfers have no way between CPUs, nor one that strangers cannot join.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Sender:
             stream.close()
 
     def close(self) -> None:
-        """Stop listening; a wait for workers, in whatever thread, ends in OSError."""
+        """Stop listening; a wait for workers, in any thread, ends in OSError."""
         with suppress(OSError):  # closing alone would leave the waiting thread asleep
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

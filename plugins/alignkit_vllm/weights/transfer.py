@@ -36,7 +36,7 @@ Way = Literal["ipc", "nccl", "socket"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker of the engine is, as it says itself."""
+    """Where a worker of the engine is, as it reports itself."""
 
     gpu: str
     """UUID of its GPU, "" on a CPU."""
@@ -52,7 +52,7 @@ def way(gpu: str, ranks: int, places: Sequence[Place]) -> Way:
     Args:
         gpu: UUID of the policy's GPU, "" on a CPU.
         ranks: Processes that the policy is cut over.
-        places: Those workers that the server told of.
+        places: The workers that the server reported.
     """
     theirs = [place.gpu for place in places]
     started_with = {place.transfer for place in places}
@@ -122,7 +122,7 @@ class Transfer:
     def send(self) -> None:
         """Send the source's weights, and return when all workers compute with them.
 
-        AlignkitError where the workers did not take them; the transfer is then of no more use.
+        AlignkitError if the workers did not take them; the transfer can then no longer be used.
         """
         try:
             with torch.no_grad(), self._device():
@@ -142,7 +142,7 @@ class Transfer:
         return torch.cuda.device(next(self.source.policy.model.parameters()).device)
 
     def close(self) -> None:
-        """Leave the workers; a sending under way, in whatever thread, ends."""
+        """Leave the workers; a transfer in progress, in any thread, ends."""
         if self._engine is not None:
             self._engine.shutdown()
 
