@@ -148,9 +148,9 @@ def sampled(
     """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples.
 
     Responses vote for the answers that ``reward`` reads in them, if it is one that
-    :class:`~alignkit.protocols.Reads`, else for their whole text. If it can read no answer in any
-    response, no vote is reported; a single example without an answer in any of its responses counts
-    as wrong.
+    :class:`~alignkit.protocols.Reads`, else for their whole text. If no response to any example has
+    an answer that can be read, no vote is reported; otherwise an example without answers counts as
+    wrong.
     """
     read = reward.read if isinstance(reward, Reads) else _squeezed
     n = len(groups[0])
