@@ -32,7 +32,7 @@ class StepMetrics:
     log_ratios: Tensor = field(default_factory=lambda: torch.zeros(0))
     """log π - log π_old of the tokens computed, (n,), once they are read."""
     weights: list[Tensor] = field(default_factory=list)
-    """How many tokens each of them represents, (n,)."""
+    """How many tokens each of them represents, (n,) in total."""
     _loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _compared: list[tuple[list[int], Tensor]] = field(default_factory=list)

@@ -131,8 +131,7 @@ class Shape:
     """The parts of a model that take arithmetic."""
 
     weights: int
-    """Weights in the layers' matrices; of a mixture's experts only those that a token goes
-    through."""
+    """Weights in the layers' matrices; of a mixture's experts, only those a token goes through."""
     trained: int
     head: int
     head_trained: int
