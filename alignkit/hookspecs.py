@@ -54,7 +54,7 @@ def reward_fn() -> Iterable[Component[p.RewardFn]]:
 
 @hookspec
 def environment() -> Iterable[Component[p.Environment]]:
-    """Offer environments, which answer the policy in turns (``[environment] use = "calculator"``)."""
+    """Offer environments, which answer the policy (``[environment] use = "calculator"``)."""
     return ()
 
 
