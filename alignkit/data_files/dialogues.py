@@ -75,7 +75,7 @@ def _message(
     more = {k: v for k, v in stored.items() if v is not None and k not in _USED}
     content = joined(stored.get("content", stored.get("value")))
     if content is None and more:
-        content = ""  # what it does stands in its other keys
+        content = ""  # its other keys hold what it does
     if not isinstance(content, str):
         raise bad(row, key, f"{where}: the {role} says {kind_of(content)} where text belongs")
     if half_surrogate(content):

@@ -92,7 +92,7 @@ def closing(word: str, component: Closes) -> Iterator[None]:
     except BaseException:
         try:
             component.close()
-        except Exception:  # what ended the block is told, and this beside it
+        except Exception:  # logged besides what ended the block
             logger.warning("the %s could not be closed", word, exc_info=True)
         raise
     ask(word, component, component.close)

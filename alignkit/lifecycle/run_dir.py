@@ -87,7 +87,7 @@ def copied(files: Iterable[Path], folder: Path) -> list[str]:
     for file in files:
         target = folder / "plugins" / file.name
         target.parent.mkdir(exist_ok=True)
-        if target != file:  # a run that goes on reads them from there
+        if target != file:  # a resumed run reads them from there
             target.write_bytes(file.read_bytes())
         places.append(f"plugins/{file.name}")
     return places

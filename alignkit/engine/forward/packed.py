@@ -149,7 +149,7 @@ def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int
     room = 0
     for prompt, members in groups.items():
         whole = len(prompt) + sum(len(rows[i].response_ids) for i in members)
-        if whole > room:  # open a new batch, unless a large group goes on from here
+        if whole > room:  # open a new batch, unless a large group continues here
             batches.append([])
             room = token_budget
         room -= len(prompt)

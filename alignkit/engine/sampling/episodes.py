@@ -99,7 +99,7 @@ class _Plays:
         for play in self.live:
             try:
                 play.episode.close()
-            except Exception:  # what ended the block is told, and this beside it
+            except Exception:  # logged besides what ended the block
                 logger.warning("an episode could not be closed", exc_info=True)
 
     # ------------------------------------------------------------ beginning

@@ -41,7 +41,7 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
     except BaseException as error:
         source = source_of(error)
         if source is None and isinstance(error, OSError) and error.errno in UNWRITABLE:
-            raise  # of the run's own files: what is said about full disks is the kernel's
+            raise  # of the run's own files: the kernel reports full disks
         lines = [str(error) if isinstance(error, AlignkitError) else ""]
         if not lines[0]:
             name = f"{name_of(source, parts, run.plan)} raised " if source else ""
