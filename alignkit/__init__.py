@@ -1,8 +1,8 @@
 """alignkit: a plugin-registry toolkit for aligning language models.
 
-Everything a plugin author needs is re-exported here, and what runs recipes from Python:
-:func:`load`, :func:`run` and :func:`open_run`, which are imported at first use. Nothing here
-imports torch.
+Everything a plugin author needs is re-exported here. So are the functions that run recipes from
+Python, :func:`load`, :func:`run` and :func:`open_run`, which are imported at first use. Nothing
+here imports torch.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ _FROM_API = ("Plan", "RunResult", "load", "open_run", "run")
 
 
 def __getattr__(name: str) -> Any:
-    """Import what runs recipes when it is asked for: plugins, which are many, do not need it."""
+    """Import the functions that run recipes on first access; plugins do not need them."""
     if name in _FROM_API:
         return getattr(import_module("alignkit.api"), name)
     raise AttributeError(f"module 'alignkit' has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""Whether a component offers an ability that stands in for its plain method.
+"""Whether a component offers an ability that may replace its plain method.
 
-``isinstance`` does not tell: a subclass may change the plain method alone.
+``isinstance`` is not enough: a subclass may override only the plain method.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from alignkit.protocols import Judges, Streams
 
 
 def judges(reward: object) -> TypeGuard[Judges]:
-    """Whether ``submit`` may stand in for the call of ``reward``."""
+    """Whether ``submit`` may be used instead of calling ``reward``."""
     return _stands_in(reward, "submit", "__call__")
 
 
 def streams(backend: object) -> TypeGuard[Streams]:
-    """Whether ``stream`` may stand in for ``generate`` of ``backend``."""
+    """Whether ``stream`` may be used instead of ``generate`` of ``backend``."""
     return _stands_in(backend, "stream", "generate")
 
 
 def _stands_in(component: object, offered: str, plain: str) -> bool:
-    """Whether no class below the one that offers a method overrides the plain one alone.
+    """Whether no subclass of the class that offers the ability overrides only the plain method.
 
-    A subclass or a delegating wrapper that changes the plain method must have it called, whatever
-    it inherits beside that.
+    If a subclass or a delegating wrapper changes the plain method, that method must be called,
+    whatever else it inherits.
     """
     for kind in type(component).__mro__:
         if offered in vars(kind):

@@ -1,4 +1,4 @@
-"""Recipes and runs from Python: what the commands do, in a script or a notebook.
+"""Recipes and runs from Python: what the commands do, for scripts and notebooks.
 
 ::
 
@@ -39,18 +39,18 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe that was found valid, with everything that it leaves out filled in."""
+    """A valid recipe, with defaults filled in for everything that it leaves out."""
 
     path: Path
     """The file it was read from."""
     node: recipes.Node
     """The validated tree; ``node.build()`` builds the algorithm."""
     registry: Registry
-    """The plugins it chose from."""
+    """The plugins that were available to it."""
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe, as a run directory keeps it; secrets are left out."""
+        """The resolved recipe, as stored in a run directory; secrets are left out."""
         found: dict[str, Any] = redact(self.node.dump())
         return found
 
@@ -60,7 +60,7 @@ class Plan:
         return [str(problem) for problem in recipes.missing(self.node)]
 
     def __str__(self) -> str:
-        """Return what ``alignkit run --dry-run`` prints: each value, and where it stands."""
+        """Return what ``alignkit run --dry-run`` prints: each value, and where it is set."""
         return redact_text(plans.text(self.node, self.path))
 
 
@@ -75,8 +75,8 @@ def load(
 
     ``recipe`` is a TOML file, ``alignkit:recipes/…`` for one that is shipped. The files of
     ``with_`` are laid on top of it, then ``set``: values by dotted key, as a mapping or as
-    ``key=value`` texts. ``plugins`` are files ``NAME.py`` to add, and ``no:NAME`` for plugins to
-    leave out. Raises RecipeError that lists every problem.
+    ``key=value`` strings. ``plugins`` lists files ``NAME.py`` to add, and ``no:NAME`` for plugins
+    to leave out. Raises RecipeError that lists every problem.
     """
     names = _names("plugins", plugins)
     files = [path_from(name, Path.cwd()) for name in names if not name.startswith("no:")]
@@ -96,7 +96,7 @@ def run(
 ) -> RunResult:
     """Carry a plan out, as ``alignkit run`` does, and return the finished run.
 
-    ``out`` is the run directory, new or empty; left out it is made below ``runs/``. Raises
+    ``out`` is the run directory, new or empty; by default it is created below ``runs/``. Raises
     AlignkitError when the recipe cannot be built here, RunFailed when the run fails, and
     Interrupted when a signal or a time limit ended it.
     """
@@ -121,7 +121,7 @@ def _folder(out: PathLike) -> Path:
 
 
 def _names(argument: str, given: Sequence[PathLike]) -> list[str]:
-    """Return names of files as text; one name alone would be taken for a list of letters."""
+    """Return file names as strings; a single name would be taken for a list of letters."""
     if isinstance(given, str | os.PathLike):
         raise AlignkitError(f"{argument} takes a list, such as [{str(given)!r}]")
     if wrong := [name for name in given if not isinstance(name, str | os.PathLike)]:

@@ -20,7 +20,7 @@ from alignkit.shipped import PREFIX, path_from
 
 
 class _Given(click.Path):
-    """A file or folder that is read: also one that alignkit ships, as ``alignkit:recipes/…``."""
+    """A file or folder to read, which may be one that alignkit ships: ``alignkit:recipes/…``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         ours = isinstance(value, str) and value.startswith(PREFIX)
@@ -32,9 +32,9 @@ GIVEN = _Given(path_type=Path)
 FILE = click.Path(path_type=Path)
 """Type of an argument or option that names a file or folder to write."""
 OFF = "no:"
-"""What stands before the name of a plugin that is left out."""
+"""Prefix of the name of a plugin to leave out."""
 DISABLED = "alignkit.disabled"
-"""Where click's context keeps the plugins that the command line leaves out."""
+"""Key in click's context for the plugins that the command line leaves out."""
 
 
 class Commands(click.Group):
@@ -44,7 +44,7 @@ class Commands(click.Group):
         return sorted(self._listed(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command by name; AlignkitError if the one that a plugin offers is no good."""
+        """Return a command by name; AlignkitError if a plugin offers it but it is unusable."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
@@ -57,12 +57,12 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; what its ``-p no:NAME`` leave out is not imported in search of it."""
+        """Find the command, without importing plugins that ``-p no:NAME`` leaves out."""
         ctx.meta[DISABLED] = list(_disabled_in(args[1:]))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with the first words of their help; none is built for that."""
+        """List the commands with the first words of their help, without building any."""
         found = self._listed(ctx)
         room = formatter.width - 6 - max(map(len, found))
         rows = [(name, found[name].get_short_help_str(room)) for name in sorted(found)]
@@ -82,7 +82,7 @@ class Commands(click.Group):
             ctx.exit(_status(error))
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Parse and carry out a command; in a process of its own, whatever becomes of stdout."""
+        """Parse and run a command; as a process of its own it copes with a broken stdout."""
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
         from alignkit.security.streams import guarded
@@ -92,7 +92,7 @@ class Commands(click.Group):
 
 
 def _status(error: BaseException) -> int:
-    """Return what a command exits with; a path that no file can have is wrong as it was typed."""
+    """Return a command's exit status; a path that no file can have counts as a usage error."""
     wrong = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
     otherwise = 130 if isinstance(error, KeyboardInterrupt) else 1 + wrong
     return int(getattr(error, "exit_status", otherwise))
@@ -101,8 +101,8 @@ def _status(error: BaseException) -> int:
 def command_of(registry: Registry, name: str) -> click.Command:
     """Build the command that a plugin offers as ``name``, or as ``PLUGIN/name``.
 
-    Its help is the docstring of its parameters. AlignkitError where there is none of that name or
-    more than one, and where it cannot be built here.
+    Its help is the docstring of its parameters. Raises AlignkitError if there is no command of that
+    name, or more than one, or if it cannot be built here.
     """
     try:
         plugin, component = registry.get("command", name.replace("-", "_"))
@@ -122,8 +122,8 @@ def command_of(registry: Registry, name: str) -> click.Command:
 def call(registry: Registry, name: str, **values: Any) -> None:
     """Call the command of that name, which a plugin may offer, from within another one.
 
-    ``values`` are by the names of its parameters; the others have their defaults. Where there is
-    no such command, that is printed instead.
+    ``values`` are keyed by parameter name; other parameters keep their defaults. If there is no
+    such command, a message that names it is printed instead.
     """
     try:
         found = command_of(registry, name)
@@ -159,7 +159,7 @@ def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str])
 
 
 def registry_in(ctx: click.Context) -> Registry:
-    """Return the plugins, without those that the command line leaves out; loaded once."""
+    """Return the plugins except those that the command line leaves out; they are loaded once."""
     return _loaded(ctx, ctx.meta.get(DISABLED, ()))
 
 

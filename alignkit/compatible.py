@@ -1,4 +1,4 @@
-"""Whether a third party's distribution fits the alignkit that runs, by what it says it requires."""
+"""Whether a third party's distribution fits the running alignkit, by its stated requirements."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Dialogues: their messages, how they are written, and what components may offer for them.
+"""Dialogues: their messages, how they are written, and abilities of components that use them.
 
 An :class:`~alignkit.protocols.Example` holds one in ``messages``. As in ``alignkit.protocols``,
-what uses an ability asks for it with ``isinstance``.
+callers check for an ability with ``isinstance``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from alignkit.protocols import Completion, Example, Response
 
 Message: TypeAlias = Mapping[str, Any]
-"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and what else it has
+"""One message of a dialogue, as chat templates take it: ``role``, ``content`` and any other keys
 (``tool_calls``, ``reasoning_content``, ...)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatFormat:
-    """How dialogues are written: what a tokenizer's chat template is called with."""
+    """How dialogues are written: the arguments of a tokenizer's chat template."""
 
     tools: tuple[Mapping[str, Any], ...] = ()
     """JSON schemas of the tools that are shown to the policy."""
     thinking: bool | None = None
-    """Sets the template's switch for thoughts; None leaves it alone."""
+    """Sets the template's switch for thinking; None leaves it at its default."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the template."""
     template: str | None = None
@@ -35,7 +35,7 @@ class ChatFormat:
 class Converses(Protocol):
     """A prompt template whose prompts are dialogues, written by the tokenizer's chat template.
 
-    Where it is offered, ``render`` is not called during a run.
+    If a template offers this, ``render`` is not called during a run.
     """
 
     @property
@@ -44,7 +44,7 @@ class Converses(Protocol):
         ...
 
     def messages(self, example: Example, /) -> Sequence[Message]:
-        """Return the dialogue of an example, the assistant's last turn included where it has it.
+        """Return the dialogue of an example, including the assistant's last turn if there is one.
 
         The policy is prompted with the messages before that turn.
         """
@@ -53,22 +53,22 @@ class Converses(Protocol):
 
 @runtime_checkable
 class Ends(Protocol):
-    """A policy that can be told of further ids that end a response."""
+    """A policy to which further ids that end a response can be added."""
 
     def end_at(self, ids: Iterable[int], /) -> None:
-        """Add them to ``eos_ids``, also in what is saved; before anything is sampled."""
+        """Add them to ``eos_ids``, and to what is saved; call it before anything is sampled."""
         ...
 
 
 class SampledResponse(Response):
-    """A response that tells what a thinking model thought from what it answered."""
+    """A response that separates what a thinking model thought from what it answered."""
 
     opened: bool = False
     """Whether the prompt ended in ``<think>``, so that the response begins within the thought."""
 
     @classmethod
     def after(cls, prompt: str, completion: Completion) -> SampledResponse:
-        """Return the text of a completion that was sampled after the text ``prompt``."""
+        """Return the text of a completion that was sampled after ``prompt``."""
         made = cls(completion.text)
         made.completion = completion
         made.opened = prompt.rstrip().endswith("<think>")
@@ -81,7 +81,7 @@ class SampledResponse(Response):
 
     @property
     def answer(self) -> str:
-        """What a reader sees: all but the thought, "" while that is not ended."""
+        """What a reader sees: everything but the thought, "" if the thought did not end."""
         return self._halves()[1]
 
     def _halves(self) -> tuple[str, str]:

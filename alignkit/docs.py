@@ -1,4 +1,4 @@
-"""The documentation of a component's fields, read off its source for people and editors."""
+"""The documentation of a component's fields, read from its source, for people and editors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignkit.component import Params
 def field_docs(params: type[Params[Any]]) -> dict[str, str]:
     """Return the string under each field in the source, ``""`` where there is none.
 
-    Read when asked for: pydantic would read every source file at every start.
+    It is read on demand; pydantic would read every source file at every start.
     """
     docs = {name: info.description or "" for name, info in params.model_fields.items()}
     for cls in reversed(params.__mro__):

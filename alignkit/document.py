@@ -1,8 +1,8 @@
-"""A recipe in which every value knows the file and line it came from, and laying one over another.
+"""A recipe in which every value knows its file and line, and merging one over another.
 
-Where a table changes its ``use``, its values go: they belong to the component that it chose before.
-The tables below it stay, marked as inherited, until the new component is known, which may have no
-slot for them.
+If a table changes its ``use``, its values are dropped: they belong to the component chosen before.
+The tables below it stay, marked as inherited, until it is known whether the new component has slots
+for them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class Document:
 
     table: dict[str, Any] = field(default_factory=dict)
     origins: dict[Key, Origin] = field(default_factory=dict)
-    """Where each table and value stands; items of an array of tables by index, as strings."""
+    """Where each table and value is set; items of an array of tables by index, as strings."""
     path: Path = field(default_factory=Path.cwd)
     """The recipe file itself."""
     inherited: dict[Key, Key] = field(default_factory=dict)
-    """Values in tables below one that changed its ``use``, and that one: the component that it now
-    chooses may not take them."""
+    """Values in tables below a table that changed its ``use``, each with that table: the component
+    that it now chooses may not accept them."""
     left_out: list[str] = field(default_factory=list)
     """What was left out of the files, and why."""
     plugins: list[Path] = field(default_factory=list)
-    """Files that the recipe names as plugins, those of the files below it first."""
+    """Files that the recipe names as plugins, those of its base files first."""
 
     def origin(self, key: Key) -> Origin:
-        """Return where ``key`` stands, or the closest enclosing table that stands somewhere."""
+        """Return where ``key`` is set, or else its closest enclosing table that is set."""
         while key and key not in self.origins:
             key = key[:-1]
         return self.origins.get(key) or Origin(self.path, 1, "")
@@ -45,10 +45,9 @@ class Document:
 def merge(base: Document, top: Document) -> None:
     """Lay ``top`` over ``base``: tables merge key by key.
 
-    Where ``use`` changes, the values of that table go, as they belong to the component it chose
-    before. The tables below it stay, marked as inherited: only who knows the new component can say
-    whether it takes them. Tables of ``top`` become part of ``base``; later merges would write into
-    them.
+    If ``use`` changes, the values of that table are dropped, as they belong to the component chosen
+    before. The tables below it stay, marked as inherited: only the new component decides whether it
+    accepts them. Tables of ``top`` become part of ``base``; later merges may write into them.
     """
     _merge_table(base, top, base.table, top.table, ())
     base.left_out += top.left_out
@@ -72,7 +71,7 @@ def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any]
 
 
 def _slot(under: Any, name: str) -> tuple[Any, bool]:
-    """Return the index of ``name`` in a table or array, and whether something is there."""
+    """Return the index of ``name`` in a table or array, and whether there is an item."""
     if isinstance(under, list):
         return int(name), True
     return name, name in under
@@ -102,7 +101,7 @@ def _changes_use(below: dict[str, Any], value: dict[str, Any]) -> bool:
 
 
 def _change_use(base: Document, under: dict[str, Any], over: Mapping[str, Any], at: Key) -> None:
-    """Take the values out of the table ``under``, which stands at ``at``; mark those below it.
+    """Remove the values of the table ``under`` at ``at``; mark the tables below it as inherited.
 
     ``over`` is the table that is about to be laid over it, with another ``use``.
     """
@@ -124,7 +123,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _leaves(value: Any, at: Key) -> Iterator[Key]:
-    """Yield the keys of all in ``value`` that is no table, and of the empty tables."""
+    """Yield the keys of everything in ``value`` that is not a table, and of empty tables."""
     if not isinstance(value, dict) or not value:
         yield at
         return
@@ -135,7 +134,7 @@ def _leaves(value: Any, at: Key) -> Iterator[Key]:
 def fitting(
     given: Mapping[str, Any], at: Key, slots: Collection[str], document: Document
 ) -> dict[str, Any]:
-    """Return the table ``given`` at ``at`` without what it inherited and has no slot for.
+    """Return the table ``given`` at ``at`` without inherited tables that have no slot now.
 
     What is left out is noted in the document.
     """
@@ -152,7 +151,7 @@ def fitting(
 
 
 def _own(value: Any, at: Key, marks: Collection[Key]) -> Any:
-    """Return what of a value is not inherited; None if all of it is."""
+    """Return the part of a value that is not inherited; None if all of it is."""
     if at in marks:
         return None
     if not isinstance(value, dict) or not value:

@@ -1,4 +1,4 @@
-"""Episodes of an environment: what one is, how it goes on, where it is cut."""
+"""Episodes of an environment: what they are, how they proceed, where they are cut."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What an environment answers when the policy has taken its turn."""
+    """What an environment answers after the policy's turn."""
 
     observation: str
-    """Text that follows the turn and stands before the next; the text of a tool's error, too."""
+    """Text inserted between this turn and the next; a tool's error message goes here, too."""
     done: bool
     """Whether the episode is over."""
     reward: float = 0.0
-    """What this turn earned."""
+    """The reward of this turn."""
     role: str = "user"
-    """Who says the observation, where a chat template writes the dialogue, such as "tool"."""
+    """Role of the observation if a chat template writes the dialogue, such as "tool"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeLimits:
-    """Where episodes are cut, and how they are played; an environment's recipe table fills it."""
+    """Where episodes are cut, and how they are played; set by an environment's recipe table."""
 
     turns: int
     """Turns at most."""
@@ -33,7 +33,7 @@ class EpisodeLimits:
     workers: int = 64
     """Episodes that are opened or stepped at the same time, each on a thread."""
     step_seconds: float = 600.0
-    """Wait for one step at most; a longer one ends the run."""
+    """Longest wait for one step, in seconds; a longer one ends the run."""
     lockstep: bool = True
     """Whether a turn begins when all episodes have their observation, or each as soon as its own
     is there."""
@@ -48,10 +48,10 @@ class Episode(Protocol):
         ...
 
     def step(self, response: Any, /) -> Turn:
-        """Take the policy's turn, a ``Response``; return what comes of it.
+        """Take the policy's turn, a ``Response``; return the environment's answer.
 
-        Nothing that a model wrote may raise: an error of a tool that it called is an
-        observation. What is raised here is an error of the environment's own, and ends the run.
+        Nothing that a model wrote may raise: an error of a tool that it called is an observation.
+        An exception raised here is an error of the environment itself, and ends the run.
         """
         ...
 
@@ -62,11 +62,11 @@ class Episode(Protocol):
 
 @runtime_checkable
 class Settles(Protocol):
-    """An episode that says itself what it earned; else it is the sum over its turns."""
+    """An episode that computes its own reward; without this, it is the sum over its turns."""
 
     def reward(self) -> Any:
         """Return it as a ``Reward``, after the last turn.
 
-        A ``[reward]`` table is asked in its place.
+        If there is a ``[reward]`` table, that is used instead.
         """
         ...

@@ -1,4 +1,4 @@
-"""Every error a user can cause: where it is, what was got, and what to do about it."""
+"""Every error a user can cause: where it is, what was found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Origin:
     """Where a value of a recipe comes from: a line of a file, or an override."""
 
     file: Path | None
-    """The TOML file, or None for ``-s`` and for an option that ``text`` begins with."""
+    """The TOML file, or None for ``-s`` and for other options, which ``text`` then begins with."""
     line: int
     """1-based line in ``file``."""
     text: str
@@ -60,13 +60,13 @@ class RecipeError(AlignkitError):
 
 
 class RunFailed(AlignkitError):
-    """A run that had started could not be finished; its directory stays."""
+    """A run that had started could not be finished; its directory is kept."""
 
     exit_status = 1
 
 
 class TransientError(AlignkitError):
-    """What a component raises where another try may help, such as a server that is busy.
+    """Raised by a component if another try may help, for instance if a server is busy.
 
     The same call is made again, up to ``retries`` times: ``wait`` seconds later, and then after
     twice as long each time, up to a minute. Raise it before the call has changed anything.
@@ -85,7 +85,7 @@ def _position(problem: Problem) -> tuple[str, int]:
 
 
 def shown(path: Path | None) -> str:
-    """Return ``path`` as people type it: relative to the working directory when below it."""
+    """Return ``path`` as people type it: relative to the working directory if below it."""
     if path is None:
         return ""
     try:

@@ -1,6 +1,6 @@
-"""What a recipe will take in memory, from what its tables say of themselves; in phases.
+"""Estimate the memory that a recipe needs, by phase, from its tables' own estimates.
 
-Learning and sampling take turns: where an engine sleeps meanwhile, the larger phase counts.
+Learning and sampling alternate: if an engine sleeps meanwhile, the larger phase counts.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from alignkit.recipe import Node, nodes
 PROCESS = 0.4e9
 """Bytes of a process that has imported torch and transformers, on a CPU."""
 CONTEXT = 0.6e9
-"""Bytes of a GPU that CUDA and its libraries take for themselves; an estimate."""
+"""Bytes of GPU memory taken by CUDA and its libraries; an estimate."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a recipe will take, as far as it can be told before it runs."""
+    """What a recipe needs, as far as it can be estimated before it runs."""
 
     sizes: ModelSizes
     workload: Workload
     memory: Mapping[str, float]
-    """Bytes at most, by what they are for."""
+    """Maximum bytes, by purpose."""
     elsewhere: bool
-    """Whether a rollout backend samples that does not say what it takes."""
+    """Whether there is a rollout backend that does not give its needs."""
 
     @property
     def learning(self) -> float:
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """Bytes at most: those of the phase that takes more."""
+        """Maximum bytes: those of the phase that needs more."""
         return max(self.learning, self.sampling)
 
     def _without(self, purposes: frozenset[str]) -> float:
@@ -55,10 +55,10 @@ class Estimate:
 
 
 def estimate(root: Node, card: float | None = None) -> Estimate | None:
-    """Return the estimate of a recipe; None where its policy's sizes are not known.
+    """Return the estimate for a recipe; None if its policy's sizes are not known.
 
-    ``card`` is the memory, in bytes, of the GPU that its policy shall be on. Without, libraries
-    are counted as on a CPU.
+    ``card`` is the memory, in bytes, of the GPU for the policy. Without it, libraries are counted
+    as on a CPU.
     """
     tables = [node for child in root.children.values() for node in nodes(child)]
     told = (n.params.sizes(n.tables()) for n in tables if n.kind == "policy")
@@ -81,7 +81,7 @@ def estimate(root: Node, card: float | None = None) -> Estimate | None:
 
 
 def told(found: Estimate) -> list[str]:
-    """Return lines on memory: in all, by phase where responses are sampled too, by purpose."""
+    """Return lines on memory: in total, by phase if responses are sampled too, by purpose."""
     lines = [f"memory, at most: {size(found.total)}"]
     if any(purpose in WHILE_SAMPLING for purpose in found.memory):
         lines[0] += f" ({size(found.learning)} learning, {size(found.sampling)} sampling)"

@@ -1,4 +1,4 @@
-"""Carry out a validated recipe, or go on with one: run directory, metrics, result."""
+"""Run a validated recipe, or resume one: run directory, metrics, result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
-        """Open the directory; ``start`` says where a resumed run goes on from."""
+        """Open the directory; ``start`` tells where a resumed run continues."""
         self.dir, self.plan = folder, plan
         self.printer: Callable[[str], None] = say
         self.total_steps: int | None = None
@@ -68,28 +68,28 @@ class Run:
         return self.dir.name
 
     def elapsed(self) -> float:
-        """Return the seconds the run has taken, those before it was resumed included."""
+        """Return the seconds the run has taken, including those before it was resumed."""
         return time.monotonic() - self._started
 
     def say(self, text: str) -> None:
-        """Print a line the user should see."""
+        """Print a line for the user."""
         self.printer(printable(redact_text(text)))
 
     def note(self, text: str) -> None:
-        """Say a line that the manifest keeps, too."""
+        """Print a line and also keep it in the manifest."""
         self.notes.append(redact_text(text))
         self.say(text)
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
-        """Start trackers; from now on they get every row, and the run closes them at its end."""
+        """Start trackers, which then receive every row; the run closes them when it ends."""
         for tracker in trackers:
             tracker.start(self)
             self._trackers.append(tracker)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row to ``metrics.jsonl`` and hand it to the trackers; once per step.
+        """Append one row to ``metrics.jsonl`` and pass it to the trackers; call once per step.
 
-        Numbers that are not finite are written as null, which every JSON reader takes.
+        Numbers that are not finite are written as null, which every JSON reader accepts.
         """
         row = {"time": round(self.elapsed(), 3)} | {k: float(v) for k, v in metrics.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
@@ -101,10 +101,10 @@ class Run:
                 tracker.log(step, row)
 
     def stay(self) -> None:
-        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+        """Raise AlignkitError if the directory was deleted or moved during the run.
 
-        ``dir`` is then where the run's state can be saved: where it was moved to, or the old place,
-        made anew.
+        ``dir`` is then set to where the run's state can be saved: where it was moved to, or the old
+        path, created anew.
         """
         if not self._place.is_kept():
             try:
@@ -116,7 +116,7 @@ class Run:
             raise AlignkitError(self._lost)
 
     def _recovered(self) -> str:
-        """Find the directory again, or make it anew; return what became of it."""
+        """Find the directory again, or create it anew; return what happened to it."""
         before, there = shown(self.dir), self._place.moved_to()
         if there is not None:
             self.dir = there
@@ -139,11 +139,11 @@ class Run:
         return os.fstat(self._metrics.fileno()).st_size
 
     def sync_metrics(self) -> None:
-        """Flush ``metrics.jsonl`` to the disk, before a checkpoint counts on it."""
+        """Flush ``metrics.jsonl`` to disk, before a checkpoint relies on it."""
         os.fsync(self._metrics.fileno())
 
     def rows(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
+        """Write samples to ``{name}/step_NNNNNN.jsonl`` and pass them to the trackers.
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
         """
@@ -205,13 +205,13 @@ def execute(
 
 
 def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
-    """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
+    """Return a plan as stored in a run directory: with copies of the plugin files."""
     plugins = {"plugins": copied(node.files, folder)} if node.files else {}
     return plugins | dict(plan)
 
 
 def built(node: Node) -> Algorithm:
-    """Build the algorithm; RecipeError with all that this machine lacks for it."""
+    """Build the algorithm; RecipeError lists all that this machine lacks for it."""
     if lacking := missing(node):
         raise RecipeError(lacking)
     if foreign := announcement(node):
@@ -226,7 +226,7 @@ def built(node: Node) -> Algorithm:
 
 
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
-    """Run to the end, or to an error or a signal; the manifest says which."""
+    """Run to the end, or to an error or a signal; the manifest records which."""
     result: Mapping[str, float] = {}
     status, manifest.facts["computed"] = "failed", run.computed
     try:
@@ -260,7 +260,7 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
 
 
 def _failure(run: Run, error: BaseException) -> RunFailed:
-    """Return what is said of a run that failed; an unforeseen error's traceback is kept."""
+    """Return the message for a run that failed; the traceback of an unexpected error is saved."""
     said, folder = str(error), shown(run.dir)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         said = no_room(run.dir, error)

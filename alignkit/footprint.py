@@ -1,9 +1,9 @@
-"""What a recipe takes, told before it runs by its components to each other: sizes and work.
+"""What a recipe needs, estimated before it runs from sizes and workload.
 
 :mod:`alignkit.estimate` asks the policy's table for :class:`ModelSizes` and the algorithm's for
-:class:`Workload`, and hands both to ``Params.memory`` of every table. What a learner holds beside
-weights and optimizer is reckoned by :func:`learning`, for a recipe that has not begun as for the
-micro-batch that memory ran out over.
+:class:`Workload`, and hands both to ``Params.memory`` of every table. What a learner holds besides
+weights and optimizer is estimated by :func:`learning`, both for a recipe that has not begun and for
+a micro-batch that ran out of memory.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ PURPOSES = (
     WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE, COPIES, HEAD, ACTIVATIONS, CACHE, ENGINE, SHARED,
     LIBRARIES,
 )  # fmt: skip
-"""What memory is usual for, in the order it is told; a component may add purposes of its own."""
+"""The usual purposes of memory, in the order reported; a component may add its own."""
 
 WHILE_LEARNING = frozenset({GRADIENTS, COPIES, HEAD, ACTIVATIONS})
 WHILE_SAMPLING = frozenset({ENGINE})
-"""What is taken in one of the two phases only; all else is taken in both."""
+"""Purposes that need memory in only one of the two phases; all others do in both."""
 
 TILE = 2**29
-"""Bytes of float32 logits that the output head computes at once on CUDA, at most."""
+"""Most bytes of float32 logits that the output head computes at once on CUDA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
-    """A model, as far as its table and its files tell before it is loaded."""
+    """A model's sizes, as far as its table and its files give them before it is loaded."""
 
     parameters: int
     trained: int
@@ -63,7 +63,7 @@ class ModelSizes:
     adapted: bool = False
     """Whether the weights stay below an adapter, so that the untrained model takes no memory."""
     on_gpu: bool = False
-    """Whether it is sure to compute on a GPU, whose speed is not known."""
+    """Whether it certainly computes on a GPU, whose speed is not known."""
     half: bool = False
     """Whether float32 weights are copied to 16 bits for matrix products (autocast)."""
     embedding: int = 0
@@ -76,23 +76,23 @@ class ModelSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What an algorithm does with its model; 0 = nothing, or as much as the data say."""
+    """What an algorithm does with its model; 0 = nothing, or as determined by the data."""
 
     steps: int = 0
     responses: int = 0
-    """Sampled, scored and learned from in a step."""
+    """Responses sampled, scored and learned from in a step."""
     length: int = 0
-    """Tokens of a response at most."""
+    """Most tokens of a response."""
     epochs: int = 1
     """Times each response is learned from."""
     at_once: int = 0
-    """Responses sampled together at most, those of evaluations included."""
+    """Most responses sampled together, including those of evaluations."""
     micro_batch: int = 0
     """Tokens that are learned from together."""
 
 
 def no_room(folder: Path, parts: Mapping[str, float]) -> str:
-    """Return why ``parts``, bytes by what they are for, do not fit on the disk of ``folder``.
+    """Return why ``parts``, bytes by purpose, do not fit on the disk of ``folder``.
 
     "" if they do. ``folder`` need not exist yet.
     """
@@ -120,7 +120,7 @@ def size(number: float) -> str:
 
 
 def learning(sizes: ModelSizes, tokens: int) -> dict[str, float]:
-    """Return the bytes a micro-batch of ``tokens`` takes beside weights, gradients and optimizer.
+    """Return the bytes a micro-batch of ``tokens`` needs besides weights, gradients and optimizer.
 
     Copies of the weights and activations stay from the forward pass to the backward pass, and the
     head's own gradient is held until it is added to the others.
@@ -136,7 +136,7 @@ def learning(sizes: ModelSizes, tokens: int) -> dict[str, float]:
 
 
 def copies(sizes: ModelSizes) -> float:
-    """Return the bytes of the copies that autocast keeps of all weights but the head's."""
+    """Return the bytes of the copies that autocast keeps of all weights except the head's."""
     return 2.0 * (sizes.parameters - sizes.embedding) if sizes.half else 0.0
 
 
@@ -144,8 +144,8 @@ def head(sizes: ModelSizes, tokens: int) -> float:
     """Return the bytes of the output head: tiles of logits, its gradient, 16-bit copies.
 
     Forwards two tiles and a half stay alive while the next two are made; backwards there are two
-    and a half, the gradient and, where it is float32 and products are not, one product. Layers
-    that are computed again have given their copies of weights back by then.
+    and a half, the gradient and, where it is float32 and products are not, one product. Layers that
+    are computed again have freed their copies of weights by then.
     """
     tile = min(TILE, 4 * sizes.vocabulary * tokens)
     copy = 2 * sizes.embedding if sizes.half else 0

@@ -1,8 +1,8 @@
 """The hook specifications: the whole contract between the kernel and its plugins.
 
 A plugin is a module that implements any of these with ``@hookimpl``. Each yields
-``Component(name, Params)``; the words in brackets are the recipe tables of the built-in
-algorithms that choose among them.
+``Component(name, Params)`` items. Brackets show the recipe tables in which the built-in
+algorithms let a recipe choose among them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def reward_fn() -> Iterable[Component[p.RewardFn]]:
 
 @hookspec
 def environment() -> Iterable[Component[p.Environment]]:
-    """Offer what answers the policy turn by turn (``[environment] use = "calculator"``)."""
+    """Offer environments, which answer the policy (``[environment] use = "calculator"``)."""
     return ()
 
 
@@ -72,7 +72,7 @@ def loss_type() -> Iterable[Component[p.LossType]]:
 
 @hookspec
 def preference_loss() -> Iterable[Component[p.PreferenceLoss]]:
-    """Offer losses of pairs of responses (``[loss] use = "ipo"`` of ``dpo``)."""
+    """Offer losses on pairs of responses (``[loss] use = "ipo"`` of ``dpo``)."""
     return ()
 
 
@@ -96,11 +96,11 @@ def optimizer() -> Iterable[Component[p.Optimizer]]:
 
 @hookspec
 def tracker() -> Iterable[Component[p.Tracker]]:
-    """Offer places metrics go (``[[trackers]] use = "console"``)."""
+    """Offer places to send metrics to (``[[trackers]] use = "console"``)."""
     return ()
 
 
 @hookspec
 def command() -> Iterable[Component[click.Command]]:
-    """Offer words of the command line (``alignkit report``); no recipe chooses them."""
+    """Offer subcommands of the command line (``alignkit report``); recipes do not use them."""
     return ()

@@ -14,4 +14,4 @@ KINDS: dict[type, str] = {
 """The protocol that a component of a recipe builds, and the hook that offers it."""
 
 HOOKS = (*KINDS.values(), "command")
-"""All hooks: those of :data:`KINDS`, and the one for what no recipe chooses."""
+"""All hooks: those of :data:`KINDS`, and the one for commands, which recipes do not use."""

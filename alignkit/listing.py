@@ -21,7 +21,7 @@ def as_text(plugins: Iterable[Plugin], *, as_json: bool) -> str:
 
 
 def plugin_table(plugins: Iterable[Plugin]) -> str:
-    """Return one line per plugin: name, distribution, state, and what it offers or why not."""
+    """Return one line per plugin: name, distribution, state, and what it offers or why nothing."""
     rows = [("PLUGIN", "FROM", "STATE", "PROVIDES")]
     for plugin in plugins:
         offers = "; ".join(

@@ -1,4 +1,4 @@
-"""The commands that plugins offer, for a list of them: their names and help, none built."""
+"""The names and help of the commands that plugins offer, for listing them without building any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignkit.plugins import Registry
 
 
 def stand_ins(registry: Registry) -> Iterator[click.Command]:
-    """Yield a stand-in for each command that plugins offer: its name and help alone."""
+    """Yield a placeholder for each command that plugins offer, with only its name and help."""
     for (kind, name), offers in registry.offers.items():
         for plugin, component in offers if kind == "command" else ():
             prefix = f"{plugin.name}/" if len(offers) > 1 else ""

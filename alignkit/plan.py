@@ -1,4 +1,4 @@
-"""A recipe before it runs: as resolved, where each value stands, what follows, whether it fits."""
+"""A recipe before it runs: resolved, with each value's source, derived facts and its disk needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Fits(Protocol):
-    """Parameters of an algorithm that say whether what its run leaves can fit on a disk."""
+    """Parameters of an algorithm that tell whether its run's output fits on a disk."""
 
     def room(self, tables: Mapping[str, Any], sizes: ModelSizes, folder: Path, /) -> str:
-        """Return why it is sure not to fit on that of ``folder``, "" if it may.
+        """Return why it certainly does not fit on the disk of ``folder``, "" if it may.
 
         See :func:`alignkit.footprint.no_room`. Must not import the ML stack.
         """
@@ -44,7 +44,7 @@ def text(node: Node, recipe: Path) -> str:
 
 
 def refuse_without_room(node: Node, out: Path | None) -> None:
-    """Raise AlignkitError where what the run is sure to leave does not fit on the disk.
+    """Raise AlignkitError if what the run will certainly write does not fit on the disk.
 
     ``out`` is its directory; None = one below ``runs/``.
     """
@@ -58,7 +58,7 @@ def refuse_without_room(node: Node, out: Path | None) -> None:
 
 
 def _node_lines(node: Node) -> Iterable[str]:
-    """Render a node as TOML whose comments say where each value stands."""
+    """Render a node as TOML with comments on where each value is set."""
     rows: list[tuple[str, str]] = []
     if node.key:
         rows.append((f"[{'.'.join(node.key)}]", ""))

@@ -1,8 +1,8 @@
 """Plugins that are one file: ``-p ./my_loss.py``, or ``plugins = ["my_loss.py"]`` in a recipe.
 
 Such a file is a plugin's module without a package around it: it implements hooks with ``@hookimpl``
-and the plugin has its name. Which file is read, with its SHA-256, is said before any of it runs.
-Nothing that it offers may have the name of something else.
+and the plugin has its name. The file's name and SHA-256 are printed before any of it runs. Its
+components must not have names that are taken.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from alignkit.security.text import say
 from alignkit.vetting import components_of
 
 MODULES = "alignkit_file_"
-"""Prefix of the modules made of files, so that none hides an installed module."""
+"""Prefix of the modules made from files, so that none hides an installed module."""
 
 
 def content_of(file: Path) -> tuple[bytes, str]:
-    """Return what is in a file, and its SHA-256; AlignkitError if it cannot be a plugin."""
+    """Return a file's content and its SHA-256; AlignkitError if it cannot be a plugin."""
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise AlignkitError(
             f"{shown(file)} cannot be a plugin; it takes a file NAME.py whose NAME Python can "
@@ -81,7 +81,7 @@ def _imported(
 
 
 def _where(file: Path, error: BaseException) -> str:
-    """Return the file, with the line of it that an error came from."""
+    """Return the file, with the line that an error came from."""
     lines = [
         frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(file)
     ]

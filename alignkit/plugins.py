@@ -1,7 +1,7 @@
 """Find, vet, load, disable and list plugins; look components up by kind and name.
 
-pluggy's own entry-point loader drops the second of two same-named plugins without a word and
-lets one broken import stop all the others, so the loop here is ours.
+pluggy's own entry-point loader silently drops the second of two same-named plugins and lets one
+broken import stop all the others, so this module has its own loop.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from alignkit.shipped import resolved
 from alignkit.vetting import GROUP, components_of
 
 OURS = "alignkit"
-"""The distribution whose plugins have the first right to their names."""
+"""The distribution whose plugins take precedence in names."""
 COMMANDS = ("run", "resume", "list_plugins")
-"""Commands that are the kernel's own, as components spell them; no plugin can offer one."""
+"""The kernel's own commands, as components spell them; plugins cannot offer these."""
 Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]
 
 
@@ -40,12 +40,12 @@ class Plugin:
     module: str
     status: Status = "active"
     detail: str = ""
-    """Why the plugin is not active, or what else is worth knowing about it."""
+    """Why the plugin is not active, or another remark about it."""
     traceback: str = ""
     provides: dict[str, list[str]] = field(default_factory=dict)
     """Component names by kind."""
     file: Path | None = None
-    """The file that the plugin is, of one that is no installed package."""
+    """The plugin's file, if it is a file and not an installed package."""
 
 
 Offer = tuple[Plugin, Component[Any]]
@@ -66,7 +66,7 @@ class Registry:
         return [p.name for p in self.plugins if p.status == "disabled"]
 
     def with_files(self, files: Sequence[Path]) -> Registry:
-        """Return it with these files as plugins besides; those that it has already are skipped.
+        """Return a registry that also has these files as plugins; files already in it are skipped.
 
         Raises AlignkitError for a file that cannot be a plugin, and for names that are taken.
         """
@@ -102,7 +102,7 @@ class Registry:
         return f"unknown {kind} {name!r}.{guess} Known: {known}.{self.not_searched()}"
 
     def not_searched(self) -> str:
-        """Return which plugins may have what was looked for but are not active, in brackets."""
+        """Return, in brackets, inactive plugins that may have what was looked for."""
         down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
         return f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
 
@@ -196,13 +196,13 @@ def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
 
 
 def _owner(name: str, offers: Offers) -> str:
-    """Return whose command a name is that no third party may offer, or ``""``."""
+    """Return the owner of a command name that no third party may offer, or ``""``."""
     built_in = [p for p, _ in offers.get(("command", name), ()) if p.dist == OURS]
     return f"plugin {built_in[0].name} of {OURS}" if built_in else "the kernel" * (name in COMMANDS)
 
 
 def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:
-    """Say on each plugin which of its component names another plugin offers too."""
+    """Note on each plugin which of its component names another plugin offers too."""
     for (kind, name), shared in offers.items():
         for plugin, _ in shared:
             rivals = [f"{p.name}/{name}" for p, _ in shared if p is not plugin]

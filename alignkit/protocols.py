@@ -39,8 +39,8 @@ class Example:
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
     messages: tuple[Mapping[str, Any], ...] = ()
-    """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
-    ``question`` is then what the user said last, ``answer`` what the assistant did."""
+    """The dialogue, if the row is one, with the assistant's last turn if the row has it.
+    ``question`` is then the user's last message, ``answer`` the assistant's."""
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -50,17 +50,17 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a reward function says of one response."""
+    """What a reward function returns for one response."""
 
     total: float
     """The number the algorithm maximises."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Named shares for the logs, such as ``{"format": 1.0, "answer": 0.0}``."""
+    """Named components of the total for the logs, such as ``{"format": 1.0, "answer": 0.0}``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How responses are drawn; a backend's recipe table fills it, the algorithm adapts it."""
+    """How responses are drawn. The backend's recipe table sets it, the algorithm adjusts it."""
 
     n: int = 1
     """Responses per prompt."""
@@ -71,13 +71,13 @@ class Sampling:
     top_k: int = 0
     """Keep the k most probable tokens; 0 = all."""
     min_p: float = 0.0
-    """Keep tokens with at least this share of the most probable one's probability; 0 = all."""
+    """Keep tokens at least this fraction as probable as the most probable one; 0 = all."""
     max_tokens: int = 1024
     """A response is cut (finish_reason "length") after this many tokens."""
     min_tokens: int = 0
     """No end of sequence and no stop string before this many tokens."""
     stop: tuple[str, ...] = ()
-    """A response ends right after the first of these; the text keeps it."""
+    """A response ends right after the first of these strings, which stays in the text."""
     seed: int = 0
     """Draws are keyed by (seed, step, prompt key, sample index), never by batch position."""
     step: int = 0
@@ -101,17 +101,17 @@ class Completion:
     weight_version: int
     """``Policy.version`` of the weights that sampled it."""
     given: tuple[bool, ...] | None = None
-    """For each of ``token_ids``, whether an environment gave it between two turns: such ids have
-    no place in ``logprobs`` and are never trained. None = all were sampled."""
+    """For each of ``token_ids``, whether an environment inserted it between two turns: such ids
+    have no entry in ``logprobs`` and are never trained on. None = all were sampled."""
 
 
 class Response(str):
-    """A sampled response as a reward gets it: its text, which also knows how it was sampled.
+    """A sampled response as a reward receives it: its text, with a record of how it was sampled.
 
-    Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
-    not sampled, such as a row of a file: a reward that wants more than text asks with
+    Text derived from it (stripped, cut, joined) is a plain ``str`` again. So is a response that
+    was not sampled, such as a row of a file: a reward that needs more than the text checks with
     ``isinstance``. During a run it is a ``SampledResponse`` of :mod:`alignkit.dialogues`, which
-    tells a thought from the answer.
+    separates the thought from the answer.
     """
 
     completion: Completion
@@ -159,54 +159,54 @@ class PreferencePairs:
     chosen: Tensor
     """log πθ of the whole preferred response, in nats; carries the gradient."""
     rejected: Tensor
-    """log πθ of the whole response it was preferred to; carries the gradient."""
+    """log πθ of the whole rejected response, in nats; carries the gradient."""
     chosen_tokens: Tensor
-    """Tokens of the preferred response."""
+    """Number of tokens in the preferred response."""
     rejected_tokens: Tensor
-    """Tokens of the other."""
+    """Number of tokens in the rejected response."""
     ref_chosen: Tensor | None = None
     """log πref of the preferred response, no gradient."""
     ref_rejected: Tensor | None = None
-    """log πref of the other, no gradient."""
+    """log πref of the rejected response, no gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceOutput:
-    """What a preference loss returns of P pairs."""
+    """What a preference loss returns for P pairs."""
 
     loss: Tensor
     """(P,) loss to MINIMISE; the algorithm takes the mean over the step's pairs."""
     margin: Tensor
-    """(P,) above 0 where the pair is ranked rightly; detached."""
+    """(P,) above 0 where the pair is ranked correctly; detached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledBatch:
-    """The responses of a step as an advantage that :class:`Weighs` sees them, group by group."""
+    """The responses of a step, group by group, as passed to an advantage that :class:`Weighs`."""
 
     rewards: Tensor
-    """(B,) float64, what is maximised: totals, less the penalty of a k1 reference."""
+    """(B,) float64, what is maximised: reward totals minus the penalty of a k1 reference."""
     group_sizes: Sequence[int]
-    """Responses of each group, which may differ; groups are consecutive."""
+    """Number of responses in each group, which may differ; groups are consecutive."""
     lengths: Tensor
-    """(B,) int64 T_i, the tokens of each response that are trained."""
+    """(B,) int64 T_i, the number of tokens of each response that are trained on."""
     responses: Sequence[Response]
-    """The texts, which know their tokens, log-probs and how they ended."""
+    """The texts, which also hold their tokens, log-probs and how they ended."""
     examples: Sequence[Example]
-    """The question of each response; a run resumed within a step has lost those of its ``extra``
-    columns that JSON cannot hold."""
+    """The question of each response. After a run is resumed within a step, ``extra`` columns that
+    JSON cannot hold are missing."""
     parts: Sequence[Mapping[str, float]]
-    """Named shares of each reward."""
+    """Named components of each reward, as in :attr:`Reward.parts`."""
     step: int
-    """Step of the loop that the responses were sampled for, from 1."""
+    """The training step that the responses were sampled for, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """Counts over the WHOLE optimizer step, whatever the micro-batches (and ranks) are."""
+    """Counts over the WHOLE optimizer step, however it is split into micro-batches (and ranks)."""
 
     responses: int
-    """Responses in the step, those without a token included."""
+    """Responses in the step, including those without a token."""
     tokens: int
     """Unmasked response tokens in the step."""
 
@@ -218,25 +218,25 @@ class Run(Protocol):
     """A run directory, and the channel through which algorithms and trackers report to it."""
 
     dir: Path
-    """Holds ``recipe.toml``, ``manifest.json``, ``metrics.jsonl`` and what the run makes."""
+    """Holds ``recipe.toml``, ``manifest.json``, ``metrics.jsonl`` and what the run produces."""
     plan: Mapping[str, Any]
     """The resolved recipe, as in ``recipe.toml``."""
     printer: Callable[[str], None]
     """Where :meth:`say` prints; a tracker that owns the terminal may replace it."""
     total_steps: int | None
-    """Number of the last step, for progress displays; algorithms that know it set it."""
+    """Number of the last step, for progress displays; set by algorithms that know it."""
     resumed: bool
     """Whether rows of this run may have been logged before, by a process that ended."""
     first_step: int
-    """Rows of earlier steps are there already; none of them is logged again."""
+    """The first step to log; rows of earlier steps exist already and are not logged again."""
     checkpoint: Path | None
-    """Folder to go on from, for ``alignkit.engine.training.loop``."""
+    """Folder to resume from, for ``alignkit.engine.training.loop``."""
     profiled: bool
     """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
     computed: dict[str, str]
-    """How things are computed, by their names; ends up in ``manifest.json``."""
+    """How named parts of the run are computed; recorded in ``manifest.json``."""
     signals: Signals
-    """Holds signals back while something must not be left half done."""
+    """Delays signals while something must not be left half done."""
 
     @property
     def name(self) -> str:
@@ -244,36 +244,36 @@ class Run(Protocol):
         ...
 
     def elapsed(self) -> float:
-        """Return the seconds the run has taken, those before it was resumed included."""
+        """Return the seconds the run has taken, including those before it was resumed."""
         ...
 
     def say(self, text: str) -> None:
-        """Print a line the user should see."""
+        """Print a line for the user."""
         ...
 
     def note(self, text: str) -> None:
-        """Print a line that the manifest keeps as well, under ``notes``."""
+        """Print a line and also keep it in the manifest, under ``notes``."""
         ...
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
-        """Start trackers; from now on they get every row, and the run closes them at its end."""
+        """Start trackers, which then receive every row; the run closes them when it ends."""
         ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row to ``metrics.jsonl`` and hand it to the trackers; once per step."""
+        """Append one row to ``metrics.jsonl`` and pass it to the trackers; call once per step."""
         ...
 
     def rows(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
+        """Write samples to ``{name}/step_NNNNNN.jsonl`` and pass them to the trackers.
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
         """
         ...
 
     def stay(self) -> None:
-        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+        """Raise AlignkitError if the directory was deleted or moved during the run.
 
-        ``dir`` is then where the run's state can be saved.
+        ``dir`` is then set to where the run's state can be saved.
         """
         ...
 
@@ -282,7 +282,7 @@ class Run(Protocol):
         ...
 
     def sync_metrics(self) -> None:
-        """Flush ``metrics.jsonl`` to the disk, before a checkpoint counts on it."""
+        """Flush ``metrics.jsonl`` to disk, before a checkpoint relies on it."""
         ...
 
 
@@ -327,7 +327,7 @@ class Policy(Protocol):
 
     @property
     def max_length(self) -> int:
-        """Prompt and response tokens the model takes together."""
+        """The most tokens the model takes, prompt and response together."""
         ...
 
     def autocast(self) -> Any:
@@ -348,8 +348,7 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text. Optional: ``Converses`` of
-    :mod:`alignkit.dialogues`."""
+    """Turns a question into prompt text. Optional: ``Converses`` of :mod:`alignkit.dialogues`."""
 
     @property
     def stop(self) -> Sequence[str]:
@@ -357,7 +356,7 @@ class PromptTemplate(Protocol):
         ...
 
     def render(self, question: str) -> str:
-        """Return the prompt with the question in it verbatim."""
+        """Return the prompt, which contains the question verbatim."""
         ...
 
 
@@ -376,7 +375,7 @@ class RewardFn(Protocol):
 
 
 class Environment(Protocol):
-    """Answers the policy turn by turn, in episodes; these are in :mod:`alignkit.episodes`."""
+    """Answers the policy turn by turn, in episodes; see :mod:`alignkit.episodes`."""
 
     @property
     def stop(self) -> Sequence[str]:
@@ -389,16 +388,16 @@ class Environment(Protocol):
         ...
 
     def open(self, example: Example, /, *, seed: int) -> Episode:
-        """Begin an episode; equal examples and seeds give episodes that answer alike.
+        """Begin an episode; equal examples and seeds give episodes that behave the same.
 
-        The episodes of a group share both. Those of a batch are opened and stepped on threads, at
-        the same time.
+        The episodes of a group share both. The episodes of a batch are opened and stepped at the
+        same time, on several threads.
         """
         ...
 
 
 class Advantage(Protocol):
-    """Rewards to advantages. Groups are consecutive blocks of ``group_size``.
+    """Turns rewards into advantages. Groups are consecutive blocks of ``group_size``.
 
     Optional: :class:`Weighs`.
     """
@@ -409,24 +408,24 @@ class Advantage(Protocol):
 
 
 class LossType(Protocol):
-    """Policy-gradient surrogate: log-probs and advantages to a per-token loss."""
+    """Policy-gradient surrogate: turns log-probs and advantages into a per-token loss."""
 
     def __call__(self, inputs: LossInputs, /) -> LossOutput: ...
 
 
 class PreferenceLoss(Protocol):
-    """Pairs of a preferred and another response to a loss for each pair."""
+    """Turns pairs of a preferred and a rejected response into one loss per pair."""
 
     def __call__(self, pairs: PreferencePairs, /) -> PreferenceOutput:
-        """Return loss and margin of each pair, which no other pair changes."""
+        """Return loss and margin of each pair, which must not depend on the other pairs."""
         ...
 
 
 class Normalizer(Protocol):
-    """Per-token losses to the scalar that is differentiated.
+    """Turns per-token losses into the scalar that is differentiated.
 
     It must be additive: the sum over any partition of the step into micro-batches, each
-    called with the same ``totals``, is the value for the step as one batch.
+    called with the same ``totals``, equals the value for the step as one batch.
     """
 
     def __call__(self, per_token: Tensor, mask: Tensor, /, *, totals: StepTotals) -> Tensor:
@@ -439,7 +438,7 @@ class RolloutBackend(Protocol):
 
     @property
     def sampling(self) -> Sampling:
-        """What the recipe's table asked for; algorithms ``dataclasses.replace`` n, stop, seed."""
+        """What the recipe's table sets; algorithms ``dataclasses.replace`` n, stop and seed."""
         ...
 
     def start(self, policy: Policy, /) -> None:
@@ -447,7 +446,7 @@ class RolloutBackend(Protocol):
         ...
 
     def sync(self, policy: Policy, /) -> None:
-        """Take over the policy's present weights and drop every cache built under old ones."""
+        """Take over the policy's current weights and drop every cache built with older ones."""
         ...
 
     def generate(
@@ -462,11 +461,11 @@ class RolloutBackend(Protocol):
 
 
 class Optimizer(Protocol):
-    """Makes the torch optimizer and its learning-rate schedule."""
+    """Creates the torch optimizer and its learning-rate schedule."""
 
     @property
     def max_grad_norm(self) -> float:
-        """Gradients are scaled down to this global L2 norm; ``inf`` = never."""
+        """Gradients with a larger global L2 norm are scaled down to this norm; ``inf`` = never."""
         ...
 
     def start(
@@ -494,26 +493,26 @@ class Tracker(Protocol):
 
 # ---------------------------------------------------------------- optional abilities
 #
-# A component may offer any of these besides its kind's protocol; what uses them asks with
+# A component may offer any of these besides its kind's protocol; callers check for them with
 # `isinstance`, or with `judges` and `streams` of `alignkit.abilities`.
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Changes from step to step, so a checkpoint holds its state (any component)."""
+    """Any component that changes from step to step, so that a checkpoint must hold its state."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what resuming needs: numbers, texts, tensors, in lists, tuples and dicts."""
+        """Return what resuming needs: numbers, strings and tensors, in lists, tuples and dicts."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         ...
 
 
 @runtime_checkable
 class Weighs(Protocol):
-    """An advantage that looks at more than rewards: lengths, texts, questions, the step."""
+    """An advantage that uses more than rewards: lengths, texts, questions, the step."""
 
     def weigh(self, batch: SampledBatch, /) -> Tensor | Sequence[Tensor]:
         """Return (B,), or a (T_i,) tensor for each response, one number per trained token.
@@ -525,34 +524,35 @@ class Weighs(Protocol):
 
 @runtime_checkable
 class Groups(Protocol):
-    """Parameters of an advantage that say, before it is built, which groups it can compare."""
+    """Parameters of an advantage that tell, before it is built, which groups it can compare."""
 
     def group_problem(self, group_size: int, /) -> str:
-        """Return what is wrong with groups of so many responses, "" if nothing is."""
+        """Return what is wrong with groups of ``group_size`` responses, "" if nothing is."""
         ...
 
 
 @runtime_checkable
 class Orders(Protocol):
-    """A dataset that says which questions come next: a fixed order, a curriculum.
+    """A dataset that chooses which questions come next: a fixed order, a curriculum.
 
-    What changes as it is asked belongs in ``state_dict``, see :class:`Stateful`.
+    Whatever changes between calls belongs in ``state_dict``, see :class:`Stateful`.
     """
 
     def choose(self, count: int, /, *, step: int, position: int) -> Sequence[int]:
-        """Return the rows of the next ``count`` questions; a row may come again.
+        """Return the row indices of the next ``count`` questions; a row may be repeated.
 
-        They are for step ``step`` of the loop, from 1; ``position`` questions were chosen before.
+        ``step`` is the training step they are for, counted from 1; ``position`` is how many
+        questions were chosen before.
         """
         ...
 
 
 @runtime_checkable
 class Observes(Protocol):
-    """A dataset that learns how its questions were answered, as an adaptive curriculum does."""
+    """A dataset that is informed how its questions were answered, as for an adaptive curriculum."""
 
     def observe(self, rows: Sequence[int], rewards: Sequence[Reward], /) -> None:
-        """Take note of one reward per response; ``rows`` are the rows of their questions.
+        """Receive one reward per response; ``rows`` are the row indices of their questions.
 
         Called after each round of sampling, in the order of sampling.
         """
@@ -561,7 +561,7 @@ class Observes(Protocol):
 
 @runtime_checkable
 class Closes(Protocol):
-    """Holds processes or files until it is closed (a reward)."""
+    """A reward that holds processes or files until it is closed."""
 
     def close(self) -> None:
         """Release them; calling it twice is fine."""
@@ -569,7 +569,7 @@ class Closes(Protocol):
 
 
 class Pending(Protocol):
-    """Verdicts that are on their way."""
+    """Verdicts that are still being computed."""
 
     def result(self) -> Sequence[Reward]:
         """Wait for them; return what calling the reward itself would have returned."""
@@ -581,7 +581,7 @@ class Verdict(Protocol):
 
     @property
     def why(self) -> str:
-        """The reason in a few words, "" where there is none to give."""
+        """The reason in a few words, "" if there is none."""
         ...
 
 
@@ -595,23 +595,23 @@ class Explains(Protocol):
 
 
 class Judges(RewardFn, Protocol):
-    """A reward that judges beside other work, so that groups are judged during generation."""
+    """A reward that judges in the background, so that groups are judged during generation."""
 
     def submit(self, responses: Sequence[str], examples: Sequence[Example], /) -> Pending:
         """Start judging and return without waiting.
 
-        It is called from the thread that generates: what takes long belongs in other processes
-        or in ``result``.
+        It is called from the thread that generates, so slow work belongs in other processes or in
+        ``result``.
         """
         ...
 
 
 @runtime_checkable
 class Reads(Protocol):
-    """A reward that says which answer stands in a response, so that samples can be voted on."""
+    """A reward that extracts the answer from a response, so that samples can be voted on."""
 
     def read(self, response: str, /) -> str | None:
-        """Return it, spelled so that answers which read alike are equal; None if there is none."""
+        """Return it, normalised so that equivalent answers are equal; None if there is none."""
         ...
 
 
@@ -623,7 +623,7 @@ class Streams(RolloutBackend, Protocol):
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield each prompt's index, once and in any order, with what ``generate`` returns for it.
 
-        The caller judges groups between two items.
+        The caller judges groups between items.
         """
         ...
 
@@ -633,13 +633,13 @@ class Holds(Protocol):
     """A rollout backend that can sample from weights of its own while the policy learns."""
 
     def hold(self) -> None:
-        """From now on sample from a copy of the weights, those of the last ``sync``."""
+        """From now on sample from a copy of the weights as of the last ``sync``."""
         ...
 
 
 @runtime_checkable
 class Prefetches(Protocol):
-    """Parameters of a rollout backend that say, before it is built, whether it :class:`Holds`."""
+    """Parameters of a rollout backend that tell, before it is built, whether it :class:`Holds`."""
 
     @property
     def samples_ahead(self) -> bool:
@@ -649,7 +649,7 @@ class Prefetches(Protocol):
 
 @runtime_checkable
 class Adapted(Protocol):
-    """A policy that may train an adapter beside weights that stay as they are."""
+    """A policy that may train an adapter while the other weights stay as they are."""
 
     @property
     def adapter(self) -> object | None:
@@ -658,7 +658,7 @@ class Adapted(Protocol):
 
     @property
     def base(self) -> nn.Module | None:
-        """The model without its adapter, on the same weights; None where there is no adapter."""
+        """The model without its adapter, sharing its weights; None if there is no adapter."""
         ...
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -678,11 +678,11 @@ class Begins(Protocol):
 
 @runtime_checkable
 class Rated(Protocol):
-    """A policy that knows the peak of its hardware, for the share that a step makes of it."""
+    """A policy that knows its hardware's peak, so that a step's utilisation can be computed."""
 
     @property
     def peak_tflops(self) -> float | None:
-        """10¹² floating-point operations a second in its compute type; None = not said."""
+        """10¹² floating-point operations per second in its compute type; None = not specified."""
         ...
 
 
@@ -692,7 +692,7 @@ class Rated(Protocol):
 def per_response(
     judge: Callable[[str, Example], Reward],
 ) -> Callable[[Sequence[str], Sequence[Example]], list[Reward]]:
-    """Lift a function of one response to the batched :class:`RewardFn`.
+    """Turn a function of one response into a batched :class:`RewardFn`.
 
     >>> exact = per_response(lambda text, example: Reward(float(text == example.answer)))
     >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total

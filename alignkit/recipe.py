@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Renamed:
-    """A key that stands under the name that an earlier version had for it."""
+    """A key that is set under its name in an earlier version."""
 
     key: Key
     now: str
     origin: Origin
 
     def __str__(self) -> str:
-        """Return where it stands and what it is called now."""
+        """Return where it is set and its present name."""
         return str(Problem(self.key, f"is called {self.now!r} now", origin=self.origin))
 
 
@@ -47,16 +47,16 @@ class Node:
     children: Mapping[str, Node | list[Node] | dict[str, Node]]
     key: Key = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
-    """Where each given field stands; fields that are not here have their default."""
+    """Where each given field is set; fields not listed have their default."""
     left_out: Sequence[str] = ()
-    """Of the root: what the files say that the recipe does not hold, as a ``use`` changed."""
+    """Of the root: values in the files that were dropped because a ``use`` changed."""
     renamed: Sequence[Renamed] = ()
-    """Of the root: keys that stand under the name of an earlier version, with the present one."""
+    """Of the root: keys set under their name in an earlier version, with the present one."""
     files: Sequence[Path] = ()
     """Of the root: the files that are plugins of this recipe."""
 
     def build(self) -> Any:
-        """Build what the slots hold, in the order of the signature, then this component."""
+        """Build the slots' components, in the order of the signature, then this component."""
         slots = {name: mapped(child, Node.build) for name, child in self.children.items()}
         try:
             return make(self.params, **slots)
@@ -74,7 +74,7 @@ class Node:
                 yield from node.walk()
 
     def tables(self) -> dict[str, Any]:
-        """Return the parameters of what the slots hold, by slot, for checks across tables."""
+        """Return the parameters of the slots' components, by slot, for checks across tables."""
         return {name: mapped(child, lambda n: n.params) for name, child in self.children.items()}
 
     def dump(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Node:
 
 
 def nodes(child: Any) -> list[Node]:
-    """Return what a slot holds as a list: one node, an array of them, or a table of them."""
+    """Return a slot's nodes as a list: one node, an array of them, or a table of them."""
     if isinstance(child, Node):
         return [child]
     return list(child.values()) if isinstance(child, dict) else list(child)
@@ -202,7 +202,7 @@ class _Resolver:
         return Node(table.kind, table.use, table.plugin, params, children, table.key, origins)
 
     def present_names(self, table: _Table) -> dict[str, Any]:
-        """Return the values of a table under the names that its keys have now."""
+        """Return the values of a table under the present names of its keys."""
         given = dict(table.given)
         for old, new in table.schema.renamed.items():
             if old not in given:
@@ -232,7 +232,7 @@ class _Resolver:
         return None
 
     def located(self, value: Any, table: _Table, name: str) -> Any:
-        """Make a path relative to the file it stands in absolute; it must exist."""
+        """Make a path absolute that is relative to the file it is set in; it must exist."""
         mark, key = path_mark(table.schema, name), (*table.key, name)
         if mark is None or not isinstance(value, str) or (mark.or_name and not value):
             return value
@@ -273,7 +273,7 @@ class _Resolver:
         return children
 
     def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:
-        """Resolve what a slot is given: one table, an array of them, or a table of them."""
+        """Resolve a slot's value: one table, an array of them, or a table of them."""
         if slot.arity == "one":
             return self.item(value, slot, plugin, key)
         wanted = list if slot.arity == "list" else dict
@@ -306,7 +306,7 @@ class _Resolver:
                     self.satisfied(node, below, provided)
 
     def satisfied(self, owner: Node, node: Node, provided: frozenset[str]) -> None:
-        """Refuse a component that reads records its owner does not hand out."""
+        """Refuse a component that reads records which its owner does not provide."""
         lacking = sorted(node.params.needs - provided) if node.kind else []
         if lacking:
             given = ", ".join(sorted(provided)) or "nothing beyond the required fields"
@@ -318,7 +318,7 @@ class _Resolver:
 
 
 def path_mark(schema: type[Params[Any]], name: str) -> FromRecipe | None:
-    """Return what says that a field is a path, if it is one; ``X | None`` fields included."""
+    """Return the marker that makes a field a path, if any; also for ``X | None`` fields."""
     info = schema.model_fields[name]
     inner = (getattr(part, "__metadata__", ()) for part in get_args(info.annotation))
     return next((m for m in chain(info.metadata, *inner) if isinstance(m, FromRecipe)), None)

@@ -1,4 +1,4 @@
-"""Go on with a run that was ended before its end, exactly where it stopped."""
+"""Resume an interrupted run exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def resume(
     allow_changes: bool = False,
     overrides: Sequence[str] = (),
 ) -> Run | None:
-    """Go on with a run that was ended before its end, or is to be longer; None if it is done.
+    """Resume an interrupted run, or extend a run; return None if it is done.
 
-    ``overrides`` are ``key=value``: the secrets that the record of the recipe leaves out, and
-    ``n_steps`` or ``epochs`` of a run that is to be longer. Raises AlignkitError if what it depends
-    on has changed, unless ``allow_changes``; else as :func:`execute`. Nothing in the directory is
-    touched before everything is built.
+    ``overrides`` are ``key=value`` items: the secrets that the recorded recipe leaves out, and
+    ``n_steps`` or ``epochs`` to extend a run. Raises AlignkitError if what it depends on has
+    changed, unless ``allow_changes``; otherwise the same errors as :func:`execute`. Nothing in the
+    directory is touched before everything is built.
     """
     refuse_ranks()
     folder = folder.absolute()

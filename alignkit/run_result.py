@@ -43,7 +43,7 @@ def open_run(folder: str | os.PathLike[str]) -> RunResult:
 
 
 class RunResult:
-    """What a run has left so far. Every call reads the directory as it is then."""
+    """What a run has written so far. Every call reads the directory as it is then."""
 
     def __init__(self, folder: Path) -> None:
         self.dir = folder
@@ -106,9 +106,9 @@ class RunResult:
         return read_samples(files[at])
 
     def policy(self) -> Policy:
-        """Return the policy that the run left in ``final/``, loaded at first use.
+        """Return the policy that the run saved in ``final/``, loaded at first use.
 
-        Raises AlignkitError for a run that has left none.
+        Raises AlignkitError if there is none.
         """
         final = self.dir / "final"
         table = self.recipe.get("policy")
@@ -124,7 +124,7 @@ class RunResult:
         return built
 
     def plot(self, *names: str) -> Figure:
-        """Return a matplotlib figure of metrics over steps; what matters most unless named.
+        """Return a matplotlib figure of metrics over steps; by default the most important ones.
 
         Raises AlignkitError without matplotlib, and for a name that was never logged.
         """

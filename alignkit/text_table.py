@@ -1,4 +1,4 @@
-"""Tables as text: fitted to a terminal, elsewhere as wide as they need to be."""
+"""Tables as text: fitted to a terminal, otherwise as wide as needed."""
 
 from __future__ import annotations
 

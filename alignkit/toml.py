@@ -32,7 +32,7 @@ def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = (
 
 
 def _take_plugins(document: Document, folder: Path) -> None:
-    """Take the key ``plugins`` out of a document; its paths are relative to ``folder``."""
+    """Remove the key ``plugins`` from a document; its paths are relative to ``folder``."""
     given = document.table.pop("plugins", [])
     origin = document.origin(("plugins",))
     for name in given if isinstance(given, list) else [given]:
@@ -172,7 +172,7 @@ def _locate(header: Key, arrays: dict[Key, int], new_item: bool) -> Key:
 
 
 def _without_strings(text: str) -> str:
-    """Return a document in which strings of several lines are as many empty lines."""
+    """Return a document with multi-line strings replaced by as many empty lines."""
 
     def emptied(token: re.Match[str]) -> str:
         several = token[0].startswith(('"""', "'''"))

@@ -1,4 +1,4 @@
-"""What a plugin's module offers, looked over before anything is registered."""
+"""Check what a plugin's module offers before anything is registered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUP = "alignkit"
 def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
     """Return ``(kind, component)`` for all a plugin module offers.
 
-    Raises TypeError, saying what is wrong, if any of it is no component.
+    Raises TypeError, with what is wrong, if any of it is not a component.
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)

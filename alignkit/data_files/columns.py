@@ -1,4 +1,4 @@
-"""Texts, answers and chats out of the columns of a row, or what is wrong with them."""
+"""Read texts, answers and chats from the columns of a row, or report what is wrong with them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class BadRow(Exception):
 
 
 def bad(row: Row, key: str, message: str, lacks: str = "") -> BadRow:
-    """Return the error for ``row``; ``key`` is the recipe key that may mend it."""
+    """Return the error for ``row``; ``key`` is the recipe key that may fix it."""
     return BadRow(Fault(row.where, message, key, lacks))
 
 
 MISSING: Final = object()
-"""What :func:`value_of` returns where there is no such column."""
+"""What :func:`value_of` returns if there is no such column."""
 
 
 def value_of(values: Mapping[str, Any], column: str) -> Any:
-    """Return what stands in a column; dots lead into objects where no column has the whole name.
+    """Return a column's value; dots lead into objects if no column has the whole name.
 
     >>> value_of({"reward_model": {"ground_truth": "4"}}, "reward_model.ground_truth")
     '4'
@@ -53,8 +53,8 @@ def text_of(row: Row, column: str, key: str) -> str:
 def question_of(row: Row, column: str, key: str) -> str:
     """Return the question in a column: text or a number, or what a chat of one turn asks.
 
-    A chat is a list of messages. What the system says comes before what the user asks, with an
-    empty line between; an answer at its end is no part of it.
+    A chat is a list of messages. The system message comes before the user's, separated by an empty
+    line; an answer at the end of the chat is not part of the question.
     """
     value = _there(row, column, key)
     if not is_chat(value):
@@ -64,9 +64,9 @@ def question_of(row: Row, column: str, key: str) -> str:
 
 
 def answers_of(row: Row, column: str, key: str) -> tuple[str, ...]:
-    """Return the answer in a column, or all those of a list, any of which is right.
+    """Return the answer in a column, or all answers of a list, any of which is right.
 
-    Of a chat it is what the assistant says.
+    The answer in a chat is what the assistant says.
     """
     value = _there(row, column, key)
     if is_chat(value):
@@ -143,7 +143,7 @@ def is_chat(value: Any) -> bool:
 
 
 def one_turn(row: Row, column: str, key: str, messages: list[Any]) -> tuple[str, str, str]:
-    """Return what system, user and assistant say in a chat of one turn; "" who says nothing.
+    """Return what system, user and assistant say in a chat of one turn; "" for one that is absent.
 
     Messages are ``{"role": …, "content": …}``, or ``{"from": …, "value": …}`` with "human" and
     "gpt". Longer chats, and roles such as "tool", are refused.
@@ -170,7 +170,7 @@ def one_turn(row: Row, column: str, key: str, messages: list[Any]) -> tuple[str,
 
 
 def joined(content: Any) -> Any:
-    """Return the text of a content in parts, if all of them are text; others as they are."""
+    """Join a content given in parts if all of them are text; return other contents unchanged."""
     if not isinstance(content, list) or not content:
         return content
     texts = [part.get("text") for part in content if isinstance(part, Mapping)]

@@ -1,4 +1,4 @@
-"""Comma-, tab- and semicolon-separated values with a header (RFC 4180); every value is a text."""
+"""Comma-, tab- and semicolon-separated values with a header (RFC 4180); every value is a string."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OF_JSON = re.compile(r'[{}]|"\s*:')
 
 
 def delimiter_of(data: bytes, *, named: bool) -> str | None:
-    """Return what separates the columns, None if the first line is no header of a table.
+    """Return the column separator, None if the first line is not the header of a table.
 
     A header names two columns or more, all different, and is neither JSON nor a piece of it.
-    ``named`` says that the file's name promises a table: then one column will do.
+    ``named`` says that the file's name is that of a table: then one column is enough.
     """
     first = data.lstrip(b"\r\n ").partition(b"\n")[0]  # a tab may stand before the first name
     header = first.rstrip(b"\r").decode("utf-8", "replace")
@@ -74,7 +74,7 @@ def _object(header: list[str], fields: list[str] | Fault) -> dict[str, str] | Fa
 
 
 def _records(text: str, delimiter: str) -> list[Found]:
-    """Return the fields of every record, up to the first that is broken."""
+    """Return the fields of every record, up to the first malformed one."""
     before = csv.field_size_limit(max(len(text), 1))  # the usual limit is less than some responses
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -1,9 +1,9 @@
-"""Dialogues out of the columns of a row, in the forms that people store them in.
+"""Read dialogues from the columns of a row, in the forms in which they are commonly stored.
 
-Messages come out as chat templates take them: ``role``, ``content`` as text, and what else a
-message has, such as ``tool_calls`` or ``reasoning_content``. Read are lists of
+Messages are returned as chat templates take them: ``role``, ``content`` as text, and any other keys
+of a message, such as ``tool_calls`` or ``reasoning_content``. The accepted forms are lists of
 ``{"role": …, "content": …}`` and of ShareGPT's ``{"from": …, "value": …}``, the columns that Arrow
-makes of such a list, and JSON of either in a text, as a cell of a table holds it.
+makes of such a list, and either of them as JSON in a string, as in a cell of a table.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ROLES = {
     "human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
     "observation": "tool", "function_response": "tool",
 }  # fmt: skip
-"""What other formats call the roles."""
+"""Names of the roles in other formats."""
 KNOWN = ("system", "developer", "user", "assistant", "tool")
 
 
 def messages_of(row: Row, column: str, key: str) -> tuple[dict[str, Any], ...]:
-    """Return the messages in a column; BadRow, with the message named, where one is none."""
+    """Return the messages in a column; BadRow, which names the message, if one is invalid."""
     found = raw_messages(value_of(row.values, column))
     if found is None:
         value = value_of(row.values, column)
@@ -42,7 +42,7 @@ def messages_of(row: Row, column: str, key: str) -> tuple[dict[str, Any], ...]:
 
 
 def raw_messages(value: Any) -> list[Mapping[str, Any]] | None:
-    """Return the messages of a dialogue as they are stored, None if ``value`` is none."""
+    """Return the messages of a dialogue as they are stored, None if ``value`` is not a dialogue."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -75,7 +75,7 @@ def _message(
     more = {k: v for k, v in stored.items() if v is not None and k not in _USED}
     content = joined(stored.get("content", stored.get("value")))
     if content is None and more:
-        content = ""  # what it does stands in its other keys
+        content = ""  # its other keys hold what it does
     if not isinstance(content, str):
         raise bad(row, key, f"{where}: the {role} says {kind_of(content)} where text belongs")
     if half_surrogate(content):
@@ -95,7 +95,7 @@ _USED = ("role", "from", "content", "value")
 
 
 def _call(call: Any) -> Any:
-    """Read arguments that stand in a text: templates write them as JSON themselves."""
+    """Parse arguments given as a string: templates write them as JSON themselves."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return call

@@ -1,7 +1,7 @@
-"""JSON Lines, JSON arrays, and objects one after another that each take several lines.
+"""Read JSON Lines, JSON arrays, and consecutive objects that span several lines.
 
-NaN and Infinity, which many programs write though JSON has none, are read as numbers: whether
-they matter depends on the column they stand in.
+NaN and Infinity, which are not JSON but are written by many programs, are read as numbers; whether
+they matter depends on their column.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def _lines(data: bytes, first: int = 1) -> Iterator[Found]:
 
 
 def _from_first_fault(data: bytes, first: int, objects: bool) -> Iterator[Found]:
-    """Yield what comes from line ``first`` on, where a line is no value of its own.
+    """Yield the values from line ``first`` on, where a line is not a value by itself.
 
-    ``objects``: whether there were objects on the lines before. Read as objects over several lines
-    if that explains all of it, or if no line is an object.
+    ``objects``: whether the lines before held objects. The rest is read as objects over several
+    lines if all of it parses that way, or if no line is an object.
     """
     several = list(_one_after_another(data))
     if any(isinstance(found.value, Fault) for found in several):
@@ -65,7 +65,7 @@ def _parsed(data: bytes, line: int) -> Found:
 
 
 def _one_after_another(data: bytes) -> Iterator[Found]:
-    """Yield values that follow each other, up to the first that is broken."""
+    """Yield consecutive values, up to the first malformed one."""
     text = decoded(data)
     if isinstance(text, Found):
         yield text
@@ -108,7 +108,7 @@ def _items(reader: _Reader) -> Iterator[Found]:
 
 
 class _Reader:
-    """A place in a text that holds JSON values; after each call it stands on no white space."""
+    """A position in a text of JSON values; after each call it is past any white space."""
 
     def __init__(self, text: str) -> None:
         self._text, self._at, self._decoder = text, 0, json.JSONDecoder()
@@ -126,7 +126,7 @@ class _Reader:
         return self._at >= len(self._text)
 
     def ends_in(self, last: str) -> bool:
-        """Whether nothing but ``last`` is left."""
+        """Whether only ``last`` is left."""
         return self._text[self._at :].strip() == last
 
     def move(self, count: int) -> None:
@@ -138,7 +138,7 @@ class _Reader:
             self._at += 1
 
     def value(self) -> Found:
-        """Read the value here, or say what is wrong with it."""
+        """Read the value here, or return what is wrong with it."""
         line = self.line()
         try:
             value, self._at = self._decoder.raw_decode(self._text, self._at)
@@ -149,7 +149,7 @@ class _Reader:
 
 
 def decoded(data: bytes) -> str | Found:
-    """Return the text of a file in UTF-8, or where it is none."""
+    """Return the text of a file in UTF-8, or a fault that shows where it is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -157,7 +157,7 @@ def decoded(data: bytes) -> str | Found:
 
 
 def not_utf8() -> Fault:
-    """Return what is wrong with a text of another encoding."""
+    """Return the fault of a text in another encoding."""
     return Fault("", "not UTF-8; save the file as UTF-8")
 
 

@@ -1,4 +1,4 @@
-"""Apache Parquet, and the Arrow streams that `datasets` saves, by pyarrow where it is installed."""
+"""Read Apache Parquet, and the Arrow streams that `datasets` saves, with pyarrow if installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STREAM = b"\xff\xff\xff\xff"
 
 
 def parquet_values(data: bytes) -> Iterator[Found]:
-    """Yield each row as an object, or a Fault that says what to install."""
+    """Yield each row as an object, or a Fault that tells what to install."""
     yield from _rows(
         data, "Parquet", "pyarrow.parquet", lambda m, f: m.ParquetFile(f).iter_batches()
     )
@@ -54,7 +54,7 @@ def _rows(
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON would hold: decimals and dates as text; bytes stay what they are."""
+    """Return the value as JSON would hold it: decimals and dates as text; bytes are unchanged."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):

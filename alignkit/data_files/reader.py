@@ -1,7 +1,7 @@
-"""Rows of one local file, whose format is told by its content and not by its name.
+"""Read the rows of one local file, whose format is detected from its content, not its name.
 
-Everything that is wrong with a row becomes a :class:`Fault` with file and line, so that one
-reading finds all of them.
+Everything wrong with a row becomes a :class:`Fault` with file and line, so that one pass finds all
+faults.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _REFUSED = {
     b"\xfd7zXZ": "compressed with xz; unpack it, or use gzip",
     b"ARROW1": "an Arrow file; write it as Parquet",
 }
-"""What files begin with that are not read, and what to do about them."""
+"""First bytes of file types that cannot be read, and what to do about them."""
 
 
 UNPACKED_GIB = 2.0
-"""GiB that a file may unpack to, unless another bound is given."""
+"""Default limit, in GiB, of the size that a file may unpack to."""
 
 
 def read_rows(
@@ -47,10 +47,10 @@ def read_rows(
 ) -> Iterator[Row | Fault]:
     """Yield the rows of a file in order; names are relative to the folder ``root``.
 
-    Read are JSON Lines, JSON arrays, objects over several lines, CSV, TSV, Parquet and Arrow
-    streams, each also with gzip. ``pipes``: whether the path may be a pipe, which can be read only
-    once. A file with gzip that unpacks to more than ``unpacked_gib`` is a fault: it is held in
-    memory.
+    The formats are JSON Lines, JSON arrays, objects over several lines, CSV, TSV, Parquet and Arrow
+    streams, each optionally compressed with gzip. ``pipes``: whether the path may be a pipe, which
+    can be read only once. A gzip file that unpacks to more than ``unpacked_gib`` is a fault, since
+    it is held in memory.
     """
     name = path.relative_to(root).as_posix() if root else path.name
     data = _bytes(path, pipes, unpacked_gib)
@@ -69,7 +69,7 @@ def read_rows(
 
 
 def _bytes(path: Path, pipes: bool, unpacked_gib: float) -> bytes | str:
-    """Return the content, unpacked, or why there is none."""
+    """Return the unpacked content, or why it cannot be read."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
@@ -93,7 +93,7 @@ def _unpacked(data: bytes, most_gib: float) -> bytes | str:
 
 
 def _values(data: bytes, path: Path) -> Iterable[Found]:
-    """Return what the reader of the content's format finds."""
+    """Return the rows and faults that the reader for the content's format finds."""
     refused = next((why for magic, why in _REFUSED.items() if data.startswith(magic)), None)
     if refused or b"\x00" in data[:4]:
         return [Found(1, Fault("", refused or _REFUSED[b"\xff\xfe"]))]

@@ -1,4 +1,4 @@
-"""What reading a file gives: rows, and what is wrong with those that cannot be read."""
+"""The results of reading a file: rows, and faults for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Row:
     where: str
     """``FILE:LINE``, or the row of a file without lines or of a Hub data set."""
     name: str
-    """The same, short and stable wherever the file lies: the id of a row without one."""
+    """The same, but short and independent of the file's folder: the id of a row without one."""
     values: Mapping[str, Any]
     line: int = 0
-    """Line the row begins on, or its number from 1 where there are no lines; 0 = not known."""
+    """Line the row begins on, or its number from 1 in files without lines; 0 = not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Fault:
     key: str = "path"
     """Recipe key to change, as in :meth:`alignkit.Params.check`."""
     lacks: str = ""
-    """The column that the row does not have, if that is what is wrong."""
+    """The missing column, if that is what is wrong."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}"
@@ -38,18 +38,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A value as a format's reader finds it; a :class:`Fault` stands for one it cannot read."""
+    """A value as a format's reader finds it, or a :class:`Fault` for one that it cannot read."""
 
     line: int
     value: Any
     item: int = 1
     """1 for the first value that begins on its line, 2 for the second and so on."""
     numbered: bool = False
-    """Whether ``line`` counts rows, in files that have no lines."""
+    """Whether ``line`` is a row number, as in files that have no lines."""
 
     @property
     def where(self) -> str:
-        """Where in its file, as written after the file's path."""
+        """Position in the file, as written after the file's path."""
         if self.numbered:
             return f", row {self.line}"
         return f":{self.line}, item {self.item}" if self.item > 1 else f":{self.line}"

@@ -11,6 +11,6 @@ Six packages and two modules that all of them use. A package imports only from t
     tokens       the rows of token ids that all of them pass on
     seeds        the orders and generators that all of them draw from
 
-Modules named ``*_table`` hold what a recipe says and import no torch. Nothing is imported here
-or in a package's own ``__init__``: what is needed is imported from its module.
+Modules named ``*_table`` define tables of a recipe and import no torch. Nothing is imported here or
+in a package's own ``__init__``: import what you need from its module.
 """

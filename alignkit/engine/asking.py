@@ -1,8 +1,8 @@
-"""Calls of a recipe's components: whose error it is, and another try where a component asks for it.
+"""Call a recipe's components: attribute errors to them, and retry where a component asks for it.
 
-An exception passes through here as it is, with a note of the component that it came from. One that
-is a :class:`~alignkit.errors.TransientError` is first answered by further calls. A process that a
-component forked, and that comes back from the call as if it were the run, is ended here.
+Exceptions pass through unchanged, with a note of the component that they came from. A
+:class:`~alignkit.errors.TransientError` is raised only after further calls have failed too. If a
+component forks and the child process returns from the call as if it were the run, it is ended here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 logger = logging.getLogger("alignkit")
 
 LONGEST = 60.0
-"""Seconds waited at most before another try."""
+"""Longest wait before a retry, in seconds."""
 _NOTE = "_alignkit_source"
 _CORE = Path(__file__).parents[1]
 
@@ -70,7 +70,7 @@ def ask(
 
 @contextmanager
 def blamed(word: str, component: object) -> Iterator[None]:
-    """Note the component on whatever the block raises, unless one within it was noted before."""
+    """Note the component on whatever the block raises, unless an inner one is noted already."""
     process = os.getpid()
     try:
         yield
@@ -86,20 +86,20 @@ def blamed(word: str, component: object) -> Iterator[None]:
 
 @contextmanager
 def closing(word: str, component: Closes) -> Iterator[None]:
-    """Close a component however the block ends."""
+    """Close a component, however the block ends."""
     try:
         yield
     except BaseException:
         try:
             component.close()
-        except Exception:  # what ended the block is told, and this beside it
+        except Exception:  # logged besides what ended the block
             logger.warning("the %s could not be closed", word, exc_info=True)
         raise
     ask(word, component, component.close)
 
 
 def source_of(error: BaseException | None) -> Source | None:
-    """Return the component that raised ``error``, or what it was caused by, if one did."""
+    """Return the component that raised ``error``, or an error that caused it, if one did."""
     while error is not None:
         found: Source | None = getattr(error, _NOTE, None)
         if found is not None:
@@ -111,8 +111,8 @@ def source_of(error: BaseException | None) -> Source | None:
 def described(error: BaseException) -> str:
     """Return an exception in one line, with the file and line of the component's code.
 
-    Of the calls that led to it, the last in the package, or file, where the component's code
-    begins: what that calls in libraries tells less.
+    The line is that of the innermost call within the component's own package or file, since frames
+    inside libraries tell less.
     """
     said = " ".join(str(error).split())
     name = type(error).__name__
@@ -132,9 +132,10 @@ def _own_frame(frames: Sequence[FrameSummary]) -> FrameSummary | None:
 
 
 class AskedTracker:
-    """A tracker of the recipe. An error at its start is raised; a later one ends no training.
+    """A tracker of the recipe. An error in its ``start`` is raised; later ones do not end the run.
 
-    Then it is let go, with a warning: ``metrics.jsonl`` holds what it would have been told.
+    Instead the tracker is dropped with a warning; ``metrics.jsonl`` holds what it would have
+    received.
     """
 
     def __init__(self, tracker: Tracker, name: str = "tracker") -> None:

@@ -3,12 +3,12 @@
 Messages are mappings with ``role`` and ``content``, as ``apply_chat_template`` of transformers
 takes them. A turn of the assistant is what the template writes behind the prompt for it, up to and
 with the token that ends a turn. Its ids are what the policy would have sampled: prompt and turn are
-tokenized apart, and what was tokenized once is never tokenized again.
+tokenized separately, and nothing is tokenized twice.
 
-Templates may rewrite what was said before, as those of thinking models do, which drop old thoughts.
-Where that happens the ids of a dialogue do not grow from turn to turn: :func:`continuation` refuses
-it, and :func:`~alignkit.engine.chat_rows.dialogue_rows` starts another row, so that each turn
-follows what the model saw.
+Templates may rewrite earlier messages: those of thinking models, for instance, drop old thoughts.
+In that case the ids of a dialogue are not just extended from turn to turn: :func:`continuation`
+refuses it, and :func:`~alignkit.engine.chat_rows.dialogue_rows` starts another row, so that each
+turn follows what the model saw.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLAIN = ChatFormat()
 """The tokenizer's own template, without tools or arguments."""
 
 _NAMED = 12
-"""Messages whose roles an error tells."""
+"""Number of messages whose roles an error lists."""
 _MARK = "words-of-the-assistant"
 
 
@@ -42,7 +42,7 @@ def chat_text(
 ) -> str:
     """Return the text of ``messages``, with ``prompt`` up to where the assistant's turn begins.
 
-    AlignkitError where the template refuses the messages.
+    AlignkitError if the template refuses the messages.
     """
     text = apply(tokenizer, messages, form, add_generation_prompt=prompt, tokenize=False)
     return str(text)
@@ -100,9 +100,9 @@ class TurnEnd:
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase, form: ChatFormat = PLAIN) -> TurnEnd:
-    """Return the token that the template writes behind what the assistant says.
+    """Return the token that the template writes after an assistant's message.
 
-    AlignkitError where there is none: nothing would end a sampled turn.
+    AlignkitError if there is none, since nothing would end a sampled turn.
     """
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
     behind = chat_text(tokenizer, messages, form, prompt=False).rpartition(_MARK)[2]
@@ -118,12 +118,12 @@ def turn_end(tokenizer: PreTrainedTokenizerBase, form: ChatFormat = PLAIN) -> Tu
 
 
 def closes(messages: Sequence[Message]) -> bool:
-    """Whether the assistant has the last word."""
+    """Whether the last message is the assistant's."""
     return bool(messages) and messages[-1].get("role") == "assistant"
 
 
 def asked(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return the messages up to the last that is not the assistant's: what it is to answer."""
+    """Return the messages up to the last that is not the assistant's: those it has to answer."""
     end = len(messages)
     while closes(messages[:end]):
         end -= 1
@@ -145,8 +145,8 @@ def continuation(
     ``ids`` is the dialogue so far, prompt and sampled turn, with the token that ends the turn
     unless it was cut; ``before`` are its messages, the last one that turn, and ``after`` are these
     with those that came since. The ids returned follow ``ids``, which stay as they are. They hold
-    the end of a turn that was cut. AlignkitError where the template now writes the dialogue so far
-    otherwise: the ids would no longer be what it says.
+    the end of a turn that was cut. AlignkitError if the template now writes the dialogue so far
+    differently: the ids would no longer match its text.
     """
     if not closes(before) or [*after[: len(before)]] != [*before] or len(after) == len(before):
         raise ValueError("`before` must end with the assistant's turn, and `after` begin with it")
@@ -172,7 +172,7 @@ def ids_after(
 ) -> tuple[int, ...]:
     """Return the ids of ``tail`` as it follows ``head``, whose ids stay what they are.
 
-    Of ``head`` no more is tokenized than what follows the last turn: a special token parts texts.
+    Of ``head`` only what follows the last turn is tokenized, since special tokens separate texts.
     """
     head = head[max(head.rfind(end.text), 0) :]
     first, both = encode(tokenizer, head), encode(tokenizer, head + tail)
@@ -182,7 +182,7 @@ def ids_after(
 
 
 def up_to_end(text: str, end: TurnEnd, turn: int) -> str:
-    """Cut what the template writes behind the end of the last turn."""
+    """Cut what the template writes after the end of the last turn."""
     head, mark, _ = text.rpartition(end.text)
     if not mark:
         raise AlignkitError(
@@ -193,6 +193,6 @@ def up_to_end(text: str, end: TurnEnd, turn: int) -> str:
 
 
 def difference(had: str, has: str) -> str:
-    """Quote the place from which two texts differ."""
+    """Quote the point from which two texts differ."""
     at = next((i for i, (a, b) in enumerate(zip(had, has, strict=False)) if a != b), len(has))
     return f"{had[at : at + 30]!r} became {has[at : at + 30]!r}"

@@ -1,4 +1,4 @@
-"""Dialogues as rows to learn from: the assistant's turns are trained, and nothing else.
+"""Dialogues as rows to learn from: only the assistant's turns are trained on.
 
 Each turn follows what the model saw when it was to be written. See :mod:`alignkit.engine.chat`.
 """
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Open:
-    """A row that further turns may be added to."""
+    """A row to which further turns may be added."""
 
     prompt: tuple[int, ...]
     text: str
-    """What the ids stand for, up to the end of the last turn."""
+    """The text that the ids stand for, up to the end of the last turn."""
     turn: int
     """Number of messages up to the last turn."""
     ids: list[int] = field(default_factory=list)
@@ -56,11 +56,11 @@ def dialogue_rows(
 ) -> list[TrainRow]:
     """Return rows that train on the assistant's turns among ``messages[first:]`` and nothing else.
 
-    One row where the template writes earlier turns the same in each prompt, and else one for each
-    stretch in which it does: a turn follows what the model saw. Of a template with
-    ``{% generation %}`` blocks, only what stands in them is trained. The token that ends a turn is
-    trained with ``train_end``, and else only read. AlignkitError, with the message named, where the
-    template does not write a turn behind the prompt for it.
+    Returns one row if the template writes earlier turns the same in each prompt, else one for each
+    stretch in which it does, so that each turn follows what the model saw. If the template has
+    ``{% generation %}`` blocks, only their content is trained on. The token that ends a turn is
+    trained on with ``train_end``, otherwise only read. AlignkitError, which names the message, if
+    the template does not write a turn right after its prompt.
     """
     end = turn_end(tokenizer, form)
     rows: list[_Open] = []
@@ -104,8 +104,9 @@ def _add_turn(
 def _behind_thought(prompt: str, head: str, message: Message, end: TurnEnd, turn: int) -> str:
     """Return the dialogue up to the end of a turn whose thought the prompt opened.
 
-    Such a template writes a turn that is over without its thought. The model wrote it: the message
-    goes on where the prompt ends. AlignkitError for a message that does not hold what was opened.
+    Such a template writes a finished turn without its thought. But the model wrote the thought, so
+    the message continues where the prompt ends. AlignkitError for a message that does not hold what
+    was opened.
     """
     said = str(message.get("content"))
     opened = next((n for n in range(len(said), 0, -1) if prompt.endswith(said[:n])), 0)
@@ -126,8 +127,8 @@ def _restrict(
 ) -> None:
     """Train only on the template's ``{% generation %}`` blocks, and on the ends of turns.
 
-    A row whose ids are not those of the dialogue tokenized as a whole, since a token would reach
-    over a border, stays as it is.
+    A row stays as it is if its ids are not those of the dialogue tokenized as a whole, because a
+    token would span a boundary.
     """
     whole = apply(
         tokenizer,

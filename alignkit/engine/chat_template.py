@@ -1,4 +1,4 @@
-"""Which chat template writes a dialogue, and which of its arguments a recipe sets."""
+"""Which chat template is used, and which of its arguments a recipe sets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GENERATION = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
-"""Marks of what the assistant says, which transformers adds to Jinja."""
+"""Tags around what the assistant says, which transformers adds to Jinja."""
 
 THINKING = ("enable_thinking", "thinking")
-"""What templates call the switch between answers with and without a thought."""
+"""The templates' name for the switch between answers with and without a thought."""
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> str:
-    """Return the text of the template; AlignkitError where the tokenizer brings none."""
+    """Return the text of the template; AlignkitError if the tokenizer has none."""
     try:
         return str(
             tokenizer.get_chat_template(form.template, [dict(tool) for tool in form.tools] or None)
@@ -60,7 +60,7 @@ def arguments_for(template: str, form: ChatFormat) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def variables_of(template: str) -> frozenset[str]:
-    """Return the names that a template is given its values by."""
+    """Return the names of the values that a template reads."""
     environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # nosec B701 # parses only
     try:
         return frozenset(

@@ -1,4 +1,4 @@
-"""Examples as prompts and as rows to imitate: by a template of text, or by a chat template."""
+"""Turn examples into prompts and rows to imitate, with a text template or a chat template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Reply = str | Message
-"""What the assistant is to say: a text, or a message with more in it, such as calls of tools."""
+"""What the assistant should say: a text, or a message with more in it, such as tool calls."""
 
 
 def prompt_of(
@@ -43,7 +43,7 @@ def dialogue_of(example: Example, template: Converses) -> Sequence[Message]:
 def reply_row(
     example: Example, reply: Reply, template: Converses, policy: Policy, *, train_end: bool
 ) -> TrainRow:
-    """Return the dialogue of an example with one answer at its end, which alone is trained."""
+    """Return the dialogue of an example with one answer at its end, the only part trained on."""
     messages = dialogue_of(example, template)
     before = asked(messages)
     if isinstance(reply, str):
@@ -56,9 +56,9 @@ def reply_row(
 def dialogue_rows_of(
     example: Example, reply: str, template: Converses, policy: Policy, *, train_end: bool
 ) -> list[TrainRow]:
-    """Return rows that train on all that the assistant says in the dialogue of an example.
+    """Return rows that train on everything the assistant says in the dialogue of an example.
 
-    Where ``reply`` is another than the answer at the end of the dialogue, on that alone.
+    If ``reply`` differs from the answer at the end of the dialogue, they train only on ``reply``.
     """
     messages = dialogue_of(example, template)
     if not closes(messages) or messages[-1].get("content") != reply:
@@ -81,9 +81,9 @@ def _rows(
 
 
 def end_turns(policy: Policy, templates: Iterable[object]) -> None:
-    """Have responses end where a chat template ends a turn of the assistant.
+    """Make responses end where a chat template ends a turn of the assistant.
 
-    AlignkitError where the policy does not stop there and cannot be told to.
+    AlignkitError if the policy does not stop there and cannot be made to.
     """
     for template in templates:
         if not isinstance(template, Converses):
@@ -101,7 +101,7 @@ def end_turns(policy: Policy, templates: Iterable[object]) -> None:
 
 @contextmanager
 def _named(example: Example) -> Iterator[None]:
-    """Name the example in what is wrong with its dialogue."""
+    """Add the example's name to errors about its dialogue."""
     try:
         yield
     except AlignkitError as error:
@@ -109,7 +109,7 @@ def _named(example: Example) -> Iterator[None]:
 
 
 def _refuse_turns(example: Example) -> None:
-    """A template of text shows the last question alone."""
+    """A text template shows only the last question."""
     if any(message.get("role") == "assistant" for message in asked(example.messages)):
         raise AlignkitError(
             f"example {example.id!r} is a dialogue of several turns, of which the [prompt] shows "

@@ -1,4 +1,4 @@
-"""Where randomness comes from: orders keyed by a text, and the global generators."""
+"""Where randomness comes from: orders keyed by a string, and the global generators."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def shuffled(size: int, key: str) -> list[int]:
 def seed_everything(seed: int) -> None:
     """Seed every global generator a model or plugin may draw from (Python, NumPy, torch).
 
-    Where ``--deterministic`` asks for it, also keep torch to kernels that give the same bits
-    every time; an operation that has none raises RuntimeError and names itself.
+    If ``--deterministic`` asks for it, also restrict torch to kernels that give the same bits every
+    time; an operation without one raises a RuntimeError that names it.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -46,7 +46,7 @@ def generators() -> dict[str, Any]:
 
 
 def same_generators(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether every global generator stands where it did: nothing was drawn in between."""
+    """Whether every global generator is in the same state: nothing was drawn in between."""
     pairs = zip(a["numpy"], b["numpy"], strict=True)
     return (
         a["python"] == b["python"]
@@ -58,7 +58,7 @@ def same_generators(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def set_generators(state: Mapping[str, Any]) -> None:
-    """Put every global generator where :func:`generators` found it."""
+    """Restore every global generator to the state that :func:`generators` returned."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

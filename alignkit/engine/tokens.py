@@ -1,7 +1,7 @@
-"""Token ids of a prompt and its response, kept apart from sampling to the update.
+"""Token ids of a prompt and its response, kept separate from sampling to the update.
 
 Shapes: B = rows, L = input tokens of the longest row, T_i = trained tokens of row i, T = those of
-the row that has most. All tokens of a response are trained unless its row says otherwise.
+the row that has most. All tokens of a response are trained on unless its row says otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SPACES = ("▁", "Ġ")
-"""What a space before a word is written as, in vocabularies of SentencePiece and of bytes."""
+"""How a space before a word is written in SentencePiece and byte-level vocabularies."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 def encode_prompt(policy: Policy, text: str) -> tuple[int, ...]:
     """Return the ids of a prompt as the policy reads it: begun with its own token, if it has one.
 
-    A text that holds that token at its start already, as rendered chats do, gets no second one.
+    A text that already begins with that token, as rendered chats do, gets no second one.
     """
     ids = encode(policy.tokenizer, text)
     begin = policy.bos_ids if isinstance(policy, Begins) else ()
@@ -49,10 +49,10 @@ def encode_response(
 ) -> tuple[int, ...]:
     """Return the ids of a response as they follow its prompt.
 
-    Most tokenizers give a text the same ids wherever it stands, if it is tokenized apart from
-    what comes before. SentencePiece puts a space before every text, so a response by itself would
-    begin with a token that does not follow the prompt: there the response is tokenized with the
-    prompt and cut off at the border, or, where a token reaches over the border, after a line end.
+    Most tokenizers give a text the same ids wherever it stands, if it is tokenized apart from what
+    comes before. SentencePiece puts a space before every text, so a response by itself would begin
+    with a token that does not follow the prompt: then the response is tokenized with the prompt and
+    cut off at the boundary, or, if a token spans the boundary, after a line end.
     """
     alone = encode(tokenizer, response)
     if not adds_space(tokenizer):
@@ -82,7 +82,7 @@ def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
 def text_after(
     tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]
 ) -> str:
-    """Return what ``ids`` add to the text of ``before``, special tokens included.
+    """Return the text that ``ids`` add to that of ``before``, including special tokens.
 
     SentencePiece drops the space at the beginning of a text; in the middle it shows.
     """
@@ -105,14 +105,14 @@ class TrainRow:
     """Weight of the response, the same for all its tokens, or (T_i,), one for each. 1 for
     supervised rows."""
     reward: float = 0.0
-    """What is maximised of the response: its reward, less a penalty that belongs in it (k1)."""
+    """What is maximised: the response's reward, less a penalty that belongs in it (k1)."""
     weight_version: int | None = None
     """``Policy.version`` of the weights that sampled the response; None if it was given."""
     measured: bool = False
     """Whether the row is computed for the metrics even where its advantage is zero."""
     given: tuple[bool, ...] | None = None
-    """For each response id, whether it was given (by a tool, say) and not sampled: it is read by
-    the model and trained on in no way. None = all were sampled."""
+    """For each response id, whether it was given (by a tool, say) and not sampled: the model reads
+    it but is not trained on it. None = all were sampled."""
     old_logprobs: Tensor | None = None
     """(T_i,) under the policy that opened the rollout batch; None = equal to the current ones."""
     ref_logprobs: Tensor | None = None
@@ -138,16 +138,16 @@ class TrainRow:
 
     @property
     def trained_ids(self) -> tuple[int, ...]:
-        """The response ids that are trained, (T_i,)."""
+        """The response ids that are trained on, (T_i,)."""
         return tuple(self.trained_of(self.response_ids))  # a tuple is not copied
 
     def trained_of(self, values: Sequence[T]) -> Sequence[T]:
-        """Return those of a response's values, one per id, that belong to trained tokens."""
+        """Return the values that belong to trained tokens, of one value per response id."""
         return values if self.given is None else [*compress(values, map(not_, self.given))]
 
     @property
     def pushes(self) -> bool:
-        """Whether its advantage is not zero, or that of some token."""
+        """Whether its advantage, or that of any token, is not zero."""
         a = self.advantage
         return bool((a != 0).any()) if isinstance(a, Tensor) else a != 0
 
@@ -210,7 +210,7 @@ def pad_values(values: Sequence[Tensor], like: Tensor) -> Tensor:
 def onto(device: torch.device | str, values: Tensor) -> Tensor:
     """Copy ``values`` out of the CPU's memory to ``device``, without waiting for a CUDA one.
 
-    Memory is pinned for it: from other memory the copy waits until all work queued is done.
+    Memory is pinned for it: otherwise the copy waits until all queued work is done.
     """
     if torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)

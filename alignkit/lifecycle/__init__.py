@@ -1,1 +1,1 @@
-"""What keeps a run whole: its directory's lock and manifest, signals, checkpoints, resuming."""
+"""What keeps a run consistent: its lock and manifest, signals, checkpoints, resuming."""

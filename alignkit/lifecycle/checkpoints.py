@@ -1,6 +1,6 @@
-"""Checkpoints as folders: written aside, checked by sum, found again newest first.
+"""Checkpoints as folders: written aside, verified by checksum, found again newest first.
 
-What is in a checkpoint's files is its writer's business; see
+The content of a checkpoint's files is up to its writer; see
 ``alignkit.engine.training.checkpoint``.
 """
 
@@ -27,12 +27,12 @@ Content = Callable[[Path], object]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where in its run a checkpoint was taken."""
+    """The point in its run at which a checkpoint was taken."""
 
     step: int
     """Last step that was finished and logged; 0 = the evaluation before the first."""
     part: int
-    """Things done of the step after it, such as a rollout batch or an update."""
+    """Number of results of the next step, such as a rollout batch or an update."""
     metrics_bytes: int
     """Length of ``metrics.jsonl``."""
     seconds: float
@@ -42,7 +42,7 @@ class Mark:
 
     @property
     def name(self) -> str:
-        """Name of the folder; names sort as the marks do."""
+        """Name of the folder; names sort in the same order as the marks."""
         return f"step_{self.step:06d}" + (f"_part_{self.part:04d}" if self.part else "")
 
 
@@ -64,10 +64,10 @@ class Store:
         need: int,
         folder: Callable[[Path], None] | None = None,
     ) -> Path:
-        """Write a checkpoint and return its folder; ``need`` is its size in bytes, about.
+        """Write a checkpoint and return its folder; ``need`` is its approximate size in bytes.
 
-        ``folder`` may add folders of files that are not needed to resume. AlignkitError, with
-        the size, where the disk does not take it: then the earlier checkpoints are as they were.
+        ``folder`` may add folders of files that are not needed to resume. AlignkitError, with the
+        size, if the disk has no room for it; earlier checkpoints are then unchanged.
         """
         partial = self.folder / f".{mark.name}.partial"
         try:
@@ -91,8 +91,8 @@ class Store:
     def newest(self, warn: Callable[[str], None]) -> tuple[Path, Mark] | None:
         """Return the newest checkpoint whose files are as they were written.
 
-        Damaged ones are reported, renamed and passed over. AlignkitError if there are none but
-        damaged ones; None if there is none.
+        Damaged ones are reported, renamed and skipped. AlignkitError if there are none but damaged
+        ones; None if there is none.
         """
         paths = self.paths()
         for path in reversed(paths):
@@ -109,7 +109,7 @@ class Store:
         return None
 
     def ranks(self, score: float, among: int, goal: Literal["max", "min"]) -> bool:
-        """Whether ``score`` is better than all but fewer than ``among`` of those there are."""
+        """Whether ``score`` is among the ``among`` best of the existing checkpoints."""
         have = [s for p in self.paths() if (s := mark_of(p).score) is not None]
         better = [s for s in have if (s >= score if goal == "max" else s <= score)]
         return len(better) < among
@@ -126,7 +126,7 @@ class Store:
                 discard(path)
 
     def tidy(self) -> None:
-        """Delete what a killed process left half written or half deleted."""
+        """Delete folders that a killed process left half written or half deleted."""
         for path in [*self.folder.glob(".*.partial"), *self.folder.glob(".*.trash")]:
             shutil.rmtree(path)
 
@@ -180,7 +180,7 @@ def _no_room(folder: Path, error: OSError, need: int) -> str:
 
 
 def _size(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes in readable form."""
     units: Iterable[tuple[str, int]] = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
     for unit, factor in units:
         if count >= factor:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables by which somebody chooses the number of threads."""
+"""Environment variables that set the number of threads."""
 
 GROUP = Path("/sys/fs/cgroup")
 
 
 def quota(group: Path | None = None) -> float | None:
-    """Return how many CPUs' time this container is given, None if all; cgroups 2 and 1."""
+    """Return how many CPUs' time this container may use, None if all; cgroups 2 and 1."""
     group = group or GROUP
     try:
         given, period = (group / "cpu.max").read_text().split()
@@ -37,13 +37,13 @@ def within(cpus: float | None, cores: int) -> int:
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may run on and has the time of."""
+    """Return the number of CPUs that this process may run on and use fully."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return within(quota(), cores or 1)
 
 
 def threads_at_most(environment: Mapping[str, str]) -> int:
-    """Return the threads of a process with that environment, as far as can be told without torch.
+    """Return the threads of a process with that environment, as far as is known without torch.
 
     torch may take fewer: for a small model, or where there are fewer cores.
     """
@@ -52,6 +52,6 @@ def threads_at_most(environment: Mapping[str, str]) -> int:
 
 
 def threads_used() -> int | None:
-    """Return the threads torch computes with; None where it is not loaded."""
+    """Return the threads torch computes with; None if it is not loaded."""
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 VARIABLE = "ALIGNKIT_DETERMINISTIC"
-"""Set to 1, it is the switch for all runs of a shell."""
+"""Environment variable: 1 sets the switch for all runs of a shell."""
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """cuBLAS sums in a fixed order only with a workspace of fixed size (cuBLAS documentation, section
@@ -17,12 +17,12 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def demand() -> None:
-    """Ask for deterministic kernels in this process and those it starts."""
+    """Request deterministic kernels in this process and those it starts."""
     os.environ[VARIABLE] = "1"
     if os.environ.get(WORKSPACE) not in (":4096:8", ":16:8"):
         os.environ[WORKSPACE] = ":4096:8"
 
 
 def demanded() -> bool:
-    """Whether they were asked for."""
+    """Whether they were requested."""
     return os.environ.get(VARIABLE, "") not in ("", "0")

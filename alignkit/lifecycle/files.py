@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens in between."""
+"""Replace files atomically: they are either the old or the new ones, whatever happens."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def beside(path: Path) -> Iterator[IO[str]]:
-    """Open a new file that takes the place of ``path`` at the block's end, if that is reached.
+    """Open a new file that replaces ``path`` at the block's end, if that is reached.
 
-    A link that stands at either name is replaced, not followed: the folder may be somebody else's.
+    A link at either name is replaced, not followed: the folder may be somebody else's.
     """
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def no_room(folder: Path, error: OSError) -> str:
-    """Return what to say when nothing more can be written to ``folder``."""
+    """Return the message for when nothing more can be written to ``folder``."""
     free = f"{shutil.disk_usage(folder).free:,} bytes are free there"
     said = f"cannot write to {shown(folder)}: {error.strerror}; {free}"
     return f"{said}. What was saved before is whole"

@@ -1,8 +1,8 @@
-"""What a run's numbers depend on, in sums that are compared before it is resumed.
+"""Checksums of what a run's numbers depend on, compared before it is resumed.
 
-- the recipe's values, but for those of trackers and of tables that are ``harmless``
+- the recipe's values, except those of trackers and of tables that are ``harmless``
 - the files and folders it names, by content: they may be moved
-- the code that its values bring in, as a reward's file does with the modules it imports
+- the code that its values load, such as a reward's file with the modules it imports
 - the code of the engine and of the plugins it uses, without comments and docstrings
 - versions of the packages that compute, and the hardware that does
 """
@@ -24,7 +24,7 @@ from alignkit.security.recorded import recorded_values
 
 NAME = "fingerprint.json"
 UNRELATED = ("alignkit", "wandb", "pydantic")
-"""Packages that compute nothing, or whose code is summed up by itself."""
+"""Packages that compute nothing, or whose code has its own checksum."""
 
 NOP = opmap["NOP"]
 
@@ -32,7 +32,7 @@ Fingerprint = dict[str, dict[str, str]]
 
 
 def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
-    """Return the sums by what they are of; ``machine`` holds versions and hardware."""
+    """Return the checksums by subject; ``machine`` holds versions and hardware."""
     recipe: dict[str, str] = {}
     files: dict[str, str] = {}
     for part in node.walk():
@@ -64,12 +64,12 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
 
 
 def value_sum(value: Any) -> str:
-    """Return the sum of a recipe's value."""
+    """Return the checksum of a recipe's value."""
     return _sum(json.dumps(value, sort_keys=True))
 
 
 def _content(path: Path) -> str:
-    """Return a sum of a file's bytes, or of all the files below a folder."""
+    """Return a checksum of a file's bytes, or of all the files below a folder."""
     if path.is_file():
         return file_sum(path)
     inner = sorted(p for p in path.rglob("*") if p.is_file())
@@ -100,13 +100,13 @@ def _package(folder: Path, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _source(path: Path) -> str:
-    """Return a sum of what the code does: the same after a change of comments or docstrings."""
+    """Return a checksum of code that does not change with comments or docstrings."""
     whole = compile(path.read_bytes(), path.name, "exec", dont_inherit=True, optimize=2)
     return _sum("\n".join(_instructions(whole)))
 
 
 def _instructions(code: CodeType) -> Iterator[str]:
-    """Yield everything of compiled code but its line numbers, and NOPs, left by docstrings."""
+    """Yield all of the compiled code except line numbers and the NOPs left by docstrings."""
     words = zip(code.co_code[::2], code.co_code[1::2], strict=True)
     yield bytes(byte for word in words if word[0] != NOP for byte in word).hex()
     yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags))
@@ -123,7 +123,7 @@ def _versions(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
-    """Return what computes: the GPUs where there are some, else processor and threads."""
+    """Return the computing hardware: the GPUs if there are any, else processor and threads."""
     if hardware["gpus"]:
         return {"gpus": ", ".join(hardware["gpus"])}
     kernels = hardware.get("kernels", {})  # what nobody chose is not named

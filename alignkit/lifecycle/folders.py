@@ -1,4 +1,4 @@
-"""Folders that are either the old ones or the new ones, whatever happens in between."""
+"""Replace folders atomically: they are either the old or the new ones, whatever happens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def put(made: Path, target: Path) -> None:
-    """Rename the folder ``made`` to ``target``, in place of what may be there."""
+    """Rename the folder ``made`` to ``target``, replacing what may be there."""
     if target.exists():
         discard(target)
     os.rename(made, target)
@@ -26,7 +26,7 @@ def put(made: Path, target: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder; one that is half deleted does not go by its name any more."""
+    """Delete a folder, after renaming it, so that a half-deleted one no longer has its name."""
     trash = folder.with_name(f".{folder.name}.trash")
     shutil.rmtree(trash, ignore_errors=True)
     os.rename(folder, trash)

@@ -1,4 +1,4 @@
-"""One process to a run, and one at a time in its directory."""
+"""Ensure one process per run, and one at a time in its directory."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def refuse_ranks() -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the directory; AlignkitError, naming who does, if another process holds it.
+    """Lock the directory; AlignkitError, naming the process, if another holds it.
 
-    The lock is the process's own (POSIX): it ends with it, however that ends, and workers that
-    outlive it do not keep it.
+    The lock belongs to the process (POSIX): it ends when the process does, however that happens,
+    and workers that outlive the process do not keep it.
     """
     try:
         file = (folder / LOCK).open("a+", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run that is made longer than its recipe said, and what it is gone on with."""
+"""Extend a run beyond the length in its recipe."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from alignkit.lifecycle.run_dir import METRICS, RECIPE
 from alignkit.recipe import Node
 
 LENGTHS = ("n_steps", "epochs")
-"""Keys of an algorithm that say how long it goes on; all else of a run stays as it was."""
+"""Keys of an algorithm that set its length; everything else about a run stays as it was."""
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part ``key=value`` items into those that say how long a run goes on, and the others."""
+    """Split ``key=value`` items into those that set a run's length, and the others."""
     lengths = [item for item in overrides if item.partition("=")[0].strip() in LENGTHS]
     return lengths, [item for item in overrides if item not in lengths]
 
 
 def edited(folder: Path) -> bool:
-    """Whether ``recipe.toml`` says another length than the run began with."""
+    """Whether ``recipe.toml`` has another length than the run began with."""
     try:
         recipe = tomli.loads((folder / RECIPE).read_text(encoding="utf-8"))
         began = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))["recipe"]
@@ -51,7 +51,7 @@ def steps_made(folder: Path) -> int:
 
 
 def _last_line(path: Path) -> bytes:
-    """Return the last line that is not empty, of a file that may be long."""
+    """Return the last non-empty line of a file that may be long."""
     size, end = 2**16, b""
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
@@ -62,7 +62,7 @@ def _last_line(path: Path) -> bytes:
 
 
 def refuse_less(folder: Path, params: Any) -> None:
-    """Raise AlignkitError where a run is to have no more steps than it has made."""
+    """Raise AlignkitError if a run's new length is not more than the steps it has made."""
     n_steps, made = getattr(params, "n_steps", 0), steps_made(folder)
     if 0 < n_steps <= made:
         raise AlignkitError(
@@ -71,7 +71,7 @@ def refuse_less(folder: Path, params: Any) -> None:
 
 
 def unsaved(folder: Path, node: Node) -> AlignkitError:
-    """Return the refusal to go on with a finished run without a checkpoint, and what to do."""
+    """Return the error for extending a finished run without a checkpoint, with a remedy."""
     given = ((key, getattr(node.params, key, None)) for key in LENGTHS)
     more = " ".join(f"-s {key}={value}" for key, value in given if value is not None)
     model = quote(f"policy.path={(folder / 'final').absolute()}")
@@ -83,7 +83,7 @@ def unsaved(folder: Path, node: Node) -> AlignkitError:
 
 
 def remark(node: Node) -> str:
-    """Return what to say of a learning rate whose schedule depends on the length, or ``""``."""
+    """Return a note if the learning rate's schedule depends on the length, else ``""``."""
     optimizer = node.tables().get("optimizer")
     schedule = getattr(optimizer, "schedule", "constant")
     if schedule == "constant":

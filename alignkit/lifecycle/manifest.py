@@ -1,4 +1,4 @@
-"""``manifest.json``: what ran, with which versions, on what; rewritten whenever that changes."""
+"""``manifest.json``: what ran, with which versions, on which machine; rewritten on changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 KERNELS = ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
-"""Variables by which somebody chooses the instructions that a CPU sums with."""
+"""Environment variables that select the CPU instructions used for sums."""
 
 
 class Manifest:
@@ -41,7 +41,7 @@ class Manifest:
 
     @classmethod
     def new(cls, folder: Path, node: Node, recipe: Path, command: Sequence[str]) -> Manifest:
-        """Gather the facts of a run that is about to start."""
+        """Collect the facts of a run that is about to start."""
         facts = {
             "status": "running",
             "started": now(),
@@ -79,7 +79,7 @@ class Manifest:
 
 
 def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return versions and hardware, as a process with that environment finds them."""
+    """Return versions and hardware, as seen by a process with that environment."""
     return {
         "versions": {"python": platform.python_version()} | _versions(),
         "hardware": _hardware(environment),
@@ -112,7 +112,7 @@ def _versions() -> dict[str, str]:
 
 
 def git(folder: Path) -> dict[str, Any] | None:
-    """Return commit and cleanliness of the checkout a folder is in, None where it is in none."""
+    """Return commit and cleanliness of the checkout a folder is in, None if it is in none."""
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
     if commit is None:
         return None
@@ -145,7 +145,7 @@ def _cpu() -> str:
 
 
 def _output(command: Sequence[str]) -> str | None:
-    """Return what a command prints, or None when it is not there or fails."""
+    """Return what a command prints, or None if it is not installed or fails."""
     try:
         done = subprocess.run(  # nosec B603 # a list of words, no shell
             command, capture_output=True, text=True, timeout=10, check=True

@@ -1,4 +1,4 @@
-"""Where a run's directory is now: it may be moved or deleted while the run is at work."""
+"""Track where a run's directory is: it may be moved or deleted during the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEEDED = (RECIPE, FINGERPRINT, MANIFEST)
 
 
 class Place:
-    """A run directory that is held open, with what it takes to make it again."""
+    """A run directory that is held open, with what is needed to create it again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +31,7 @@ class Place:
             return False
 
     def moved_to(self) -> Path | None:
-        """Return where it is now; None if it is deleted, or that cannot be told."""
+        """Return where it is now; None if it is deleted, or this cannot be determined."""
         try:
             there = Path(os.readlink(f"/proc/self/fd/{self._held}"))
             same = os.path.samestat(there.stat(), os.fstat(self._held))
@@ -40,11 +40,11 @@ class Place:
         return there if same and (there / METRICS).is_file() else None
 
     def make_again(self, metrics: bytes) -> None:
-        """Make the directory anew where it was, with all that resuming needs but a checkpoint."""
+        """Create the directory again at its path, with all resuming needs but a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, content in {**self._kept, METRICS: metrics}.items():
             (self.folder / name).write_bytes(content)
 
     def close(self) -> None:
-        """Let the directory go."""
+        """Close the directory."""
         os.close(self._held)

@@ -1,4 +1,4 @@
-"""A run directory to go on with: what has changed since, and back to what a checkpoint holds."""
+"""A run directory to resume: find what has changed since, and restore it to a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignkit.recipe import Node
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a resumed run goes on from."""
+    """The point from which a run is resumed."""
 
     checkpoint: Path | None
     """None = from the beginning: it was ended before its first checkpoint."""
@@ -35,7 +35,7 @@ BEGINNING = Start(None, Mark(0, 0, 0, 0.0))
 
 
 def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
-    """Return what is not as it was when the run started and could change its numbers."""
+    """Return what has changed since the run started and could change its numbers."""
     try:
         before = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -58,9 +58,9 @@ def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
 
 
 def upgrades(facts: dict[str, Any], here: dict[str, Any], node: Node) -> list[str]:
-    """Return the packages whose versions are not those that a run last ran with: before, now.
+    """Return the packages whose versions differ from the run's last ones: before, now.
 
-    ``facts`` are those of its manifest, ``here`` the present machine's.
+    ``facts`` are those of its manifest, ``here`` those of the current machine.
     """
     last = facts.get("resumes") or [{}]
     before = last[-1].get("versions") or versions(facts, facts.get("components", ()))
@@ -74,7 +74,7 @@ def upgrades(facts: dict[str, Any], here: dict[str, Any], node: Node) -> list[st
 
 
 def present(here: dict[str, Any], node: Node) -> dict[str, str]:
-    """Return the versions that are installed, those of the recipe's plugins included."""
+    """Return the installed versions, including those of the recipe's plugins."""
     used = [{"dist": n.plugin.dist, "version": n.plugin.version} for n in node.walk()]
     return versions(here, used)
 
@@ -85,7 +85,7 @@ def versions(facts: dict[str, Any], components: Iterable[dict[str, str]]) -> dic
 
 
 def too_many(found: list[str], folder: Path, upgraded: Sequence[str] = ()) -> AlignkitError:
-    """Return the refusal to resume after changes; ``upgraded`` are versions before and now."""
+    """Return the error that refuses to resume after changes; ``upgraded``: old and new versions."""
     lines = "\n".join(f"  {line}" for line in found)
     if upgraded:
         lines += f"\nversions: {', '.join(upgraded)}"
@@ -97,7 +97,7 @@ def too_many(found: list[str], folder: Path, upgraded: Sequence[str] = ()) -> Al
 
 
 def rewind(folder: Path, start: Start) -> None:
-    """Make the directory what it was at the checkpoint: no row or file of a later step is left."""
+    """Restore the directory to the checkpoint, without rows or files of later steps."""
     metrics = folder / METRICS
     have = metrics.stat().st_size if metrics.exists() else 0
     if have < start.mark.metrics_bytes:

@@ -1,4 +1,4 @@
-"""A run directory to start in: a free one, and what tells whether a run was begun there."""
+"""Choose a free run directory to start in, and tell whether a run was begun in one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.manifest import Manifest
 
 RECIPE = "recipe.toml"
-"""Written last of what a run starts with: a directory without it never began."""
+"""Written last when a run starts: a directory without it never began."""
 METRICS = "metrics.jsonl"
 BEFORE_THE_RUN = {".lock", FINGERPRINT, "manifest.json"}
 
@@ -23,7 +23,7 @@ def begun(folder: Path) -> bool:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a run may start in ``folder``: absent, empty, or left before anything began."""
+    """Whether a run may start in ``folder``: absent, empty, or abandoned before a run began."""
     if not folder.exists():
         return True
     if not folder.is_dir():
@@ -50,7 +50,7 @@ def folder_for(out: Path | None, recipe: Path) -> Path:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """Return the manifest of a run to resume; AlignkitError where there is none."""
+    """Return the manifest of a run to resume; AlignkitError if there is none."""
     if not begun(folder):
         raise AlignkitError(
             f"{shown(folder)} holds no run that could be resumed: there is no {RECIPE} in it; "
@@ -63,7 +63,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def refuse_links(folder: Path) -> None:
-    """Raise AlignkitError for a link in a run directory: through it, a run writes elsewhere.
+    """Raise AlignkitError for a link in a run directory, as a run would write elsewhere through it.
 
     Resuming deletes what comes after the checkpoint, and the directory may be somebody else's.
     """
@@ -82,12 +82,12 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def copied(files: Iterable[Path], folder: Path) -> list[str]:
-    """Copy plugin files into a run directory; return where they lie in it."""
+    """Copy plugin files into a run directory; return their paths in it."""
     places = []
     for file in files:
         target = folder / "plugins" / file.name
         target.parent.mkdir(exist_ok=True)
-        if target != file:  # a run that goes on reads them from there
+        if target != file:  # a resumed run reads them from there
             target.write_bytes(file.read_bytes())
         places.append(f"plugins/{file.name}")
     return places

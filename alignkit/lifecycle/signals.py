@@ -1,4 +1,4 @@
-"""Signals and time limits end a run where nothing is half done."""
+"""Signals and time limits end a run at a point where nothing is half done."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, Literal
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """End the run; its exit status is 128 + the signal's number."""
 REQUESTS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-"""What batch systems announce pre-emption and time limits with: save and stop, status 75."""
+"""Signals by which batch systems announce pre-emption and time limits: save, stop, status 75."""
 STOPPED = 75
 """Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h."""
 ONE = 0.1
-"""Seconds within which equal signals are one: ``timeout`` sends its signal twice."""
+"""Seconds within which equal signals count as one: ``timeout`` sends its signal twice."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to end. Not an Exception, so that nothing on the way takes it for one."""
+    """A run was asked to end. Not an Exception, so that no handler for those catches it."""
 
     def __init__(self, cause: str, exit_status: int) -> None:
         super().__init__(cause)
@@ -34,12 +34,12 @@ class Interrupted(KeyboardInterrupt):
         """How it is gone on with, for the message."""
 
     def __str__(self) -> str:
-        """Say why the run ended and how it is gone on with."""
+        """Describe why the run ended and how to resume it."""
         return f"{self.state} by {self.cause}; {self.remedy}"
 
     @property
     def state(self) -> Literal["interrupted", "stopped"]:
-        """The manifest's word for it."""
+        """The run's status in the manifest."""
         return "stopped" if self.exit_status == STOPPED else "interrupted"
 
     def without_checkpoint(self) -> None:
@@ -85,7 +85,7 @@ class Signals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold :class:`Interrupted` back while the block runs, up to its end or :meth:`poll`."""
+        """Delay :class:`Interrupted` while the block runs, until its end or :meth:`poll`."""
         self._deferring += 1
         try:
             yield
@@ -95,16 +95,16 @@ class Signals:
             self.poll()
 
     def poll(self) -> None:
-        """Raise what came in while it was held back."""
+        """Raise what arrived while it was delayed."""
         if self._pending and not self._taken:
             raise self._pending
 
     def take(self) -> None:
-        """Note that the caller acts on the interruption: it is not raised again."""
+        """Record that the caller handles the interruption, so that it is not raised again."""
         self._taken = True
 
     def stop_in(self, seconds: float, limit: str) -> None:
-        """Interrupt after so many seconds of a clock that nobody sets; ``limit`` says why."""
+        """Interrupt after that many seconds of a monotonic clock; ``limit`` tells why."""
         self._timer = threading.Timer(seconds, self._expire, [limit])
         self._timer.daemon = True
         self._timer.start()

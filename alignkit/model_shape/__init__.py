@@ -1,4 +1,4 @@
-"""A language model's sizes, and what follows from them alone. Imports no torch.
+"""A language model's sizes, and what can be computed from them alone. Imports no torch.
 
 They are read from a transformers configuration: the object, or the ``config.json`` of a folder.
 Decoders of the common kind are known (Llama, Qwen, Mistral and their like): grouped-query
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""What configurations call the number of a layer's experts."""
+"""Names in configurations for the number of a layer's experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class ModelShape:
     """Inner size of the MLP; of one expert, where there are experts."""
     vocabulary: int = 0
     tied: bool = False
-    """Whether the output head is the embedding."""
+    """Whether the output head shares the embedding's weights."""
     experts: int = 0
     """Of a layer; 0 = one MLP that every token goes through."""
     experts_per_token: int = 0
@@ -42,10 +42,10 @@ class ModelShape:
 
     @classmethod
     def read(cls, config: object) -> ModelShape | None:
-        """Take the sizes from a configuration: an object, or the mapping in ``config.json``.
+        """Read the sizes from a configuration: an object, or the mapping in ``config.json``.
 
-        Of an object with several models, the text model's. None if it does not say how many
-        layers and heads there are, and how large a head is.
+        Of an object with several models, the text model's are read. None if the number of layers,
+        the number of heads or the size of a head is missing.
         """
         get = _reader(config)
         layers, heads, hidden = map(
@@ -80,7 +80,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int | None:
-        """Parameters, biases of the attention's inputs included and others left out.
+        """Number of parameters, including biases of the attention's inputs but no others.
 
         None where the configuration lacks a size they depend on.
         """
@@ -137,7 +137,7 @@ KNOWN = {
         vocabulary=151_936, tied=True,
     ),
 }  # fmt: skip
-"""Models that the shipped recipes name, by their name on the Hub: known before a download."""
+"""Models of the shipped recipes, by their name on the Hub, known without a download."""
 
 
 def shape_at(path: str) -> ModelShape | None:

@@ -1,4 +1,4 @@
-"""Whose code a recipe runs besides alignkit's own: said before any of it runs."""
+"""Which code a recipe runs besides alignkit's own: printed before any of it runs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def only_secrets(recipe: Path, given: Sequence[str]) -> None:
     try:
         left_out = {".".join(key) for key in lost(tomli.loads(recipe.read_text(encoding="utf-8")))}
     except (OSError, ValueError):
-        return  # whoever loads the recipe says what is wrong with it
+        return  # loading the recipe reports what is wrong with it
     names = {item.partition("=")[0].strip() for item in given}
     if wrong := sorted(names - left_out):
         raise AlignkitError(

@@ -1,4 +1,4 @@
-"""Names that become files or folders: one rule for all that recipes, data and commands give."""
+"""Names that become files or folders: one rule for names from recipes, data and commands."""
 
 from __future__ import annotations
 

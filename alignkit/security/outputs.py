@@ -11,7 +11,7 @@ from alignkit.recipe import Node, path_mark
 def refuse_outside(node: Node, folder: Path) -> None:
     """Raise RecipeError for files that the recipe alone would have written outside ``folder``.
 
-    A recipe of somebody else's could have a run append to any file of whoever starts it.
+    Otherwise a recipe from somebody else could append to any file of the user who runs it.
     """
     if found := [problem for part in node.walk() for problem in _outside(part, folder)]:
         raise RecipeError(found)

@@ -14,7 +14,8 @@ from typing import Any, TextIO, cast
 class Guarded:
     """A text stream that drops the rest once nothing can be written to it any more.
 
-    What the work leaves, as a run's directory, counts more than what is said of it: so it goes on.
+    The results of the work, such as a run's directory, matter more than its output, so it
+    continues.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -52,9 +53,9 @@ class Guarded:
 def guarded() -> Iterator[None]:
     """Guard stdout and stderr while a command runs; end it with status 1 if its output was lost.
 
-    Characters that an encoding lacks are written as escapes. A closed stream is as one into
-    nothing: files that are opened do not take its place. A reader that has gone away, as ``head``
-    does, has what it wanted; any other failure is said on stderr.
+    Characters that an encoding lacks are written as escapes. A closed stream discards its output,
+    and files opened later do not take its place. A reader that has gone away, as ``head`` does, is
+    no error; any other failure is reported on stderr.
     """
     _fill_closed()
     before = sys.stdout, sys.stderr
@@ -73,7 +74,7 @@ def guarded() -> Iterator[None]:
 
 
 def _lost(out: Guarded) -> int:
-    """Say why output was lost; return the status to end with."""
+    """Report why output was lost; return the exit status."""
     if out.failure is None or out.failure.errno == errno.EPIPE:
         return 0
     print(f"cannot write to stdout: {out.failure.strerror}", file=sys.stderr, flush=True)
@@ -81,7 +82,7 @@ def _lost(out: Guarded) -> int:
 
 
 def _fill_closed() -> None:
-    """Have the standard descriptors that are closed lead to nothing."""
+    """Redirect closed standard descriptors to the null device."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -98,7 +99,7 @@ def _tolerant(stream: TextIO | None) -> TextIO:
 
 
 def _into_nothing(stream: TextIO) -> None:
-    """Have a stream's descriptor lead to nothing, so that what it still holds can be flushed."""
+    """Redirect a stream's descriptor to the null device, so that its buffer can be flushed."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):

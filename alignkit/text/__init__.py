@@ -1,1 +1,1 @@
-"""What plugins need to know of text that no one of them owns. Pure functions; imports nothing."""
+"""Text functions that several plugins share. Pure functions; imports nothing."""

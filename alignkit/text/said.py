@@ -1,4 +1,4 @@
-"""What a response says at its end: which option of a question it chooses, which number it names."""
+"""Extract the option that a response chooses, or the last number that it names."""
 
 from __future__ import annotations
 

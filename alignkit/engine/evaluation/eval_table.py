@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSet:
-    """One set of held-out problems and how to put them to the policy."""
+    """One set of held-out problems and how the policy is asked them."""
 
     data: Dataset
     n: int = 0
@@ -63,7 +63,7 @@ class EvalPlan:
 
 
 class EvalFields(Params[T], Generic[T]):
-    """What one evaluation set takes besides its sub-tables."""
+    """The keys of one evaluation set besides its sub-tables."""
 
     n: Annotated[int, Field(ge=0)] = 256
     """Examples: a subset fixed by ``seed``, the same at every evaluation. 0 = all."""
@@ -121,7 +121,7 @@ class EvalSetTable(EvalFields[EvalSet]):
 
 
 class EvalTable(EvalFields[EvalPlan]):
-    """Evaluation by generating answers: before the first step, every so often, and at the end."""
+    """Evaluation by generating answers: before the first step, at intervals, and at the end."""
 
     every: Annotated[int, Field(ge=1)] = 10
     """Steps between evaluations."""
@@ -147,7 +147,7 @@ class EvalTable(EvalFields[EvalPlan]):
 
 
 def needs_data(tables: Mapping[str, Any], remedy: str) -> Iterable[tuple[str, str]]:
-    """Yield a problem when there is nothing to evaluate on, or a set's name can be no folder."""
+    """Yield a problem if there is nothing to evaluate on, or a set's name cannot name a folder."""
     if not tables.get("data") and not tables.get("sets"):
         yield "", f"there is nothing to evaluate on; add {remedy}"
     for name in tables.get("sets") or ():
@@ -161,7 +161,7 @@ def complete(
     reward: RewardFn | None,
     environment: Environment | None = None,
 ) -> dict[str, tuple[EvalSet, PromptTemplate | Opening, RewardFn | None]]:
-    """Give each set its own or else the algorithm's components; error if it lacks one.
+    """Give each set its own components or else the algorithm's; error if one is missing.
 
     A set in an environment needs neither prompt nor reward.
     """

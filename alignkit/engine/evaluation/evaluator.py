@@ -1,9 +1,9 @@
 """Evaluation by generation, on a subset that is the same every time.
 
-The draws are keyed by the set's own seed and the example, not by the training step: two
-evaluations differ because the policy does, and evaluating a saved policy again gives the
-numbers of the run that saved it. Small sets that sample alike are put to the policy in one call:
-each response's draws are those it would have in a call of its own set.
+The draws are keyed by the set's own seed and the example, not by the training step. So two
+evaluations differ only if the policies do, and evaluating a saved policy again gives the numbers of
+the run that saved it. Small sets with the same sampling settings share one call; each response's
+draws are the same as in a separate call for its set.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 _TOGETHER = 1024
-"""Responses of several sets that are sampled in one call, at most."""
+"""Maximum number of responses of several sets in one call."""
 
 
 class Evaluator:
-    """Puts the plan's sets to a policy and reports what comes back."""
+    """Evaluates a policy on the plan's sets and reports the results."""
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class Evaluator:
         return self._evaluated([name])[name]
 
     def _calls(self) -> Iterator[list[str]]:
-        """Yield the sets that are put to the policy in one call: those that sample alike.
+        """Yield the sets to sample in one call: those with the same sampling settings.
 
-        A call takes more sets only while it has fewer than ``_TOGETHER`` responses: beyond, one
-        call of many responses is no faster than several, and all are held until its end.
+        A call takes more sets only while it has fewer than ``_TOGETHER`` responses: beyond that,
+        one large call is no faster than several, and all responses are held until it ends.
         """
         alike: dict[Sampling, list[str]] = {}
         sizes: Counter[Sampling] = Counter()
@@ -125,7 +125,7 @@ class Evaluator:
         return eval_sampling(chosen, template, self._backend.sampling)
 
     def _asked(self, name: str) -> list[Prompt]:
-        """Return the prompts of a set; they are the same every time, and made once."""
+        """Return the prompts of a set; they are the same every time, and are made once."""
         if name not in self._prompts:
             chosen, template, _ = self._sets[name]
             prompts = fixed_subset(chosen, template, self._policy)
@@ -136,7 +136,7 @@ class Evaluator:
     def _evaluated(
         self, names: Sequence[str]
     ) -> dict[str, tuple[dict[str, float], list[dict[str, Any]]]]:
-        """Return what :meth:`evaluate` does, by name, of sets that sample alike."""
+        """Return what :meth:`evaluate` does, by name, for sets with the same sampling settings."""
         judged = [(name, reward) for name in names if (reward := self._sets[name][2]) is not None]
         parts = [(self._asked(name), reward) for name, reward in judged]
         how = self._sampling(names[0])
@@ -177,7 +177,7 @@ class Evaluator:
 
 
 def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
-    """Raise AlignkitError where several responses to an example would be equal."""
+    """Raise AlignkitError if several responses to an example would be equal."""
     greedy = (base.temperature if chosen.temperature is None else chosen.temperature) == 0
     if greedy and chosen.samples > 1:
         where = f"eval.sets.{name}" if name else "eval"
@@ -188,7 +188,7 @@ def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
 
 
 def _refuse_too_long(name: str, prompts: Sequence[Prompt], policy: Policy) -> None:
-    """Raise AlignkitError where the policy could answer none of the prompts."""
+    """Raise AlignkitError if the policy could answer none of the prompts."""
     if not any(fits(prompt, policy) for prompt in prompts):
         raise AlignkitError(
             f"every prompt of the evaluation{f' set {name!r}' if name else ''} fills the "
@@ -210,7 +210,7 @@ def fixed_subset(
 
 
 def eval_sampling(chosen: EvalSet, template: PromptTemplate | Opening, base: Sampling) -> Sampling:
-    """Return the backend's sampling with what the set overrides, on draws of its own."""
+    """Return the backend's sampling with the set's overrides and its own seed."""
     base = with_stops(base, template)
     return replace(
         base,
@@ -274,12 +274,12 @@ def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
 
 
 def golds(example: Example) -> str | list[str]:
-    """Return the gold answer, or all of them where any of several is right."""
+    """Return the gold answer, or all of them if any of several is right."""
     return list(example.answers) if example.also_accepted else example.answer
 
 
 def response_row(trajectory: Trajectory) -> dict[str, Any]:
-    """Return a response with all that is needed to judge it by eye."""
+    """Return a response with everything needed to judge it by eye."""
     reward, completion, turns = trajectory.reward, trajectory.completion, trajectory.turns
     return {
         "prompt_id": trajectory.prompt_id,

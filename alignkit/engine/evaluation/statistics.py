@@ -16,9 +16,9 @@ from alignkit.protocols import Reads, Reward, RewardFn
 Category = Literal["correct", "format_only", "neither"]
 
 UNJUDGED = "unjudged"
-"""Part of a reward that is 1 where no verdict could be had; such responses are in no mean."""
+"""Part of a reward that is 1 if there is no verdict; such responses are left out of all means."""
 AMISS = ("unparsed", "timed_out")
-"""Parts of a reward that say why there is no verdict; shares of responses, not rewards."""
+"""Parts of a reward that tell why there is no verdict; reported as shares of responses."""
 
 
 def category(reward: Reward) -> Category:
@@ -38,12 +38,12 @@ def answer_reward(reward: Reward) -> float:
 
 
 def judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Return those with a verdict: the part ``unjudged`` marks the others."""
+    """Return the responses with a verdict; the part ``unjudged`` marks the others."""
     return [t for t in trajectories if not t.reward.parts.get(UNJUDGED)]
 
 
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Return the means over responses: rewards, tokens, and shares with something amiss.
+    """Return the means over responses: rewards, tokens, and shares of irregular responses.
 
     A reward's part NAME becomes ``NAME_reward``; one it lacks for some responses counts as 0
     there. Lengths are in tokens, the end-of-sequence token included. ``unparsed`` and
@@ -67,7 +67,7 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def episodes(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Return the mean turns and given tokens of episodes, and the shares that each limit cut.
+    """Return the mean turns and given tokens of episodes, and the share cut by each limit.
 
     ``turn_truncated``: a turn reached its limit; ``episode_truncated``: all turns together reached
     theirs, or the policy's length; ``out_of_turns``: the number of turns did.
@@ -84,8 +84,8 @@ def identical(trajectories: Sequence[Trajectory]) -> float:
     """Return how far groups consist of one response: the mean over groups of (m - 1) / (G - 1).
 
     m is the number of its G responses with the same tokens as its most frequent one: 0 if all
-    differ, 1 if all are equal. Responses without a token equal none: they have a share of their
-    own. Groups of one response give 0.
+    differ, 1 if all are equal. Responses without a token count as equal to none; their share is
+    reported separately. Groups of one response give 0.
     """
     groups: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)
     sizes = Counter(t.group_id for t in trajectories)
@@ -98,9 +98,9 @@ def identical(trajectories: Sequence[Trajectory]) -> float:
 def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     """Return what evaluation reports beyond :func:`summary`; a group answers one example.
 
-    ``answer_reward_se`` is the standard error of ``answer_reward`` with examples as the unit:
-    the deviation (ddof 1) of the examples' means over √n, so that several responses to one
-    example do not pass for independent evidence; absent for a single example. Lengths of
+    ``answer_reward_se`` is the standard error of ``answer_reward`` with examples as the unit: the
+    deviation (ddof 1) of the examples' means over √n, so that several responses to one example do
+    not count as independent evidence; it is absent for a single example. Lengths of
     right or wrong answers are absent where there are none. ``n`` counts examples, ``n_responses``
     responses, which the categories ``n_correct``, ``n_format_only`` and ``n_neither`` add up to.
     """
@@ -148,9 +148,9 @@ def sampled(
     """Return pass@k for k = 1, 2, 4, … up to the samples per example, and majority@samples.
 
     Responses vote for the answers that ``reward`` reads in them, if it is one that
-    :class:`~alignkit.protocols.Reads`, else for their whole text. Where it can read no answer in
-    any response, there is no vote to report; an example all of whose responses lack one counts as
-    wrong beside others.
+    :class:`~alignkit.protocols.Reads`, else for their whole text. If no response to any example has
+    an answer that can be read, no vote is reported; otherwise an example without answers counts as
+    wrong.
     """
     read = reward.read if isinstance(reward, Reads) else _squeezed
     n = len(groups[0])
@@ -167,7 +167,7 @@ def sampled(
 def pass_rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Return pass@k for every k from 1 to the responses of a group, the mean over the groups.
 
-    Where groups differ in size, k goes to the size of the smallest.
+    If groups differ in size, k goes up to the smallest size.
     """
     groups: dict[int, list[bool]] = defaultdict(list)
     for t in trajectories:
@@ -198,8 +198,8 @@ def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     """Return whether the most frequent answer is right: 1 or 0, the mean over those tied.
 
     Wang et al. 2022, arXiv:2203.11171. Responses without an answer (None) do not vote; if none
-    votes the result is 0. Answers that read alike are one vote each for the same thing; should
-    the judge have ruled differently on them, their mean counts.
+    votes the result is 0. Equal answers are votes for the same answer; if they were judged
+    differently, the mean of their verdicts counts.
 
     >>> majority(["4", "5", "4", None], [True, False, True, False])
     1.0
@@ -226,7 +226,7 @@ def update_means(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     Means over response tokens are weighted by the tokens of each step. ``loss`` and ``grad_norm``
     are plain means over the steps, ``lr`` is the last one, percentiles are the largest, and
-    ``skipped_steps`` is a count. No step gives no metric.
+    ``skipped_steps`` is a count. Without steps there are no metrics.
     """
     steps = list(steps)
     if not steps:

@@ -1,4 +1,4 @@
-"""What attention functions written here do not do, asked before they do anything."""
+"""Refuse what the attention functions written here do not support."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refuse_unknown(asked: Mapping[str, Any], *more: str) -> None:
 
     Args:
         asked: what a model passes to its attention function by name.
-        *more: names that the caller does not know either.
+        *more: names that the caller does not support either.
     """
     unknown = sorted(name for name in (*_UNKNOWN, *more) if asked.get(name) is not None)
     if unknown:

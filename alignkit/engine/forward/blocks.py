@@ -1,4 +1,4 @@
-"""Segments of packed rows that attend in one call: where their queries and keys stand.
+"""Segments of packed rows that attend in one call: the positions of their queries and keys.
 
 Shapes: b = segments of a block, T = tokens of its longest segment, P = tokens of its longest prompt
 before a segment.
@@ -21,8 +21,8 @@ from alignkit.engine.tokens import onto
 class Block:
     """Segments that attend in one call.
 
-    What is laid out for torch's usual attention is laid out when that is first used: where the
-    variable-length kernel attends, it never is.
+    The layout for torch's usual attention is computed when it is first used, so never if the
+    variable-length kernel is used.
     """
 
     spans: Sequence[Span]
@@ -50,7 +50,7 @@ class Block:
 
     @property
     def allowed(self) -> Tensor | None:
-        """(b, 1, T, P + T) bool; None where the plain causal mask will do."""
+        """(b, 1, T, P + T) bool; None if the plain causal mask is enough."""
         return self._usual[3]
 
     @cached_property

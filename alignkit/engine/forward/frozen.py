@@ -1,4 +1,4 @@
-"""A policy whose weights no longer change, and log-probs that nothing is learned through."""
+"""A policy whose weights no longer change, and log-probs without gradients."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class FrozenPolicy(PolicyView):
     """A policy whose weights no longer change."""
 
     offloaded: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
-    """The weights in the CPU's memory, if that is where they wait to be used."""
+    """The weights in CPU memory, if they are offloaded while not in use."""
     device: torch.device | None = None
-    """Where they are used; None if they are there."""
+    """The device they are used on; None if they are not offloaded."""
 
     @classmethod
     def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
-        """Freeze ``policy`` itself, or a copy of its present weights that it may move away from.
+        """Freeze ``policy`` itself, or a copy of its current weights if it is trained further.
 
-        Of a policy that trains an adapter, the model without it is such a copy; it takes no
+        For a policy that trains an adapter, the model without it is such a copy; it takes no
         memory, so it is not offloaded.
         """
         base = _adapterless(policy) if copied else policy.model
@@ -81,7 +81,7 @@ class FrozenPolicy(PolicyView):
         return frozen
 
     def offload(self) -> None:
-        """Let the weights wait in the CPU's memory; ``resident`` brings them to their device."""
+        """Move the weights to CPU memory; ``resident`` brings them back to their device."""
         self.device = next(self.model.parameters()).device
         self.offloaded = {p: _on_host(p) for p in self.model.parameters()}
         for parameter, values in self.offloaded.items():
@@ -104,9 +104,9 @@ class FrozenPolicy(PolicyView):
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Return a copy with weights of its own, which nothing is learned through.
+    """Return a copy with weights of its own, which takes no gradients.
 
-    Some models keep states of their last call, which may belong to a graph and cannot be copied.
+    Some models keep tensors from their last call, which may belong to a graph and cannot be copied.
     """
     states = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
               if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
@@ -136,6 +136,6 @@ def _adapterless(policy: Policy) -> nn.Module | None:
 
 
 def _on_host(parameter: Tensor) -> Tensor:
-    """Return the values in CPU memory, pinned where that speeds up copies."""
+    """Return the values in CPU memory, pinned if that speeds up copies."""
     values = parameter.detach().to("cpu")
     return values.pin_memory() if parameter.device.type == "cuda" else values

@@ -153,7 +153,7 @@ class _Block:
 
 @dataclass(slots=True)
 class _Sums:
-    """What a row's logits l amount to, as far as they have been seen; each (N,)."""
+    """Running sums over the logits l of each row seen so far; each (N,)."""
 
     chosen: Tensor
     """The target's l."""
@@ -174,7 +174,8 @@ class _Sums:
     def add(self, part: slice, logits: Tensor, places: Tensor, with_entropy: bool) -> Tensor:
         """Take in a tile; return its exp(l - m). ``logits`` (n, v) are overwritten.
 
-        ``places`` (n,) are the targets, counted from the tile's first; others' lie outside.
+        ``places`` (n,) are the targets, counted from the tile's first column; targets in other
+        tiles lie outside.
         """
         inside = _inside(places, logits)
         at = places.clamp(0, logits.shape[1] - 1)[:, None]

@@ -50,10 +50,10 @@ def response_logprobs(
     ``temperature`` divides the logits, as it did when the response was sampled; the entropies are
     the policy's own, at temperature 1. All three are (B, T); the log-probs carry the gradient, the
     entropies do not and are None unless asked for. Padding holds zeros. float32, or float64 for a
-    float64 model. Nothing is random: what is for training only, such as dropout, stays off.
+    float64 model. Nothing is random: training-only behaviour, such as dropout, is off.
 
     Raises:
-        AlignkitError: a row is longer than the policy takes, or its model is not causal.
+        AlignkitError: a row is too long for the policy, or its model is not causal.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -70,7 +70,7 @@ def response_logprobs(
 def _computed(
     policy: Policy, rows: Sequence[TrainRow], packs: bool, how: dict[str, Any]
 ) -> passes.Found:
-    """Take the fastest pass that is right for the policy's model."""
+    """Run the fastest pass that is correct for the policy's model."""
     if packs:
         return passes.packed(policy.model, rows, **how)
     if can_pad(policy.model):
@@ -110,7 +110,7 @@ def detached(
 ) -> list[Tensor]:
     """Return the log-probs of each row's response tokens, or the entropies, (T_i,) on the CPU.
 
-    ``cut`` parts the rows that have such tokens into the batches that are computed together.
+    ``cut`` divides the rows that have such tokens into the batches that are computed together.
     """
     at = [i for i, row in enumerate(rows) if row.trained_ids]
     batches = [[at[j] for j in batch] for batch in cut([rows[i] for i in at])]

@@ -1,4 +1,4 @@
-"""Memory that ran out in a forward or backward pass: what was held, and which key frees how much.
+"""Out of memory in a forward or backward pass: what was held, and how much each key would free.
 
 The gigabytes are those of :mod:`alignkit.footprint`, for the policy and micro-batch at hand.
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 OPTIMIZERS: WeakKeyDictionary[nn.Module, TorchOptimizer] = WeakKeyDictionary()
-"""What updates a model; a learner notes it, for the memory that its state takes."""
+"""The optimizer of each model; a learner notes it, for the memory that its state takes."""
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables with the settings of torch's allocator; the first that is set counts."""
 
 TOLD = 0.05e9
-"""Bytes below which it is not worth telling what takes or frees them."""
+"""Bytes below which what takes or frees them is not reported."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def advice_on_oom(policy: Policy, rows: Sequence[TrainRow]) -> Iterator[None]:
 
 
 def advice(policy: Policy, rows: Sequence[TrainRow], unused: float = 0.0) -> str:
-    """Say what the micro-batch held and what frees memory, the most first.
+    """Describe what the micro-batch held and what frees memory, the most first.
 
     ``unused`` is what the allocator has, in bytes, in pieces too small to be used.
     """
@@ -106,7 +106,7 @@ def sizes_of(policy: Policy, *, recomputed: bool | None = None) -> ModelSizes:
 
 
 def expandable(environment: Mapping[str, str]) -> bool:
-    """Whether torch's allocator may grow its segments, and so leaves few pieces unused.
+    """Whether torch's allocator may grow its segments, so that few pieces stay unused.
 
     >>> expandable({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"})
     True
@@ -138,7 +138,7 @@ def _remedies(policy: Policy, tokens: int) -> dict[str, float]:
 
 
 def _listed(remedies: Mapping[str, float], *, always: str = "") -> str:
-    """Return remedies with what they free, the most first, without those that free little."""
+    """Return remedies with the bytes they free, largest first, without those that free little."""
     ordered = sorted(remedies.items(), key=lambda item: -item[1])
     return "; ".join(
         f"{text} ({freed / 1e9:.1f} GB)" if freed >= TOLD else text
@@ -148,7 +148,7 @@ def _listed(remedies: Mapping[str, float], *, always: str = "") -> str:
 
 
 def _breakdown(policy: Policy, tokens: int) -> str:
-    """Return what takes the most, "" where nothing takes much."""
+    """Return what takes the most memory, "" if nothing takes much."""
     sizes = sizes_of(policy)
     taken = {
         WEIGHTS: sizes.parameters * sizes.number,

@@ -1,8 +1,8 @@
-"""Which passes a model takes: asked of the model itself, by trying them out.
+"""Which passes a model supports, found by trying them out on the model itself.
 
 Packed rows are fastest, rows padded side by side come next, and each row alone is right for any
-causal model. A pass is taken if its log-probs are those of each row alone. Whatever goes wrong in
-a trial, an error of the model's own code included, means the next plainer pass.
+causal model. A pass is taken if its log-probs are those of each row alone. Any failure in a trial,
+including an error in the model's own code, selects the next plainer pass.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 RECOMPUTES: WeakSet[nn.Module] = WeakSet()
-"""Checkpointed models whose layers find their blocks in the backward pass; see ``recomputing``."""
+"""Checkpointed models whose layers have their blocks in the backward pass; see ``recomputing``."""
 
 REASONS: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
-"""Why a model does not take a pass, by the name of the pass."""
+"""Why a model does not support a pass, by the name of the pass."""
 
 PACKED, PADDED = "packed", "padded"
-"""Names of the passes that not every model takes."""
+"""Names of the passes that not every model supports."""
 
 _PAD = 6
 """Stands for padding in the rows below."""
@@ -45,11 +45,11 @@ _SHAPES = (
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Tell whether ``model`` gives packed rows what it gives each row alone; asked of it once.
+    """Tell whether ``model`` gives the same for packed rows as for each row alone; tried once.
 
     It must attend through transformers' interface, to all of a row. Plain checkpointing runs
-    attention again in the backward pass, where the blocks are forgotten; that of
-    ``recomputing`` takes them along.
+    attention again in the backward pass, where the blocks are no longer set; that of
+    ``recomputing`` keeps them.
     """
     if reason := _unfit(model):
         return _refused(model, PACKED, reason)
@@ -57,7 +57,7 @@ def can_pack(model: nn.Module) -> bool:
 
 
 def can_pad(model: nn.Module) -> bool:
-    """Tell whether padding on the right changes nothing of a row; asked of a model once.
+    """Tell whether padding on the right leaves a row's results unchanged; tried once per model.
 
     Raises:
         AlignkitError: a token's logits change with the tokens that follow it.
@@ -89,7 +89,7 @@ def _unfit(model: nn.Module) -> str:
 
 @once_per_model
 def _packs(model: nn.Module) -> bool:
-    """Compare packed rows with the rows one by one, to the rounding of what it computes in."""
+    """Compare packed rows with the rows one by one, to the rounding of the compute type."""
     return _agrees(model, PACKED, passes.packed)
 
 
@@ -108,9 +108,10 @@ def _agrees(
 ) -> bool:
     """Tell whether ``taken`` gives what each row alone gives.
 
-    In float64 gradients too: norms that round to float32 inside (Qwen's, Llama's) round the
-    gradient of a shared prompt elsewhere than those of its copies. That is no less exact, but
-    float64 is for comparing to the last digits, so such a model's rows are not packed there.
+    In float64 gradients are compared too: norms that round to float32 inside (Qwen's, Llama's)
+    round the gradient of a shared prompt at another point than those of its copies. That is no less
+    exact, but float64 is for comparing to the last digits, so such a model's rows are not packed
+    then.
     """
     rows = _rows(model)
     precise = compute_dtype(next(model.parameters())) == torch.float64
@@ -130,7 +131,7 @@ def _agrees(
 
 
 def chosen(policy: Policy) -> str:
-    """Say which pass the policy's rows take, by which attention, and why no faster one.
+    """Describe which pass the policy's rows use, with which attention, and why none faster.
 
     Raises:
         AlignkitError: its model is not causal.
@@ -153,7 +154,7 @@ def _refused(model: nn.Module, name: str, reason: str) -> bool:
 
 
 def _refuse_foresight(model: nn.Module) -> None:
-    """Raise AlignkitError where a token's logits change with the tokens that follow."""
+    """Raise AlignkitError if a token's logits change with the tokens that follow."""
     rows = _rows(model)
     shorter = [TrainRow(row.prompt_ids, row.response_ids[:2]) for row in rows]
     with torch.no_grad():
@@ -173,7 +174,7 @@ def _tolerance(model: nn.Module) -> float:
 
 
 def _rows(model: Any) -> list[TrainRow]:
-    """Return rows to try; some models count positions without padding, so some is in them."""
+    """Return rows to try, with padding ids among them, as some models skip those in positions."""
     vocabulary = len(model.get_input_embeddings().weight)
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
 

@@ -1,11 +1,11 @@
-"""Rows packed into one, without padding, a prompt that several rows share computed once.
+"""Pack rows into one, without padding; a prompt that several rows share is computed once.
 
-A micro-batch becomes one sequence of segments: a shared prompt, the responses that follow it,
-whole rows that share nothing. All that is done token by token (the linear layers, most of a
-model's work) runs on that sequence. Attention alone looks at segments: each token sees its own
-segment up to itself and, in a response, all of the prompt before it. Positions restart with
-each row, so every token sees just what it would see in a row of its own, and gradients of a
-prompt add up over its responses by themselves.
+A micro-batch becomes one sequence of segments: a shared prompt, the responses that follow it, whole
+rows that share nothing. Everything computed token by token (the linear layers, most of a model's
+work) runs on that sequence. Attention alone looks at segments: each token sees its own segment up
+to itself and, in a response, all of the prompt before it. Positions restart with
+each row, so every token sees just what it would see in a row of its own, and the gradients of a
+prompt add up over its responses automatically.
 
 Attention runs on blocks of segments of similar length. One dense mask over the whole sequence
 would be simpler, but costs the square of its length. On CUDA in 16 bits one variable-length kernel
@@ -33,7 +33,7 @@ from alignkit.engine.forward.blocks import Block
 from alignkit.engine.tokens import TrainRow, onto
 
 NAME = "alignkit_packed"
-"""What the attention function is called in transformers' registry."""
+"""Name of the attention function in transformers' registry."""
 
 _SIMILAR = 0.5
 """A block's segments are at least this share of its longest one."""
@@ -149,7 +149,7 @@ def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int
     room = 0
     for prompt, members in groups.items():
         whole = len(prompt) + sum(len(rows[i].response_ids) for i in members)
-        if whole > room:  # open a new batch, unless a large group goes on from here
+        if whole > room:  # open a new batch, unless a large group continues here
             batches.append([])
             room = token_budget
         room -= len(prompt)
@@ -167,7 +167,7 @@ def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int
 
 
 def active_blocks() -> Sequence[Block] | None:
-    """Return the blocks of the packed forward pass under way, None if there is none."""
+    """Return the blocks of the packed forward pass in progress, None if there is none."""
     return _ACTIVE.get(None)
 
 
@@ -208,10 +208,10 @@ def attention(
     """Attend within the active blocks.
 
     Args:
-        module: the attention layer, for which is noted what attends.
+        module: the attention layer; what attends in it is noted.
         query: (1, heads, N, D).
         key: (1, key-value heads, N, D), as is ``value``.
-        attention_mask: not used; the blocks know.
+        attention_mask: not used; the blocks define the mask.
         scaling: factor of the scores; None is 1 / sqrt(D).
         dropout: share of attention weights to drop.
         **kwargs: what the model passes besides.
@@ -253,7 +253,7 @@ def attention(
 def _gather(tokens: Tensor, index: Tensor) -> Tensor:
     """Pick (b, L) tokens of (1, heads, N, D) as (b, heads, L, D).
 
-    An embedding is the gather whose backward pass adds up fast, on CPU too.
+    Implemented as an embedding, the gather with a fast backward pass, on CPU too.
     """
     _, heads, count, size = tokens.shape
     table = tokens.transpose(1, 2).reshape(count, heads * size)

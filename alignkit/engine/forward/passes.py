@@ -1,7 +1,7 @@
-"""The forward passes that rows can take: packed, padded, or each alone.
+"""The forward passes for rows: packed, padded, or each alone.
 
 All three give log-probabilities and entropies, (N,) each, and where they belong: the mask (B, T).
-``ways`` tries out which of them a model takes, by calling them.
+``packable`` tries out which of them a model supports, by calling them.
 
 Shapes: B = rows, T = response tokens of the longest row, N = response tokens of all rows,
 H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
@@ -38,7 +38,7 @@ def padded(model: nn.Module, rows: Sequence[TrainRow], *, pad_id: int, **how: An
 
 
 def alone(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
-    """Compute each of ``rows`` in a pass of its own, as plainly as there is."""
+    """Compute each of ``rows`` in a pass of its own, the plainest way."""
     found = [padded(model, [row], pad_id=0, **how) for row in rows if row.trained_ids]
     mask = _mask(rows, next(model.parameters()).device)
     if not found:
@@ -49,7 +49,7 @@ def alone(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
 
 
 def packed(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
-    """Compute ``rows`` in one without padding, prompts that several share once."""
+    """Compute ``rows`` as one row without padding, with shared prompts only once."""
     device = next(model.parameters()).device
     batch = Packed.of(rows, device)
     at = (torch.zeros_like(batch.positions), batch.positions)
@@ -103,7 +103,7 @@ def token_logprobs(
 
 
 def _full_logits(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """Return (B, L, V); a model that is not of transformers is not told of a cache."""
+    """Return (B, L, V); cache arguments are passed only to transformers models."""
     if not hasattr(model, "generation_config"):
         inputs = {name: value for name, value in inputs.items() if name != "use_cache"}
     logits: Tensor = model(**inputs).logits
@@ -154,7 +154,7 @@ def _is_linear(model: nn.Module, head: nn.Linear, decoder: Any) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Compare values whatever the dtypes, to the rounding of the coarser one."""
+    """Compare values of any dtypes, to the rounding of the coarser one."""
     return torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-6)
 
 

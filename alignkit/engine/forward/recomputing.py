@@ -1,9 +1,9 @@
-"""Gradient checkpointing that packed rows survive and that draws nothing at random.
+"""Gradient checkpointing that works with packed rows and without randomness.
 
 A checkpointed layer runs a second time in the backward pass, after the forward pass and what
-was set up for it are over. Packed rows need their blocks there again, so each layer's call
-takes along the blocks it ran with. (The backward pass of CUDA tensors runs on a thread of its
-own, which sees no context variable of the caller's: another reason to take them along.)
+was set up for it are over. Packed rows need their blocks there again, so each layer's call keeps
+the blocks it ran with. (The backward pass of CUDA tensors runs on a thread of its own, which does
+not see the caller's context variables: another reason to keep them.)
 
 transformers recomputes layers in training mode only, which turns dropout and router noise on as
 well. Here a layer is in evaluation mode while it runs, both times.

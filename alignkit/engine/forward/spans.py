@@ -1,4 +1,4 @@
-"""How far a model sees and for how many tokens its positions hold, by its configuration."""
+"""How far a model's attention and its positions reach, in tokens, by its configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _WINDOWS = ("window", "window_size", "attention_chunk_size", "index_topk", "local_attention")
-"""How settings end that say how far a layer sees."""
+"""Suffixes of the settings for how far a layer sees."""
 
 _ORIGINAL = "original_max_position_embeddings"
 _STRETCHING = ("dynamic", "longrope")
@@ -17,7 +17,8 @@ all its tokens, so that a token's logits depend on how many tokens follow it."""
 def windows(config: Any) -> list[int]:
     """Return how far, in tokens, some layers see, sorted.
 
-    From there on a token does not see all before it, in each architecture in its own way.
+    Past that length a token does not see everything before it, in a way that depends on the
+    architecture.
     """
     settings = config.get_text_config().to_dict()
     sizes = [value for name, value in settings.items() if name.endswith(_WINDOWS)]
@@ -25,7 +26,7 @@ def windows(config: Any) -> list[int]:
 
 
 def borders(config: Any) -> list[int]:
-    """Return all lengths, sorted, past which a row may be computed in another way.
+    """Return all lengths, sorted, past which a row may be computed differently.
 
     Besides windows they are the lengths that a model's positions were first made for.
     """
@@ -37,7 +38,7 @@ def length_bound(config: Any) -> int | None:
     """Return the longest row whose logits do not depend on its length; None if nothing bounds it.
 
     Angles of dynamic and long rotary positions (arXiv:2402.13753) follow the length of the whole
-    row. What sampling computes at a token is not what an update computes at it, past this.
+    row. Past this, sampling and updates compute different logits for the same token.
     """
     settings = config.get_text_config().to_dict()
     if not any(kind in _STRETCHING for kind in _rope_types(settings)):
@@ -60,7 +61,7 @@ def _rope_types(settings: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _parts(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the settings, and those of rotary positions: one set, or one for each kind of layer."""
+    """Yield the settings and the rotary settings: one set, or one for each kind of layer."""
     yield settings
     for name in ("rope_parameters", "rope_scaling"):
         rope = settings.get(name)

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on a CPU, unless somebody said.
+"""How many threads torch computes with on a CPU, unless the user has set it.
 
 torch takes as many as there are cores. That is too many in two cases: a container may be given
 less of the machine than it sees, and threads beyond its share only wait for their turns; and the
@@ -22,7 +22,7 @@ _AT_START = torch.get_num_threads()
 
 
 def fit_threads(model: nn.Module) -> None:
-    """Choose the threads for ``model``, if it is on the CPU and nobody has chosen them."""
+    """Choose the threads for ``model``, if it is on the CPU and the user has not."""
     parameters = list(model.parameters())
     said = any(os.environ.get(name) for name in SAID) or torch.get_num_threads() != _AT_START
     if said or any(p.device.type != "cpu" for p in parameters):
@@ -31,5 +31,5 @@ def fit_threads(model: nn.Module) -> None:
 
 
 def threads_for(weights: int, cores: int, cpus: float | None) -> int:
-    """Return the threads for a model of so many weights on ``cores``, given ``cpus`` of them."""
+    """Return the threads for a model of that many weights on ``cores``, given ``cpus`` of them."""
     return 1 if weights < SMALL else within(cpus, cores)

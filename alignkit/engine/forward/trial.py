@@ -1,8 +1,8 @@
-"""Trying models out: does a faster way through a model give what its plain way gives?
+"""Trying models out: does a faster way of computing give the same as the plain way?
 
-Models differ in what they ask of heads, masks, positions and attention code. Rather than a list
-of architectures, a few tokens through the model itself decide, by the very functions that will be
-used. A model that gives something else keeps the plain way.
+Models differ in what they ask of heads, masks, positions and attention code. Instead of a list of
+architectures, a few tokens through the model itself decide, with the same functions that will be
+used. A model that gives something else is computed the plain way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def once_per_model(ask: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
-    """Remember what ``ask`` finds out about a model, for each type it computes in.
+    """Cache what ``ask`` finds out about a model, for each type it computes in.
 
     The model is in evaluation mode meanwhile: dropout would make two passes differ.
     """
@@ -40,7 +40,7 @@ def once_per_model(ask: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch off what is for training only while the block runs, in every part of ``model``."""
+    """Switch off training-only behaviour while the block runs, in every part of ``model``."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -52,7 +52,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Switch off what is random in training, but let layers be computed again that shall be.
+    """Switch off randomness in training, but keep layers recomputed that should be.
 
     transformers asks a layer's training mode whether to recompute it, so layers that do keep it;
     what runs within them is switched off by ``recomputing``.
@@ -89,8 +89,8 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def apart(got: Tensor, want: Tensor) -> float:
     """Return the largest difference as a share of how far values lie from their mean.
 
-    The mean is over the last dimension, such as a token's logits. Infinite where something is
-    no number.
+    The mean is over the last dimension, such as a token's logits. Infinite if a value is not a
+    number.
     """
     got, want = got.detach().double(), want.detach().double()
     scale = (want - want.mean(-1, keepdim=True)).abs().max()

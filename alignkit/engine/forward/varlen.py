@@ -1,14 +1,14 @@
 """Attention of packed rows by one variable-length kernel, on CUDA in 16 bits.
 
-Every segment is a sequence of its own: queries its tokens, keys its shared prompt and itself.
-The kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns the causal mask at
-the last key, so each token sees the prompt and its own segment up to itself. No padding, no mask
-in memory. A prompt's keys and values are copied for each response to it.
+Every segment is a sequence of its own: queries its tokens, keys its shared prompt and itself. The
+kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns the causal mask at the
+last key, so each token sees the prompt and its own segment up to itself. There is no padding and no
+mask in memory. A prompt's keys and values are copied for each response to it.
 
-A model that was loaded with ``attention = "flash_attention_2"`` takes the kernel of the package
+A model that was loaded with ``attention = "flash_attention_2"`` uses the kernel of the package
 flash-attn instead; nothing else does, so that results do not depend on what is installed.
 
-Whether kernel and device do as said is tried out once, forwards and backwards.
+Whether kernel and device compute this correctly is tried out once, forwards and backwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Span = tuple[int, int, int, int]
 """A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
 
 TORCH, FLASH_ATTN = "torch", "flash-attn"
-"""Whose kernel it is."""
+"""Which library's kernel it is."""
 
 OWNER: ContextVar[str] = ContextVar("whose kernel the model under way takes", default=TORCH)
 
@@ -55,7 +55,7 @@ class Layout:
     """(segments + 1,) int32 among the keys."""
     longest_keys: int
     keys: Tensor | None
-    """(keys,) int64 place of each key in the packed sequence; None where they are just that."""
+    """(keys,) int64 place of each key in the packed sequence; None if they are the same."""
 
     @classmethod
     def of(cls, spans: Sequence[Span], device: torch.device) -> Layout:
@@ -78,7 +78,7 @@ def _sums(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 def usable(query: Tensor, key: Tensor) -> bool:
-    """Whether the kernel takes heads like these, each (1, heads, N, size), and gets them right."""
+    """Whether the kernel supports such heads, each (1, heads, N, size), and computes them right."""
     return not unusable(query, key)
 
 

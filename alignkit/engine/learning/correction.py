@@ -1,8 +1,8 @@
-"""Trainer and rollout backend never compute quite the same numbers: measured, and corrected.
+"""Measure and correct the numerical difference between trainer and rollout backend.
 
 Responses are drawn from π_rollout (the backend's kernels and precision, perhaps weights a few
-updates old), while losses take them for draws from π_old (the trainer's own log-probs). Shapes:
-B = responses, T = tokens of the longest; r = π_old / π_rollout at the sampled token.
+updates old), while losses treat them as draws from π_old (the trainer's own log-probs). Shapes: B =
+responses, T = tokens of the longest; r = π_old / π_rollout at the sampled token.
 """
 
 from __future__ import annotations

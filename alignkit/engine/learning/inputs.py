@@ -1,4 +1,4 @@
-"""What rows carry, as the (B, T) tensors a loss takes, and such tensors as rows' own again.
+"""Convert what rows carry to the (B, T) tensors that a loss takes, and such tensors back to rows.
 
 B = rows of the micro-batch, T = response tokens of the longest, T_i = those of row i.
 """
@@ -15,7 +15,7 @@ from alignkit.protocols import LossInputs
 
 
 def loss_inputs(rows: Sequence[TrainRow], logprobs: Tensor, mask: Tensor) -> LossInputs:
-    """Gather what the rows carry into (B, T) tensors beside their log-probs."""
+    """Gather what the rows carry into (B, T) tensors, next to their log-probs."""
     current = logprobs.detach()
     return LossInputs(
         logprobs=logprobs,

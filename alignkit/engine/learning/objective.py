@@ -1,4 +1,4 @@
-"""What an optimizer step minimises, and which of its rows that has to be computed for."""
+"""What an optimizer step minimises, and for which of its rows it has to be computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignkit.protocols import LossType, Normalizer
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
-    """A loss, with what is known of it."""
+    """A loss, with its known properties."""
 
     loss: LossType
     zero_without_advantage: bool
@@ -23,7 +23,7 @@ class Surrogate:
 
     @classmethod
     def of(cls, loss: LossType) -> Surrogate:
-        """Take what the parameters that built ``loss`` declare; nothing of any other loss."""
+        """Take what the parameters that built ``loss`` declare; assume nothing of other losses."""
         params = made_by(loss)
         return cls(loss, params is not None and params.zero_without_advantage)
 
@@ -48,7 +48,7 @@ class Objective:
     surrogate: Surrogate
     normalizer: Normalizer
     temperature: float = 1.0
-    """What responses are sampled at, and log-probs are taken at."""
+    """The temperature at which responses are sampled and log-probs are computed."""
 
     @classmethod
     def of(cls, loss: LossType, normalizer: Normalizer, temperature: float = 1.0) -> Objective:
@@ -56,7 +56,7 @@ class Objective:
         return cls(Surrogate.of(loss), normalizer, temperature)
 
     def computed(self, rows: Sequence[TrainRow]) -> Sequence[TrainRow]:
-        """Leave out rows that add exactly zero, but for those that are measured."""
+        """Leave out rows that add exactly zero, except those kept for the metrics."""
         if not self.surrogate.zero_without_advantage:
             return rows
         return [row for row in rows if row.pushes or row.measured]

@@ -1,4 +1,4 @@
-"""A frozen reference policy, and the penalties that hold a policy to it.
+"""A frozen reference policy, and the penalties that keep a policy close to it.
 
 Shapes: B = responses, T = tokens of the longest. d = log πθ - log πref at the sampled token.
 """

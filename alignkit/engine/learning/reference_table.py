@@ -22,14 +22,14 @@ Estimator = Literal["k1", "k2", "k3"]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How strongly, and by which estimator, a policy is held to which other one."""
+    """How strongly, and by which estimator, a policy is kept close to which reference."""
 
     beta: float
     estimator: Estimator
     policy: Policy | None
-    """None = the trained policy as it is before its first step."""
+    """None = the trained policy before its first step."""
     offload: bool = False
-    """Whether its weights wait in the CPU's memory."""
+    """Whether its weights are kept in CPU memory while not in use."""
 
 
 class ReferenceTable(Params[Reference]):

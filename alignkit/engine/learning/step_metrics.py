@@ -1,10 +1,10 @@
-"""What an optimizer step reports: sums over its micro-batches, and the metrics made of them.
+"""What an optimizer step reports: sums over its micro-batches, and metrics computed from them.
 
-A metric is the mean over all response tokens of the step. Rows that are not computed, since they
-have no advantage, are stood for by those rows without advantage that are.
+A metric is the mean over all response tokens of the step. Rows without advantage that are not
+computed are represented by those that are.
 
-Sums are kept where the losses are and read once, at the end of the step: whoever reads a number of
-a CUDA device waits until all that it was given to do is done.
+Sums stay on the losses' device and are read once, at the end of the step, because reading a number
+from a CUDA device waits for all queued work.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class StepMetrics:
     """Sums over the micro-batches of one step."""
 
     tokens: float
-    """Response tokens that the sums stand for."""
+    """Number of response tokens that the sums represent."""
     idle_weight: float = 1.0
-    """How many tokens without advantage a computed one stands for."""
+    """How many tokens without advantage each computed one represents."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of each metric over the tokens, once they are read."""
+    """Sum of each metric over the tokens, once it is read."""
     log_ratios: Tensor = field(default_factory=lambda: torch.zeros(0))
     """log π - log π_old of the tokens computed, (n,), once they are read."""
     weights: list[Tensor] = field(default_factory=list)
-    """How many tokens each of them stands for, (n,) in all."""
+    """How many tokens each of them represents, (n,) in total."""
     _loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _compared: list[tuple[list[int], Tensor]] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Sequence[TrainRow], computed: Sequence[TrainRow]) -> StepMetrics:
-        """Start a step on ``rows``, of which some are ``computed``."""
+        """Start a step on ``rows``, of which ``computed`` are computed."""
         pushing, idle = _tokens(rows)
         _, seen = _tokens(computed)
         if not seen:
@@ -54,7 +54,7 @@ class StepMetrics:
         *,
         idle: bool = False,
     ) -> None:
-        """Add a micro-batch's loss, and what its (B, T) or (B, 1) metrics hold under ``mask``.
+        """Add a micro-batch's loss, and its (B, T) or (B, 1) metrics where ``mask`` is True.
 
         ``idle`` says that its rows have no advantage.
         """
@@ -74,13 +74,13 @@ class StepMetrics:
         *,
         idle: bool = False,
     ) -> None:
-        """Note how far a micro-batch's log-probs are from the old ones, both (B, T)."""
+        """Record the difference of a micro-batch's log-probs from the old ones, both (B, T)."""
         counts = [len(row.trained_ids) for row in rows]
         self._compared.append((counts, (logprobs - old_logprobs).float()))
         self.weights.append(torch.full((sum(counts),), self.idle_weight if idle else 1.0))
 
     def read(self, norm: Tensor) -> tuple[float, float]:
-        """Return the step's loss and ``norm``; read with them all that was summed up."""
+        """Return the step's loss and ``norm``, and read all sums with them."""
         loss = onto(norm.device, self._loss) if self._loss.device != norm.device else self._loss
         scalars = [loss, norm.double(), *self._sums.values()]
         apart = [differences.double() for _, differences in self._compared]

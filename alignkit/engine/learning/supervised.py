@@ -1,4 +1,4 @@
-"""Learning from given responses: what fine-tuning, expert iteration and preferences share."""
+"""Learning from given responses: shared by fine-tuning, expert iteration and preferences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Eos = Literal["auto", "always", "never"]
 
 
 def nll(x: LossInputs) -> LossOutput:
-    """Negative log-likelihood per response token, (B, T); prompts and padding cost nothing."""
+    """Negative log-likelihood per response token, (B, T); prompts and padding have no loss."""
     return LossOutput(per_token=-x.logprobs, metrics={"nll": -x.logprobs.detach()})
 
 
@@ -56,7 +56,7 @@ def _only_answer(example: Example) -> str:
 
 
 def reply(example: Example, name: str) -> Reply:
-    """Return a column of the example as :func:`column`, or the message that stands in it."""
+    """Return a column of the example as :func:`column` does, or the message that it holds."""
     value = example.extra.get(name)
     return value if isinstance(value, Mapping) and "role" in value else column(example, name)
 
@@ -64,9 +64,9 @@ def reply(example: Example, name: str) -> Reply:
 def supervised_rows(
     example: Example, response: str, template: PromptTemplate, policy: Policy, eos: Eos
 ) -> list[TrainRow]:
-    """Return what there is to imitate in an example: its response, or a dialogue's every answer.
+    """Return what there is to imitate in an example: its response, or all answers of a dialogue.
 
-    Dialogues give a row for each stretch that a chat template leaves as it is; see
+    A dialogue gives one row for each stretch that a chat template leaves unchanged; see
     :func:`~alignkit.engine.chat_rows.dialogue_rows`.
     """
     if isinstance(template, Converses):
@@ -78,11 +78,11 @@ def supervised_rows(
 def supervised_row(
     example: Example, response: Reply, template: PromptTemplate, policy: Policy, eos: Eos
 ) -> TrainRow:
-    """Tokenize a prompt and a given response, as they follow each other, and end the response.
+    """Tokenize a prompt and the given response that follows it, and end the response.
 
-    With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a
-    stop string of the template, which is what will end it when it is sampled. A chat template
-    ends the response itself; with "never" that end is not trained.
+    With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a stop
+    string of the template, which is what will end it when it is sampled. A chat template ends the
+    response itself; with "never" that end is not trained on.
     """
     if isinstance(template, Converses):
         return reply_row(example, response, template, policy, train_end=eos != "never")
@@ -120,17 +120,17 @@ def steps_in(rows: int, batch_size: int, epochs: int) -> int:
 def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, list[int]]]:
     """Yield (epoch from 1, row numbers) without end; each epoch is a fresh order by ``key``.
 
-    Every row comes once an epoch: the last batch of an epoch is smaller where they do not
-    divide, and never filled up from the next.
+    Every row comes once an epoch: if the batch size does not divide the rows, the last batch of an
+    epoch is smaller, and not filled up from the next.
     """
     epochs = Epochs(rows, batch_size, key)
     return map(epochs.batch, count())
 
 
 class Epochs:
-    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose.
+    """The batches of :func:`epoch_batches` by their number, so that no position has to be saved.
 
-    With ``shuffle`` False each epoch has the rows as they stand.
+    With ``shuffle`` False each epoch has the rows in their given order.
     """
 
     def __init__(self, rows: int, batch_size: int, key: str, *, shuffle: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Looks at the batches that are learned from: shows one of the first, keeps those that break."""
+"""Inspect the batches that are learned from: show a row of the first, save those that fail."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 OPEN, CLOSE = "⟦", "⟧"
-"""Stand around the tokens that are trained on."""
+"""Markers around the tokens that are trained on."""
 
 MOST = 400
 """Characters shown of a prompt (its end) and of a response (its beginning)."""
 
 
 class Inspector:
-    """The eye on one run's optimizer steps."""
+    """Inspects the optimizer steps of one run."""
 
     def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, *, limit: int) -> None:
         """``limit`` steps in a row without a finite loss and gradient stop the run; 0 = never."""
@@ -40,7 +40,7 @@ class Inspector:
             self._run.say(first_batch(rows, self._tokenizer))
 
     def skipped(self, rows: Sequence[TrainRow], *, times: int, loss: float, norm: float) -> None:
-        """Say that a step was skipped, the first time in a row; stop at the limit."""
+        """Report the first skipped step in a row; stop the run at the limit."""
         what = f"loss {loss:.4g}, gradient norm {norm:.4g}"
         if times == 1:
             self._run.say(f"an optimizer step was skipped, weights are as before it: {what}")
@@ -101,7 +101,7 @@ def _marked_response(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def as_row(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return all that the learner knew of a row; what is not finite becomes text."""
+    """Return all that the learner knew of a row; numbers that are not finite become text."""
     return {
         "prompt": tokenizer.decode(list(row.prompt_ids)),
         "response": tokenizer.decode(list(row.response_ids)),

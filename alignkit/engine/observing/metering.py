@@ -1,4 +1,4 @@
-"""How much arithmetic learning takes, and how much of what the device could do that is.
+"""How much arithmetic learning takes, and what share of the device's peak that is.
 
 Floating-point operations of a pass over rows, a multiply-add counted as two:
 
@@ -53,7 +53,7 @@ from the makers' data sheets (sparsity off). The longest part that fits counts."
 
 @dataclass(slots=True)
 class Meter:
-    """Counts what is done while it is active."""
+    """Counts operations while it is active."""
 
     flops: float = 0.0
     tokens: int = 0
@@ -74,7 +74,7 @@ def note_pass(
 ) -> None:
     """Count a forward pass over ``rows``, and its backward pass when there is one.
 
-    ``logprobs`` is what it gave; ``shared`` tells whether equal prompts were computed once.
+    ``logprobs`` is its result; ``shared`` tells whether equal prompts were computed once.
     """
     meter = _ACTIVE.get()
     if meter is None or (shape := shape_of(model)) is None:
@@ -111,7 +111,7 @@ class Work:
 
 
 def work_of(rows: Sequence[TrainRow], *, shared: bool) -> Work:
-    """Return the sizes of a pass; the last token of a row is predicted, not put in."""
+    """Return the sizes of a pass; the last token of a row is predicted and no input."""
     tokens = responses = pairs = 0
     seen: set[tuple[int, ...]] = set()
     for row in rows:
@@ -128,10 +128,10 @@ def work_of(rows: Sequence[TrainRow], *, shared: bool) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a model costs arithmetic."""
+    """The parts of a model that take arithmetic."""
 
     weights: int
-    """In matrices of the layers; of a mixture's experts only as many as a token goes through."""
+    """Weights in the layers' matrices; of a mixture's experts, only those a token goes through."""
     trained: int
     head: int
     head_trained: int
@@ -190,7 +190,7 @@ def _used(parameter: Tensor, sizes: ModelShape) -> int:
 
 
 def throughput(meter: Meter, seconds: float, policy: Policy) -> dict[str, float]:
-    """Return what a step's row says of speed and memory.
+    """Return the metrics of speed and memory for a step's row.
 
     ``train/tokens_per_second`` counts ``Meter.tokens`` over ``seconds``, those of the update;
     ``train/mfu`` is the share of the device's peak, absent where the peak is not known (see
@@ -207,7 +207,7 @@ def throughput(meter: Meter, seconds: float, policy: Policy) -> dict[str, float]
 
 
 def peak_flops(policy: Policy, device: torch.device) -> float | None:
-    """Return the FLOP/s that count as all the device can do: the policy's word, or the table's."""
+    """Return the device's peak FLOP/s: as given by the policy, or else by the table."""
     said = policy.peak_tflops if isinstance(policy, Rated) else None
     if said is None and device.type == "cuda":
         said = tabled(torch.cuda.get_device_name(device))

@@ -1,8 +1,8 @@
 """Where a step's time goes: a torch profiler trace of a few steps, and a table of it.
 
 The first step is left out, since it allocates, tries the model out and starts workers. The
-trace opens in https://ui.perfetto.dev and chrome://tracing; the phases of the step stand in it
-as ``alignkit/NAME``. Profiling slows steps down, so ``time/*`` of these steps run high.
+trace opens in https://ui.perfetto.dev and chrome://tracing; the phases of the step appear in it as
+``alignkit/NAME``. Profiling slows steps down, so ``time/*`` of these steps run high.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TOP = 15
 
 
 class Profiler:
-    """Profiles steps 2 and 3 of a process, or step 1 where there is no other."""
+    """Profiles steps 2 and 3 of a process, or step 1 if there is no other."""
 
     def __init__(
         self, folder: Path | None, say: Callable[[str], None], *, first: int, last: int
     ) -> None:
-        """``folder`` takes the trace, None asks for none; ``first`` and ``last`` are the steps."""
+        """``folder`` is for the trace, None for no trace; ``first`` and ``last`` are the steps."""
         self.folder, self.say = folder, say
         self.begin = min(first + 1, last) if folder else -1
         self.end = min(self.begin + STEPS - 1, last)

@@ -1,8 +1,8 @@
-"""Rules about the metrics of a run that say what goes wrong while it still can be helped.
+"""Rules on a run's metrics that report problems while they can still be fixed.
 
-A rule looks at the row of each step. Once its level has been passed so many steps in a row, it
-warns once or stops the run, and says what was seen, since which step, what usually causes it and
-what to turn. Rules whose metric a run does not log say nothing.
+A rule looks at the row of each step. Once its level has been passed for a number of steps in a row,
+it warns once or stops the run, and reports what was seen, since which step, what usually causes it
+and what to change. Rules on metrics that a run does not log report nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Side = Literal["above", "below", "below its start times"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One thing to look out for."""
+    """One problem to watch for."""
 
     name: str
-    """Key of the recipe's table [watch] that says what to do about it."""
+    """Key of the recipe's table [watch] that sets what to do about it."""
     metric: str
     level: float
     """In the metric's unit; for "below its start times" a share of the first steps' mean."""
@@ -38,7 +38,7 @@ class Rule:
     cause: str
     remedy: str
     only_with: str = ""
-    """A metric that must be logged too, or the rule has no meaning."""
+    """A metric that must be logged too for the rule to apply."""
 
 
 def bound(rule: Rule, start: float | None) -> float | None:
@@ -49,7 +49,7 @@ def bound(rule: Rule, start: float | None) -> float | None:
 
 
 def passed(rule: Rule, value: float, limit: float) -> bool:
-    """Whether ``value`` is on the wrong side of ``limit``; what is no number is on neither."""
+    """Whether ``value`` is on the wrong side of ``limit``; NaN is not."""
     return value > limit if rule.side == "above" else value < limit
 
 
@@ -88,7 +88,7 @@ class Streak:
 
 
 def message(rule: Rule, *, value: float, limit: float, step: int, since: int) -> str:
-    """Say what was seen, since when, why that is usually so, and what to do."""
+    """Describe what was seen, since when, the usual cause, and what to do."""
     side = "above" if rule.side == "above" else "below"
     of_start = f" ({rule.level:g} of its start)" if rule.side == "below its start times" else ""
     return (
@@ -124,19 +124,19 @@ class Watcher:
         return made
 
     def start(self, run: Run, /) -> None:
-        """Catch up, without a word, with what a resumed run had logged."""
+        """Process what a resumed run had logged, without reporting anything."""
         self._run = run
         for row in _logged(run.dir / "metrics.jsonl"):
             list(self.see(int(row.pop("step")), row))
 
     def see(self, step: int, metrics: Mapping[str, float]) -> Iterator[tuple[Rule, str]]:
-        """Yield each rule that has something to say after this row, and what."""
+        """Yield each rule that has something to report after this row, and its message."""
         for streak in self._streaks:
             if said := streak.see(step, metrics):
                 yield streak.rule, said
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
-        """Warn where a rule says so; AlignkitError where one says to stop."""
+        """Warn if a rule says so; AlignkitError if one says to stop."""
         found = list(self.see(step, metrics))
         for _, said in found:
             if self._run is not None:
@@ -147,7 +147,7 @@ class Watcher:
             raise AlignkitError(f"stopped by [watch] at step {step}: {names}; see above")
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
-        """Look at nothing: the rules are about metrics."""
+        """Do nothing: the rules are about metrics."""
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Nothing to close."""
@@ -163,7 +163,7 @@ UNWATCHED = Watcher()
 
 
 def _logged(path: Path) -> Iterator[dict[str, float]]:
-    """Yield the whole rows of a run's metrics, without those of its values that are null."""
+    """Yield the complete rows of a run's metrics, without their null values."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():

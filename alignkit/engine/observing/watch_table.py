@@ -1,7 +1,7 @@
 """The ``[watch]`` table that training algorithms share. Imports no torch.
 
-An algorithm takes it by a keyword-only argument of its ``build``, and attaches what it gets as
-the last of its trackers. A recipe without the table gets its defaults::
+An algorithm takes it by a keyword-only argument of its ``build``, and attaches it as the last of
+its trackers. A recipe without the table gets its defaults::
 
     watch: Annotated[Watcher, WatchTable] = UNWATCHED
 
@@ -25,11 +25,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRule(Rule):
-    """A rule as it is where a recipe does not say otherwise."""
+    """A rule with its default settings."""
 
     action: Action = "warn"
     what: str
-    """Help of the key that says what to do."""
+    """Help of the key that sets what to do."""
     measure: str
     """Help of the key with the level: its unit."""
     levels: Any = Share
@@ -186,7 +186,7 @@ class WatchTable(_Keys):
         )
 
     def rules(self) -> Iterator[Rule]:
-        """Yield every rule with its level and action, those that are off included."""
+        """Yield every rule with its level and action, including those that are off."""
         for rule in RULES:
             action, level = getattr(self, rule.name), getattr(self, rule.level_key)
             yield replace(rule, action=action, level=level)

@@ -1,6 +1,6 @@
-"""From questions to judged responses that never lose what they belong to.
+"""From questions to judged responses that keep track of what they belong to.
 
 Here: prompts, rollout batches, their rewards, the batch sampled ahead of learning.
-Not here: the backends themselves and the rewards (plugins), and what is counted of responses
+Not here: the backends themselves and the rewards (plugins), and statistics of responses
 (``evaluation.statistics``).
 """

@@ -1,6 +1,6 @@
 """Responses with their rewards: one at a time to each prompt, or whole episodes.
 
-Groups are judged while others are being generated, where backend and reward can do that.
+Groups are judged while others are being generated, if backend and reward support that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def answered(
     sampling: Sampling,
     clock: Clock,
 ) -> list[list[Answer]]:
-    """Sample a response at a time to each prompt, and have them judged."""
+    """Sample single responses to each prompt, and have them judged."""
     [found] = answered_each([(prompts, reward)], policy, backend, sampling, clock)
     return found
 
@@ -50,7 +50,7 @@ def answered_each(
     sampling: Sampling,
     clock: Clock,
 ) -> list[list[list[Answer]]]:
-    """Do as :func:`answered` for each part, with its own reward, in one call of the backend."""
+    """Do the same as :func:`answered` for each part, with its own reward, in one backend call."""
     prompts = [prompt for some, _ in parts for prompt in some]
     judgings = [Judging(reward, [p.example for p in some]) for some, reward in parts]
     places = [
@@ -86,7 +86,7 @@ def _generate(
 ) -> list[list[Completion]]:
     """Return a group per prompt; judging of some may have started.
 
-    ``places`` holds what judges each prompt's group, and the group's number there.
+    ``places`` holds, for each prompt, what judges its group, and the group's index there.
     """
     asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
     ids = [prompts[i].ids for i in asked]
@@ -107,7 +107,7 @@ def _generate(
 
 
 def _responses(prompt: Prompt, group: Sequence[Completion]) -> list[SampledResponse]:
-    """Return the texts of a group as a reward gets them."""
+    """Return the texts of a group as a reward receives them."""
     return [SampledResponse.after(prompt.text, completion) for completion in group]
 
 
@@ -120,7 +120,7 @@ def played(
     sampling: Sampling,
     clock: Clock,
 ) -> list[list[Answer]]:
-    """Play episodes from each prompt; what they earned the reward says, if there is one."""
+    """Play episodes from each prompt; the reward judges them, if there is one."""
     judging = Judging(reward, [p.example for p in prompts]) if reward is not None else None
 
     def over(group: int, played: Sequence[Played]) -> None:

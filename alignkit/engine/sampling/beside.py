@@ -1,4 +1,4 @@
-"""Calls that run beside the caller, on threads that end with the process."""
+"""Run calls in the background, on threads that end with the process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Beside:
         self._left = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have ``call`` made; the future holds what it returns or raises."""
+        """Start ``call``; the future holds what it returns or raises."""
         future: Future[T] = Future()
         self._jobs.put((future, call))
         if len(self._threads) < self._workers:

@@ -39,7 +39,7 @@ class EnvironmentParams(Params[Environment]):
 
     @property
     def limits(self) -> EpisodeLimits:
-        """The record that the environment hands to the engine."""
+        """The record that the environment passes to the engine."""
         return EpisodeLimits(
             turns=self.max_turns,
             turn_tokens=self.max_turn_tokens,

@@ -1,9 +1,9 @@
 """Episodes: the policy and an environment take turns, and the transcript is one response.
 
-Its ids only grow: sampled ids stay as the backend drew them, an observation is tokenized once and
-marked as given. Draws of a turn are keyed by (seed, step, prompt key, sample, turn), so what an
-episode says depends neither on time nor on the others. While some episodes are being generated,
-the environment answers others, on threads.
+Ids are only ever appended: sampled ids stay as the backend drew them, an observation is tokenized
+once and marked as given. Draws of a turn are keyed by (seed, step, prompt key, sample, turn), so
+what is sampled in an episode depends neither on timing nor on other episodes. While some episodes
+are being generated, the environment answers others, on threads.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def play(
 ) -> list[list[Played]]:
     """Play ``sampling.n`` episodes for each prompt; return them group by group.
 
-    ``settle`` asks the environment what they earned. ``over`` is told of each group as soon as all
-    of its episodes are over. A prompt that leaves no room for an answer gets empty episodes.
+    With ``settle`` the environment gives their rewards. ``over`` is called for each group as soon
+    as all of its episodes are over. A prompt that leaves no room for an answer gets empty episodes.
     """
     with Beside(opening.environment.limits.workers) as beside:
         plays = _Plays(prompts, opening, policy, backend, sampling, settle, over, beside)
@@ -84,7 +84,7 @@ class _Plays:
         ]
 
     def run(self) -> list[list[Played]]:
-        """Let turns follow each other until all episodes are over."""
+        """Play turns until all episodes are over."""
         ready = self._opened()
         while ready or self.steps:
             for batch in self._batches(ready):
@@ -95,17 +95,17 @@ class _Plays:
         return [[group[j] for j in range(self.sampling.n)] for group in self.done]
 
     def abandon(self) -> None:
-        """Close what is still open; what is raised meanwhile is logged only."""
+        """Close what is still open; errors in doing so are only logged."""
         for play in self.live:
             try:
                 play.episode.close()
-            except Exception:  # what ended the block is told, and this beside it
+            except Exception:  # logged besides what ended the block
                 logger.warning("an episode could not be closed", exc_info=True)
 
     # ------------------------------------------------------------ beginning
 
     def _opened(self) -> list[Transcript]:
-        """Open all episodes, in the order of their groups; AlignkitError unless groups are."""
+        """Open all episodes, in the order of their groups; AlignkitError if beginnings differ."""
         n = self.sampling.n
         places = [(i, j) for i, p in enumerate(self.prompts) if fits(p, self.policy)
                   for j in range(n)]  # fmt: skip
@@ -133,7 +133,7 @@ class _Plays:
     # ------------------------------------------------------------ turns
 
     def _batches(self, ready: Sequence[Transcript]) -> Iterator[list[Transcript]]:
-        """Cut into those that may say equally many tokens, as one request holds one limit."""
+        """Group episodes by how many tokens they may sample, as a request has one limit."""
         by_limit = sorted(ready, key=lambda p: (-self._limit(p), p.group, p.sample))
         for _, batch in groupby(by_limit, key=self._limit):
             yield list(batch)
@@ -144,7 +144,7 @@ class _Plays:
         return most if whole is None else min(most, whole - play.sampled)
 
     def _generate(self, batch: Sequence[Transcript]) -> None:
-        """Sample a turn of each; the environment answers those that are done meanwhile."""
+        """Sample a turn of each; meanwhile the environment answers those that are done."""
         limit = self._limit(batch[0])
         n = 1 if batch[0].turns else self.sampling.n  # first turns share their prompts
         groups = [batch[i : i + n] for i in range(0, len(batch), n)]
@@ -171,7 +171,7 @@ class _Plays:
         return [play for play, future in plays if self._goes_on(play, future.result())]
 
     def _goes_on(self, play: Transcript, turn: Turn) -> bool:
-        """Note what the environment answered; end the episode if it is over."""
+        """Record the environment's answer; end the episode if it is over."""
         _check(turn, play.prompt)
         last = play.last
         assert last is not None
@@ -188,7 +188,7 @@ class _Plays:
         return False
 
     def _cut_before(self, play: Transcript, last: Completion, turn: Turn) -> Cut:
-        """Return which limit keeps the episode from another turn, or spoilt its last one."""
+        """Return which limit prevents another turn of the episode, or cut its last one."""
         spent = self.limits.episode_tokens is not None and (
             play.sampled >= self.limits.episode_tokens
         )
@@ -211,7 +211,7 @@ class _Plays:
         return reward
 
     def _settled(self, *, wait_for_all: bool) -> None:
-        """Take down which episodes are over, and tell of the groups that are complete."""
+        """Record which episodes are over, and report the groups that are complete."""
         if wait_for_all:
             self._await(list(self.ends), all_of_them=True)
         for future in [future for future in self.ends if future.done()]:
@@ -249,7 +249,7 @@ class _Plays:
 
 
 def _check(turn: Turn, prompt: Prompt) -> None:
-    """Raise AlignkitError for what no turn can be."""
+    """Raise AlignkitError for an invalid turn."""
     if not isinstance(turn.observation, str):
         raise AlignkitError(
             f"[environment] answered with an observation that is no text: {turn.observation!r:.80}"

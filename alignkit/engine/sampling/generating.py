@@ -1,4 +1,4 @@
-"""One request to a rollout backend, held to its contract."""
+"""One request to a rollout backend, with checks of its contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ids = Sequence[Sequence[int]]
 def generated(
     backend: RolloutBackend, prompts: Ids, sampling: Sampling, policy: Policy
 ) -> list[list[Completion]]:
-    """Return ``sampling.n`` completions for each prompt, all by the policy's present version.
+    """Return ``sampling.n`` completions for each prompt, all by the policy's current version.
 
     Raises RuntimeError when the backend breaks its contract.
     """
@@ -29,9 +29,9 @@ def generated(
 def streamed(
     backend: RolloutBackend, prompts: Ids, sampling: Sampling, policy: Policy
 ) -> Iterator[tuple[int, list[Completion]]]:
-    """Yield what :func:`generated` returns with its place, each group as soon as it is finished.
+    """Yield what :func:`generated` returns, with its index, each group as soon as it is finished.
 
-    All at once at the end where the backend does not stream.
+    If the backend does not stream, all come at the end.
     """
     if not streams(backend):
         yield from enumerate(generated(backend, prompts, sampling, policy))

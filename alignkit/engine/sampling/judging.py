@@ -1,4 +1,4 @@
-"""Rewards of a rollout batch, judged while it is generated where the reward can do that."""
+"""Rewards of a rollout batch, judged while it is generated if the reward supports that."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Judging:
         return self._beside is not None
 
     def start(self, group: int, responses: Sequence[str]) -> None:
-        """Hand over a group's responses without waiting; only if ``can_start``."""
+        """Submit a group's responses without waiting; only if ``can_start``."""
         assert self._beside is not None
         examples = [self._examples[group]] * len(responses)
         self._pending[group] = ask("reward", self._beside, self._beside.submit, responses, examples)
 
     def finish(self, groups: Sequence[Sequence[str]]) -> list[Sequence[Reward]]:
-        """Judge in one call the groups not started, wait for the others; rewards per group.
+        """Judge groups not started in one call, wait for the others; return rewards per group.
 
         Raises AlignkitError if rewards are missing or not finite.
         """

@@ -1,4 +1,4 @@
-"""How episodes of an environment begin: alike within a group. Imports no torch."""
+"""How episodes of an environment begin: the same within a group. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Opening:
 
     environment: Environment
     template: PromptTemplate | None
-    """Renders what episodes begin with; None = it is the prompt."""
+    """Renders what episodes begin with; None = that is the prompt itself."""
     seed: int
 
     @property

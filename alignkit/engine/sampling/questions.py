@@ -1,4 +1,4 @@
-"""Questions as the policy reads them, in epochs that a checkpoint can go on with."""
+"""Questions as the policy reads them, in epochs that can be resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Prompt:
     """``text`` tokenized, after the policy's beginning-of-sequence token if it has one; a chat
     template writes that token itself."""
     said: str = ""
-    """Of an episode: what it begins with, before the template."""
+    """In an episode: what it begins with, before the template."""
     dialogue: tuple[Message, ...] = ()
-    """Of an episode that a chat template writes: the messages of the prompt."""
+    """In an episode that a chat template writes: the messages of the prompt."""
 
 
 def make_prompt(
@@ -80,9 +80,9 @@ def fits(prompt: Prompt, policy: Policy, *, at_least: int = 1) -> bool:
 class PromptStream:
     """Questions in epochs: each is drawn once, in an order keyed by the seed, before any again.
 
-    Data that order their questions choose them instead. ``position``, ``skipped`` and what state
-    the data have are the whole state: with them, the stream goes on from there. Prompts too long
-    for the policy are passed over and counted in ``skipped``.
+    Data that order their questions choose them instead. ``position``, ``skipped`` and the state of
+    the data, if any, are the whole state: with them, the stream can be resumed. Prompts too long
+    for the policy are skipped and counted in ``skipped``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class PromptStream:
         """Prompts passed over so far because they leave the policy no room to answer."""
 
     def take(self, count: int, *, step: int) -> list[Prompt]:
-        """Return the next ``count`` prompts; AlignkitError if not one of the data fits."""
+        """Return the next ``count`` prompts; AlignkitError if no prompt of the data fits."""
         prompts: list[Prompt] = []
         passed_over = 0
         while len(prompts) < count:
@@ -118,7 +118,7 @@ class PromptStream:
         return prompts
 
     def observe(self, rows: Sequence[int], rewards: Sequence[Reward]) -> None:
-        """Tell data that observe how their questions were answered, one reward per response."""
+        """Pass one reward per response to data that observe how questions were answered."""
         if isinstance(self._data, Observes):
             ask("dataset", self._data, self._data.observe, rows, rewards)
 
@@ -128,13 +128,13 @@ class PromptStream:
         return {"position": self.position, "skipped": self.skipped, **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.position, self.skipped = state["position"], state["skipped"]
         if isinstance(self._data, Stateful):
             self._data.load_state_dict(copy.deepcopy(state["data"]))
 
     def _next(self, count: int, step: int) -> list[Prompt]:
-        """Return the next ``count`` prompts, too long ones among them."""
+        """Return the next ``count`` prompts, including those that are too long."""
         if isinstance(self._data, Orders):
             places = self._chosen(self._data, count, step)
         else:

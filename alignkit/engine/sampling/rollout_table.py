@@ -1,4 +1,4 @@
-"""What rollout backends share: their recipe fields, and what they refuse. Imports no torch."""
+"""What rollout backends share: recipe fields and checks of requests. Imports no torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SamplingParams(Params[RolloutBackend]):
 
 
 def check_request(prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-    """Raise AlignkitError for what no backend can sample from or by."""
+    """Raise AlignkitError for prompts or settings that no backend can sample with."""
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise AlignkitError(f"prompt {i} has no tokens; a model needs at least one to start")

@@ -1,4 +1,4 @@
-"""From questions to judged responses, without ever losing which belongs to which.
+"""From questions to judged responses, keeping track of which belongs to which.
 
 A response carries the id of its prompt and of its group from the moment it is sampled, the
 token ids the backend drew are the ones that get trained on, and a prompt's group of G
@@ -41,7 +41,7 @@ class Trajectory:
     """One judged response."""
 
     prompt_id: int
-    """Row of the dataset the question is in."""
+    """Row of the dataset with the question."""
     group_id: int
     """Position of its prompt in the rollout batch; equal for the responses of one group."""
     example: Example
@@ -63,14 +63,14 @@ class Trajectory:
 
     @property
     def empty(self) -> bool:
-        """Whether the policy said nothing but white space or special tokens."""
+        """Whether the policy wrote only white space or special tokens."""
         said = [turn.response for turn in self.turns] or [self.completion.text]
         return not "".join(said).strip()
 
 
 @contextmanager
 def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
-    """Start ``backend``, if any, on ``policy``; release it however the block ends."""
+    """Start ``backend``, if any, on ``policy``; release it, however the block ends."""
     if backend is None:
         yield
         return
@@ -82,7 +82,7 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
 def with_stops(sampling: Sampling, asks: PromptTemplate | Opening) -> Sampling:
     """Add the stop strings of a template or environment to those the recipe asks for.
 
-    A limit of the environment's turns takes the place of the rollout table's.
+    A limit on the environment's turns replaces the rollout table's limit.
     """
     stop = tuple(dict.fromkeys((*sampling.stop, *asks.stop)))
     limit = asks.environment.limits.turn_tokens if isinstance(asks, Opening) else None
@@ -103,8 +103,8 @@ def collect(
 ) -> list[Trajectory]:
     """Sample ``sampling.n`` responses for each prompt and judge them.
 
-    With ``opening`` a response is a whole episode; its environment says what it earned, unless
-    there is a reward.
+    With ``opening`` a response is a whole episode; its environment gives its reward, unless there
+    is a reward function.
 
     Returns ``len(prompts) * sampling.n`` trajectories, a prompt's responses next to each other
     in the order of ``prompts``; groups are numbered from ``first_group``. A prompt that leaves no
@@ -167,7 +167,7 @@ def _trajectories(
 
 
 def to_row(trajectory: Trajectory) -> TrainRow:
-    """Take the sampled token ids as they are; text is never tokenized again."""
+    """Use the sampled token ids as they are; text is never tokenized again."""
     completion = trajectory.completion
     return TrainRow(
         trajectory.prompt_ids,

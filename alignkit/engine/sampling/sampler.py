@@ -1,4 +1,4 @@
-"""Rollout batches: the next questions, so many responses to each, all of them judged."""
+"""Rollout batches: the next questions, a number of responses to each, all of them judged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Parts(Protocol):
 
 
 def _asks(parts: Parts) -> PromptTemplate | Opening:
-    """Return what puts a question to the policy."""
+    """Return what turns a question into a prompt for the policy."""
     if parts.environment is not None:
         return Opening(parts.environment, parts.prompt, parts.seed)
     if parts.prompt is None or parts.reward is None:
@@ -46,7 +46,7 @@ def _asks(parts: Parts) -> PromptTemplate | Opening:
 
 
 class Sampler:
-    """Draws questions in epochs and has the policy answer them."""
+    """Draws questions in epochs and samples the policy's answers."""
 
     def __init__(self, parts: Parts, data: Dataset, *, group_size: int) -> None:
         """``group_size`` is the number of responses per question."""
@@ -87,9 +87,8 @@ class Sampler:
     ) -> list[Trajectory]:
         """Return ``responses`` judged responses, in whole groups, to the next questions.
 
-        As long as ``keep`` leaves fewer than ``responses``, more are sampled, in at most
-        ``refills`` rounds. All must be sampled by the version of ``policy``, the trained one
-        unless given.
+        While ``keep`` leaves fewer than ``responses``, more are sampled, in at most ``refills``
+        rounds. All must be sampled by the version of ``policy``, by default the trained one.
         """
         drawn: list[Trajectory] = []
         for _ in range(1 + refills):
@@ -113,7 +112,7 @@ class Sampler:
 
     @property
     def prefetcher(self) -> Prefetcher:
-        """Keeps one batch ahead; AlignkitError if the backend cannot sample while others learn."""
+        """Keeps one batch ahead; AlignkitError if the backend cannot sample during learning."""
         if self._prefetcher is None:
             self._prefetcher = Prefetcher(self._policy, self._backend)
             if self._restored:
@@ -121,7 +120,7 @@ class Sampler:
         return self._prefetcher
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the data, and the batch that is sampled already, if any."""
+        """Return the position in the data, and the batch that is already sampled, if any."""
         ahead = self._prefetcher.state_dict() if self._prefetcher else self._restored
         return {"of": self.of, "questions": self._questions.state_dict(), "prefetched": ahead}
 
@@ -135,14 +134,14 @@ class Sampler:
 
 @dataclass
 class Samplers:
-    """The samplers of a training; a resumed one may ask for them in another order."""
+    """The samplers of a training; after a resume they may be requested in another order."""
 
     parts: Parts
     found: list[tuple[Dataset, Sampler]] = field(default_factory=list)
     _restored: list[dict[str, Any]] = field(default_factory=list)
 
     def of(self, data: Dataset, group_size: int) -> Sampler:
-        """Return the sampler of these data and this group size, a new one the first time."""
+        """Return the sampler for these data and this group size, a new one the first time."""
         for known, sampler in self.found:
             if known is data and sampler.group_size == group_size:
                 return sampler
@@ -153,7 +152,7 @@ class Samplers:
 
     @property
     def temperature(self) -> float:
-        """What responses are sampled at; 1 where none are."""
+        """The sampling temperature; 1 if nothing is sampled."""
         return self.found[0][1].temperature if self.found else 1.0
 
     @property
@@ -162,7 +161,7 @@ class Samplers:
         return sum(sampler.skipped for _, sampler in self.found)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of each sampler, those not asked for since a resume included."""
+        """Return the state of each sampler, including those not used since a resume."""
         made = [sampler.state_dict() for _, sampler in self.found]
         return {"samplers": made + self._restored}
 
@@ -173,7 +172,7 @@ class Samplers:
             self._restore(sampler)
 
     def _restore(self, sampler: Sampler) -> None:
-        """Have a sampler go on from the first state that was kept of one like it, if any was."""
+        """Restore a sampler from the first saved state of one like it, if there is any."""
         kept = [state for state in self._restored if state["of"] == sampler.of]
         if kept:
             sampler.load_state_dict(kept[0])

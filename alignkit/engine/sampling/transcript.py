@@ -1,7 +1,7 @@
-"""What is said in an episode, as text and as token ids that only grow.
+"""The transcript of an episode, as text and as token ids that are only ever appended.
 
 An observation becomes ids in :meth:`Transcript.heard`: as plain text, or as the chat template
-writes it behind the turn.
+writes it after the turn.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class Played:
     """An episode that is over."""
 
     completion: Completion
-    """The whole transcript behind the prompt, but for an observation that no turn followed."""
+    """The whole transcript after the prompt, except an observation that no turn followed."""
     turns: tuple[Exchange, ...]
     cut: Cut
     """What ended it before its time: the limit of a turn, of the episode's tokens (or the policy's
     length), of the number of turns; "" = nothing."""
     reward: Reward
-    """What the environment gives; of no account where a reward judges the transcript."""
+    """What the environment gives; ignored if a reward judges the transcript."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What stands between two turns."""
+    """The text and ids between two turns."""
 
     text: str
     ids: tuple[int, ...]
@@ -56,14 +56,14 @@ class Given:
 
 @dataclass(slots=True, eq=False)
 class Transcript:
-    """An episode under way."""
+    """An episode in progress."""
 
     group: int
     sample: int
     prompt: Prompt
     episode: Episode
     dialogue: list[Message] = field(default_factory=list)
-    """What was said so far, where a chat template writes it."""
+    """The messages so far, if a chat template writes the dialogue."""
     ids: list[int] = field(default_factory=list)
     given: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Transcript:
     turns: list[Exchange] = field(default_factory=list)
     last: Completion | None = None
     limit: int = 0
-    """Tokens that the last turn could have."""
+    """Most tokens that the last turn could have."""
     cut: Cut = ""
     reward: Reward = field(default_factory=lambda: Reward(0.0))
 
@@ -84,7 +84,7 @@ class Transcript:
 
     @property
     def before(self) -> str:
-        """What stands before the next turn: the prompt, or the last observation."""
+        """What comes before the next turn: the prompt, or the last observation."""
         return self.texts[-1] if self.texts else self.prompt.text
 
     @property
@@ -93,7 +93,7 @@ class Transcript:
         return len(self.given) - sum(self.given)
 
     def say(self, completion: Completion, limit: int) -> None:
-        """Take down a turn as it was sampled."""
+        """Append a turn as it was sampled."""
         self.ids += completion.token_ids
         self.given += [False] * len(completion.token_ids)
         self.logprobs += completion.logprobs
@@ -102,9 +102,9 @@ class Transcript:
         self.last, self.limit = completion, limit
 
     def heard(self, turn: Turn, template: PromptTemplate | None, policy: Policy) -> Given:
-        """Return an observation as it follows: its text, ids and what the dialogue then is.
+        """Return an observation as it will be appended: text, ids and the dialogue after it.
 
-        AlignkitError where a chat template would write what was said before otherwise.
+        AlignkitError if a chat template would then write earlier messages differently.
         """
         tokenizer = policy.tokenizer
         if not isinstance(template, Converses):
@@ -117,14 +117,14 @@ class Transcript:
         return Given(str(tokenizer.decode(list(ids))), ids, after)
 
     def hear(self, given: Given) -> None:
-        """Take down an observation."""
+        """Append an observation."""
         self.ids += given.ids
         self.given += [True] * len(given.ids)
         self.texts.append(given.text)
         self.dialogue = given.dialogue
 
     def played(self, version: int) -> Played:
-        """Return the record of it; one without a given token is as of a single response."""
+        """Return its record; without given tokens it equals that of a single response."""
         completion = Completion(
             text="".join(self.texts),
             token_ids=tuple(self.ids),

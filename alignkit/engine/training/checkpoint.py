@@ -1,6 +1,6 @@
 """A checkpoint's content: values as JSON, tensors as safetensors; nothing is pickled.
 
-``state.json`` holds plain values as they are and everything else as a tagged object:
+``state.json`` holds plain values unchanged and everything else as a tagged object:
 ``{"map": …}``, ``{"tuple": …}``, ``{"record": …}`` for the records of the engine that a step
 works on, and ``{"tensor": …}``, the name of a tensor in ``tensors.safetensors`` or, where there is
 more than ``PART`` bytes, in one of ``tensors_1.safetensors``, …. Small tensors, and long lists of
@@ -36,9 +36,9 @@ PART = 2**30
 """Bytes of tensors in one file. A save holds one file's in the host's memory, where the whole state
 of a policy on a GPU may not fit."""
 SMALL = 2**14
-"""Tensors of fewer elements share one."""
+"""Tensors with fewer elements share one tensor."""
 LONG = 8
-"""Lists of so many numbers are kept as a tensor."""
+"""Lists of at least this many numbers are kept as a tensor."""
 RECORDS: dict[str, type[Any]] = {
     cls.__name__: cls for cls in (Completion, Example, Exchange, Reward, TrainRow, Trajectory)
 }
@@ -51,10 +51,10 @@ DTYPES = {
 
 
 class EncodedState:
-    """A value taken apart into JSON and tensors."""
+    """A value split into JSON and tensors."""
 
     def __init__(self, value: Any) -> None:
-        """Take ``value`` apart; TypeError for what cannot be kept."""
+        """Split ``value``; TypeError for what cannot be stored."""
         self.tensors: dict[str, Tensor] = {}
         self._shared: dict[torch.dtype, list[Tensor]] = {}
         self._used: dict[torch.dtype, int] = {}
@@ -64,11 +64,11 @@ class EncodedState:
 
     @property
     def size(self) -> int:
-        """Bytes of the tensors."""
+        """Size of the tensors in bytes."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
     def files(self) -> dict[str, Callable[[Path], object]]:
-        """Return what writes each file of the checkpoint."""
+        """Return a writer for each file of the checkpoint."""
         text = json.dumps(self.tree).encode()
         writers: dict[str, Callable[[Path], object]] = {STATE: lambda path: path.write_bytes(text)}
         for i, part in enumerate(_parts(self.tensors)):
@@ -139,7 +139,7 @@ class StoredState:
         self._shared: dict[str, Tensor] = {}
 
     def value(self) -> Any:
-        """Put the value together again, tensors on the CPU."""
+        """Reassemble the value, with tensors on the CPU."""
         return self._decode(self._tree)
 
     def _decode(self, tree: Any) -> Any:
@@ -193,7 +193,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def _write(part: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a tensor on another's memory is copied, which the library asks."""
+    """Write a safetensors file; tensors that share memory are copied, as the library requires."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in part.items():
         value = tensor.detach().cpu().contiguous()
@@ -206,7 +206,7 @@ def _write(part: Mapping[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """Raise safetensors' own error about a file as the OSError that it stands for."""
+    """Raise safetensors' own error about a file as the OSError that caused it."""
     try:
         yield
     except SafetensorError as error:
@@ -224,7 +224,7 @@ def weights(policy: Policy) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
-    """Put saved weights into the policy, in place; AlignkitError if they are not its own."""
+    """Load saved weights into the policy, in place; AlignkitError if they do not fit it."""
     own = weights(policy)
     for name, tensor in own.items():
         if name not in saved or saved[name].shape != tensor.shape:
@@ -237,7 +237,7 @@ def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
 
 
 def _plain(value: Any) -> bool:
-    """Whether a column of the data is what JSON can hold."""
+    """Whether JSON can hold a column of the data."""
     if isinstance(value, Mapping):
         return all(isinstance(k, str) and _plain(v) for k, v in value.items())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a run that an error ended says: the error first, then where it can go on from."""
+"""What is reported when an error ends a run: the error, then where it can be resumed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TABLES = {
     "rollout backend": ("rollout",), "advantage": ("advantage",), "loss": ("loss",),
     "normalizer": ("normalizer",), "optimizer": ("optimizer",),
 }  # fmt: skip
-"""Where in a recipe a component of each kind stands, unless it is another that is known."""
+"""Default key in a recipe of each kind of component."""
 
 
 @contextmanager
 def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
-    """Raise what ends the block as an AlignkitError that says what failed, and what is saved.
+    """Re-raise errors of the block as an AlignkitError that tells what failed and what is saved.
 
-    The traceback of what a component raised is kept in ``error.txt``.
+    The traceback of a component's error is saved in ``error.txt``.
     """
     try:
         yield
@@ -41,7 +41,7 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
     except BaseException as error:
         source = source_of(error)
         if source is None and isinstance(error, OSError) and error.errno in UNWRITABLE:
-            raise  # of the run's own files: what is said about full disks is the kernel's
+            raise  # of the run's own files: the kernel reports full disks
         lines = [str(error) if isinstance(error, AlignkitError) else ""]
         if not lines[0]:
             name = f"{name_of(source, parts, run.plan)} raised " if source else ""
@@ -55,14 +55,14 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
 
 
 def _sets(parts: Parts) -> Iterator[tuple[tuple[str, ...], EvalSet]]:
-    """Yield each evaluation set with the keys of its table; of a run that evaluates only, too."""
+    """Yield each evaluation set with the keys of its table, also of a run that only evaluates."""
     root = ("eval",) if parts.optimizer is not None else ()
     for name, chosen in (parts.plan.sets if parts.plan else {}).items():
         yield (*root, "sets", name) if name else root, chosen
 
 
 def _kept_traceback(run: Run) -> str:
-    """Write the present traceback to the run directory; say where it is."""
+    """Write the current traceback to the run directory; return a note of where it is."""
     said = redact_text(traceback.format_exc())
     with suppress(OSError):
         (run.dir / "error.txt").write_text(said, encoding="utf-8")
@@ -71,7 +71,7 @@ def _kept_traceback(run: Run) -> str:
 
 
 def name_of(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
-    """Return what a message calls a component: its kind, and its name in the recipe."""
+    """Return how messages refer to a component: its kind, and its name in the recipe."""
     use = _use(plan, _place(source, parts))
     return f"{source.word} {use!r}" if use else source.word
 

@@ -1,4 +1,4 @@
-"""The components and keys that every training has, as its recipe gave them."""
+"""The components and keys that every training has, as given by its recipe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Parts:
     plan: EvalPlan | None = None
     """The ``[eval]`` table."""
     checkpoint: CheckpointPlan | None = None
-    """The ``[checkpoint]`` table; without it the run is saved by the defaults."""
+    """The ``[checkpoint]`` table; without it the defaults apply."""
     trackers: Sequence[Tracker] = ()
     watch: Watcher = UNWATCHED
     """The ``[watch]`` table."""
@@ -71,7 +71,7 @@ class Parts:
         )
 
     def prompts(self) -> list[PromptTemplate]:
-        """Return every prompt template that is used, those of evaluation sets included."""
+        """Return every prompt template that is used, including those of evaluation sets."""
         sets = self.plan.sets.values() if self.plan else ()
         return [p for p in (self.prompt, *(chosen.prompt for chosen in sets)) if p is not None]
 

@@ -1,4 +1,4 @@
-"""A rollout batch sampled beside a step; the step is then one whole, and a signal waits for it."""
+"""A rollout batch sampled during a step; the step is then indivisible, and signals wait for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alignkit.engine.training.loop import Frame
 
 
 class Pipeline:
-    """What is being sampled beside the present step, if anything is."""
+    """What is being sampled during the current step, if anything."""
 
     def __init__(self, frame: Frame, stack: ExitStack) -> None:
-        """``stack`` ends with the training, and then abandons what is under way."""
+        """``stack`` is closed with the training, and then abandons what is in progress."""
         self._frame, self._stack = frame, stack
         self._running: Prefetcher | None = None
         self._learner: Learner | None = None
@@ -34,7 +34,7 @@ class Pipeline:
         return found, stale
 
     def end(self) -> None:
-        """Wait for the batch that is on its way; signals are let in again."""
+        """Wait for the batch that is being sampled; signals are admitted again."""
         if self._running is None or self._learner is None:
             return
         running, self._running = self._running, None
@@ -44,4 +44,4 @@ class Pipeline:
 
 
 def _never() -> None:
-    """Let no signal in."""
+    """Hold signals back."""

@@ -1,4 +1,4 @@
-"""Rows made of responses, and what other policies than the trained one think of them.
+"""Rows made of responses, and their log-probs under policies other than the trained one.
 
 B = responses, T_i = tokens of response i.
 """
@@ -25,7 +25,7 @@ from alignkit.protocols import Policy
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A reference whose weights no longer change, and how a policy is held to it."""
+    """A reference whose weights no longer change, and how a policy is kept close to it."""
 
     to: Reference
     policy: FrozenPolicy
@@ -46,7 +46,7 @@ def comparable(sampled: Sequence[Trajectory]) -> Rows:
 def hold(
     rows: Rows, reference: Frozen | None, frame: Frame, learner: Learner, temperature: float
 ) -> Rows:
-    """Note log π_ref of each row; with k1 also take its penalty off the reward."""
+    """Store log π_ref of each row; with k1 also subtract its penalty from the reward."""
     if reference is None or not rows.rows:
         return rows
 
@@ -70,7 +70,7 @@ def hold(
 
 
 def _penalised(row: TrainRow, beta: float) -> TrainRow:
-    """Take β Σ_t (log π_old - log π_ref) off the reward."""
+    """Subtract β Σ_t (log π_old - log π_ref) from the reward."""
     assert row.old_logprobs is not None
     assert row.ref_logprobs is not None
     d = kl_estimate(row.old_logprobs, row.ref_logprobs, "k1").sum(dtype=torch.float64)

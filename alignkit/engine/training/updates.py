@@ -1,7 +1,7 @@
-"""Optimizer steps from a step's rows: π_old is taken at the first, for free where it can be.
+"""Optimizer steps from a step's rows; the first also gives log-probs of π_old, free if possible.
 
-Nothing is kept here: what an update returns is kept by the frame, so that a resumed step goes
-through the same updates again without computing those it has made.
+Nothing is stored here: the frame keeps what an update returns, so that a resumed step repeats the
+same updates without computing those already made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Updates:
         self._frame, self.learner = frame, learner
 
     def make(self, batch: Batch, objective: Objective) -> Metrics:
-        """Do one optimizer step, exact whatever is cut or left out; return its metrics."""
+        """Do one optimizer step, exact even if rows are split or skipped; return its metrics."""
         if batch.of.old != "present" or batch.only:
             return self._frame.update(lambda: self.learner.step(batch.rows, objective))
         metrics, others, own = self._frame.update(lambda: self._first(batch, objective))
@@ -36,9 +36,9 @@ class Updates:
     def _first(
         self, batch: Batch, objective: Objective
     ) -> tuple[Metrics, list[Tensor | None], list[Tensor | None]]:
-        """Do the first update from some rows; return π_old's log-probs of the others and of its.
+        """Do the first update, from some rows; return π_old's log-probs of these and the others.
 
-        It sees its own rows as π_old does, so their log-probs cost nothing.
+        At the first update the policy still is π_old, so log-probs of its own rows cost nothing.
         """
         later = [batch.of.rows[i] for i in batch.others]
         others = self.learner.old_logprobs(later, objective) if later else []
