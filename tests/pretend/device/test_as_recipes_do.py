@@ -31,7 +31,9 @@ def test_an_evaluation_counts_a_shared_prompt_once(policy, passes, recomputed):
     subject = policy(autocast="bfloat16", gradient_checkpointing=recomputed)
     prompt = tuple(range(5, 45))
     sampled = [
-        SimpleNamespace(prompt_ids=prompt, completion=SimpleNamespace(token_ids=(9, 8, 7, 6, i)))
+        SimpleNamespace(
+            prompt_ids=prompt, completion=SimpleNamespace(token_ids=(9, 8, 7, 6, i), given=None)
+        )
         for i in range(8)
     ]
     found = token_entropies(subject, sampled, 90)

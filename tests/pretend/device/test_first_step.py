@@ -33,7 +33,7 @@ ROWS = [
 
 
 def evaluated(policy):
-    completion = SimpleNamespace(token_ids=ROWS[0].response_ids)
+    completion = SimpleNamespace(token_ids=ROWS[0].response_ids, given=None)
     token_entropies(policy, [SimpleNamespace(prompt_ids=(5, 6), completion=completion)], 64)
 
 
