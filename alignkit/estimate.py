@@ -15,6 +15,7 @@ from alignkit.footprint import (
     WHILE_SAMPLING,
     ModelSizes,
     Workload,
+    size,
 )
 from alignkit.recipe import Node, nodes
 
@@ -87,13 +88,3 @@ def told(found: Estimate) -> list[str]:
         lines[0] += f" ({size(found.learning)} learning, {size(found.sampling)} sampling)"
     lines += [f"    {size(value)} {name}" for name, value in found.memory.items()]
     return [*lines, "    and what the rollout engine takes"] if found.elsewhere else lines
-
-
-def size(number: float) -> str:
-    """Return bytes as text.
-
-    >>> size(451840 * 4), size(24.06e9)
-    ('1.8 MB', '24.1 GB')
-    """
-    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
-    return f"{number / scale:.1f} {unit}"
