@@ -35,7 +35,10 @@ class CheckPlugin(Params[click.Command]):
         )
         @plugin_option
         def check(plugin: str, values: Sequence[str], registry: Registry) -> None:
-            from alignkit_testing.report import Results
+            try:
+                from alignkit_testing.report import Results
+            except ImportError as error:
+                raise AlignkitError(f"checks need pytest ({error}): pip install pytest") from error
 
             found = Results()
             for case in _cases(plugin, values, registry):

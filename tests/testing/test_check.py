@@ -1,5 +1,7 @@
 """``alignkit check``: a file or an installed plugin against the conformance kit."""
 
+import sys
+
 import pytest
 
 from alignkit.testing import run_cli
@@ -68,3 +70,11 @@ def test_a_plugin_that_is_not_there_fails():
     done = run_cli("check", "normalisers")
     assert done.status != 0
     assert "Did you mean" in done.stdout
+
+
+def test_without_pytest_it_says_what_to_install(file, monkeypatch):
+    monkeypatch.delitem(sys.modules, "alignkit_testing.report", raising=False)
+    monkeypatch.setitem(sys.modules, "pytest", None)  # as where it is not installed
+    done = run_cli("check", "mine.py", "-s", "advantage.centred.factor=1.0")
+    assert done.status == 2
+    assert "pip install pytest" in done.stderr
