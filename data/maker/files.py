@@ -28,7 +28,7 @@ def rows(seed: int) -> dict[str, list[Row]]:
     rng = Random(seed)
     drawn = draw_distinct(TRAIN + TEST, rng)
     train, test = drawn[:TRAIN], drawn[TRAIN:]
-    large = tools.draw_distinct(TOOLS + TOOLS_TEST, Random(f"{seed} tools files"))
+    large = draw_distinct(TOOLS + TOOLS_TEST, Random(f"{seed} tools files"), one=tools.draw)
     asked = train[SFT : SFT + 2 * DIALOGUES]
     return {
         "problems/train.jsonl": [_problem(p) for p in train],

@@ -7,7 +7,7 @@ handed in; the same seed gives the same problems.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from random import Random
 
@@ -178,11 +178,13 @@ def draw(rng: Random) -> Problem:
             return Problem(" ".join(story.sentences), tuple(story.equations))
 
 
-def draw_distinct(n: int, rng: Random, taken: Container[str] = ()) -> list[Problem]:
-    """Return ``n`` problems with different questions, none of them in ``taken``."""
+def draw_distinct(
+    n: int, rng: Random, taken: Container[str] = (), one: Callable[[Random], Problem] = draw
+) -> list[Problem]:
+    """Return ``n`` problems that ``one`` draws, their questions different and not in ``taken``."""
     found: dict[str, Problem] = {}
     while len(found) < n:
-        problem = draw(rng)
+        problem = one(rng)
         if problem.question not in taken:
             found.setdefault(problem.question, problem)
     return list(found.values())

@@ -6,7 +6,7 @@ one of two.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from random import Random
 
 from .problems import COUNT, PRODUCT, Problem, Story
@@ -24,16 +24,6 @@ def draw(rng: Random) -> Problem:
     story.tell(PRODUCT, rng.randint(101, 399), "*", rng.randint(12, 49))
     story.sentences.append(rng.choice(COUNT).format(**story.words))
     return Problem(" ".join(story.sentences), tuple(story.equations))
-
-
-def draw_distinct(n: int, rng: Random, taken: Container[str] = ()) -> list[Problem]:
-    """Return ``n`` problems with different questions, none of them in ``taken``."""
-    found: dict[str, Problem] = {}
-    while len(found) < n:
-        problem = draw(rng)
-        if problem.question not in taken:
-            found.setdefault(problem.question, problem)
-    return list(found.values())
 
 
 def solution(problem: Problem, *, called: bool) -> Sequence[Part]:
