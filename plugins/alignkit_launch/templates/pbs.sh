@@ -22,6 +22,7 @@
 #PBS {{ directive }}
 {% endfor %}
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd {{ job.folder | q }} || exit 1
 script={{ job.script | q }}
 export OMP_WAIT_POLICY=passive

@@ -26,6 +26,7 @@
 #SBATCH {{ directive }}
 {% endfor %}
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd {{ job.folder | q }} || exit 1
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync

@@ -9,6 +9,7 @@
 #PBS -q gpu
 #PBS -A lab
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd /work || exit 1
 script='/work/runs/it'"'"'s mine.pbs.sh'
 export OMP_WAIT_POLICY=passive

@@ -8,6 +8,7 @@
 #PBS -j oe
 #PBS -o /work/runs/it's mine.pbs.log
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd /work || exit 1
 script='/work/runs/it'"'"'s mine.pbs.sh'
 export OMP_WAIT_POLICY=passive

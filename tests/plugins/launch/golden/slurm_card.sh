@@ -15,6 +15,7 @@
 #SBATCH --partition=gpu
 #SBATCH --account=lab
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd /work || exit 1
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync

@@ -13,6 +13,7 @@
 #SBATCH --output="/work/runs/it's mine.slurm.log"
 #SBATCH --exclusive
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd /work || exit 1
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync

@@ -12,6 +12,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output="/work/runs/it's mine.slurm.log"
 set -u
+trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd /work || exit 1
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
