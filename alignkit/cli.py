@@ -11,6 +11,7 @@ from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
 from alignkit.errors import in_shell, shown
 from alignkit.execution import command_line, execute
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
@@ -48,13 +49,14 @@ def run(
     if dry_run:
         say(redact_text(text(node, path)))
         return
-    for rename in node.renamed:
+    for rename in node.renamed if not follows() else ():
         say(redact_text(f"{rename}\n  alignkit migrate {in_shell(path)} rewrites it"), err=True)
-    for note in node.left_out:
+    for note in node.left_out if not follows() else ():
         say(redact_text(f"left out: {note}"))
     how = {"profiled": profile, "deterministic": deterministic}
     done = execute(node, path, out, command_line(), **how)
-    call(registry, "show", folder=done.dir, brief=True)
+    if not follows():
+        call(registry, "show", folder=done.dir, brief=True)
 
 
 @main.command()
@@ -70,6 +72,8 @@ def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry
 
     words = command_line()
     run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
+    if follows():
+        return
     if run is None:
         say(f"{shown(folder)} is finished; there is nothing to do")
     else:

@@ -12,8 +12,8 @@ import click
 
 from alignkit import plugins
 from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.following import say_of
 from alignkit.plugins import Registry
-from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 from alignkit.shipped import PREFIX, path_from
 
@@ -77,7 +77,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
-            say(redact_text(str(error)) or "interrupted", err=True)
+            if said := say_of(error):
+                say(said, err=True)
             ctx.exit(_status(error))
 
     def main(self, *args: Any, **extra: Any) -> Any:

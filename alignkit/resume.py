@@ -8,12 +8,13 @@ from pathlib import Path
 import tomli_w
 
 from alignkit.execution import Run, built, carry_out, recorded
-from alignkit.lifecycle import determinism, longer, resume_point
+from alignkit.following import FollowingRun, follow
+from alignkit.lifecycle import determinism, longer, ranks, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
-from alignkit.lifecycle.lock import locked, refuse_ranks
+from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
@@ -31,7 +32,7 @@ def resume(
     *,
     allow_changes: bool = False,
     overrides: Sequence[str] = (),
-) -> Run | None:
+) -> Run | FollowingRun | None:
     """Go on with a run that was ended before its end, or is to be longer; None if it is done.
 
     ``overrides`` are ``key=value``: the secrets that the record of the recipe leaves out, and
@@ -39,7 +40,6 @@ def resume(
     on has changed, unless ``allow_changes``; else as :func:`execute`. Nothing in the directory is
     touched before everything is built.
     """
-    refuse_ranks()
     folder = folder.absolute()
     manifest = manifest_of(folder)
     lengths, secrets = longer.split(overrides)
@@ -52,6 +52,8 @@ def resume(
         longer.refuse_less(folder, node.params)
     if manifest.facts.get("deterministic"):
         determinism.demand()
+    if ranks.follows():
+        return follow(built(node), redact(node.dump()))
     with locked(folder):
         here = machine()
         changed = resume_point.changes(folder, node, here)

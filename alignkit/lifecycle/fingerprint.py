@@ -120,10 +120,14 @@ def _versions(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
-    """Return what computes: the GPUs where there are some, else processor and threads."""
+    """Return what computes: the GPUs where there are some, else processor and threads.
+
+    Several ranks have other threads than one process, and numbers that differ by rounding.
+    """
     if hardware["gpus"]:
         return {"gpus": ", ".join(hardware["gpus"])}
-    return {name: str(hardware[name]) for name in ("machine", "cpu", "threads")}
+    names = ("machine", "cpu", "ranks" if "ranks" in hardware else "threads")
+    return {name: str(hardware[name]) for name in names}
 
 
 def _sum(text: str) -> str:

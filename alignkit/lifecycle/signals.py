@@ -19,6 +19,8 @@ STOPPED = 75
 """Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h."""
 ONE = 0.1
 """Seconds within which equal signals are one: ``timeout`` sends its signal twice."""
+TORCHRUN = 30.0
+"""The same on several ranks: torchrun passes signals on, and sends more as ranks end."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -51,6 +53,8 @@ class Signals:
         self._deferring = 0
         self._timer: threading.Timer | None = None
         self._limit = ""
+        self._held = False
+        self._patience = ONE
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -82,10 +86,30 @@ class Signals:
         if not self._deferring:
             self.poll()
 
+    @property
+    def deferring(self) -> bool:
+        """Whether a block holds :class:`Interrupted` back at the moment."""
+        return bool(self._deferring)
+
     def poll(self) -> None:
         """Raise what came in while it was held back."""
-        if self._pending and not self._taken:
+        if self._pending and not self._taken and not self._held:
             raise self._pending
+
+    def hold(self) -> None:
+        """Raise nothing from now on but by :meth:`end`, when all ranks of the run do."""
+        self._held, self._patience = True, TORCHRUN
+
+    @property
+    def asked(self) -> tuple[str, int] | None:
+        """Cause and exit status of a signal that is held."""
+        return (self._pending.cause, self._pending.exit_status) if self._pending else None
+
+    def end(self, cause: str, exit_status: int) -> None:
+        """Raise :class:`Interrupted`, as all ranks of the run do at this moment."""
+        self._held, self._at = False, time.monotonic()
+        self._pending = Interrupted(cause, exit_status)
+        raise self._pending
 
     def take(self) -> None:
         """Note that the caller acts on the interruption: it is not raised again."""
@@ -101,7 +125,7 @@ class Signals:
         """Do what SIGTERM would do, without a signal."""
         self._at = time.monotonic()
         self._pending = Interrupted(cause, 128 + signal.SIGTERM)
-        if not self._deferring:
+        if not (self._deferring or self._held):
             raise self._pending
 
     def _expire(self, limit: str) -> None:
@@ -114,11 +138,11 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._pending is not None:
-            if time.monotonic() - self._at > ONE:
+            if time.monotonic() - self._at > self._patience:
                 os._exit(STOPPED if number in REQUESTS else 128 + number)
             return
         self._at = time.monotonic()
         status = STOPPED if number in REQUESTS else 128 + number
         self._pending = Interrupted(self._limit or signal.Signals(number).name, status)
-        if not self._deferring:
+        if not (self._deferring or self._held):
             raise self._pending

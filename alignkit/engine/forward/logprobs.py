@@ -22,6 +22,7 @@ from alignkit.engine.forward.packed import shared_batches
 from alignkit.engine.forward.passes import has_linear_head, token_logprobs
 from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
+from alignkit.engine.ranks import here
 from alignkit.engine.tokens import TrainRow, micro_batches
 from alignkit.errors import AlignkitError
 
@@ -105,8 +106,10 @@ def detached(
 
     ``cut`` parts the rows that have such tokens into the batches that are computed together.
     """
-    found = [torch.zeros(0)] * len(rows)
-    at = [i for i, row in enumerate(rows) if row.trained_ids]
+    group = here()
+    mine = group.share([row.length for row in rows])
+    found = {i: torch.zeros(0) for i in mine}
+    at = [i for i in mine if rows[i].trained_ids]
     for batch in cut([rows[i] for i in at]):
         chosen = [rows[at[j]] for j in batch]
         logprobs, entropy, mask = response_logprobs(
@@ -115,7 +118,7 @@ def detached(
         wanted = logprobs if entropy is None else entropy
         for j, values in zip(batch, by_row(wanted, mask), strict=True):
             found[at[j]] = values
-    return found
+    return list(group.merge(found).values())
 
 
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkit.engine.ranks import Ranks
 from alignkit.engine.tokens import TrainRow
 
 
@@ -69,6 +70,18 @@ class StepMetrics:
         found = (logprobs - old_logprobs)[mask].float().cpu()
         self.log_ratios.append(found)
         self.weights.append(torch.full_like(found, self.idle_weight if idle else 1.0))
+
+    def join(self, group: Ranks) -> None:
+        """Add what the other ranks measured; all have the same numbers then."""
+        if group.size == 1:
+            return
+        ratios = list(zip(self.log_ratios, self.weights, strict=True))
+        found = group.gather((self.loss, self.sums, ratios))
+        self.loss = sum(loss for loss, _, _ in found)
+        names = [name for _, sums, _ in found for name in sums]
+        self.sums = {n: sum(sums.get(n, 0.0) for _, sums, _ in found) for n in names}
+        both = [pair for _, _, ratios in found for pair in ratios]
+        self.log_ratios, self.weights = [r for r, _ in both], [w for _, w in both]
 
     def means(self) -> dict[str, float]:
         """Return means over the step's response tokens; 0 where there is no token."""

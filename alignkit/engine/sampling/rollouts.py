@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
+from typing import TypeVar
 
 import torch
 
 from alignkit.abilities import streams
 from alignkit.engine.asking import ask, blamed
 from alignkit.engine.observing.clock import Clock
+from alignkit.engine.ranks import Ranks, here
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.questions import Prompt, fits
 from alignkit.engine.tokens import TrainRow
@@ -32,7 +34,10 @@ from alignkit.protocols import (
     RolloutBackend,
     SampledBatch,
     Sampling,
+    Stateful,
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger("alignkit")
 
@@ -110,11 +115,24 @@ def collect(
     generation, "reward" the wait for verdicts that remains after it.
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
-    judging = Judging(reward, [p.example for p in prompts])
+    ranks = here()
+    mine = [prompts[i] for i in range(ranks.rank, len(prompts), ranks.size)]
+    in_order = ranks.size > 1 and isinstance(reward, Stateful)
+    judging = Judging(reward, [p.example for p in mine], beside=not in_order)
     with clock("rollout"):
-        groups = _generate(prompts, policy, backend, sampling, judging)
+        groups = _generate(mine, policy, backend, sampling, judging)
+    if in_order:  # one rank judges all: what it remembers, the others would lack
+        groups = _of_all(ranks, groups)
+        judging = Judging(reward, [p.example for p in prompts] if ranks.rank == 0 else [])
     with clock("reward"):
-        rewards = judging.finish([[Response.of(c) for c in group] for group in groups])
+        judged = groups if ranks.rank == 0 or not in_order else []
+        rewards = judging.finish([[Response.of(c) for c in group] for group in judged])
+    if in_order:
+        rewards = ranks.first([list(given) for given in rewards])
+    elif ranks.size > 1:
+        pairs = _of_all(ranks, [*zip(groups, map(list, rewards), strict=True)])
+        groups, rewards = [group for group, _ in pairs], [given for _, given in pairs]
+    ranks.let_in()
     return [
         Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
         for group_id, (p, group, judged) in enumerate(
@@ -122,6 +140,12 @@ def collect(
         )
         for completion, given in zip(group, judged, strict=True)
     ]
+
+
+def _of_all(ranks: Ranks, own: Sequence[T]) -> list[T]:
+    """Return what all ranks have for the prompts that were theirs, in the order of the prompts."""
+    found = ranks.merge({ranks.rank + i * ranks.size: value for i, value in enumerate(own)})
+    return list(found.values())
 
 
 def _generate(
