@@ -12,8 +12,9 @@ import click
 
 from alignkit import plugins
 from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.following import say_of
+from alignkit.lifecycle import ranks
 from alignkit.plugins import Registry
+from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
 from alignkit.shipped import PREFIX, path_from
 
@@ -77,8 +78,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
-            if said := say_of(error):
-                say(said, err=True)
+            if not ranks.follows():
+                say(redact_text(str(error)) or "interrupted", err=True)
+            elif not _told(error):
+                say(f"rank {ranks.rank()}: {redact_text(str(error))}", err=True)
             ctx.exit(_status(error))
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -89,6 +92,11 @@ class Commands(click.Group):
 
         with guarded():
             return super().main(*args, **extra)
+
+
+def _told(error: BaseException) -> bool:
+    """Whether another rank says, or this one has said, what ended it."""
+    return isinstance(error, KeyboardInterrupt) or getattr(error, "told", False)
 
 
 def _status(error: BaseException) -> int:

@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING, Any, Literal, cast
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
-from alignkit.following import FollowingRun, follow
 from alignkit.lifecycle import determinism, ranks
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
@@ -40,7 +39,8 @@ Status = Literal["done", "failed"]
 class Run:
     """One run directory, and the channel through which an algorithm reports to it.
 
-    It is an :class:`alignkit.protocols.Run`, where its attributes are documented.
+    It is an :class:`alignkit.protocols.Run`, where its attributes are documented. On a rank that
+    follows it writes and prints nothing; rank 0 tells the engine what its directory is.
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
@@ -56,7 +56,9 @@ class Run:
         self.signals = Signals()
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
-        self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._leads = not ranks.follows()
+        metrics = folder / "metrics.jsonl" if self._leads else Path(os.devnull)
+        self._metrics: IO[str] = metrics.open("a", encoding="utf-8")
 
     @property
     def name(self) -> str:
@@ -69,11 +71,12 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line the user should see."""
-        self.printer(printable(redact_text(text)))
+        if self._leads:
+            self.printer(printable(redact_text(text)))
 
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
-        for tracker in trackers:
+        for tracker in trackers if self._leads else ():
             tracker.start(self)
             self._trackers.append(tracker)
 
@@ -103,6 +106,8 @@ class Run:
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
         """
+        if not self._leads:
+            return
         folder = self.dir / name
         if not {"..", ""}.isdisjoint(name.split("/")):
             raise AlignkitError(f"rows {name!r:.60} would be written outside {shown(self.dir)}")
@@ -128,7 +133,7 @@ def execute(
     *,
     profiled: bool = False,
     deterministic: bool = False,
-) -> Run | FollowingRun:
+) -> Run:
     """Build and run a validated recipe; return the finished run.
 
     Nothing is written before everything is built. Raises RecipeError or AlignkitError when the
@@ -138,7 +143,7 @@ def execute(
     if deterministic or determinism.demanded():
         determinism.demand()
     if ranks.follows():
-        return follow(built(node), redact(node.dump()))
+        return follow(node)
     folder = folder_for(out, recipe)
     algorithm = built(node)
     plan = redact(node.dump())
@@ -156,6 +161,14 @@ def execute(
         return carry_out(algorithm, run, manifest)
 
 
+def follow(node: Node) -> Run:
+    """Carry out this rank's part of a run that rank 0 leads; raises as :func:`execute`."""
+    algorithm, run = built(node), Run(Path(), redact(node.dump()))
+    with run.signals.installed():
+        algorithm.run(run)
+    return run
+
+
 def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
     """Return a plan as a run directory keeps it: with copies of the files that are plugins."""
     plugins = {"plugins": copied(node.files, folder)} if node.files else {}
@@ -166,7 +179,9 @@ def built(node: Node) -> Algorithm:
     """Build the algorithm; RecipeError with all that this machine lacks for it."""
     if lacking := missing(node):
         raise RecipeError(lacking)
-    ranks.refuse_backends(node)
+    for part in node.walk():
+        if part.kind == "rollout_backend":
+            ranks.refuse(part.params, f"rollout {part.use!r}")
     if (foreign := announcement(node)) and not ranks.follows():
         say(foreign)
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long starve busy machines,
@@ -176,7 +191,7 @@ def built(node: Node) -> Algorithm:
         algorithm = cast("Algorithm", node.build())
     except SystemExit as error:
         raise AlignkitError(f"a component ended the process: exit({error.code!r})") from error
-    ranks.refuse_algorithm(algorithm, node.use)
+    ranks.refuse(algorithm, repr(node.use))
     return algorithm
 
 

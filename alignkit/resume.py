@@ -7,8 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
-from alignkit.execution import Run, built, carry_out, recorded
-from alignkit.following import FollowingRun, follow
+from alignkit.execution import Run, built, carry_out, follow, recorded
 from alignkit.lifecycle import determinism, longer, ranks, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json, write_whole
@@ -32,7 +31,7 @@ def resume(
     *,
     allow_changes: bool = False,
     overrides: Sequence[str] = (),
-) -> Run | FollowingRun | None:
+) -> Run | None:
     """Go on with a run that was ended before its end, or is to be longer; None if it is done.
 
     ``overrides`` are ``key=value``: the secrets that the record of the recipe leaves out, and
@@ -53,7 +52,7 @@ def resume(
     if manifest.facts.get("deterministic"):
         determinism.demand()
     if ranks.follows():
-        return follow(built(node), redact(node.dump()))
+        return follow(node)
     with locked(folder):
         here = machine()
         changed = resume_point.changes(folder, node, here)

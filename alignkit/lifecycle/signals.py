@@ -19,8 +19,6 @@ STOPPED = 75
 """Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h."""
 ONE = 0.1
 """Seconds within which equal signals are one: ``timeout`` sends its signal twice."""
-TORCHRUN = 30.0
-"""The same on several ranks: torchrun passes signals on, and sends more as ranks end."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,14 +45,18 @@ class Signals:
     """Turns the first signal into :class:`Interrupted`; a second one ends the process at once."""
 
     def __init__(self) -> None:
-        self._pending: Interrupted | None = None
+        self.pending: Interrupted | None = None
+        """What came in."""
         self._at = 0.0
         self._taken = False
-        self._deferring = 0
+        self.deferring = 0
+        """Blocks that hold :class:`Interrupted` back at the moment."""
         self._timer: threading.Timer | None = None
         self._limit = ""
-        self._held = False
-        self._patience = ONE
+        self.held = False
+        """Whether signals only become ``pending``, until several ranks raise one together."""
+        self.patience = ONE
+        """Seconds after which another signal ends the process at once."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -78,38 +80,18 @@ class Signals:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Hold :class:`Interrupted` back while the block runs, up to its end or :meth:`poll`."""
-        self._deferring += 1
+        self.deferring += 1
         try:
             yield
         finally:
-            self._deferring -= 1
-        if not self._deferring:
+            self.deferring -= 1
+        if not self.deferring:
             self.poll()
-
-    @property
-    def deferring(self) -> bool:
-        """Whether a block holds :class:`Interrupted` back at the moment."""
-        return bool(self._deferring)
 
     def poll(self) -> None:
         """Raise what came in while it was held back."""
-        if self._pending and not self._taken and not self._held:
-            raise self._pending
-
-    def hold(self) -> None:
-        """Raise nothing from now on but by :meth:`end`, when all ranks of the run do."""
-        self._held, self._patience = True, TORCHRUN
-
-    @property
-    def asked(self) -> tuple[str, int] | None:
-        """Cause and exit status of a signal that is held."""
-        return (self._pending.cause, self._pending.exit_status) if self._pending else None
-
-    def end(self, cause: str, exit_status: int) -> None:
-        """Raise :class:`Interrupted`, as all ranks of the run do at this moment."""
-        self._held, self._at = False, time.monotonic()
-        self._pending = Interrupted(cause, exit_status)
-        raise self._pending
+        if self.pending and not self._taken and not self.held:
+            raise self.pending
 
     def take(self) -> None:
         """Note that the caller acts on the interruption: it is not raised again."""
@@ -124,25 +106,25 @@ class Signals:
     def interrupt(self, cause: str) -> None:
         """Do what SIGTERM would do, without a signal."""
         self._at = time.monotonic()
-        self._pending = Interrupted(cause, 128 + signal.SIGTERM)
-        if not (self._deferring or self._held):
-            raise self._pending
+        self.pending = Interrupted(cause, 128 + signal.SIGTERM)
+        if not (self.deferring or self.held):
+            raise self.pending
 
     def _expire(self, limit: str) -> None:
         self._limit = limit
         main = threading.main_thread().ident
         if main is not None and signal.getsignal(signal.SIGUSR1) == self._receive:
             signal.pthread_kill(main, signal.SIGUSR1)  # wakes whatever the main thread waits for
-        elif self._pending is None:
-            self._pending = Interrupted(limit, STOPPED)
+        elif self.pending is None:
+            self.pending = Interrupted(limit, STOPPED)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._pending is not None:
-            if time.monotonic() - self._at > self._patience:
+        if self.pending is not None:
+            if time.monotonic() - self._at > self.patience:
                 os._exit(STOPPED if number in REQUESTS else 128 + number)
             return
         self._at = time.monotonic()
         status = STOPPED if number in REQUESTS else 128 + number
-        self._pending = Interrupted(self._limit or signal.Signals(number).name, status)
-        if not (self._deferring or self._held):
-            raise self._pending
+        self.pending = Interrupted(self._limit or signal.Signals(number).name, status)
+        if not (self.deferring or self.held):
+            raise self.pending

@@ -22,7 +22,7 @@ from torch._C._distributed_c10d import Store
 from alignkit.engine.ranks.pulse import Pulse
 from alignkit.engine.ranks.shares import slices
 from alignkit.engine.ranks.wire import packed, unpacked
-from alignkit.lifecycle.signals import Signals
+from alignkit.lifecycle.signals import Interrupted, Signals
 
 T = TypeVar("T")
 
@@ -95,9 +95,12 @@ class Group:
 
     def agree(self) -> None:
         """Raise Interrupted on every rank if a signal has reached one of them."""
-        asked = [said for said in self.gather(self._signals.asked) if said]
-        if asked:
-            self._signals.end(*asked[0])
+        own = self._signals.pending
+        asked = self.gather((own.cause, own.exit_status) if own else None)
+        if ended := [said for said in asked if said]:
+            self._signals.held = False
+            self._signals.pending = Interrupted(*ended[0])
+            raise self._signals.pending
 
     def let_in(self) -> None:
         """Do as :meth:`agree`, unless signals are deferred, or this is done beside a step."""

@@ -26,6 +26,8 @@ from alignkit.security.secrets import redact_text
 if TYPE_CHECKING:
     from alignkit.protocols import Run
 
+TORCHRUN = 30.0
+"""Seconds in which further signals are ignored: torchrun passes them on, and sends more itself."""
 LATEST = 600.0
 """Seconds that ranks wait for the last one to load its model."""
 
@@ -50,8 +52,8 @@ def joined(run: Run, device: torch.device) -> Iterator[None]:
         if ranks.follows():
             sys.stderr.write(f"rank {ranks.rank()}: {redact_text(str(error))}\n")
             sys.stderr.flush()
-            error.told = True  # type: ignore[attr-defined]
             pulse.leave()
+            raise OtherRankFailed(str(error)) from error
         raise
     finally:
         put(Alone())
@@ -94,7 +96,7 @@ def _started(store: Store, pulse: Pulse, signals: Signals, device: torch.device)
         world_size=ranks.size(),
         timeout=EXCHANGE,
     )
-    signals.hold()
+    signals.held, signals.patience = True, TORCHRUN
     return Group(store, pulse, signals)
 
 

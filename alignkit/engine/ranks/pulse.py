@@ -28,11 +28,11 @@ GRACE = 20.0
 
 
 class OtherRankFailed(AlignkitError):
-    """What ended the run on this rank happened on another one, which has said so."""
+    """What ended the run on this rank has been said, by the rank that it happened on."""
 
     exit_status = 1
     told = True
-    """Whether a rank has printed it."""
+    """Whether it has been printed; see :mod:`alignkit.commands`."""
 
 
 class Pulse:
