@@ -48,7 +48,7 @@ def joined(run: Run, device: torch.device) -> Iterator[None]:
         pulse.leave()
         raise
     except BaseException as error:
-        pulse.fail(str(error) or type(error).__name__)
+        pulse.fail(str(error).partition("\nTraceback")[0] or type(error).__name__)
         if ranks.follows():
             sys.stderr.write(f"rank {ranks.rank()}: {redact_text(str(error))}\n")
             sys.stderr.flush()
