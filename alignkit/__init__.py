@@ -16,18 +16,9 @@ if TYPE_CHECKING:
     from alignkit.api import Plan, RunResult, load, open_run, run
 
 __all__ = [
-    "AlignkitError",
-    "Component",
-    "Params",
-    "Plan",
-    "RecipePath",
-    "RunResult",
-    "TransientError",
-    "hookimpl",
-    "load",
-    "open_run",
-    "run",
-]
+    "AlignkitError", "Component", "Params", "Plan", "RecipePath", "RunResult", "TransientError",
+    "hookimpl", "load", "open_run", "run",
+]  # fmt: skip
 _FROM_API = ("Plan", "RunResult", "load", "open_run", "run")
 
 

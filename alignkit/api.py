@@ -24,8 +24,9 @@ import tomli_w
 from alignkit import plan as plans
 from alignkit import plugins as installed
 from alignkit import recipe as recipes
+from alignkit.commands import command_line
 from alignkit.errors import AlignkitError
-from alignkit.execution import command_line, execute
+from alignkit.execution import execute
 from alignkit.plugins import Registry
 from alignkit.run_result import RunResult, open_run
 from alignkit.security.secrets import redact, redact_text
@@ -100,6 +101,7 @@ def run(
     found = plan if isinstance(plan, Plan) else load(plan)
     folder = None if out is None else Path(out)
     how = {"profiled": profile, "deterministic": deterministic}
+    plans.refuse_without_room(found.node, folder)
     done = execute(found.node, found.path, folder, command_line(), **how)
     return open_run(done.dir)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from alignkit import recipe
-from alignkit.commands import FILE, GIVEN, Commands, call, plugin_option
+from alignkit.commands import FILE, GIVEN, Commands, call, command_line, plugin_option
 from alignkit.errors import in_shell, shown
-from alignkit.execution import command_line, execute
+from alignkit.execution import execute
 from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
@@ -43,9 +43,10 @@ def run(
     registry: Registry,
 ) -> None:
     """Run RECIPE, a TOML file."""
-    from alignkit.plan import text
+    from alignkit.plan import refuse_without_room, text
 
     node = recipe.load(path, registry, overlays, overrides)
+    refuse_without_room(node, out)
     if dry_run:
         say(redact_text(text(node, path)))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,8 @@ def _disabled_in(words: Sequence[str]) -> Iterator[str]:
             yield value.removeprefix(OFF)
         elif option.startswith("-pno:"):
             yield option.removeprefix("-pno:")
+
+
+def command_line() -> list[str]:
+    """Return the command as it was typed, for the manifest."""
+    return ["alignkit", *sys.argv[1:]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,12 +21,15 @@ from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import Manifest
-from alignkit.lifecycle.run_dir import RECIPE, copied, folder_for
+from alignkit.lifecycle.place import Place
+from alignkit.lifecycle.run_dir import METRICS, RECIPE, copied, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
 from alignkit.security.code import announcement
-from alignkit.security.secrets import redact, redact_text
+from alignkit.security.outputs import refuse_outside
+from alignkit.security.recorded import lost, without_secrets
+from alignkit.security.secrets import redact_text
 from alignkit.security.text import printable, say
 
 if TYPE_CHECKING:
@@ -45,20 +47,23 @@ class Run:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], start: Start | None = None) -> None:
         """Open the directory; ``start`` says where a resumed run goes on from."""
-        self.dir = folder
-        self.plan = plan
+        self.dir, self.plan = folder, plan
         self.printer: Callable[[str], None] = say
         self.total_steps: int | None = None
         self.resumed = start is not None
         self.first_step = start.first_step if start else 0
         self.checkpoint = start.checkpoint if start else None
-        self.profiled = False
+        self.profiled, self.computed = False, dict[str, str]()
         self.signals = Signals()
+        self.notes: list[str] = []
+        """What the manifest should tell of the run besides its numbers."""
         self._trackers: list[Tracker] = []
         self._started = time.monotonic() - (start.mark.seconds if start else 0.0)
         self._leads = not ranks.follows()
-        metrics = folder / "metrics.jsonl" if self._leads else Path(os.devnull)
-        self._metrics: IO[str] = metrics.open("a", encoding="utf-8")
+        metrics = folder / METRICS if self._leads else Path(os.devnull)
+        self._metrics: IO[str] = metrics.open("a+", encoding="utf-8")
+        self._place = Place(folder)
+        self._lost = ""
 
     @property
     def name(self) -> str:
@@ -74,6 +79,11 @@ class Run:
         if self._leads:
             self.printer(printable(redact_text(text)))
 
+    def note(self, text: str) -> None:
+        """Say a line that the manifest keeps, too."""
+        self.notes.append(redact_text(text))
+        self.say(text)
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         for tracker in trackers if self._leads else ():
@@ -87,11 +97,46 @@ class Run:
         """
         row = {"time": round(self.elapsed(), 3)} | {k: float(v) for k, v in metrics.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        self.stay()
         with self.signals.deferred():
             self._metrics.write(json.dumps({"step": step} | finite) + "\n")
             self._metrics.flush()
             for tracker in self._trackers:
                 tracker.log(step, row)
+
+    def stay(self) -> None:
+        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+
+        ``dir`` is then where the run's state can be saved: where it was moved to, or the old place,
+        made anew.
+        """
+        if self._leads and not self._place.is_kept():
+            try:
+                self._lost = self._recovered()
+            except OSError as error:
+                said = f"{shown(self.dir)} is gone, and cannot be made again: {error.strerror}"
+                raise AlignkitError(said) from error
+        if self._lost:
+            raise AlignkitError(self._lost)
+
+    def _recovered(self) -> str:
+        """Find the directory again, or make it anew; return what became of it."""
+        before, there = shown(self.dir), self._place.moved_to()
+        if there is not None:
+            self.dir = there
+            self._place.close()
+            self._place = Place(there)
+            return f"{before} was moved to {shown(there)} while the run was at work"
+        self._metrics.seek(0)
+        rows = self._metrics.read().encode()
+        self._metrics.close()
+        self._place.make_again(rows)
+        self._place.close()
+        self._metrics, self._place = (self.dir / METRICS).open("a+"), Place(self.dir)
+        return (
+            f"{before}, or metrics.jsonl in it, was deleted while the run was at work; it was made "
+            f"again with recipe and metrics, but earlier checkpoints and samples may be gone"
+        )
 
     def logged_bytes(self) -> int:
         """Return the length of ``metrics.jsonl``."""
@@ -120,6 +165,7 @@ class Run:
     def close(self, status: Status) -> None:
         """Close the metrics file and every tracker, even if one of them raises."""
         self._metrics.close()
+        self._place.close()
         with ExitStack() as stack:
             for tracker in reversed(self._trackers):
                 stack.callback(tracker.close, status)
@@ -145,8 +191,9 @@ def execute(
     if ranks.follows():
         return follow(node)
     folder = folder_for(out, recipe)
+    refuse_outside(node, folder)
     algorithm = built(node)
-    plan = redact(node.dump())
+    plan = without_secrets(node)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,12 +205,15 @@ def execute(
         write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
         run.profiled = profiled
+        if left_out := lost(plan):
+            keys = ", ".join(".".join(key) for key in left_out)
+            run.note(f"{RECIPE} does not keep the secrets of {keys}; resuming asks for them again")
         return carry_out(algorithm, run, manifest)
 
 
 def follow(node: Node) -> Run:
     """Carry out this rank's part of a run that rank 0 leads; raises as :func:`execute`."""
-    algorithm, run = built(node), Run(Path(), redact(node.dump()))
+    algorithm, run = built(node), Run(Path(), without_secrets(node))
     with run.signals.installed():
         algorithm.run(run)
     return run
@@ -198,14 +248,17 @@ def built(node: Node) -> Algorithm:
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
     """Run to the end, or to an error or a signal; the manifest says which."""
     result: Mapping[str, float] = {}
-    status = "failed"
+    status, manifest.facts["computed"] = "failed", run.computed
     try:
         try:
             run.say(f"run directory: {shown(run.dir)}")
             with run.signals.installed():
                 result = dict(algorithm.run(run))
+            run.stay()
             status = "done"
         except Interrupted as interrupted:
+            if not any((run.dir / "checkpoints").glob("step_*")):
+                interrupted.without_checkpoint()
             status = interrupted.state
             interrupted.remedy = f"go on with: alignkit resume {in_shell(run.dir)}"
             raise
@@ -221,7 +274,8 @@ def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:
         raise _failure(run, error) from error
     finally:
         with suppress(OSError) if status == "failed" else nullcontext():
-            manifest.close(status, run.elapsed(), result)
+            manifest.path = run.dir / manifest.path.name  # it may have been moved
+            manifest.close(status, run.elapsed(), result, run.notes)
     return run
 
 
@@ -236,8 +290,3 @@ def _failure(run: Run, error: BaseException) -> RunFailed:
         with suppress(OSError):
             (run.dir / "error.txt").write_text(said, encoding="utf-8")
     return RunFailed(f"{said}\nthe run failed; its directory is {folder}")
-
-
-def command_line() -> list[str]:
-    """Return the command as it was typed, for the manifest."""
-    return ["alignkit", *sys.argv[1:]]

@@ -8,7 +8,13 @@ micro-batch that memory ran out over.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from alignkit.errors import shown
 
 WEIGHTS = "weights"
 GRADIENTS = "gradients"
@@ -83,6 +89,34 @@ class Workload:
     """Responses sampled together at most, those of evaluations included."""
     micro_batch: int = 0
     """Tokens that are learned from together."""
+
+
+def no_room(folder: Path, parts: Mapping[str, float]) -> str:
+    """Return why ``parts``, bytes by what they are for, do not fit on the disk of ``folder``.
+
+    "" if they do. ``folder`` need not exist yet.
+    """
+    above = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), None)
+    if above is None or os.statvfs(above).f_flag & os.ST_RDONLY:
+        return ""  # of a disk that takes nothing, making the folder says so
+    free, need = shutil.disk_usage(above).free, sum(parts.values())
+    if need <= free:
+        return ""
+    each = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
+    return (
+        f"{size(free)} are free in {shown(above)}, and the run needs at least {size(need)}: {each}"
+        f"; free some, choose another --out, or save less ([checkpoint])"
+    )
+
+
+def size(number: float) -> str:
+    """Return bytes as text.
+
+    >>> size(451840 * 4), size(24.06e9)
+    ('1.8 MB', '24.1 GB')
+    """
+    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
+    return f"{number / scale:.1f} {unit}"
 
 
 def learning(sizes: ModelSizes, tokens: int) -> dict[str, float]:

@@ -53,6 +53,12 @@ def reward_fn() -> Iterable[Component[p.RewardFn]]:
 
 
 @hookspec
+def environment() -> Iterable[Component[p.Environment]]:
+    """Offer what answers the policy turn by turn (``[environment] use = "calculator"``)."""
+    return ()
+
+
+@hookspec
 def advantage() -> Iterable[Component[p.Advantage]]:
     """Offer ways to turn rewards into advantages (``[advantage] use = "group_std"``)."""
     return ()

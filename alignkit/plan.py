@@ -1,12 +1,29 @@
-"""What ``--dry-run`` prints: a recipe as resolved, where each value stands, what follows."""
+"""A recipe before it runs: as resolved, where each value stands, what follows, whether it fits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from alignkit.errors import AlignkitError
 from alignkit.recipe import Node, missing, nodes
+
+if TYPE_CHECKING:
+    from alignkit.footprint import ModelSizes
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Parameters of an algorithm that say whether what its run leaves can fit on a disk."""
+
+    def room(self, tables: Mapping[str, Any], sizes: ModelSizes, folder: Path, /) -> str:
+        """Return why it is sure not to fit on that of ``folder``, "" if it may.
+
+        See :func:`alignkit.footprint.no_room`. Must not import the ML stack.
+        """
+        ...
 
 
 def text(node: Node, recipe: Path) -> str:
@@ -24,6 +41,20 @@ def text(node: Node, recipe: Path) -> str:
     if lacking := missing(node):
         lines += ["", "# missing on this machine", *(f"#   {p}" for p in lacking)]
     return "\n".join(lines)
+
+
+def refuse_without_room(node: Node, out: Path | None) -> None:
+    """Raise AlignkitError where what the run is sure to leave does not fit on the disk.
+
+    ``out`` is its directory; None = one below ``runs/``.
+    """
+    folder = out or Path("runs")
+    told = (part.params.sizes(part.tables()) for part in node.walk() if part.kind == "policy")
+    sizes = next(told, None)
+    if sizes is None or not isinstance(node.params, Fits):
+        return
+    if said := node.params.room(node.tables(), sizes, folder):
+        raise AlignkitError(said)
 
 
 def _node_lines(node: Node) -> Iterable[str]:

@@ -62,7 +62,9 @@ def _imported(
         code = compile(content, str(file), "exec", dont_inherit=True)
         exec(code, module.__dict__)  # nosec B102 # a plugin is code that the user names
         found = tuple(components_of(module))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise AlignkitError(f"{_where(file, error)}: {type(error).__name__}: {error}") from error
     if any(kind == "command" for kind, _ in found):
         raise AlignkitError(f"{shown(file)} offers a command; commands take an installed package")

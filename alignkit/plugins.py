@@ -7,9 +7,11 @@ lets one broken import stop all the others, so the loop here is ours.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -163,8 +165,11 @@ def _vet(
 
 def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
     try:
-        components = components_of(entry.load())
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - one bad plugin must not stop a run
+        with redirect_stdout(sys.stderr):  # what it prints is no part of what a command says
+            components = components_of(entry.load())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - one bad plugin must not stop a run
         plugin.status = "broken"
         plugin.detail = f"{type(error).__name__}: {error}".splitlines()[0]
         plugin.traceback = traceback.format_exc()

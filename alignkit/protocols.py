@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedTokenizerBase
 
+    from alignkit.episodes import Episode, EpisodeLimits
     from alignkit.lifecycle.signals import Signals
 
 
@@ -37,6 +38,14 @@ class Example:
     """Every other column of the row, untouched."""
     also_accepted: tuple[str, ...] = ()
     """Further answers that count as right, where the data name several."""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """The dialogue, where the row is one; the assistant's last turn is in it where the row has it.
+    ``question`` is then what the user said last, ``answer`` what the assistant did."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that count as right; ``answer`` is the first."""
+        return (self.answer, *self.also_accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,9 @@ class Completion:
     """"stop": end of sequence or stop string; "length": cut at max_tokens."""
     weight_version: int
     """``Policy.version`` of the weights that sampled it."""
+    given: tuple[bool, ...] | None = None
+    """For each of ``token_ids``, whether an environment gave it between two turns: such ids have
+    no place in ``logprobs`` and are never trained. None = all were sampled."""
 
 
 class Response(str):
@@ -98,7 +110,8 @@ class Response(str):
 
     Text made of it (stripped, cut, joined) is a plain ``str`` again, and so is a response that was
     not sampled, such as a row of a file: a reward that wants more than text asks with
-    ``isinstance``.
+    ``isinstance``. During a run it is a ``SampledResponse`` of :mod:`alignkit.dialogues`, which
+    tells a thought from the answer.
     """
 
     completion: Completion
@@ -192,6 +205,8 @@ class Run(Protocol):
     """Folder to go on from, for ``alignkit.engine.training.loop``."""
     profiled: bool
     """Whether a few steps are profiled, by ``alignkit.engine.training.loop``."""
+    computed: dict[str, str]
+    """How things are computed, by their names; ends up in ``manifest.json``."""
     signals: Signals
     """Holds signals back while something must not be left half done."""
 
@@ -208,6 +223,10 @@ class Run(Protocol):
         """Print a line the user should see."""
         ...
 
+    def note(self, text: str) -> None:
+        """Print a line that the manifest keeps as well, under ``notes``."""
+        ...
+
     def attach(self, trackers: Iterable[Tracker]) -> None:
         """Start trackers; from now on they get every row, and the run closes them at its end."""
         ...
@@ -220,6 +239,13 @@ class Run(Protocol):
         """Write samples to ``{name}/step_NNNNNN.jsonl`` and hand them to the trackers.
 
         ``name`` is ``rollouts``, ``eval`` or ``eval/SET``.
+        """
+        ...
+
+    def stay(self) -> None:
+        """Raise AlignkitError if the directory was deleted or moved while the run was at work.
+
+        ``dir`` is then where the run's state can be saved.
         """
         ...
 
@@ -245,7 +271,7 @@ class Algorithm(Protocol):
 
 class Policy(Protocol):
     """The model being trained, with its tokenizer. Optional abilities: :class:`Adapted`,
-    :class:`Begins`, :class:`Rated`."""
+    :class:`Begins`, :class:`Rated`, and ``Ends`` of :mod:`alignkit.dialogues`."""
 
     version: int
     """Counts weight updates; the learner adds one per optimizer step."""
@@ -294,7 +320,8 @@ class Dataset(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """Question to prompt text."""
+    """Question to prompt text. Optional: ``Converses`` of
+    :mod:`alignkit.dialogues`."""
 
     @property
     def stop(self) -> Sequence[str]:
@@ -317,6 +344,28 @@ class RewardFn(Protocol):
         self, responses: Sequence[str], examples: Sequence[Example], /
     ) -> Sequence[Reward]:
         """Return one reward per response, in order; never raise on what a model wrote."""
+        ...
+
+
+class Environment(Protocol):
+    """Answers the policy turn by turn, in episodes; these are in :mod:`alignkit.episodes`."""
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Strings that end a turn."""
+        ...
+
+    @property
+    def limits(self) -> EpisodeLimits:
+        """Where episodes are cut, from the recipe's table."""
+        ...
+
+    def open(self, example: Example, /, *, seed: int) -> Episode:
+        """Begin an episode; equal examples and seeds give episodes that answer alike.
+
+        The episodes of a group share both. Those of a batch are opened and stepped on threads, at
+        the same time.
+        """
         ...
 
 
@@ -613,8 +662,6 @@ def per_response(
     >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total
     1.0
     """
-
-    def reward(responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
-        return [judge(r, e) for r, e in zip(responses, examples, strict=True)]
-
-    return reward
+    return lambda responses, examples: [
+        judge(r, e) for r, e in zip(responses, examples, strict=True)
+    ]

@@ -57,7 +57,7 @@ class Node:
 
     def build(self) -> Any:
         """Build what the slots hold, in the order of the signature, then this component."""
-        slots = {name: _map(child, Node.build) for name, child in self.children.items()}
+        slots = {name: mapped(child, Node.build) for name, child in self.children.items()}
         try:
             return make(self.params, **slots)
         except ImportError as error:
@@ -75,14 +75,14 @@ class Node:
 
     def tables(self) -> dict[str, Any]:
         """Return the parameters of what the slots hold, by slot, for checks across tables."""
-        return {name: _map(child, _params) for name, child in self.children.items()}
+        return {name: mapped(child, lambda n: n.params) for name, child in self.children.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return the table as resolved: defaults filled in, paths absolute, no None."""
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
         values = self.params.model_dump(mode="json")
         table |= {k: v for k, v in values.items() if v is not None}
-        return table | {name: _map(child, Node.dump) for name, child in self.children.items()}
+        return table | {name: mapped(child, Node.dump) for name, child in self.children.items()}
 
     def as_recipe(self) -> dict[str, Any]:
         """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
@@ -97,17 +97,13 @@ def nodes(child: Any) -> list[Node]:
     return list(child.values()) if isinstance(child, dict) else list(child)
 
 
-def _map(child: Any, of: Any) -> Any:
+def mapped(child: Any, of: Any) -> Any:
     """Apply ``of`` to the node, or to each node of the list or table, that a slot holds."""
     if isinstance(child, Node):
         return of(child)
     if isinstance(child, dict):
         return {name: of(node) for name, node in child.items()}
     return [of(node) for node in child]
-
-
-def _params(node: Node) -> Params[Any]:
-    return node.params
 
 
 def load(
@@ -269,9 +265,10 @@ class _Resolver:
             if slot.name in table.given or slot.always:
                 child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
                 children |= {slot.name: child} if child is not None else {}
-            elif slot.required:
+            elif slot.required and slot.unless not in table.given:
                 known = ", ".join(self.registry.names(slot.kind)) or "none"
                 choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
+                choices += f" [{slot.unless}] does in its place." if slot.unless else ""
                 self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
         return children
 

@@ -16,11 +16,12 @@ from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
-from alignkit.lifecycle.run_dir import RECIPE, manifest_of
+from alignkit.lifecycle.run_dir import RECIPE, manifest_of, refuse_links
 from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.security.left_out import only_secrets
-from alignkit.security.secrets import redact, redact_command
+from alignkit.security.recorded import without_secrets
+from alignkit.security.secrets import redact_command
 from alignkit.security.text import say
 
 
@@ -41,6 +42,7 @@ def resume(
     """
     folder = folder.absolute()
     manifest = manifest_of(folder)
+    refuse_links(folder)
     lengths, secrets = longer.split(overrides)
     done = manifest.facts.get("status") == "done"
     if done and not lengths and not longer.edited(folder):
@@ -70,7 +72,7 @@ def resume(
         algorithm = built(node)
         store.tidy()
         resume_point.rewind(folder, start)
-        plan = redact(node.dump())
+        plan = without_secrets(node)
         if changed:
             write_json(folder / FINGERPRINT, fingerprint(node, here))
         if lengths:

@@ -76,6 +76,9 @@ def _bad_base(base: Any, own: Document) -> RecipeError:
     return RecipeError([Problem(("extends",), found, origin=own.origin(("extends",)))])
 
 
+_TOO_LONG = "a number in it has more than 4,300 digits"
+
+
 def _parse(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -90,6 +93,8 @@ def _parse(path: Path) -> Document:
         raise RecipeError([Problem((), f"{shown(path)}: {error}")]) from None
     except UnicodeDecodeError as error:
         raise RecipeError([Problem((), f"{shown(path)} is not UTF-8 text: {error}")]) from None
+    except ValueError:  # Python's own, of a number with thousands of digits
+        raise RecipeError([Problem((), f"{shown(path)}: {_TOO_LONG}")]) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise RecipeError([Problem((), f"cannot read {shown(path)}: {reason}")]) from None
@@ -108,6 +113,8 @@ def _override(item: str) -> Document:
         parsed = tomli.loads(f"v = {raw}")
     except (tomli.TOMLDecodeError, RecursionError):
         parsed = {}
+    except ValueError:
+        raise RecipeError([Problem(key, _TOO_LONG)]) from None
     value = parsed["v"] if parsed.keys() == {"v"} else raw.strip()  # a bare word is a string
     origin = Origin(None, 1, item)
     document = Document(origins={key[:n]: origin for n in range(1, len(key) + 1)})

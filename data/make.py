@@ -22,7 +22,7 @@ def main() -> None:
     asked = _arguments()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads
     sys.path.insert(0, str(HERE))
-    from maker import files, policy, tuned
+    from maker import files, policy, tools_policy, tuned
 
     files.write(asked.out, SEED)
     if asked.text_only:
@@ -30,10 +30,16 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(asked.threads)
-    lines = (asked.out / "problems" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    held_out = {json.loads(line)["question"] for line in lines}
+    held_out = _questions(asked.out / "problems" / "test.jsonl")
     policy.make(asked.out / "tiny_policy", held_out=held_out, steps=asked.steps, seed=SEED)
     tuned.make(asked.out)
+    held_out = _questions(asked.out / "tools" / "test.jsonl")
+    tools_policy.make(asked.out, held_out=held_out, seed=SEED)
+
+
+def _questions(path: Path) -> set[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {json.loads(line)["question"] for line in lines}
 
 
 def _arguments() -> argparse.Namespace:

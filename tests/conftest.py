@@ -35,15 +35,33 @@ def pytest_addoption(parser):
     )
 
 
+def _fixture_module(name, file):
+    """Import a file of fixtures/ under ``name``."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, Path(__file__).parent / "fixtures" / file
+        )
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A process for each core where all tests are asked for, none besides this one for a part."""
+    whole = config.args == [str(path) for path in config.getini("testpaths")]
+    return None if whole else 0
+
+
 @pytest.fixture
 def registry():
     """A registry of the made-up components of fixtures/toys.py."""
-    name, path = "alignkit_toys", Path(__file__).parent / "fixtures" / "toys.py"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].registry()
+    return _fixture_module("alignkit_toys", "toys.py").registry()
+
+
+@pytest.fixture(scope="session")
+def chats():
+    """The tokenizers and chat templates of fixtures/chat/families.py."""
+    return _fixture_module("alignkit_chat_families", "chat/families.py")
 
 
 def _byte_tokenizer():
@@ -119,6 +137,35 @@ def write_policy(tmp_path_factory):
         )
 
     return write
+
+
+@pytest.fixture(scope="session")
+def chat_folder(chats, tmp_path_factory):
+    """Return a function that writes a random Qwen2 with a family's tokenizer and chat template.
+
+    Its generation config ends at the family's first token alone, not where a turn ends.
+    """
+    made = {}
+
+    def folder(family):
+        from transformers import GenerationConfig
+
+        if family not in made:
+            tokenizer = chats.tokenizer_of(family)
+            bos = tokenizer.bos_token_id
+            made[family] = _write_qwen2(
+                tmp_path_factory.mktemp(family),
+                tokenizer,
+                GenerationConfig(eos_token_id=[bos], pad_token_id=bos),
+                hidden_size=32,
+                intermediate_size=64,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=1024,
+            )
+        return made[family]
+
+    return folder
 
 
 @pytest.fixture(scope="session")

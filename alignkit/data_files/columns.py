@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -86,10 +87,10 @@ def _there(row: Row, column: str, key: str) -> Any:
 
 
 def _text(row: Row, column: str, key: str, value: Any, holds: str = "holds ") -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and math.isfinite(value):
-        return str(value)
     if not isinstance(value, str):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and math.isfinite(value):
+            return str(value)
         message = f"column {column!r} {holds}{kind_of(value)} where text or a number belongs"
         raise bad(row, key, f"{message}; {remedy(key)}")
     if not value.strip():
@@ -100,9 +101,12 @@ def _text(row: Row, column: str, key: str, value: Any, holds: str = "holds ") ->
     return value
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def half_surrogate(text: str) -> bool:
     """Whether a text holds half of a surrogate pair, which cannot be written as UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return not text.isascii() and _HALF.search(text) is not None
 
 
 def remedy(key: str) -> str:
@@ -116,7 +120,8 @@ def _lacking(values: Mapping[str, Any], column: str, key: str) -> str:
     guess = did_you_mean(column, values)
     chat = next((name for name, value in values.items() if is_chat(value)), None)
     asks = key in ("question", "answer")
-    hint = f'{key} = "{chat}" reads the chat' if chat and asks else remedy(key)
+    reads = f'{key} = "{chat}" reads the chat, or use = "chat" all turns of dialogues'
+    hint = reads if chat and asks else remedy(key)
     return f"no column {column!r}.{guess} Columns there: {there}; {hint}"
 
 
@@ -159,12 +164,12 @@ def one_turn(row: Row, column: str, key: str, messages: list[Any]) -> tuple[str,
             f"assistant), so make each turn a row of its own",
         )
     for role, message in zip(roles, messages, strict=True):
-        content = _joined(message.get("content", message.get("value")))
+        content = joined(message.get("content", message.get("value")))
         said[role] = _text(row, column, key, content, f"holds a chat whose {role} says ")
     return said.get("system", ""), said["user"], said.get("assistant", "")
 
 
-def _joined(content: Any) -> Any:
+def joined(content: Any) -> Any:
     """Return the text of a content in parts, if all of them are text; others as they are."""
     if not isinstance(content, list) or not content:
         return content

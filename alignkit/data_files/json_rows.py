@@ -6,6 +6,7 @@ they matter depends on the column they stand in.
 
 from __future__ import annotations
 
+import io
 import json
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -22,13 +23,35 @@ def json_values(data: bytes) -> Iterator[Found]:
     if begin == b"[":
         yield from _array(data)
         return
-    lines = [_parsed(text, n) for n, text in enumerate(data.split(b"\n"), 1) if text.strip()]
-    if begin == b"{" and any(isinstance(found.value, Fault) for found in lines):
-        objects = list(_one_after_another(data))
-        broken = any(isinstance(found.value, Fault) for found in objects)
-        if not broken or not any(isinstance(found.value, dict) for found in lines):
-            lines = objects
-    yield from lines
+    objects = False
+    for found in _lines(data):
+        if begin == b"{" and isinstance(found.value, Fault):
+            yield from _from_first_fault(data, found.line, objects)
+            return
+        objects = objects or isinstance(found.value, dict)
+        yield found
+
+
+def _lines(data: bytes, first: int = 1) -> Iterator[Found]:
+    """Yield the value on each line from number ``first`` on, one at a time."""
+    for number, text in enumerate(io.BytesIO(data), 1):
+        if number >= first and text.strip():
+            yield _parsed(text.removesuffix(b"\n"), number)
+
+
+def _from_first_fault(data: bytes, first: int, objects: bool) -> Iterator[Found]:
+    """Yield what comes from line ``first`` on, where a line is no value of its own.
+
+    ``objects``: whether there were objects on the lines before. Read as objects over several lines
+    if that explains all of it, or if no line is an object.
+    """
+    several = list(_one_after_another(data))
+    if any(isinstance(found.value, Fault) for found in several):
+        lines = list(_lines(data, first))
+        if objects or any(isinstance(found.value, dict) for found in lines):
+            yield from lines
+            return
+    yield from (found for found in several if found.line >= first)
 
 
 def _parsed(data: bytes, line: int) -> Found:

@@ -7,6 +7,7 @@ reading finds all of them.
 from __future__ import annotations
 
 import gzip
+import io
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from alignkit.data_files.csv_rows import csv_values, delimiter_of
 from alignkit.data_files.json_rows import json_values
 from alignkit.data_files.parquet_rows import MAGIC as PARQUET
-from alignkit.data_files.parquet_rows import parquet_values
+from alignkit.data_files.parquet_rows import STREAM, arrow_values, parquet_values
 from alignkit.data_files.records import Fault, Found, Row, kind_of
 from alignkit.errors import shown
 
@@ -33,21 +34,32 @@ _REFUSED = {
 """What files begin with that are not read, and what to do about them."""
 
 
+UNPACKED_GIB = 2.0
+"""GiB that a file may unpack to, unless another bound is given."""
+
+
 def read_rows(
-    path: Path, root: Path | None = None, *, pipes: bool = False
+    path: Path,
+    root: Path | None = None,
+    *,
+    pipes: bool = False,
+    unpacked_gib: float = UNPACKED_GIB,
 ) -> Iterator[Row | Fault]:
     """Yield the rows of a file in order; names are relative to the folder ``root``.
 
-    Read are JSON Lines, JSON arrays, objects over several lines, CSV, TSV and Parquet, each
-    also with gzip. ``pipes``: whether the path may be a pipe, which can be read only once.
+    Read are JSON Lines, JSON arrays, objects over several lines, CSV, TSV, Parquet and Arrow
+    streams, each also with gzip. ``pipes``: whether the path may be a pipe, which can be read only
+    once. A file with gzip that unpacks to more than ``unpacked_gib`` is a fault: it is held in
+    memory.
     """
     name = path.relative_to(root).as_posix() if root else path.name
-    data = _bytes(path, pipes)
+    data = _bytes(path, pipes, unpacked_gib)
     if isinstance(data, str):
         yield Fault(shown(path), data)
         return
+    place = shown(path)
     for found in _values(data, path):
-        where = f"{shown(path)}{found.where}"
+        where = f"{place}{found.where}"
         if isinstance(found.value, Fault):
             yield Fault(where, found.value.message)
         elif isinstance(found.value, dict):
@@ -56,16 +68,28 @@ def read_rows(
             yield Fault(where, f"{kind_of(found.value)} where a row must be an object {{…}}")
 
 
-def _bytes(path: Path, pipes: bool) -> bytes | str:
+def _bytes(path: Path, pipes: bool, unpacked_gib: float) -> bytes | str:
     """Return the content, unpacked, or why there is none."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
             return "is not a file of rows"  # a device may never end
         data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(_GZIP) else data
+        return _unpacked(data, unpacked_gib) if data.startswith(_GZIP) else data
     except (OSError, EOFError, zlib.error) as error:
         return f"cannot be read: {error}"
+
+
+def _unpacked(data: bytes, most_gib: float) -> bytes | str:
+    most = int(most_gib * 2**30)
+    with gzip.open(io.BytesIO(data)) as file:
+        found = file.read(most + 1)
+    if len(found) <= most:
+        return found
+    return (
+        f"unpacks to more than {most_gib:g} GiB, which would be held in memory; if that is meant, "
+        f"unpack the file, or raise max_unpacked_gib in the recipe's table"
+    )
 
 
 def _values(data: bytes, path: Path) -> Iterable[Found]:
@@ -75,6 +99,8 @@ def _values(data: bytes, path: Path) -> Iterable[Found]:
         return [Found(1, Fault("", refused or _REFUSED[b"\xff\xfe"]))]
     if data.startswith(PARQUET):
         return parquet_values(data)
+    if data.startswith(STREAM):
+        return arrow_values(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data.lstrip()[:1] not in (b"{", b"["):
         delimiter = delimiter_of(data, named=bool({".csv", ".tsv"} & set(path.suffixes)))

@@ -11,14 +11,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import FrameSummary, extract_tb
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from alignkit.errors import TransientError, shown
-from alignkit.protocols import Tracker
+from alignkit.lifecycle.signals import Interrupted
+from alignkit.protocols import Closes, Tracker
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
@@ -83,6 +84,20 @@ def blamed(word: str, component: object) -> Iterator[None]:
             os._exit(1)
 
 
+@contextmanager
+def closing(word: str, component: Closes) -> Iterator[None]:
+    """Close a component however the block ends."""
+    try:
+        yield
+    except BaseException:
+        try:
+            component.close()
+        except Exception:  # what ended the block is told, and this beside it
+            logger.warning("the %s could not be closed", word, exc_info=True)
+        raise
+    ask(word, component, component.close)
+
+
 def source_of(error: BaseException | None) -> Source | None:
     """Return the component that raised ``error``, or what it was caused by, if one did."""
     while error is not None:
@@ -117,26 +132,48 @@ def _own_frame(frames: Sequence[FrameSummary]) -> FrameSummary | None:
 
 
 class AskedTracker:
-    """A tracker of the recipe, whose errors are noted as its own."""
+    """A tracker of the recipe. An error at its start is raised; a later one ends no training.
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    Then it is let go, with a warning: ``metrics.jsonl`` holds what it would have been told.
+    """
+
+    def __init__(self, tracker: Tracker, name: str = "tracker") -> None:
+        self._tracker, self._name = tracker, name
+        self._lost = False
 
     def start(self, run: Run, /) -> None:
         """Start it."""
-        self._ask(self._tracker.start, run)
+        self._run, self._printer = run, run.printer
+        ask("tracker", self._tracker, self._tracker.start, run)
 
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Hand it a row of metrics."""
-        self._ask(self._tracker.log, step, metrics)
+        self._try(self._tracker.log, step, metrics)
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Hand it a table of samples."""
-        self._ask(self._tracker.rollouts, step, name, rows)
+        self._try(self._tracker.rollouts, step, name, rows)
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Close it."""
-        self._ask(self._tracker.close, status)
+        self._try(self._tracker.close, status)
 
-    def _ask(self, method: Callable[..., None], *args: Any) -> None:
-        ask("tracker", self._tracker, method, *args)
+    def _try(self, method: Callable[..., None], *args: Any) -> None:
+        if self._lost:
+            return
+        try:
+            ask("tracker", self._tracker, method, *args)
+        except Interrupted:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: it is not the run's
+            self._let_go(error)
+
+    def _let_go(self, error: BaseException) -> None:
+        self._lost = True
+        self._run.printer = self._printer  # it may have taken over the printing
+        self._run.note(
+            f"warning: {self._name} is told nothing more, since it raised {described(error)}; "
+            f"the run goes on, and its metrics.jsonl has every row"
+        )
+        with suppress(BaseException):  # of what has failed already
+            self._tracker.close("failed")

@@ -20,7 +20,7 @@ from alignkit.protocols import Begins
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from alignkit.protocols import Policy
+    from alignkit.protocols import Completion, Policy
 
 
 T = TypeVar("T")
@@ -62,6 +62,11 @@ def encode_response(
         if both[: len(first)] == first and len(both) > len(first):
             return both[len(first) :]
     return alone
+
+
+def sampled_tokens(completion: Completion) -> int:
+    """Return how many of a response's tokens were sampled, and not given by an environment."""
+    return len(completion.token_ids) - sum(completion.given or ())
 
 
 def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -170,10 +175,8 @@ class Padded:
     """(B, T) bool, True at trained tokens."""
 
     @classmethod
-    def of(
-        cls, rows: Sequence[TrainRow], pad_id: int, device: torch.device | str = "cpu"
-    ) -> Padded:
-        """Pad ``rows`` with ``pad_id`` and move them to ``device``."""
+    def of(cls, rows: Sequence[TrainRow], pad_id: int) -> Padded:
+        """Pad ``rows`` with ``pad_id``, on the CPU."""
         inputs = [(*r.prompt_ids, *r.response_ids[:-1]) for r in rows]
         first = [len(r.prompt_ids) - 1 for r in rows]
         places = [
@@ -187,7 +190,7 @@ class Padded:
             _pad(places, 0),
             torch.arange(int(size.max())) < size[:, None],  # (B, T)
         )
-        return cls(*(part.to(device, non_blocking=True) for part in parts))
+        return cls(*parts)
 
 
 def _pad(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
@@ -201,7 +204,26 @@ def pad_values(values: Sequence[Tensor], like: Tensor) -> Tensor:
     padded = torch.zeros(like.shape, dtype=like.dtype)  # (B, T), on the CPU
     for row, value in zip(padded, values, strict=True):
         row[: len(value)] = value.detach()
-    return padded.to(like.device)
+    return onto(like.device, padded)
+
+
+def onto(device: torch.device | str, values: Tensor) -> Tensor:
+    """Copy ``values`` out of the CPU's memory to ``device``, without waiting for a CUDA one.
+
+    Memory is pinned for it: from other memory the copy waits until all work queued is done.
+    """
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors of one type and device to the CPU, all at once."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return list(tensors)
+    flat = torch.cat([x.flatten() for x in tensors]).cpu()
+    parts = torch.split(flat, [x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
 def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:

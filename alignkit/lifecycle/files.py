@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alignkit.errors import shown
 
@@ -18,13 +20,24 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 def write_whole(path: Path, text: str) -> None:
     """Replace ``path`` in one step: written beside it, flushed to the disk, renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with beside(path) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[IO[str]]:
+    """Open a new file that takes the place of ``path`` at the block's end, if that is reached.
+
+    A link that stands at either name is replaced, not followed: the folder may be somebody else's.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="utf-8", newline="") as file:
+        yield file
+    os.replace(partial, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -34,11 +47,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def no_room(folder: Path, error: OSError) -> str:
     """Return what to say when nothing more can be written to ``folder``."""
-    free = shutil.disk_usage(folder).free
-    return (
-        f"cannot write to {shown(folder)}: {error.strerror}; {free:,} bytes are free there. "
-        f"What was saved before is whole"
-    )
+    free = f"{shutil.disk_usage(folder).free:,} bytes are free there"
+    said = f"cannot write to {shown(folder)}: {error.strerror}; {free}"
+    return f"{said}. What was saved before is whole"
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 - the recipe's values, but for those of trackers and of tables that are ``harmless``
 - the files and folders it names, by content: they may be moved
+- the code that its values bring in, as a reward's file does with the modules it imports
 - the code of the engine and of the plugins it uses, without comments and docstrings
 - versions of the packages that compute, and the hardware that does
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 from alignkit.lifecycle.files import file_sum
 from alignkit.recipe import Node, path_mark
-from alignkit.security.secrets import redact
+from alignkit.security.recorded import recorded_values
 
 NAME = "fingerprint.json"
 UNRELATED = ("alignkit", "wandb", "pydantic")
@@ -49,7 +50,7 @@ def fingerprint(node: Node, machine: Mapping[str, Any]) -> Fingerprint:
 def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
     if node.kind:
         recipe[".".join((*node.key, "use"))] = _sum(node.use)
-    values = redact(node.params.model_dump(mode="json"))  # a sum of a short secret tells it
+    values = recorded_values(node)  # a sum of a short secret tells it
     for name, value in values.items():
         key = ".".join((*node.key, name))
         mark = path_mark(type(node.params), name)
@@ -58,6 +59,8 @@ def _values(node: Node, recipe: dict[str, str], files: dict[str, str]) -> None:
                 files[key] = _content(Path(value))
         elif value is not None:
             recipe[key] = value_sum(value)
+    if code := [file_sum(file) for file in node.params.code() if isinstance(file, Path)]:
+        files[".".join((*node.key, "code"))] = _sum("".join(code))
 
 
 def value_sum(value: Any) -> str:
@@ -126,8 +129,9 @@ def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
     """
     if hardware["gpus"]:
         return {"gpus": ", ".join(hardware["gpus"])}
+    kernels = hardware.get("kernels", {})  # what nobody chose is not named
     names = ("machine", "cpu", "ranks" if "ranks" in hardware else "threads")
-    return {name: str(hardware[name]) for name in names}
+    return {**{name: str(hardware[name]) for name in names}, **kernels}
 
 
 def _sum(text: str) -> str:

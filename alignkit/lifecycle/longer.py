@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -38,10 +39,26 @@ def edited(folder: Path) -> bool:
 
 def steps_made(folder: Path) -> int:
     """Return the last step that was logged; 0 if there is none."""
-    if not (folder / METRICS).is_file():
+    path = folder / METRICS
+    if not path.is_file() or not (line := _last_line(path)):
         return 0
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-    return max((int(json.loads(line)["step"]) for line in lines if line.strip()), default=0)
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise AlignkitError(
+            f"the last line of {shown(path)} is no row of metrics; delete it and resume again"
+        ) from None
+
+
+def _last_line(path: Path) -> bytes:
+    """Return the last line that is not empty, of a file that may be long."""
+    size, end = 2**16, b""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        while len(end) < length and b"\n" not in end.strip():
+            file.seek(-min(size, length), os.SEEK_END)
+            end, size = file.read(), 4 * size
+    return end.strip().rpartition(b"\n")[2]
 
 
 def refuse_less(folder: Path, params: Any) -> None:

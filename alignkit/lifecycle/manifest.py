@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,10 @@ PACKAGES = (
 """Distributions whose versions can change a result; those installed go into the manifest."""
 
 
+KERNELS = ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Variables by which somebody chooses the instructions that a CPU sums with."""
+
+
 class Manifest:
     """The manifest of one run directory."""
 
@@ -44,7 +49,7 @@ class Manifest:
             "command": redact_command(command),
             "recipe": str(recipe.absolute()),
             "seed": getattr(node.params, "seed", None),
-            "components": redact([_component(n) for n in node.walk() if n.kind]),
+            "components": [_component(n) for n in node.walk() if n.kind],
             "foreign_code": foreign_code(node),
             "deterministic": demanded(),
             "git": git(recipe.absolute().parent),
@@ -61,12 +66,16 @@ class Manifest:
         """Write it, whole."""
         write_json(self.path, self.facts)
 
-    def close(self, status: str, seconds: float, result: Mapping[str, float]) -> None:
-        """Note how the run ended, and with how many threads it computed."""
+    def close(
+        self, status: str, seconds: float, result: Mapping[str, float], notes: Sequence[str] = ()
+    ) -> None:
+        """Note how the run ended, with how many threads it computed, and what else was noted."""
         finite = {k: v if math.isfinite(v) else None for k, v in result.items()}
         if used := threads_used():
             self.facts["hardware"]["threads"] = used
         self.facts |= {"status": status, "seconds": round(seconds, 3), "result": finite}
+        if notes:
+            self.facts["notes"] = [*self.facts.get("notes", ()), *notes]
         self.write()
 
 
@@ -91,17 +100,15 @@ def _component(node: Node) -> dict[str, Any]:
         "plugin": node.plugin.name,
         "dist": node.plugin.dist,
         "version": node.plugin.version,
-        "facts": dict(node.params.facts(node.tables())),
+        "facts": redact(dict(node.params.facts(node.tables()))),
     }
 
 
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -126,6 +133,7 @@ def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus.splitlines() if gpus else [],
         **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
+        "kernels": {name: environment[name] for name in KERNELS if name in environment},
     }
 
 

@@ -28,6 +28,8 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(cause)
         self.cause = cause
         self.exit_status = exit_status
+        self.number = 0
+        """The signal's; 0 = none, as of a time limit."""
         self.remedy = "nothing was saved"
         """How it is gone on with, for the message."""
 
@@ -40,9 +42,18 @@ class Interrupted(KeyboardInterrupt):
         """The manifest's word for it."""
         return "stopped" if self.exit_status == STOPPED else "interrupted"
 
+    def without_checkpoint(self) -> None:
+        """Note that there is none: a job that starts anew after ``STOPPED`` would never end."""
+        if self.exit_status == STOPPED:
+            self.exit_status = 128 + self.number if self.number else 1
+
 
 class Signals:
-    """Turns the first signal into :class:`Interrupted`; a second one ends the process at once."""
+    """Turns the first signal into :class:`Interrupted`.
+
+    A second one of ``INTERRUPTS`` ends the process at once. One of ``REQUESTS`` does not: what it
+    asks for is being done, and the kernel repeats SIGXCPU every second until the process is over.
+    """
 
     def __init__(self) -> None:
         self.pending: Interrupted | None = None
@@ -74,8 +85,9 @@ class Signals:
         finally:
             if self._timer:
                 self._timer.cancel()
+            repeats = REQUESTS if self.pending and self._pending.state == "stopped" else ()
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, _already_told if number in repeats else handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -120,11 +132,16 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.pending is not None:
-            if time.monotonic() - self._at > self.patience:
-                os._exit(STOPPED if number in REQUESTS else 128 + number)
+            if number in INTERRUPTS and time.monotonic() - self._at > self.patience:
+                os._exit(128 + number)
             return
         self._at = time.monotonic()
         status = STOPPED if number in REQUESTS else 128 + number
         self.pending = Interrupted(self._limit or signal.Signals(number).name, status)
+        self.pending.number = 0 if self._limit else number
         if not (self.deferring or self.held):
             raise self.pending
+
+
+def _already_told(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the process ends as it was asked to. A later run listens again."""

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tomli
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.run_data.plain import (
+    facts_of,
+    json_of,
+    number_of,
+    plain,
+    sayable,
+    step_of,
+    text_of,
+)
 
 Row = Mapping[str, Any]
+STEP = re.compile("step_([0-9]{1,15})")
+"""Name of a file of samples, without its ending."""
 STOPPED = "stopped.json"
 """Written by a sweep into a run it stopped early: ``status``, ``reason`` and ``step``."""
+SPELT_OUT = 5
+"""Lines that cannot be read and are named; the rest are counted."""
 SWEEP = "sweep.json"
 """Written by a sweep into its own directory: ``title``, and ``variants``, names in order."""
 
@@ -43,7 +59,7 @@ class RunData:
     def seed(self) -> int | None:
         """Seed of the run, if its algorithm takes one."""
         seed = self.manifest.get("seed", self.plan.get("seed"))
-        return seed if isinstance(seed, int) else None
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
     def seconds(self) -> float:
@@ -53,18 +69,35 @@ class RunData:
 
     def series(self, metric: str) -> list[tuple[int, float]]:
         """Return (step, value) wherever the metric was logged and finite."""
-        found = ((row["step"], row.get(metric)) for row in self.rows)
-        return [(step, value) for step, value in found if isinstance(value, int | float)]
+        return list(zip(*self._columns.get(metric, ((), ())), strict=True))
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in the order of their first appearance."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if name not in ("step", "time")]
+        return [name for name in self._columns if name not in ("step", "time")]
+
+    @cached_property
+    def clock(self) -> Mapping[int, float]:
+        """Wall-clock seconds at which each step ended."""
+        return {row["step"]: float(row.get("time") or 0.0) for row in self.rows}
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[list[int], list[float]]]:
+        """Steps and finite values of each metric: rows may be many, and are gone through once."""
+        found: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+        for row in self.rows:
+            step = row["step"]
+            for name, value in row.items():
+                steps, values = found[name]
+                if isinstance(value, int | float):
+                    steps.append(step)
+                    values.append(value)
+        return dict(found)
 
     def samples(self, name: str) -> dict[int, Path]:
         """Return the files of sampled responses by step; ``name`` is rollouts or eval."""
         files = sorted((self.path / name).glob("step_*.jsonl"))
-        return {int(f.stem.removeprefix("step_")): f for f in files if f.stem[5:].isdigit()}
+        numbered = ((STEP.fullmatch(f.stem), f) for f in files if f.is_file())
+        return {int(found[1]): f for found, f in numbered if found}
 
 
 def duration(seconds: float) -> str:
@@ -115,7 +148,8 @@ def _root(folder: Path) -> Path:
 
 def sweep_notes(folder: Path) -> dict[str, Any]:
     """Return what a sweep noted in its directory; nothing for any other directory."""
-    return _json(folder / SWEEP, [])
+    notes = _json(folder / SWEEP, [])
+    return {**notes, "variants": [v for v in notes.get("variants", []) if isinstance(v, str)]}
 
 
 def _in_order(runs: list[RunData], folder: Path) -> list[RunData]:
@@ -175,15 +209,56 @@ def read_rows(path: Path, warnings: list[str]) -> list[Row]:
     if not path.is_file():
         warnings.append(f"there is no {path.name} yet")
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows: dict[int, Row] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            rows[int(row["step"])] = row
-        except (ValueError, KeyError, TypeError):
-            warnings.append(f"{path.name}:{number}: {_unreadable(number == len(lines))}")
+    wrong = cut = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            cut = 0 if line.endswith(b"\n") else number
+            try:
+                row = _row(line)
+            except ValueError:
+                wrong += 1
+                if wrong <= SPELT_OUT:
+                    warnings.append(f"{path.name}:{number}: {_unreadable(cut == number)}")
+            else:
+                rows[row["step"]] = row
+    if wrong > SPELT_OUT:
+        warnings.append(f"{path.name}: and {wrong - SPELT_OUT:,} more such lines")
     return [rows[step] for step in sorted(rows)]
+
+
+class FollowedRows:
+    """The rows of a ``metrics.jsonl`` that is being written: each is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def more(self) -> Iterator[Row | None]:
+        """Yield the whole rows that came since the last call; None first if it began anew."""
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        if size < self._at:
+            self._at = 0
+            yield None
+        if size == self._at:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._at += len(line)
+                with suppress(ValueError):
+                    yield _row(line)
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """Return a row of numbers with a step; ValueError where the line is none."""
+    found = json_of(line.decode("utf-8", errors="replace"))
+    step = step_of(found.get("step")) if isinstance(found, dict) else None
+    if step is None:
+        raise ValueError("not a row of metrics")
+    row: dict[str, Any] = {sayable(name): number_of(value) for name, value in found.items()}
+    return {**row, "step": step}
 
 
 def _unreadable(last: bool) -> str:
@@ -200,7 +275,7 @@ def read_samples(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
             if limit is not None and len(rows) >= limit:
                 break
             try:
-                row = json.loads(line)
+                row = plain(json_of(line))
             except ValueError:
                 continue
             if isinstance(row, dict):
@@ -210,20 +285,20 @@ def read_samples(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return facts_of(json_of(text_of(path)), path.name, warnings)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         warnings.append(f"{path.name} cannot be read: {error}")
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _toml(path: Path, warnings: list[str]) -> dict[str, Any]:
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
+        found = plain(tomli.loads(text_of(path)))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         warnings.append(f"{path.name} cannot be read: {error}")
         return {}
+    return {key: value for key, value in found.items() if value is not None}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tomli
 
 from alignkit.errors import AlignkitError, shown
-from alignkit.security.secrets import REDACTED
+from alignkit.security.recorded import lost
 
 
 def only_secrets(recipe: Path, given: Sequence[str]) -> None:
@@ -28,12 +27,3 @@ def only_secrets(recipe: Path, given: Sequence[str]) -> None:
             f"{shown(recipe)} leaves out secrets that the run needs; give them again: "
             f"{' '.join(f'-s {key}=…' for key in lacking)}"
         )
-
-
-def lost(table: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Return the keys of a recorded recipe whose value was left out of the record."""
-    if isinstance(table, Mapping):
-        return [key for name, item in table.items() for key in lost(item, (*at, str(name)))]
-    if isinstance(table, list):
-        return [key for i, item in enumerate(table) for key in lost(item, (*at, str(i)))]
-    return [at] if isinstance(table, str) and REDACTED in table else []

@@ -50,7 +50,7 @@ _OPTION = re.compile(
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.S)
 _JSON_WEB_TOKEN = re.compile(r"(?<![\w-])(?>([\w-]*?)\beyJ[\w-]{8,}+)\.eyJ[\w-]{8,}\.[\w-]*")
 _KEY = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+    r"\b(?:sk-(?:\w{1,20}-){0,5}(?=[A-Za-z]*\d)[A-Za-z0-9]{16,}[\w-]*|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
     r"|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b|AIza[\w-]{35})"
 )
 _LIKE_A_KEY = re.compile(r"(?=[^\d]*\d)[\w+/.=~-]{8,}")

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 class Box(NamedTuple):
@@ -35,13 +36,13 @@ def boxes(text: str) -> list[Box]:
     starts = {opening.end() - 1: opening.start() for opening in _OPENING.finditer(text)}
     open_braces: list[int] = []
     found: list[Box] = []
-    at = min(starts, default=len(text))
-    while at < len(text):
-        if text[at] == "{":
-            open_braces.append(at)
-        elif text[at] == "}" and open_braces and (brace := open_braces.pop()) in starts:
-            found.append(Box(starts[brace], at + 1, brace + 1, text))
-        at += 2 if text[at] == "\\" else 1
+    if not starts:
+        return []
+    for sign in _BRACE.finditer(text, min(starts)):
+        if sign[0] == "{":
+            open_braces.append(sign.start())
+        elif sign[0] == "}" and open_braces and (brace := open_braces.pop()) in starts:
+            found.append(Box(starts[brace], sign.end(), brace + 1, text))
     return sorted(found)
 
 

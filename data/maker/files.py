@@ -8,17 +8,19 @@ from pathlib import Path
 from random import Random
 
 from alignkit_prompts.template import TextTemplate, bundled
-from maker import traces
+from maker import tools, traces
 from maker.problems import Problem, draw_distinct
 
 TRAIN, TEST, SFT, PREFERENCES, PREFERENCES_TEST = 4096, 1024, 2048, 2048, 512
+TOOLS, TOOLS_TEST = 256, 128
+DIALOGUES = 512
 """Rows of each file."""
 SFT_SLIPS = 0.1
 """Share of wrong solutions among the SFT traces, so that filtering them has something to do."""
 PREFERENCE_SLIPS = 0.5
 """Share of preference pairs whose rejected response is wrong; in the others it lacks the tags."""
 
-Row = Mapping[str, str]
+Row = Mapping[str, object]
 
 
 def rows(seed: int) -> dict[str, list[Row]]:
@@ -26,12 +28,17 @@ def rows(seed: int) -> dict[str, list[Row]]:
     rng = Random(seed)
     drawn = draw_distinct(TRAIN + TEST, rng)
     train, test = drawn[:TRAIN], drawn[TRAIN:]
+    large = tools.draw_distinct(TOOLS + TOOLS_TEST, Random(f"{seed} tools files"))
+    asked = train[SFT : SFT + 2 * DIALOGUES]
     return {
         "problems/train.jsonl": [_problem(p) for p in train],
         "problems/test.jsonl": [_problem(p) for p in test],
         "sft/train.jsonl": [_trace(p, rng) for p in train[:SFT]],
         "preferences/train.jsonl": [_pair(p, rng) for p in train[-PREFERENCES:]],
         "preferences/test.jsonl": [_pair(p, rng) for p in test[-PREFERENCES_TEST:]],
+        "tools/train.jsonl": [_problem(p) for p in large[:TOOLS]],
+        "tools/test.jsonl": [_problem(p) for p in large[TOOLS:]],
+        "chat/train.jsonl": [*map(_dialogue, asked[::2], asked[1::2])],
     }
 
 
@@ -55,6 +62,16 @@ def _pair(problem: Problem, rng: Random) -> Row:
         "chosen": traces.tagged(problem),
         "rejected": traces.slipped(problem, rng) if wrong else traces.prose(problem),
     }
+
+
+def _dialogue(*problems: Problem) -> Row:
+    turns = []
+    for problem in problems:
+        turns += [
+            {"role": "user", "content": problem.question},
+            {"role": "assistant", "content": f"<think>{traces.tagged(problem)}"},
+        ]
+    return {"messages": turns}
 
 
 def text(rows: Iterable[Row]) -> str:

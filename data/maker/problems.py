@@ -105,7 +105,7 @@ class Problem:
         return self.equations[-1].value
 
 
-class _Story:
+class Story:
     """A problem being told: sentences so far, equations so far, the running total."""
 
     def __init__(self, rng: Random) -> None:
@@ -169,7 +169,7 @@ class _Story:
 def draw(rng: Random) -> Problem:
     """Return one problem with one to three equations."""
     while True:
-        story = _Story(rng)
+        story = Story(rng)
         story.open()
         for _ in range(rng.choice((0, 1, 1, 2))):
             story.event()

@@ -18,6 +18,7 @@ from alignkit.footprint import Workload
 from alignkit.protocols import (
     Algorithm,
     Dataset,
+    Environment,
     Policy,
     PromptTemplate,
     RewardFn,
@@ -48,19 +49,21 @@ class Evaluate(EvalFields[Algorithm]):
         data: Dataset | None = None,
         prompt: PromptTemplate | None = None,
         reward: RewardFn | None = None,
+        environment: Environment | None = None,
         sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
         trackers: Sequence[Tracker] = (),
     ) -> Algorithm:
         from alignkit.engine.training.facade import EvaluationRun
         from alignkit.engine.training.parts import Parts
 
-        unnamed = {} if data is None else {"": self.eval_set(data, None, None)}
+        unnamed = {} if data is None else {"": self.eval_set(data, None, None, None)}
         parts = Parts(
             policy=policy,
             seed=self.seed,
             token_budget=self.token_budget,
             prompt=prompt,
             reward=reward,
+            environment=environment,
             backend=rollout,
             plan=EvalPlan({**unnamed, **(sets or {})}),
             trackers=trackers,

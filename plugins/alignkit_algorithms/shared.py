@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from alignkit import AlignkitError, Params
-from alignkit.footprint import Workload
-from alignkit.protocols import Dataset, Groups, Orders, Prefetches
+from alignkit.engine.training.checkpoint_table import CheckpointTable
+from alignkit.footprint import OPTIMIZER, ModelSizes, Workload, no_room
+from alignkit.protocols import Algorithm, Dataset, Groups, Orders, Prefetches
 
 Eos = Literal["auto", "always", "never"]
+SURE = 0.8
+"""Share of a model's size that is sure: the name of a model rounds it, and says it before the
+model is there."""
 
 
 def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str, str]]:
@@ -28,16 +33,23 @@ def divides(params: Params[Any], key: str, unit: str = "") -> Iterable[tuple[str
 
 
 def in_epochs(data: Dataset, algorithm: str) -> Dataset:
-    """Return data that go through an algorithm in shuffled epochs.
+    """Return data that go through an algorithm in epochs.
 
     AlignkitError where they choose an order of their own, which would be lost.
     """
     if isinstance(data, Orders):
         raise AlignkitError(
             f"[data] chooses the order of its questions (choose), and {algorithm} passes over its "
-            "rows in shuffled epochs; use data without an order here, or an algorithm that samples"
+            "rows in epochs; use data without an order here (shuffle = false keeps that of the "
+            "rows), or an algorithm that samples"
         )
     return data
+
+
+def unordered(tables: Mapping[str, Any], slot: str, remedy: str) -> Iterable[tuple[str, str]]:
+    """Yield a problem where a table of data asks for the order of its rows, which has no effect."""
+    if getattr(tables.get(slot), "order", "shuffled") == "given":
+        yield f"{slot}.order", f"is for algorithms that sample; {remedy}"
 
 
 def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -114,15 +126,64 @@ def length_of_training(params: Params[Any], tables: Mapping[str, Any]) -> Iterab
         yield from warm_enough(steps, tables)
 
 
+def _tokens_at_most(tables: Mapping[str, Any]) -> int | None:
+    """Return the tokens that can be sampled of a response, all turns of an episode together."""
+    world, most = tables.get("environment"), getattr(tables.get("rollout"), "max_tokens", None)
+    if world is None:
+        return most
+    turn, whole = getattr(world, "max_turn_tokens", None) or most, world.max_episode_tokens
+    limits = [whole, turn * world.max_turns if turn else None]
+    return min((limit for limit in limits if limit), default=None)
+
+
 def token_facts(tables: Mapping[str, Any], responses: int, steps: int) -> dict[str, str]:
     """Return how many tokens are sampled at most, if the rollout table caps them."""
-    most = getattr(tables.get("rollout"), "max_tokens", None)
+    most = _tokens_at_most(tables)
     if most is None:
         return {}
     return {
         "response tokens per step, at most": f"{responses} × {most} = {responses * most:,}",
         "response tokens in all, at most": f"{responses * most * steps:,}",
     }
+
+
+class Trained(Params[Algorithm]):
+    """Keys of an algorithm that trains: what its model does, and what a run of it leaves."""
+
+    def workload(self, tables: Mapping[str, Any]) -> Workload:
+        return work_of(self, tables)
+
+    def room(self, tables: Mapping[str, Any], sizes: ModelSizes, folder: Path) -> str:
+        return no_room(folder, self.left(tables, sizes))
+
+    def left(self, tables: Mapping[str, Any], sizes: ModelSizes) -> dict[str, float]:
+        """Return the bytes of the model and of the checkpoints beside it or one another, at least.
+
+        Those made by the clock depend on the speed of the machine: one, to stop and resume from.
+        """
+        work = self.workload(tables)
+        kept = tables["optimizer"].memory({}, sizes, work).get(OPTIMIZER) or 0
+        model = SURE * sizes.parameters * sizes.number
+        state = SURE * (sizes.trained * sizes.trained_number + kept)
+        plan = tables.get("checkpoint") or CheckpointTable()
+        made = _checkpoints(plan, work.steps)
+        there = min(made, plan.keep_last)
+        at_end = {_count(there): there * state} if there else {}
+        at_end["final/"] = model
+        while_one_is_written = {_count(there + 1): (there + 1) * state}
+        more = made > there and sum(while_one_is_written.values()) > sum(at_end.values())
+        return while_one_is_written if more else at_end
+
+
+def _checkpoints(plan: CheckpointTable, steps: int) -> int:
+    """Return how many checkpoints a run of so many steps is sure to make; 0 steps = not known."""
+    if isinstance(plan.every, str):
+        return 1
+    return steps // plan.every if plan.every else 0
+
+
+def _count(checkpoints: int) -> str:
+    return "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
 
 
 def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
@@ -135,7 +196,7 @@ def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
     return Workload(
         steps=value("n_steps"),
         responses=value("rollout_batch_size"),
-        length=value("max_tokens", tables.get("rollout")),
+        length=_tokens_at_most(tables) or 0,
         epochs=value("epochs_per_rollout_batch") or 1,
         at_once=max(sampled),
         micro_batch=value("token_budget") if "optimizer" in tables else 0,

@@ -76,23 +76,33 @@ def compute_group_normalized_rewards(
         else make("advantage", "advantages/group_mean")
     )
     advantages = advantage(raw, group_size=group_size)  # (N,)
-    return advantages, raw, _statistics(raw, parts, group_size)
+    signal = {"signal": share_with_signal(raw, group_size)}
+    return advantages, raw, spread(raw) | signal | part_means(parts)
 
 
-def _statistics(raw: Tensor, parts: Sequence[Mapping[str, float]], size: int) -> dict[str, float]:
+def spread(raw: Tensor) -> dict[str, float]:
+    """Return mean, standard deviation (ddof 1; 0 of one), maximum and minimum of rewards (N,)."""
+    return {
+        "mean_reward": float(raw.mean()),
+        "std_reward": float(raw.std()) if len(raw) > 1 else 0.0,
+        "max_reward": float(raw.max()),
+        "min_reward": float(raw.min()),
+    }
+
+
+def part_means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of every value that a reward function returned, as ``mean_NAME``."""
     columns = defaultdict(list)
     for part in parts:
         for name, value in part.items():
             columns[f"mean_{name}"].append(float(value))
+    return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
+def share_with_signal(raw: Tensor, size: int) -> float:
+    """Return the share of groups whose rewards, (N,) in groups of ``size``, differ."""
     groups = raw.view(-1, size)
-    return {
-        "mean_reward": float(raw.mean()),
-        "std_reward": float(raw.std()),
-        "max_reward": float(raw.max()),
-        "min_reward": float(raw.min()),
-        "signal": float((groups != groups[:, :1]).any(dim=1).float().mean()),
-        **{name: sum(values) / len(values) for name, values in columns.items()},
-    }
+    return float((groups != groups[:, :1]).any(dim=1).float().mean())
 
 
 # ---------------------------------------------------------------- losses
@@ -102,7 +112,7 @@ def compute_naive_policy_gradient_loss(
     raw_rewards_or_advantages: Tensor, policy_log_probs: Tensor
 ) -> Tensor:
     """Return -A log p for every token: (B, 1) and (B, S) to (B, S)."""
-    return _loss("losses/reinforce", policy_log_probs, raw_rewards_or_advantages).per_token
+    return apply_loss("losses/reinforce", policy_log_probs, raw_rewards_or_advantages).per_token
 
 
 def compute_grpo_clip_loss(
@@ -112,7 +122,7 @@ def compute_grpo_clip_loss(
 
     ``clip_fraction`` is 1 where the clipped branch is the smaller one.
     """
-    output = _loss(
+    output = apply_loss(
         "losses/grpo_clip", policy_log_probs, advantages, old_log_probs, cliprange=cliprange
     )
     return output.per_token, dict(output.metrics)
@@ -138,7 +148,7 @@ def compute_policy_gradient_loss(
     parameters = _clip_parameters(name, loss_type, cliprange)
     if "old_logprobs" in schema("loss_type", name)(**parameters).needs and old_log_probs is None:
         raise ValueError(f"loss_type {loss_type!r} needs old_log_probs")
-    output = _loss(name, policy_log_probs, weights, old_log_probs, response_mask, **parameters)
+    output = apply_loss(name, policy_log_probs, weights, old_log_probs, response_mask, **parameters)
     return output.per_token, dict(output.metrics)
 
 
@@ -159,7 +169,7 @@ def _clip_parameters(name: str, loss_type: str, cliprange: float | None) -> dict
     return {"cliprange": cliprange}
 
 
-def _loss(
+def apply_loss(
     name: str,
     log_probs: Tensor,
     weights: Tensor,
@@ -167,7 +177,7 @@ def _loss(
     mask: Tensor | None = None,
     **parameters: Any,
 ) -> LossOutput:
-    """Call a registered loss; ``weights`` may be (B,) or (B, 1)."""
+    """Call a registered loss; ``weights`` are (B,) or (B, 1), the mask all ones if not given."""
     output: LossOutput = make("loss_type", name, **parameters)(
         LossInputs(
             logprobs=log_probs,

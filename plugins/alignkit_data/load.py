@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from alignkit import AlignkitError
+from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.errors import shown
 from alignkit.protocols import Example
 from alignkit_data.columns import BadRow
@@ -45,23 +46,32 @@ class Loaded:
         return self.examples
 
 
-def load_file(path: Path, convert: Convert, limit: int | None) -> Loaded:
+def load_file(
+    path: Path, convert: Convert, limit: int | None, unpacked_gib: float = UNPACKED_GIB
+) -> Loaded:
     """Read one file; only the first ``limit`` rows."""
     if not path.is_dir():
-        return load_local(path, convert, limit)
+        return load_local(path, convert, limit, unpacked_gib)
     files = sorted(p.name for p in path.iterdir() if p.name.endswith(SUFFIXES))
     there = f"name one of its files: {', '.join(files)}" if files else "it holds no file of rows"
     return Loaded((), (Fault(shown(path), f"is a folder; {there}"),))
 
 
-def load_local(path: Path, convert: Convert, limit: int | None, split: str = "train") -> Loaded:
+def load_local(
+    path: Path,
+    convert: Convert,
+    limit: int | None,
+    unpacked_gib: float = UNPACKED_GIB,
+    split: str = "train",
+) -> Loaded:
     """Read a file, or the files of ``split`` in a folder; only the first ``limit`` rows."""
     files = files_in(path, split)
     if not files:
         looked = f"{split}.jsonl or a folder {split} with {', '.join(SUFFIXES)} files"
         return Loaded((), (Fault(shown(path), f"the folder holds no {looked}"),))
     root = path if path.is_dir() else None
-    return _load_files(files, tuple(_stamp(f) for f in files), root, convert, limit)
+    stamps = tuple(_stamp(f) for f in files)
+    return _load_files(files, stamps, root, convert, limit, unpacked_gib)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -79,8 +89,9 @@ def _load_files(
     root: Path | None,
     convert: Convert,
     limit: int | None,
+    unpacked_gib: float,
 ) -> Loaded:
-    rows = (row for file in files for row in read_rows(file, root))
+    rows = (row for file in files for row in read_rows(file, root, unpacked_gib=unpacked_gib))
     return load_rows(rows, convert, limit, where=shown(files[0]))
 
 

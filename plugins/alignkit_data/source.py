@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit_data import hub
 from alignkit_data.load import Convert, Loaded, load_local, load_rows
 
@@ -19,6 +20,8 @@ class Source:
     split: str
     limit: int | None
     convert: Convert
+    unpacked_gib: float = UNPACKED_GIB
+    """GiB that a local file with gzip may unpack to."""
 
     @property
     def local(self) -> bool:
@@ -28,7 +31,9 @@ class Source:
     def load(self) -> Loaded:
         """Read every row; AlignkitError if the Hub cannot be reached."""
         if self.local:
-            return load_local(Path(self.path), self.convert, self.limit, self.split)
+            return load_local(
+                Path(self.path), self.convert, self.limit, self.unpacked_gib, self.split
+            )
         rows = hub.rows(self.path, self.config, self.split)
         return load_rows(rows, self.convert, self.limit, where=f"{self.path} {self.split}")
 

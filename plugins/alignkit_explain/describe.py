@@ -135,7 +135,8 @@ def _header(name: str, slot: Slot) -> str:
 
 def _slot_line(slot: Slot) -> str:
     what = f"use = {_article(slot.kind)}" if slot.kind else "a table of fixed shape"
-    return f"{_header(slot.name, slot)}  {what}{'' if slot.required else ' (optional)'}"
+    unless = f" (or [{slot.unless}])" if slot.unless else ""
+    return f"{_header(slot.name, slot)}  {what}{unless if slot.required else ' (optional)'}"
 
 
 def _article(kind: str) -> str:

@@ -133,8 +133,7 @@ def _graded(rows: Sequence[Row], reward: RewardFn, summary: Summary) -> Iterator
 
 
 def _gold(example: Example) -> str | list[str]:
-    more = example.also_accepted
-    return [example.answer, *more] if more else example.answer
+    return list(example.answers) if example.also_accepted else example.answer
 
 
 def _judge(

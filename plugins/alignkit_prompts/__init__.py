@@ -1,15 +1,23 @@
-"""Built-in prompt templates: r1_zero, question_only, file, alpaca_sft, zero_shot_system."""
+"""Built-in prompt templates.
+
+They are r1_zero and r1_zero_three_shot, question_only, chat, file, alpaca_sft, zero_shot_system.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from alignkit import AlignkitError, Component, Params, RecipePath, hookimpl
+from alignkit.dialogues import ChatFormat
 from alignkit.protocols import PromptTemplate
-from alignkit_prompts.template import TextTemplate, WithInput, bundled, read_template
+from alignkit_prompts.chat import ChatPrompt, read_chat_template, read_tools
+from alignkit_prompts.template import Framed, TextTemplate, WithInput, bundled, read_template
+
+BOXED = "\nWork through it step by step, and put the final answer into \\boxed{}.\n"
+"""What the prompt ``question_only`` adds in its boxed form."""
 
 
 class R1Zero(Params[PromptTemplate]):
@@ -23,11 +31,47 @@ class R1Zero(Params[PromptTemplate]):
         return TextTemplate(bundled("r1_zero.txt"), stop=("</answer>",))
 
 
-class QuestionOnly(Params[PromptTemplate]):
-    """The question alone; a response ends where the model ends it."""
+class R1ZeroThreeShot(Params[PromptTemplate]):
+    """The r1_zero prompt with three worked examples before the question, in its own form.
+
+    A response ends at ``</answer>``.
+    """
+
+    shots: RecipePath | None = None
+    """UTF-8 JSONL of other worked examples, any number of them: objects with the texts
+    ``question``, ``reasoning`` and ``answer``, without tags. Unset takes three bundled ones."""
 
     def build(self) -> PromptTemplate:
-        return TextTemplate("{question}")
+        from alignkit_prompts.shots import with_shots
+
+        try:
+            return with_shots(self.shots)
+        except ValueError as error:
+            raise AlignkitError(str(error)) from error
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        from alignkit_prompts.shots import read_shots
+
+        try:
+            read_shots(self.shots)
+        except ValueError as error:
+            yield "shots", str(error)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        from alignkit_prompts.shots import read_shots
+
+        return {"worked examples": str(len(read_shots(self.shots)))}
+
+
+class QuestionOnly(Params[PromptTemplate]):
+    """The question, alone or asking for a box; a response ends where the model ends it."""
+
+    form: Literal["plain", "boxed"] = "plain"
+    r"""What follows the question: nothing ("plain"), or a sentence that asks for steps and for the
+    answer in ``\boxed{}`` ("boxed"), which the reward ``question_only`` reads."""
+
+    def build(self) -> PromptTemplate:
+        return TextTemplate("{question}") if self.form == "plain" else Framed("", BOXED)
 
 
 class AlpacaSft(Params[PromptTemplate]):
@@ -86,10 +130,66 @@ class File(Params[PromptTemplate]):
         return read_template(self.path, strip_final_newline=self.strip_final_newline)
 
 
+class Chat(Params[PromptTemplate]):
+    """Dialogues, written by the chat template of the policy's tokenizer.
+
+    A row without a dialogue is one of a single question. Prompts have exactly the ids of
+    ``apply_chat_template(..., add_generation_prompt=True)``; a response ends at the token by which
+    the template ends a turn, and is trained with it.
+    """
+
+    system: str | None = None
+    """What the system says first, in dialogues where it says nothing yet. Left out = nothing,
+    or what the template itself has it say."""
+
+    thinking: bool | Literal["template"] = "template"
+    """Whether the policy is to think before it answers, by the template's own switch. "template":
+    as the template does unasked. Templates without a switch refuse true and false."""
+
+    tools: RecipePath | None = None
+    """JSON file with a list of tools that the template shows: each ``{"type": "function",
+    "function": {"name": …, "description": …, "parameters": …}}``."""
+
+    template_kwargs: Annotated[dict[str, Any], Field(default={})]
+    """Further arguments of the template, such as ``{ date_string = "1 May 2025" }``. One that it
+    does not read is refused."""
+
+    template: RecipePath | None = None
+    """File with a Jinja chat template to use instead of the tokenizer's."""
+
+    def build(self) -> PromptTemplate:
+        try:
+            form = ChatFormat(
+                tools=read_tools(self.tools) if self.tools else (),
+                thinking=None if self.thinking == "template" else self.thinking,
+                arguments=self.template_kwargs,
+                template=read_chat_template(self.template) if self.template else None,
+            )
+        except ValueError as error:
+            raise AlignkitError(str(error)) from error
+        return ChatPrompt(form, self.system)
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        for key, path, read in (
+            ("tools", self.tools, read_tools),
+            ("template", self.template, read_chat_template),
+        ):
+            try:
+                _ = path and read(path)
+            except ValueError as error:
+                yield key, str(error)
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        names = [tool["function"]["name"] for tool in read_tools(self.tools)] if self.tools else []
+        return {"tools": ", ".join(names)} if names else {}
+
+
 @hookimpl
 def prompt_template() -> Iterable[Component[PromptTemplate]]:
     yield Component("r1_zero", R1Zero)
+    yield Component("r1_zero_three_shot", R1ZeroThreeShot)
     yield Component("question_only", QuestionOnly)
     yield Component("alpaca_sft", AlpacaSft)
     yield Component("zero_shot_system", ZeroShotSystem)
     yield Component("file", File)
+    yield Component("chat", Chat)

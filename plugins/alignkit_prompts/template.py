@@ -48,6 +48,19 @@ class WithInput:
         return (self.paired if INPUT in question else self.plain).render(question)
 
 
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """Text before the question and after it; what these hold is never expanded."""
+
+    before: str
+    after: str
+    stop: tuple[str, ...] = ()
+
+    def render(self, question: str) -> str:
+        """Return the prompt."""
+        return self.before + question + self.after
+
+
 def bundled(name: str) -> str:
     """Return the text of a template shipped with this plugin, to the last character."""
     return (files("alignkit_prompts") / name).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -30,8 +30,14 @@ class Report(Params[click.Command]):
         @click.option("--table", is_flag=True, help="Also print the table of final values.")
         @click.option("--csv", is_flag=True, help="Also write all rows, and the table, beside it.")
         @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
+        @click.option("--write-up", is_flag=True,
+                      help="Also write a Markdown page to comment, with its charts.")  # fmt: skip
         @click.option("--against", type=click.Choice(["step", "time"]), default="step",
                       help="Horizontal axis of the PNGs.  [default: step]")  # fmt: skip
+        @click.option("--band", type=click.Choice(["error", "range"]), default="error",
+                      help="What PNGs shade: ± 1.96 standard errors, or min to max.")  # fmt: skip
+        @click.option("--compare", "reference", metavar="NAME",
+                      help="Setting to compare the others with. Default: the first.")  # fmt: skip
         def report(
             folders: Sequence[Path],
             out: Path | None,
@@ -39,17 +45,24 @@ class Report(Params[click.Command]):
             table: bool,
             csv: bool,
             png: bool,
+            write_up: bool,
             against: Literal["step", "time"],
+            band: Literal["error", "range"],
+            reference: str | None,
         ) -> None:
             from alignkit.run_data import groups
-            from alignkit_report import tables, write
+            from alignkit_report import pairs, tables, write
 
             found = groups.load(folders)
             if table:
                 say(tables.text(found))
+                if by_seed := pairs.text(found, tables.headline(found), reference):
+                    say(f"\n{by_seed}")
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
-            made = write.files(found, target, heading, with_csv=csv, with_png=png, against=against)
+            how: dict[str, Any] = {"against": against, "band": band, "reference": reference}
+            how["with_write_up"] = write_up
+            made = write.files(found, target, heading, with_csv=csv, with_png=png, **how)
             for path in made:
                 say(f"{'report:' if table else 'wrote'} {shown(path)}")
 
@@ -57,16 +70,33 @@ class Report(Params[click.Command]):
 
 
 class Show(Params[click.Command]):
-    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers."""
+    """Tell the story of the run in RUN_DIR: plan, curves, best step, right and wrong answers.
+
+    With any of the options below --brief: its responses of one step instead.
+    """
 
     def build(self) -> click.Command:
         @click.command()
         @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
         @click.option("--brief", is_flag=True, help="Only how it ended, as run and resume do.")
-        def show(folder: Path, brief: bool) -> None:
-            from alignkit_report import story
+        @click.option("--category", type=click.Choice(["correct", "format_only", "neither"]),
+                      help="Only responses of this category.")  # fmt: skip
+        @click.option("--n", type=click.IntRange(1), help="So many responses.  [default: 10]")
+        @click.option("--step", type=int, help="Default: the last one whose responses were kept.")
+        @click.option("--of", "kind", type=click.Choice(["eval", "rollouts"]),
+                      help="Held-out or training. Default: held-out, if kept.")  # fmt: skip
+        @click.option("--longer", type=int, help="Of so many tokens or more.")
+        @click.option("--shorter", type=int, help="Of so many tokens or fewer.")
+        @click.option("--text", help="With this text in question or response.")
+        def show(folder: Path, brief: bool, n: int | None, **wanted: Any) -> None:
+            from alignkit_report import responses, story
 
-            say(story.of(folder, briefly=brief))
+            given = {name: value for name, value in wanted.items() if value is not None}
+            if not given and n is None:
+                say(story.of(folder, briefly=brief))
+            else:
+                story.require_run(folder)
+                say(responses.listing(folder, responses.Wanted(**given), n or 10))
 
         return show
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from alignkit.run_data.groups import Group
 from alignkit.run_data.runs import RunData
 
-MOST_POINTS = 600
-"""Points per curve kept for drawing; a chart is no wider."""
+BAND = 1.96
+"""Standard errors from the mean to the edge of a band: 95 % of a normal distribution."""
+MOST_POINTS, FEWEST_POINTS = 600, 40
+"""Points per curve kept for drawing: a chart is no wider, and with fewer it tells little."""
+PAGE_POINTS = 200_000
+"""Points of all curves of a page, about: a browser draws them all."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,35 @@ def charts(groups: Iterable[Group]) -> list[Chart]:
     """Return the charts for which there is something to draw, metrics unknown to us last."""
     logged = list(dict.fromkeys(m for g in groups for m in g.metrics()))
     left = [m for m in logged if not m.startswith("time/") and not m.endswith("_se")]
-    known = [c for c in _ALWAYS if set(c.metrics) & set(left)]
+    known = [c for c in (*_ALWAYS, *_passes(left)) if set(c.metrics) & set(left)]
+    known.sort(key=lambda c: SECTIONS.index(c.section))
     drawn = {m for c in known for m in c.metrics}
     more = [_unknown(m) for m in left if m not in drawn]
     return [*known, *sorted(more, key=lambda c: SECTIONS.index(c.section))]
 
 
+def _passes(logged: Iterable[str]) -> Iterator[Chart]:
+    """Yield a chart of the training groups' pass@k for the least, a middle and the largest k."""
+    found = (re.fullmatch(r"train/pass@(\d+)", metric) for metric in logged)
+    if ks := sorted(int(match[1]) for match in found if match):
+        few = tuple(dict.fromkeys((ks[0], ks[len(ks) // 2], ks[-1])))
+        names = tuple(f"train/pass@{k}" for k in few)
+        labels = tuple(f"k = {k}" for k in few)
+        yield Chart("Training pass@k", names, labels, section="Training reward")
+
+
 def _unknown(metric: str) -> Chart:
     accuracy = re.fullmatch(r"eval/([^/]+/answer_reward|(.+/)?(pass|majority)@\d+)", metric)
     return Chart(metric, (metric,), section="More accuracy" if accuracy else "Other metrics")
+
+
+@dataclass(frozen=True)
+class Single:
+    """A metric of one run, by step."""
+
+    step: list[int]
+    time: list[float]
+    value: list[float]
 
 
 @dataclass(frozen=True)
@@ -84,35 +108,52 @@ class Curve:
     """Mean wall-clock seconds at which the step ended."""
     mean: list[float]
     low: list[float]
-    """Mean minus one standard error; the mean itself where there is none."""
+    """Mean less 1.96 standard errors; the mean itself where there is none."""
     high: list[float]
+    least: list[float]
+    """Smallest value of a seed."""
+    most: list[float]
     n: list[int]
     """Runs behind each point."""
+    seeds: list[Single]
+    """Each run's own values, where there are several runs."""
 
 
-def curve(g: Group, metric: str) -> Curve | None:
-    """Return the curve of a metric, None if no run logged a finite value."""
-    values: dict[int, list[float]] = {}
-    times: dict[int, list[float]] = {}
-    for run in g.runs:
-        clock = {row["step"]: float(row.get("time") or 0.0) for row in run.rows}
-        for step, value in run.series(metric):
-            values.setdefault(step, []).append(value)
-            times.setdefault(step, []).append(clock[step])
-    steps = _thinned(sorted(values))
+def points_of(curves: int) -> int:
+    """Return the points kept of each curve where a page holds so many of them."""
+    return min(MOST_POINTS, max(FEWEST_POINTS, PAGE_POINTS // max(curves, 1)))
+
+
+def curve(g: Group, metric: str, most: int = MOST_POINTS) -> Curve | None:
+    """Return the curve of a metric, None if no run logged a finite value.
+
+    Of more than ``most`` steps so many are kept, evenly spaced.
+    """
+    series = [(run.clock, dict(run.series(metric))) for run in g.runs]
+    steps = _thinned(sorted(set().union(*(found for _, found in series))), most)
     if not steps:
         return None
     logged = _logged_errors(g.runs, metric)
-    means = [fmean(values[s]) for s in steps]
-    errors = [_error(values[s], logged.get(s, 0.0)) for s in steps]
+    values = [[found[s] for _, found in series if s in found] for s in steps]
+    means = [fmean(v) for v in values]
+    errors = [BAND * _error(v, logged.get(s, 0.0)) for s, v in zip(steps, values, strict=True)]
     return Curve(
         step=steps,
-        time=[fmean(times[s]) for s in steps],
+        time=[fmean(clock[s] for clock, found in series if s in found) for s in steps],
         mean=means,
         low=[m - e for m, e in zip(means, errors, strict=True)],
         high=[m + e for m, e in zip(means, errors, strict=True)],
-        n=[len(values[s]) for s in steps],
+        least=[min(v) for v in values],
+        most=[max(v) for v in values],
+        n=[len(v) for v in values],
+        seeds=[_single(run, metric, most) for run in g.runs] if len(g.runs) > 1 else [],
     )
+
+
+def _single(run: RunData, metric: str, most: int) -> Single:
+    values, clock = dict(run.series(metric)), run.clock
+    steps = _thinned(list(values), most)
+    return Single(steps, [clock[s] for s in steps], [values[s] for s in steps])
 
 
 def _error(values: Sequence[float], logged: float) -> float:
@@ -124,9 +165,9 @@ def _logged_errors(runs: Sequence[RunData], metric: str) -> dict[int, float]:
     return dict(runs[0].series(f"{metric}_se")) if len(runs) == 1 else {}
 
 
-def _thinned(steps: Sequence[int]) -> list[int]:
-    """Keep at most MOST_POINTS steps, evenly spaced, the first and the last among them."""
-    if len(steps) <= MOST_POINTS:
+def _thinned(steps: Sequence[int], most: int) -> list[int]:
+    """Keep at most ``most`` steps, evenly spaced, the first and the last among them."""
+    if len(steps) <= most:
         return list(steps)
-    stride = (len(steps) - 1) / (MOST_POINTS - 1)
-    return [steps[round(i * stride)] for i in range(MOST_POINTS)]
+    stride = (len(steps) - 1) / (most - 1)
+    return [steps[round(i * stride)] for i in range(most)]

@@ -11,9 +11,10 @@ import tomli_w
 
 from alignkit.errors import shown
 from alignkit.run_data.groups import Estimate, Group, differences, phases
+from alignkit.run_data.models import stands_for
 from alignkit.run_data.runs import duration
 from alignkit.security.text import printable
-from alignkit_report import tables
+from alignkit_report import pairs, tables
 from alignkit_report.curves import SECTIONS, Chart
 
 COLORS = (
@@ -40,13 +41,21 @@ def plain(value: object) -> str:
 
 
 def body(
-    groups: Sequence[Group], drawn: Sequence[Chart], title: str, samples: bool
+    groups: Sequence[Group],
+    drawn: Sequence[Chart],
+    title: str,
+    samples: bool,
+    reference: str | None = None,
 ) -> Iterator[str]:
-    """Yield the page's elements; ``samples`` tells whether there are any to show."""
+    """Yield the page's elements; ``samples`` tells whether there are any to show.
+
+    ``reference`` names the setting that others are compared with.
+    """
     yield from _header(groups, title)
     yield '<section id="summary"><h2>Final and best values</h2>'
     yield from _summary(groups)
     yield "</section>"
+    yield from _pairs(groups, reference)
     yield from _differences(groups)
     if drawn:
         yield _BAR
@@ -82,7 +91,18 @@ def _summary(groups: Sequence[Group]) -> Iterator[str]:
     found = tables.lines(groups)
     metric = tables.headline(groups)
     others = list(found[0].others) if found else []
-    heads = ["setting", "seeds", "start", "final", "best", "at step", "state", "time", *others]
+    heads = [
+        "setting",
+        "seeds",
+        "start",
+        "final",
+        "best",
+        "at step",
+        "state",
+        "model",
+        "time",
+        *others,
+    ]
     top = max((x.final.value for x in found if x.final), default=None)
     yield f'<p class="soft">Start, final and best: <code>{escape(plain(metric))}</code>.</p>'
     yield '<div class="scroll"><table><thead><tr>'
@@ -93,6 +113,27 @@ def _summary(groups: Sequence[Group]) -> Iterator[str]:
     yield "</tbody></table></div>"
     yield from (f'<p class="soft">{escape(plain(note))}</p>' for note in tables.notes(groups))
     yield f'<p class="soft">{tables.BIAS}</p>'
+
+
+def _pairs(groups: Sequence[Group], reference: str | None) -> Iterator[str]:
+    """Yield the comparisons seed by seed, where settings share seeds."""
+    if not groups:
+        return
+    metric = tables.headline(groups)
+    found = pairs.found(groups, metric, reference)
+    why = pairs.apart(groups, metric, reference)
+    if not found and not why:
+        return
+    base = plain(pairs.reference_of(groups, reference).name)
+    yield "<section id='pairs'><h2>Seed by seed</h2>"
+    yield f'<p class="soft"><code>{escape(metric)}</code> less that of {escape(base)}.</p>'
+    yield '<div class="scroll"><table><thead><tr>'
+    yield "".join(f"<th>{escape(h)}</th>" for h in pairs.HEADS) + "</tr></thead><tbody>"
+    for cells in pairs.rows(found):
+        yield _row(pairs.HEADS, (f"<td>{escape(plain(cell))}</td>" for cell in cells))
+    yield "</tbody></table></div>"
+    yield from (f'<p class="soft">{escape(plain(note))}</p>' for note in (pairs.HOW, *why))
+    yield "</section>"
 
 
 def _row(heads: Iterable[str], cells: Iterable[str]) -> str:
@@ -114,6 +155,7 @@ def _summary_cells(line: tables.Line, leads: bool) -> Iterator[str]:
         f"<td>{line.best.step:g}</td>" if line.best and line.best.step is not None else "<td>–</td>"
     )
     yield f"<td>{escape(line.group.status())}</td>"
+    yield f"<td>{escape(stands_for(line.group.runs))}</td>"
     yield f"<td>{duration(line.seconds)}</td>"
     for heading, found in line.others.items():
         yield _cell(found, digits=1 if heading in COUNTS else None)
@@ -134,12 +176,17 @@ _BAR = """<div class="bar">
 <button type="button" data-axis="step" aria-pressed="true">step</button>
 <button type="button" data-axis="time" aria-pressed="false">wall-clock</button>
 </div>
+<div class="choice" role="group" aria-label="bands">
+<button type="button" data-band="error" aria-pressed="true">± 1.96 s.e.</button>
+<button type="button" data-band="range" aria-pressed="false">min to max</button>
+</div>
 <label>smoothing
 <input type="range" id="smoothing" min="0" max="0.95" step="0.05" value="0"></label>
 </div>
-<p class="soft">Lines are means over seeds, bands ± one standard error: over seeds, or with a
-single seed over the evaluation's examples where it was logged. ✕ marks where a run was stopped;
-from there on a mean is over fewer seeds.</p>"""
+<p class="soft">Thick lines are means over seeds, thin ones single seeds. Bands are ± 1.96 standard
+errors (1.96 σ / √n) over seeds, or with a single seed over the evaluation's examples where it was
+logged; "min to max" makes them reach from the smallest seed to the largest. ✕ marks where a run was
+stopped; from there on a mean is over fewer seeds.</p>"""
 
 _SAMPLES = """<section><h2>Samples over time</h2>
 <div class="pick"><select id="which" aria-label="whose samples"></select>

@@ -8,6 +8,7 @@
   const TOLD = 12; // lines that a tip tells of
   const hidden = new Set();
   let axis = "step";
+  let wide = false; // bands from the least to the most, not by standard error
   let smoothing = 0;
 
   function el(name, attributes = {}, ...children) {
@@ -67,8 +68,9 @@
       if (hidden.has(group)) return;
       byMetric.forEach((curve, metric) => {
         if (!curve) return;
-        const [mean, low, high] = [curve.mean, curve.low, curve.high].map(smooth);
-        found.push({ group, metric, x: curve[axis], mean, low, high, n: curve.n });
+        const [mean, low, high] = [curve.mean, wide ? curve.least : curve.low, wide ? curve.most : curve.high].map(smooth);
+        const seeds = curve.seeds.map((seed) => ({ x: seed[axis], y: smooth(seed.value) }));
+        found.push({ group, metric, x: curve[axis], mean, low, high, n: curve.n, seeds });
       });
     });
     return found;
@@ -81,6 +83,11 @@
       for (let i = 0; i < line.mean.length; i++) {
         low = Math.min(low, line.low[i]);
         high = Math.max(high, line.high[i]);
+      }
+      for (const seed of line.seeds) {
+        x1 = Math.max(x1, ...seed.x);
+        low = Math.min(low, ...seed.y);
+        high = Math.max(high, ...seed.y);
       }
     }
     if (low === high) { const pad = Math.abs(low) * 0.1 || 0.5; low -= pad; high += pad; }
@@ -113,6 +120,7 @@
       svg("text", { x: X(t), y: bottom + 17, "text-anchor": X(t) > right - 20 ? "end" : "middle" }, root).textContent = axis === "time" ? clock(t) : shown(t);
     }
     svg("line", { x1: left, x2: right, y1: bottom, y2: bottom, stroke: "var(--line)" }, root);
+    for (const line of lines) single(root, line, X, Y);
     for (const line of lines) band(root, line, X, Y);
     for (const line of lines) stroke(root, line, X, Y);
     hover(box, root, chart, lines, { X, Y, left, right, top, bottom, x1 });
@@ -123,6 +131,13 @@
     const up = line.x.map((x, i) => `${X(x).toFixed(1)},${Y(line.high[i]).toFixed(1)}`);
     const down = line.x.map((x, i) => `${X(x).toFixed(1)},${Y(line.low[i]).toFixed(1)}`).reverse();
     svg("polygon", { class: "band", points: [...up, ...down].join(" "), fill: data.groups[line.group].color, opacity: 0.16 }, root);
+  }
+
+  function single(root, line, X, Y) {
+    for (const seed of line.seeds) {
+      const points = seed.x.map((x, i) => `${X(x).toFixed(1)},${Y(seed.y[i]).toFixed(1)}`);
+      svg("polyline", { class: "seed", points: points.join(" "), fill: "none", stroke: data.groups[line.group].color, opacity: 0.4 }, root);
+    }
   }
 
   function stroke(root, line, X, Y) {
@@ -180,10 +195,11 @@
   function row(chart, line, i) {
     const group = data.groups[line.group];
     const error = (line.high[i] - line.low[i]) / 2;
+    const about = wide ? ` (${shown(line.low[i])} to ${shown(line.high[i])})` : ` ± ${shown(error)}`;
     const name = [group.name, chart.labels[line.metric]].filter(Boolean).join(", ");
     const at = axis === "step" ? "" : `, step ${chart.curves[line.group][line.metric].step[i]}`;
     const n = group.n > 1 ? ` (n = ${line.n[i]}${at})` : at && ` (${at.slice(2)})`;
-    return el("div", {}, swatch(group.color), `${name}: ${shown(line.mean[i])}${error ? ` ± ${shown(error)}` : ""}${n}`);
+    return el("div", {}, swatch(group.color), `${name}: ${shown(line.mean[i])}${error ? about : ""}${n}`);
   }
 
   // ------------------------------------------------------------ page
@@ -214,13 +230,18 @@
     };
     legend.append(button);
   });
-  for (const button of document.querySelectorAll("[data-axis]")) {
-    button.onclick = () => {
-      axis = button.dataset.axis;
-      for (const b of document.querySelectorAll("[data-axis]")) b.setAttribute("aria-pressed", String(b === button));
-      redraw();
-    };
+  function choice(key, set) {
+    const buttons = [...document.querySelectorAll(`[data-${key}]`)];
+    for (const button of buttons) {
+      button.onclick = () => {
+        set(button.dataset[key]);
+        for (const b of buttons) b.setAttribute("aria-pressed", String(b === button));
+        redraw();
+      };
+    }
   }
+  choice("axis", (value) => { axis = value; });
+  choice("band", (value) => { wide = value === "range"; });
   const slider = document.getElementById("smoothing");
   if (slider) slider.oninput = () => { smoothing = Number(slider.value); redraw(); };
   for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", redraw);

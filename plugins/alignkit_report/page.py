@@ -10,7 +10,7 @@ headless Chromium on 2 busy cores; time until it is seen, median of 9, at 1280 a
 ==========================  =========  ==========  ===============
 drawn by                    script     whole page  seen after
 ==========================  =========  ==========  ===============
-page.js                     12 kB      0.29 MB     126 and 123 ms
+page.js                     13 kB      0.29 MB     126 and 123 ms
 Observable Plot 0.6         303 kB     0.58 MB     193 and 209 ms
 Vega-Lite 6.4               829 kB     1.11 MB     1047 and 1169 ms
 plotly.js 4.1, basic        1192 kB    1.47 MB     618 and 545 ms
@@ -26,17 +26,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from alignkit.lifecycle.files import beside
 from alignkit.run_data.groups import Group
-from alignkit_report.curves import Chart, charts, curve
+from alignkit_report.curves import Chart, charts, curve, points_of
 from alignkit_report.markup import body, color, plain
 from alignkit_report.samples import choose, spread
 
@@ -44,25 +43,26 @@ MOST_STEPS = 9
 """Steps of which samples are shown, per setting and kind."""
 
 
-def write(groups: Sequence[Group], path: Path, title: str) -> None:
+def write(groups: Sequence[Group], path: Path, title: str, reference: str | None = None) -> None:
     """Write the page; an old one is replaced as a whole, so that a browser never sees half."""
-    text = render(groups, title)
+    text = render(groups, title, reference)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with beside(path) as file:
+        # Half a character, as in a file that was cut, has no bytes in UTF-8.
+        file.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def render(groups: Sequence[Group], title: str) -> str:
-    """Return the page as HTML."""
+def render(groups: Sequence[Group], title: str, reference: str | None = None) -> str:
+    """Return the page as HTML; ``reference`` names the setting that others are compared with."""
     drawn = charts(groups)
+    most = points_of(len(groups) * sum(len(c.metrics) for c in drawn))
     script, samples = _asset("page.js"), _samples(groups)
     payload = {
         "groups": [
             {"name": plain(g.name), "n": len(g.runs), "color": color(i), "stops": _stops(g)}
             for i, g in enumerate(groups)
         ],
-        "charts": [_chart(c, groups) for c in drawn],
+        "charts": [_chart(c, groups, most) for c in drawn],
         "samples": samples,
     }
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -70,7 +70,7 @@ def render(groups: Sequence[Group], title: str) -> str:
         "HASH": f"sha256-{digest}",
         "TITLE": escape(plain(title)),
         "STYLE": _asset("page.css"),
-        "BODY": "\n".join(body(groups, drawn, title, bool(samples))),
+        "BODY": "\n".join(body(groups, drawn, title, bool(samples), reference)),
         "DATA": as_json(payload),
         "SCRIPT": script,
     }
@@ -94,13 +94,13 @@ def _asset(name: str) -> str:
     return (files("alignkit_report") / name).read_text(encoding="utf-8").strip("\n")
 
 
-def _chart(chart: Chart, groups: Sequence[Group]) -> dict[str, Any]:
+def _chart(chart: Chart, groups: Sequence[Group], most: int) -> dict[str, Any]:
     return {
         "title": plain(chart.title),
         "section": chart.section,
         "unit": chart.unit,
         "labels": chart.labels,
-        "curves": [[_points(g, metric) for metric in chart.metrics] for g in groups],
+        "curves": [[_points(g, metric, most) for metric in chart.metrics] for g in groups],
     }
 
 
@@ -110,11 +110,17 @@ def _stops(g: Group) -> list[dict[str, float]]:
     return [{"step": r.rows[-1]["step"], "time": r.seconds} for r in stopped]
 
 
-def _points(g: Group, metric: str) -> dict[str, list[float]] | None:
-    found = curve(g, metric)
+def _points(g: Group, metric: str, most: int) -> dict[str, Any] | None:
+    found = curve(g, metric, most)
     if found is None:
         return None
-    return {name: [float(f"{v:.6g}") for v in values] for name, values in asdict(found).items()}
+    means = {name: values for name, values in vars(found).items() if name != "seeds"}
+    return {**_short(means), "seeds": [_short(vars(seed)) for seed in found.seeds]}
+
+
+def _short(lists: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return numbers to six digits, which is more than a chart shows."""
+    return {name: [float(f"{v:.6g}") for v in values] for name, values in lists.items()}
 
 
 def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -127,7 +133,7 @@ def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 continue
             saved = run.samples(kind)
             steps = [
-                {"step": step, "rows": [asdict(s) for s in choose(saved[step], 3, 3)]}
+                {"step": step, "rows": [vars(s) for s in choose(saved[step], 3, 3)]}
                 for step in spread(sorted(saved), MOST_STEPS)
             ]
             seed = f", seed {run.seed}" if len(g.runs) > 1 else ""

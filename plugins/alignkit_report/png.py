@@ -13,18 +13,21 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import Group
 from alignkit.security.names import file_name
-from alignkit_report.curves import Chart, charts, curve
+from alignkit_report.curves import Chart, Curve, Single, charts, curve
 from alignkit_report.markup import color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Axis = Literal["step", "time"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+Band = Literal["error", "range"]
+"""What is shaded: ± 1.96 standard errors, or from the smallest seed to the largest."""
 _DASHES = ("-", "--", ":")
 IN_A_CHART = 40
 """Entries of a legend that stand below each chart."""
@@ -32,7 +35,9 @@ WIDTH, HEIGHT = 6.4, 4.0
 """Inches of a chart without its legend."""
 
 
-def write(groups: Sequence[Group], folder: Path, axis: Axis = "step") -> list[Path]:
+def write(
+    groups: Sequence[Group], folder: Path, axis: Axis = "step", band: Band = "error"
+) -> list[Path]:
     """Write each chart, once, against step or wall-clock; return the files.
 
     More than ``IN_A_CHART`` settings are named in a file of their own, ``legend.png``. Raises
@@ -44,20 +49,26 @@ def write(groups: Sequence[Group], folder: Path, axis: Axis = "step") -> list[Pa
         raise AlignkitError(
             f"PNGs need matplotlib: pip install 'alignkit[report]' ({error})"
         ) from error
+    if folder.is_symlink():
+        raise AlignkitError(
+            f"{shown(folder)} is a symbolic link; remove it, or choose another --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        return list(_all(groups, folder, figures.Figure, axis))
+        return list(_all(groups, folder, figures.Figure, axis, band))
 
 
-def _all(groups: Sequence[Group], folder: Path, make: Any, axis: Axis) -> Iterator[Path]:
+def _all(
+    groups: Sequence[Group], folder: Path, make: Any, axis: Axis, band: Band
+) -> Iterator[Path]:
     apart = len(groups) > IN_A_CHART
     for chart in charts(groups):
-        stem = file_name(chart.metrics[0], room=16)
         figure = make(figsize=(WIDTH, HEIGHT), dpi=160, layout="constrained")
         axes = figure.subplots()
-        _draw(axes, chart, groups, axis)
+        _draw(axes, chart, groups, axis, band)
         _legend(figure, *_entries(axes, chart, [] if apart else groups))
-        path = folder / f"{stem}-by-{axis}.png"
+        path = folder / file_of(chart, axis)
+        path.unlink(missing_ok=True)  # a link would be followed
         figure.savefig(path)
         yield path
     if apart:
@@ -65,8 +76,14 @@ def _all(groups: Sequence[Group], folder: Path, make: Any, axis: Axis) -> Iterat
         blank = figure.subplots()
         blank.axis("off")
         _legend(figure, *_entries(blank, Chart("", ("",)), groups))
+        (folder / "legend.png").unlink(missing_ok=True)
         figure.savefig(folder / "legend.png")
         yield folder / "legend.png"
+
+
+def file_of(chart: Chart, axis: Axis) -> str:
+    """Return the name of a chart's file."""
+    return f"{file_name(chart.metrics[0], room=16)}-by-{axis}.png"
 
 
 def _entries(axes: Any, chart: Chart, groups: Sequence[Group]) -> tuple[list[Any], list[str]]:
@@ -90,19 +107,26 @@ def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
     figure.legend(lines, names, **how)
 
 
-def _draw(axes: Any, chart: Chart, groups: Sequence[Group], axis: Axis) -> None:
+def _draw(axes: Any, chart: Chart, groups: Sequence[Group], axis: Axis, band: Band) -> None:
     for i, g in enumerate(groups):
         for metric, dash in zip(chart.metrics, _DASHES, strict=False):
             found = curve(g, metric)
             if found is None:
                 continue
-            x = found.step if axis == "step" else [t / 60 for t in found.time]
+            x, paint = _along(found, axis), {"color": _rgb(i)}
             mark = "o" if len(x) <= 30 else None
-            axes.plot(x, found.mean, dash, color=_rgb(i), marker=mark, markersize=3)
-            axes.fill_between(x, found.low, found.high, color=_rgb(i), alpha=0.16, linewidth=0)
+            for seed in found.seeds:
+                axes.plot(_along(seed, axis), seed.value, dash, **paint, alpha=0.4, linewidth=0.6)
+            axes.plot(x, found.mean, dash, **paint, marker=mark, markersize=3)
+            wide = (found.least, found.most) if band == "range" else (found.low, found.high)
+            axes.fill_between(x, *wide, **paint, alpha=0.16, linewidth=0)
     axes.set_xlabel("step" if axis == "step" else "wall-clock minutes")
     axes.set_ylabel(f"{chart.title} ({chart.unit})" if chart.unit else chart.title)
     axes.grid(alpha=0.25)
+
+
+def _along(line: Curve | Single, axis: Axis) -> Sequence[float]:
+    return line.step if axis == "step" else [t / 60 for t in line.time]
 
 
 def _rgb(index: int) -> Any:

@@ -26,12 +26,25 @@ class Sample:
     """Rewards, length and how the response ended."""
 
 
+def category(row: Mapping[str, Any]) -> str:
+    """Return what a row of ``rollouts/`` or ``eval/`` is: correct, format_only or neither.
+
+    It is what the run wrote, or else follows from the row's rewards in the same way.
+    """
+    if "category" in row:
+        return str(row["category"])
+    if _full(row.get("answer_reward", row.get("reward"))):
+        return "correct"
+    return "format_only" if _full(row.get("format_reward")) else "neither"
+
+
+def _full(reward: Any) -> bool:
+    return isinstance(reward, int | float) and reward >= 1
+
+
 def is_right(row: Mapping[str, Any]) -> bool:
     """Whether a row of ``rollouts/`` or ``eval/`` holds a right answer."""
-    if "category" in row:
-        return bool(row["category"] == "correct")
-    reward = row.get("answer_reward", row.get("reward"))
-    return isinstance(reward, int | float) and reward >= 1
+    return category(row) == "correct"
 
 
 def choose(path: Path, right: int, wrong: int) -> list[Sample]:
@@ -39,7 +52,7 @@ def choose(path: Path, right: int, wrong: int) -> list[Sample]:
     rows = read_samples(path)
     good = [row for row in rows if is_right(row)][:right]
     bad = [row for row in rows if not is_right(row)][:wrong]
-    return [_sample(row) for row in (*good, *bad)]
+    return [sample_of(row) for row in (*good, *bad)]
 
 
 def latest(run: RunData) -> tuple[str, int, Path] | None:
@@ -61,7 +74,8 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
-def _sample(row: Mapping[str, Any]) -> Sample:
+def sample_of(row: Mapping[str, Any]) -> Sample:
+    """Return a row fit to be shown."""
     prompt = row.get("question", row.get("prompt", ""))
     return Sample(
         right=is_right(row),

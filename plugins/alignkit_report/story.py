@@ -12,6 +12,7 @@ from typing import Any
 
 from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.run_data.groups import Group, best, final, flatten
+from alignkit.run_data.models import models
 from alignkit.run_data.runs import RunData, duration, find, is_run, read
 from alignkit.security.text import printable
 from alignkit.shipped import PREFIX
@@ -33,6 +34,12 @@ _HEADLINES = ("answer_reward", "reward", "format_reward")
 
 def of(folder: Path, *, briefly: bool = False) -> str:
     """Return the story of the run in a directory, or its end; AlignkitError if there is none."""
+    require_run(folder)
+    return brief(folder) if briefly else story(read(folder))
+
+
+def require_run(folder: Path) -> None:
+    """Raise AlignkitError unless a directory is a run's; the error names the runs in it."""
     if not is_run(folder):
         found = find([folder])
         names = ", ".join(shown(run.path) for run in found[:3])
@@ -40,7 +47,6 @@ def of(folder: Path, *, briefly: bool = False) -> str:
             f"{shown(folder)} is no run directory but holds {len(found)}: {names}…; show one of "
             f"them, or see all with `alignkit report {in_shell(folder)}`"
         )
-    return brief(folder) if briefly else story(read(folder))
 
 
 def brief(folder: Path) -> str:
@@ -112,8 +118,11 @@ def _head(run: RunData) -> Iterator[str]:
     yield f"{shown(run.path)}: {run.status}{f', {run.reason}' if run.reason else ''}"
     step = run.rows[-1]["step"] if run.rows else "none"
     yield f"  {duration(run.seconds)}, last step {step}, seed {run.seed}"
+    yield from (f"  model: {model}" for model in models(run))
     if facts.get("started"):
         yield f"  started {facts['started']}: {' '.join(map(str, facts.get('command') or ()))}"
+    notes = facts.get("notes")
+    yield from (f"  {note}" for note in (notes if isinstance(notes, list) else ()))
     yield from (f"  warning: {w}" for w in run.warnings)
 
 
@@ -175,18 +184,17 @@ def _answers(run: RunData) -> Iterator[str]:
     kind, step, file = found
     yield f"{'held-out' if kind == 'eval' else 'training'} responses of step {step}"
     for sample in choose(file, 3, 3):
-        yield from _answer(sample)
+        yield from answer(sample, "RIGHT" if sample.right else "WRONG")
 
 
-def _answer(sample: Sample) -> Iterator[str]:
-    yield f"  {'RIGHT' if sample.right else 'WRONG'}  {sample.notes}"
-    for label, text in (
+def answer(sample: Sample, label: str) -> Iterator[str]:
+    """Yield the lines of one response: a label with its rewards, question, text and gold."""
+    yield f"  {label}  {sample.notes}"
+    for name, text in (
         ("asked", sample.question),
         ("said", sample.response),
         ("gold", sample.gold),
     ):
         lines = [w for line in text.splitlines() for w in textwrap.wrap(line, 88) or [""]] or ["–"]
         shown_lines = lines if len(lines) <= 12 else [*lines[:6], "…", *lines[-5:]]
-        yield from (
-            f"    {label if i == 0 else '':<6} {line}" for i, line in enumerate(shown_lines)
-        )
+        yield from (f"    {name if i == 0 else '':<6} {line}" for i, line in enumerate(shown_lines))

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from alignkit.lifecycle.files import beside
 from alignkit.run_data.groups import ACCURACY, Estimate, Group, best, final, first
-from alignkit.run_data.runs import duration
+from alignkit.run_data.models import stands_for
+from alignkit.run_data.runs import RunData, duration
 from alignkit.text_table import aligned
+from alignkit_report.pairs import collapses
 
 _HEADLINES = (ACCURACY, "eval/reward", "train/reward", "eval/accuracy", "train/accuracy")
 _FINALS = (
@@ -74,13 +77,14 @@ def text(groups: Sequence[Group]) -> str:
     """Return the table as aligned text."""
     found = lines(groups)
     metric = headline(groups)
-    heads = ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE")
+    heads = ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE",
+             "MODEL")  # fmt: skip
     table = aligned(heads, [_cells(line) for line in found])
     return "\n".join([table, *notes(groups)])
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Say what ± means here, and why runs were stopped."""
+    """Say what ± means here, how runs that are not done ended, and which seeds collapsed."""
     sizes = {e.over for line in lines(groups) if (e := line.final) and e.se is not None}
     found = []
     if "seeds" in sizes:
@@ -88,8 +92,18 @@ def notes(groups: Sequence[Group]) -> list[str]:
         found += _examples_error(groups)
     if "examples" in sizes:
         found.append("± one standard error over the evaluation's examples where there is one seed")
-    stopped = [(g, r) for g in groups for r in g.runs if r.reason]
-    return found + [f"{g.name}, seed {r.seed}: {r.status}: {r.reason}" for g, r in stopped]
+    metric = headline(groups)
+    ended = [(g, r) for g in groups for r in g.runs if r.reason or r.status == "stopped"]
+    found += [f"{g.name}, seed {r.seed}: {_ended(r, metric)}" for g, r in ended]
+    return found + collapses(groups, metric)
+
+
+def _ended(run: RunData, metric: str) -> str:
+    """Say how a run ended, which model it stands for, and of which step its last value is."""
+    parts = [run.status, run.reason, f"model: {stands_for([run])}"]
+    if measured := run.series(metric):
+        parts.append(f"last {metric}: step {measured[-1][0]}")
+    return ": ".join(filter(None, parts[:2])) + "".join(f"; {part}" for part in parts[2:])
 
 
 def _examples_error(groups: Sequence[Group]) -> Iterator[str]:
@@ -116,6 +130,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{line.best.step:g}" if line.best and line.best.step is not None else "–",
         duration(line.seconds),
         line.group.status(),
+        stands_for(line.group.runs),
     )
 
 
@@ -123,7 +138,7 @@ def write_rows(groups: Iterable[Group], path: Path) -> None:
     """Write every row of every run as CSV: variant, seed, run, step, time, metrics."""
     groups = list(groups)
     names = list(dict.fromkeys(m for g in groups for m in g.metrics()))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with beside(path) as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "seed", "run", "step", "time", *names])
         for g in groups:
@@ -140,15 +155,14 @@ def write_summary(groups: Sequence[Group], path: Path) -> None:
     named = [{"start": x.start, "final": x.final, "best": x.best} | x.others for x in found]
     columns = list(named[0]) if named else []
     header = [f"{c}{part}" for c in columns for part in ("", " se", " n")]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with beside(path) as file:
         writer = csv.writer(file)
-        writer.writerow(["variant", "metric", "state", "seconds", "best step", *header])
+        writer.writerow(["variant", "metric", "state", "model", "seconds", "best step", *header])
         for line, estimates in zip(found, named, strict=True):
             cells = [cell for c in columns for cell in _parts(estimates[c])]
             step = line.best.step if line.best else ""
-            writer.writerow(
-                [line.group.name, line.metric, line.group.status(), line.seconds, step, *cells]
-            )
+            state = (line.group.status(), stands_for(line.group.runs))
+            writer.writerow([line.group.name, line.metric, *state, line.seconds, step, *cells])
 
 
 def _parts(found: Estimate | None) -> tuple[float | str, float | str, int]:

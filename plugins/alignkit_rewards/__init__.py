@@ -6,18 +6,17 @@ The others shape (length_penalty, overlong_shaping, repetition_penalty, format_b
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignkit import Component, Params, RecipePath, hookimpl
+from alignkit import Component, Params, hookimpl
 from alignkit.component import PathOrName
 from alignkit.protocols import RewardFn
 from alignkit.security.names import name_problem, refused
+from alignkit_rewards.python import Python
 
 
 class Graded(Params[RewardFn]):
@@ -29,7 +28,8 @@ class Graded(Params[RewardFn]):
     """
 
     timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Seconds one verdict may take before its worker is killed and the answer counts as wrong."""
+    """Seconds of a processor that a verdict may take; then its worker is killed and the answer
+    counts as wrong. Time in which the worker is stopped or waits for its turn does not count."""
 
     percent: Literal["either", "sign", "value"] = "either"
     """What ``50%`` equals besides itself: 50 (``"sign"``), 1/2 (``"value"``), or either."""
@@ -55,7 +55,7 @@ class Graded(Params[RewardFn]):
     several_boxes: Literal["listed", "last", "agree"] = "listed"
     r"""What ``\boxed{1}`` and ``\boxed{2}`` say: ``"listed"`` reads boxes with no more than a
     comma, "and", "or" or a name between them as the list 1, 2, and else counts the last;
-    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content."""
+    ``"last"`` counts the last; ``"agree"`` accepts only boxes of one content. So samples vote."""
 
     unit_conversion: bool = False
     """Accept ``1.5 hours`` for ``90 minutes``; otherwise a unit has to be the gold's or left out.
@@ -225,54 +225,6 @@ class FormatBonus(Params[RewardFn]):
             return float(tagged_answer(text, strict=self.strict_format) is not None)
 
         return Shaping("format", score)
-
-
-class Python(Params[RewardFn]):
-    """A function of your own: ``function(response: str, example: Example) -> float``.
-
-    It may also return a Reward, or a mapping of numbers with the key ``reward``. It runs in the
-    training process, with no time limit.
-    """
-
-    file: RecipePath
-    """The Python file."""
-
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "reward"
-    """Name of the function in it."""
-
-    batched: bool = False
-    """Call it once with lists of responses and examples; it returns one reward for each."""
-
-    def build(self) -> RewardFn:
-        from alignkit_rewards.script import ScriptReward, load_function
-
-        where = f"{self.file}:{self.function}"
-        return ScriptReward(load_function(self.file, self.function), where, batched=self.batched)
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        try:
-            tree = ast.parse(self.file.read_bytes(), filename=str(self.file))
-        except (OSError, SyntaxError, ValueError) as error:
-            yield "file", f"cannot be read as Python: {error}"
-            return
-        if not any(self.function in _bound_names(node) for node in tree.body):
-            yield "function", f"{self.file.name} defines no {self.function!r} at its top level"
-
-    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        from alignkit_rewards.script import file_hash
-
-        return {"sha256 of the reward file": file_hash(self.file)}
-
-    def code(self) -> Iterable[Path]:
-        yield self.file
-
-
-def _bound_names(node: ast.stmt) -> set[str]:
-    """Return the names a top-level statement may bind; all it mentions, to err on the safe side."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {node.name}
-    aliases = {(a.asname or a.name) for a in ast.walk(node) if isinstance(a, ast.alias)}
-    return aliases | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 @hookimpl

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 
 from alignkit.text.boxes import boxes, outermost
-from alignkit_rewards.answers.text.prose import last_boxes
+from alignkit_rewards.answers.text.prose import last_boxes, last_tagged
+from alignkit_rewards.answers.text.runs import UNREAD
 from alignkit_rewards.answers.verdict import SeveralBoxes
 
 TAGS = "</think> <answer>"
 """The exact mark between reasoning and answer that the r1_zero format rule asks for."""
 
 _LOOSE_TAGS = re.compile(r"</think>\s*<answer>")
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def tagged_answer(response: str, *, strict: bool = True) -> str | None:
@@ -56,19 +56,26 @@ def boxed_answer(response: str, *, several: SeveralBoxes = "last") -> str | None
     return last_boxes(response, several) if outermost(response) else None
 
 
-def final_answer(response: str) -> str | None:
+def final_answer(response: str, *, several: SeveralBoxes = "last") -> str | None:
     r"""Return the text of the last ``<answer>…</answer>``, else of the last ``\boxed{…}``.
 
-    White space is squeezed, so that answers compare as they read; None if there is neither.
-    The format need not be kept otherwise: it is what samples vote on.
+    White space is squeezed, so that answers compare as they read; None if there is neither, and
+    if several boxes disagree under the convention ``several_boxes = "agree"``. The format need
+    not be kept otherwise: it is what samples vote on.
 
     >>> final_answer(r"so <answer> x =  \boxed{\frac{1}{2}} </answer>")
     '\\frac{1}{2}'
+    >>> final_answer(r"\boxed{5} or \boxed{6}", several="listed")
+    '5, 6'
     """
-    end = response.rfind("</answer>") + len("</answer>")  # behind it each tag would be searched for
-    tagged = _TAGGED.findall(response[:end])
-    text = tagged[-1] if tagged else response
-    boxed = boxes(text)
-    if not boxed and not tagged:
+    tagged = last_tagged(response)
+    text = response if tagged is None else tagged
+    boxed = outermost(text)
+    if not boxed and tagged is None:
         return None
-    return " ".join((boxed[-1].content if boxed else text).split()) or None
+    said = last_boxes(text, several) if boxed else text
+    if said.startswith(UNREAD):
+        return None
+    while nested := boxes(said):
+        said = nested[-1].content
+    return " ".join(said.split()) or None

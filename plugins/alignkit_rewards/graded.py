@@ -36,8 +36,6 @@ class Pending:
 class GradedReward:
     """A reward function: 1 for a right answer in the right place, else 0."""
 
-    read = staticmethod(final_answer)
-
     def __init__(
         self,
         extract: Callable[[str], str | None],
@@ -67,6 +65,10 @@ class GradedReward:
         pairs = [(golds[i], answers[i] or "") for i in left]
         batch = shared_pool().submit(pairs, self._rules, self._timeout) if pairs else None
         return Pending(verdicts, [a is not None for a in answers], batch)
+
+    def read(self, response: str) -> str | None:
+        """Return the answer that a response votes for, its boxes read as the verdicts read them."""
+        return final_answer(response, several=self._rules.several_boxes)
 
     def close(self) -> None:
         """Nothing to release: the workers belong to the process and end with it."""

@@ -8,8 +8,9 @@ once a worker dies while none is at work; with "spawn" and "forkserver" a script
 The workers here are plain subprocesses that speak JSON lines: they never import the user's
 ``__main__``, inherit no locks of a process that runs torch threads, are started from any thread,
 and nothing they send is unpickled. A worker asks the kernel to kill it when one verdict takes too
-long (``setitimer`` with the default action of SIGALRM), which works inside C code and after the
-parent has died; the parent kills it a little later in any case.
+much of its CPU time (``setitimer`` with the default action of SIGPROF), which works inside C code
+and after the parent has died, and counts no time in which the machine is busy or all of it is
+stopped, as by Ctrl-Z. The parent kills a worker that is late all the same.
 """
 
 from __future__ import annotations
@@ -19,22 +20,21 @@ import json
 import logging
 import os
 import queue
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import alignkit
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.cpus import usable_cpus
 from alignkit_rewards.answers import Conventions, Verdict
+from alignkit_rewards.process import Process
 from alignkit_rewards.worker import OUT_OF_MEMORY
 
 logger = logging.getLogger("alignkit_rewards")
@@ -46,8 +46,11 @@ START_S = 120.0
 """A worker that has not reported ready after this many seconds never will."""
 
 GRACE_S = 10.0
-"""The parent kills a worker this long after the worker's own alarm should have: the alarm stands
-still while sympy is imported."""
+"""The parent kills a worker this much of its CPU time after the worker's own alarm should have: the
+alarm stands still while sympy is imported."""
+
+TRIES = 3
+"""Workers that a pair may be given to if they are lost: somebody else may have killed them."""
 
 CHUNK = 16
 """Most pairs sent to a worker at once."""
@@ -88,22 +91,15 @@ class Batch:
         return [task.verdict.result() for task in self.tasks]
 
 
-class Worker:
+class Worker(Process):
     """One grading process."""
 
     def __init__(self) -> None:
         packages = [str(Path(file).parent) for file in (alignkit.__file__, __file__)]
         path = "\n".join(p for p in sys.path if p)
-        self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
-            [sys.executable, "-P", "-c", _BOOT, str(MEMORY_MB), *packages, path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-        )
-        self.ended = False
-        self._buffer = b""
-        first = self._line(START_S)
+        words = [str(MEMORY_MB), *packages, path]
+        super().__init__([sys.executable, "-P", "-c", _BOOT, *words], stderr=subprocess.DEVNULL)
+        first = self.line(START_S)
         if first != b'"ready"':
             self.kill()
             said = first.decode("utf-8", "replace") if first else "it said nothing"
@@ -114,70 +110,71 @@ class Worker:
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Hand over tasks of one batch; BrokenPipeError if the worker is dead."""
-        assert self.process.stdin is not None
         pairs = [task.pair for task in tasks]
         message = {"rules": tasks[0].rules, "limit": tasks[0].timeout, "pairs": pairs}
-        data = memoryview(json.dumps(message).encode() + b"\n")
-        while data:
-            data = data[self.process.stdin.write(data) or 0 :]
+        self.write(json.dumps(message).encode() + b"\n")
 
-    def verdict(self, task: Task) -> Verdict:
-        """Wait for the next verdict; a dead or late worker is killed and named as the reason."""
-        line = self._line(task.timeout + GRACE_S)
+    def settle(self, task: Task, /, *, last: bool) -> bool:
+        """Wait for the next verdict and hand it over; False if the worker was lost before."""
+        verdict = self.verdict(task)
+        if verdict is None and last:
+            verdict = given_up("crashed", task)
+        if verdict is not None:
+            task.verdict.set_result(verdict)
+        return verdict is not None
+
+    def verdict(self, task: Task) -> Verdict | None:
+        """Wait for the next verdict; a late worker is killed. None if the worker was lost."""
+        line = self.line_of_work(task.timeout + GRACE_S)
         verdict = Verdict(*json.loads(line)) if line else None
         if verdict is None or verdict.why == OUT_OF_MEMORY:
             self.kill()
         if verdict is not None:
             return verdict
-        late = line is None or self.process.returncode == -signal.SIGALRM
-        why = "timed out" if late else "crashed"
-        logger.warning("grading %s: %.80r", why, task.pair[1])
-        return Verdict(False, why)
+        late = line is None or self.process.returncode == -signal.SIGPROF
+        return given_up("timed out", task) if late else None
+
+
+def given_up(why: str, task: Task) -> Verdict:
+    """Return the verdict on a pair that could not be judged."""
+    logger.warning("grading %s: %.80r", why, task.pair[1])
+    return Verdict(False, why)
+
+
+class Serves(Protocol):
+    """A process that works off tasks; see :class:`Process`."""
+
+    process: subprocess.Popen[bytes]
+    ended: bool
 
     @property
-    def alive(self) -> bool:
-        """Whether the process is still there."""
-        return self.process.poll() is None
+    def alive(self) -> bool: ...
 
-    def kill(self) -> None:
-        """End the process now and reap it."""
-        self.ended = True
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+    def send(self, tasks: Sequence[Any], /) -> None:
+        """Hand over tasks; BrokenPipeError if the process is dead."""
+        ...
 
-    def _line(self, timeout: float) -> bytes | None:
-        """Read one line; ``b""`` if the process ended, None if time ran out."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not _readable(self.process.stdout.fileno(), left):
-                return None
-            data = self.process.stdout.read(65536)
-            if not data:
-                self.process.wait()
-                return b""
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+    def settle(self, task: Any, /, *, last: bool) -> bool:
+        """Wait for the next task's result and set it; a process that is lost is killed.
 
+        Returns whether it was set. It must be where this is the ``last`` try.
+        """
+        ...
 
-def _readable(descriptor: int, timeout: float) -> bool:
-    poller = select.poll()  # select.select cannot take descriptors above 1023
-    poller.register(descriptor, select.POLLIN | select.POLLHUP)
-    return bool(poller.poll(timeout * 1000))
+    def kill(self) -> None: ...
+
+    def kill_group(self) -> None: ...
 
 
 class Pool:
-    """Grading workers of this process, each served by a thread."""
+    """Workers of this process, each served by a thread."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, start: Callable[[], Serves] = Worker) -> None:
+        """``start`` starts a worker, when the first task comes and after each one that is lost."""
         self.size = size
-        self._chunks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
-        self._workers: list[Worker | None] = [None] * size
+        self._start = start
+        self._chunks: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+        self._workers: list[Serves | None] = [None] * size
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), daemon=True, name=f"grader-{i}")
@@ -191,9 +188,13 @@ class Pool:
         choices = asdict(rules)
         tasks = [Task(pair, choices, timeout) for pair in pairs]
         step = max(1, min(CHUNK, -(-len(tasks) // (2 * self.size))))
-        for start in range(0, len(tasks), step):
-            self._chunks.put(tasks[start : start + step])
+        self.put(tasks, step)
         return Batch(tasks)
+
+    def put(self, tasks: Sequence[Any], step: int = 1) -> None:
+        """Start tasks, ``step`` of them together; each has a Future ``verdict``."""
+        for start in range(0, len(tasks), step):
+            self._chunks.put(list(tasks[start : start + step]))
 
     def processes(self) -> list[int]:
         """Return the process ids of the live workers."""
@@ -206,7 +207,7 @@ class Pool:
             self._chunks.put(None)
         for worker in self._workers:
             if worker is not None:
-                worker.process.kill()
+                worker.kill_group()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
@@ -215,7 +216,7 @@ class Pool:
         while (chunk := self._chunks.get()) is not None:
             try:
                 self._judge(index, chunk)
-            except (AlignkitError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits for the result raises it
                 if isinstance(error, OSError):
                     error = AlignkitError(f"a grading worker cannot be run: {error}")
                 for task in chunk:
@@ -223,8 +224,12 @@ class Pool:
         if (worker := self._workers[index]) is not None:
             worker.kill()
 
-    def _judge(self, index: int, chunk: list[Task]) -> None:
-        """Judge the tasks and take each off the chunk; a new worker follows each that cost one."""
+    def _judge(self, index: int, chunk: list[Any]) -> None:
+        """Judge the tasks and take each off the chunk; a new worker follows each that cost one.
+
+        A task whose worker was lost is judged again, by ``TRIES`` workers at most.
+        """
+        lost = 0
         while chunk:
             if self._closed:
                 raise AlignkitError("grading was stopped while verdicts were under way")
@@ -234,15 +239,18 @@ class Pool:
             except BrokenPipeError:  # it died idle, through no fault of these tasks
                 worker.kill()
             while chunk and not worker.ended:
-                verdict = worker.verdict(chunk[0])
-                chunk.pop(0).verdict.set_result(verdict)
+                if not worker.settle(chunk[0], last=lost + 1 >= TRIES):
+                    lost += 1
+                    break
+                del chunk[0]
+                lost = 0
 
-    def _worker(self, index: int) -> Worker:
+    def _worker(self, index: int) -> Serves:
         worker = self._workers[index]
         if worker is None or not worker.alive:
             if worker is not None:
                 worker.kill()
-            worker = self._workers[index] = Worker()
+            worker = self._workers[index] = self._start()
         return worker
 
 

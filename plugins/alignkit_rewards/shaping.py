@@ -35,10 +35,12 @@ def measure(unit: str, tokenizer: str) -> Measure:
         return len
     if unit == "words":
         return lambda text: len(text.split())
+    from alignkit.engine.tokens import sampled_tokens
+
     encode = _encoder(tokenizer)
 
     def tokens(text: str) -> int:
-        return len(text.completion.token_ids if isinstance(text, Response) else encode(text))
+        return sampled_tokens(text.completion) if isinstance(text, Response) else len(encode(text))
 
     return tokens
 

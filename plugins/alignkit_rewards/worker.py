@@ -22,7 +22,7 @@ def main(memory_mb: int) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)  # whatever a library prints must not look like a verdict
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     try:
         importlib.import_module("alignkit_rewards.answers")
         _limit_memory(memory_mb)
@@ -40,12 +40,12 @@ def _serve(message: Any, out: IO[str]) -> bool:
 
     rules = Conventions(**message["rules"])
     for golds, answer in message["pairs"]:
-        signal.setitimer(signal.ITIMER_REAL, message["limit"])
+        signal.setitimer(signal.ITIMER_PROF, message["limit"])
         try:
             verdict = judge(golds, answer, rules)
         except MemoryError:  # what is left of it is not enough for the next
             verdict = Verdict(False, OUT_OF_MEMORY)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         out.write(json.dumps([verdict.correct, verdict.why]) + "\n")
         if verdict.why == OUT_OF_MEMORY:
             return False

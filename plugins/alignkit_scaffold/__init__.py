@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from alignkit import Component, Params, hookimpl
-from alignkit.commands import FILE, registry_in
+from alignkit.commands import FILE, GIVEN, command_of, registry_in
 from alignkit.errors import in_shell
 from alignkit.kinds import HOOKS
 from alignkit.security.text import say
@@ -46,7 +46,7 @@ class Package(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+        @click.argument("file", type=GIVEN)
         @click.option("--dest", type=FILE, default=Path("."), help="Folder to put it in.")
         @click.pass_context
         def package(ctx: click.Context, file: Path, dest: Path) -> None:
@@ -64,14 +64,33 @@ class Init(Params[click.Command]):
     def build(self) -> click.Command:
         @click.command()
         @click.argument("folder", metavar="DIR", type=FILE)
-        def init(folder: Path) -> None:
+        @click.option(
+            "--cs336",
+            "edition",
+            metavar="YEAR",
+            help="Add adapters and a guide for CS336's assignment 5 of 2025 or 2026.",
+        )
+        @click.pass_context
+        def init(ctx: click.Context, folder: Path, edition: str | None) -> None:
             from alignkit_scaffold import scaffold
 
+            course = None if edition is None else _course(ctx, edition)
             for recipe_file in scaffold.init(folder.absolute()):
                 say(f"{folder}/{recipe_file}")
+            if course is not None:
+                ctx.invoke(course, edition=edition, folder=folder)
+                return
             say(f"next: cd {in_shell(folder)} && alignkit run recipes/grpo_offpolicy.toml")
 
         return init
+
+
+def _course(ctx: click.Context, edition: str) -> click.Command:
+    """Return the command that adds to a course folder, if it has that edition."""
+    found = command_of(registry_in(ctx), "cs336")
+    kind = next(p.type for p in found.params if p.name == "edition")
+    kind.convert(edition, None, ctx)  # ctx.invoke converts nothing
+    return found
 
 
 @hookimpl

@@ -25,6 +25,7 @@ TABLES = {
     "dataset": '[data]\nuse = "my_idea"',
     "prompt_template": '[prompt]\nuse = "my_idea"',
     "reward_fn": '[reward]\nuse = "my_idea"',
+    "environment": '[environment]\nuse = "my_idea"',
     "advantage": '[advantage]\nuse = "my_idea"',
     "loss_type": '[loss]\nuse = "my_idea"',
     "normalizer": '[normalizer]\nuse = "my_idea"',

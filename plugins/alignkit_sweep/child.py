@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ import tomli_w
 
 from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import flatten
-from alignkit.run_data.runs import STOPPED, is_run, read, read_rows
-from alignkit_sweep.stop import diverged
+from alignkit.run_data.runs import STOPPED, FollowedRows, is_run, read
+from alignkit_sweep.stop import Divergence
 from alignkit_sweep.tables import SweepTable
 
 FINISHED = ("done", "diverged", "out of time")
@@ -90,14 +91,16 @@ class Child:
                 pass_fds=(keep_open,),
             )
         self._started = time.monotonic()
-        self._size = 0
+        self._rows = FollowedRows(job.folder / "metrics.jsonl")
+        if table.stop is not None:
+            self._seen = Divergence(table.stop)
         self._told = False
 
-    def tell(self) -> None:
+    def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Tell the process to save its state and end, once: a second time would end it at once."""
         if not self._told:
             self._told = True
-            self.process.terminate()
+            self.process.send_signal(number)
 
     def ended(self) -> bool:
         """Whether the process is over; stops it first where the sweep says so."""
@@ -111,23 +114,26 @@ class Child:
         return self.process.poll() is not None
 
     def _diverged(self) -> str:
-        metrics = self.job.folder / "metrics.jsonl"
-        size = metrics.stat().st_size if metrics.is_file() else 0
-        if self._table.stop is None or size == self._size:
+        if self._table.stop is None:
             return ""
-        self._size = size
-        return diverged(read_rows(metrics, []), self._table.stop)
+        for row in self._rows.more():
+            if row is None:  # the file is another, or was cut back
+                self._seen = Divergence(self._table.stop)
+            else:
+                self._seen.add(row)
+        return self._seen.reason()
 
     def _give_up(self, status: str, reason: str) -> None:
-        self.stop()
+        """End the run for good; one that is out of time leaves its model, as at its end."""
+        self.stop(signal.SIGUSR1 if status == "out of time" else signal.SIGTERM)
         if read(self.job.folder).status != "done":  # it may have ended by itself meanwhile
             text = json.dumps({"status": status, "reason": reason}) + "\n"
             self.job.folder.mkdir(parents=True, exist_ok=True)  # it may not have got that far
             (self.job.folder / STOPPED).write_text(text)
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the process, by force if it does not within GRACE."""
-        self.tell()
+        self.tell(number)
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:

@@ -66,7 +66,10 @@ class Runner:
         for variant in waves[0]:
             for job in self.plans.jobs(variant):
                 job.check()
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AlignkitError(f"cannot make {shown(self.out)}: {error.strerror}") from error
         with self._lock() as lock, self._interruptible():
             self._note_order()
             for wave in waves:
@@ -136,7 +139,10 @@ class Runner:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         origin = shown(self.plans.sweep.path.absolute())
         write_whole(job.beside(".toml"), f"# {job.name} of {origin}\n{tomli_w.dumps(job.plan)}")
-        return ["run", str(job.beside(".toml")), "--out", str(job.folder)]
+        # What the command line names may be written anywhere; what a recipe names may not.
+        named = [o for o in self.plans.sweep.overrides if o.startswith("trackers")]
+        given = [word for override in named for word in ("-s", override)]
+        return ["run", str(job.beside(".toml")), "--out", str(job.folder), *given]
 
     def _put_aside(self, job: Job) -> None:
         """Move a half-finished run out of the way; it is kept, not reported."""
@@ -180,7 +186,11 @@ class Runner:
     @contextmanager
     def _lock(self) -> Iterator[IO[str]]:
         """Hold the directory; the children hold it too, so runs a killed sweep left end first."""
-        with (self.out / ".lock").open("w") as lock:
+        try:
+            lock = (self.out / ".lock").open("w")
+        except OSError as error:
+            raise AlignkitError(f"cannot write in {shown(self.out)}: {error.strerror}") from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

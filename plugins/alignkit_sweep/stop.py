@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Annotated, Any
@@ -29,16 +30,47 @@ class StopTable(Params[Any]):
     """Rows in a mean."""
 
 
+class Divergence:
+    """Sees a run's rows one by one, and tells whether it is diverged.
+
+    What it keeps does not grow with the run.
+    """
+
+    def __init__(self, stop: StopTable) -> None:
+        self._stop = stop
+        self._lost = 0  # steps in a row without a finite loss or gradient norm
+        self._step: Any = None
+        self._values: deque[float] = deque(maxlen=stop.steps)
+        self._means: deque[float] = deque()  # the last; those before are in _top
+        self._top = 0.0
+
+    def add(self, row: Row) -> None:
+        """See the next row."""
+        self._step = row["step"]
+        if "train/loss" in row:
+            finite = None not in (row["train/loss"], row.get("train/grad_norm", 0.0))
+            self._lost = 0 if finite else self._lost + 1
+        if isinstance(value := row.get(self._stop.metric), int | float):
+            self._values.append(value)
+            if len(self._values) == self._stop.steps:
+                self._means.append(fmean(self._values))
+        if len(self._means) > self._stop.steps:
+            self._top = max(self._top, self._means.popleft())
+
+    def reason(self) -> str:
+        """Return why the run is diverged, or ``""``."""
+        most, top = self._stop.nonfinite_steps, self._top
+        if most and self._lost >= most:
+            return f"loss or gradient norm not finite for {most} steps, to step {self._step}"
+        if top > 0 and self._means[-1] < self._stop.fraction * top:
+            metric = self._stop.metric
+            return f"{metric} fell from {top:.3g} to {self._means[-1]:.3g} at step {self._step}"
+        return ""
+
+
 def diverged(rows: Sequence[Row], stop: StopTable) -> str:
     """Return why a run with these rows is diverged, or ``""``."""
-    trained = [row for row in rows if "train/loss" in row]
-    last = trained[-stop.nonfinite_steps :] if stop.nonfinite_steps else []
-    lost = [row for row in last if None in (row["train/loss"], row.get("train/grad_norm", 0.0))]
-    if last and len(lost) == stop.nonfinite_steps:
-        return f"loss or gradient norm not finite for {len(lost)} steps, to step {rows[-1]['step']}"
-    values = [v for row in rows if isinstance(v := row.get(stop.metric), int | float)]
-    means = [fmean(values[i : i + stop.steps]) for i in range(len(values) - stop.steps + 1)]
-    top = max(means[: -stop.steps], default=0.0)
-    if top > 0 and means[-1] < stop.fraction * top:
-        return f"{stop.metric} fell from {top:.3g} to {means[-1]:.3g} at step {rows[-1]['step']}"
-    return ""
+    seen = Divergence(stop)
+    for row in rows:
+        seen.add(row)
+    return seen.reason()

@@ -6,13 +6,15 @@ Policies are large; give the kit a small one, for example
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from alignkit.dialogues import Ends
 from alignkit_testing.kit import Check, Subject
 
 TEXT = "2+2=4"
@@ -99,6 +101,24 @@ def saves_what_it_is(subject: Subject) -> None:
     assert kept >= ends, f"the saved generation config ends at {kept}, the policy at {set(ends)}"
 
 
+def ends_where_it_is_told(subject: Subject) -> None:
+    """`end_at`, where it is offered, adds to `eos_ids` and to what `save` writes."""
+    policy: Any = subject.build()
+    if not isinstance(policy, Ends):
+        return
+    policy = cast(Any, policy)
+    had = policy.eos_ids
+    more = next(i for i in range(_logits(policy).shape[-1]) if i not in had)
+    policy.end_at(iter([more]))
+    assert policy.eos_ids == had | {more}, f"ends {set(had)} and {more} give {policy.eos_ids}"
+    with tempfile.TemporaryDirectory() as folder:
+        policy.save(Path(folder) / "saved")
+        file = Path(folder) / "saved" / "generation_config.json"
+        kept = json.loads(file.read_text(encoding="utf-8"))["eos_token_id"]
+    kept = {kept} if isinstance(kept, int) else set(kept)
+    assert kept >= policy.eos_ids, f"the saved generation config ends at {kept}, lacking {more}"
+
+
 def _ids(policy: Any) -> list[int]:
     ids: list[int] = policy.tokenizer.encode(TEXT, add_special_tokens=False)
     return ids
@@ -119,4 +139,5 @@ CHECKS: tuple[Check, ...] = (
     predicts_without_chance,
     keeps_text,
     saves_what_it_is,
+    ends_where_it_is_told,
 )

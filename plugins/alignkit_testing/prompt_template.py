@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
+from alignkit.dialogues import ChatFormat, Converses
+from alignkit.protocols import Example
 from alignkit_testing.kit import Check, Subject
-from alignkit_testing.samples import QUESTIONS
+from alignkit_testing.samples import DIALOGUE, QUESTIONS
 
 
 def contains_the_question(subject: Subject) -> None:
@@ -42,8 +45,33 @@ def names_its_stops(subject: Subject) -> None:
     assert list(stop) == list(template.stop), "stop differs at a second look"
 
 
+def converses_with_what_is_there(subject: Subject) -> None:
+    """A template of dialogues changes no message and leaves none out; a question is the user's.
+
+    Its `form` is a ChatFormat; `messages` are the same at every look and have roles and text.
+    """
+    template = subject.build()
+    if not isinstance(template, Converses):
+        return
+    assert isinstance(template.form, ChatFormat), f"form is a {type(template.form).__name__}"
+    asked = [Example("0", question, "") for question in QUESTIONS]
+    for example in (*asked, Example("0", "2 + 2?", "4", messages=DIALOGUE)):
+        wanted = example.messages or ({"role": "user", "content": example.question},)
+        found = template.messages(deepcopy(example))
+        for message in found:
+            sound = isinstance(message, Mapping) and isinstance(message.get("role"), str)
+            assert sound, f"{message!r} is no message: a mapping with role and content"
+        assert list(found) == list(template.messages(example)), "messages differ at a second look"
+        kept = list(found)[-len(wanted) :]
+        assert kept == list(wanted), (
+            f"the dialogue {list(wanted)!r:.300} comes out as {list(found)!r:.300}: put what else "
+            f"is to be said before it"
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     contains_the_question,
     surrounds_every_question_alike,
     names_its_stops,
+    converses_with_what_is_there,
 )

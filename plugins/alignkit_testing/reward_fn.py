@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -106,6 +107,22 @@ def reads_any_text(subject: Subject) -> None:
         assert reward.read(text) == found, f"read finds another answer again in {text[:80]!r}"
 
 
+def takes_any_answer(subject: Subject) -> None:
+    """Of several answers that count as right it does not matter which stands first."""
+    reward = subject.build()
+    texts, asked = _batch(subject)
+    others = [next((o.answer for o in asked if o.answer != e.answer), "no idea") for e in asked]
+    pairs = list(zip(asked, others, strict=True))
+    first = [replace(e, also_accepted=(other,)) for e, other in pairs]
+    second = [replace(e, answer=other, also_accepted=(e.answer,)) for e, other in pairs]
+    given = zip(texts, first, reward(texts, first), reward(texts, second), strict=True)
+    for text, example, one, two in given:
+        assert one == two, (
+            f"response {text[:60]!r} earns {one} where {example.answers} are right, and {two} "
+            "where they stand in the other order; compare it with all of example.answers"
+        )
+
+
 def _batch(subject: Subject) -> tuple[list[str], list[Example]]:
     return [text for text, _ in subject.responses], [example for _, example in subject.responses]
 
@@ -131,6 +148,7 @@ CHECKS: tuple[Check, ...] = (
     judges_hostile_text,
     gives_one_finite_reward_each,
     keeps_the_order,
+    takes_any_answer,
     is_deterministic,
     refuses_uneven_lists,
     works_off_the_main_thread,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignkit.dialogues import Message
 from alignkit.protocols import Example, LossInputs
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ EXAMPLES: tuple[Example, ...] = (
     Example("fraction", "What is 3 divided by 4?", "3/4"),
 )
 """What rewards are tried on unless a plugin's author gives examples of their own."""
+
+DIALOGUE: tuple[Message, ...] = (
+    {"role": "user", "content": "What is 1 + 2?"},
+    {"role": "assistant", "content": "<think>\nOne more\n</think>\n\n3"},
+    {"role": "user", "content": "And {twice} that?  "},
+    {"role": "assistant", "content": "6", "reasoning_content": "3 + 3"},
+)
+"""A dialogue with thoughts in both forms."""
 
 QUESTIONS = (
     "What is 1 + 1?",

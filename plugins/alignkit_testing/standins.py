@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECORDED = "recorded.jsonl"
 BUILTINS = (
-    "advantages", "data", "hf", "losses", "normalizers", "optimizers", "prompts",
+    "advantages", "data", "environments", "hf", "losses", "normalizers", "optimizers", "prompts",
 )  # fmt: skip
 """Plugins that stand-ins come from."""
 
@@ -91,6 +91,7 @@ def stand_in(kind: str) -> dict[str, Any]:
     tables: dict[str, dict[str, Any]] = {
         "prompt_template": {"use": "prompts/question_only"},
         "reward_fn": {"use": "testing/vowels"},
+        "environment": {"use": "environments/guess", "max_turns": 2},
         "advantage": {"use": "advantages/group_mean"},
         "loss_type": {"use": "losses/reinforce"},
         "normalizer": {"use": "normalizers/masked_mean"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ class TensorboardTracker:
         """Open event files in the run directory and put the recipe into them."""
         from torch.utils.tensorboard import SummaryWriter
 
+        self._hook, threading.excepthook = threading.excepthook, self._excepthook
         self._writer: Any = SummaryWriter(
             log_dir=str(run.dir / "tensorboard"),
             purge_step=run.first_step if run.resumed else None,  # these come again
@@ -44,7 +46,13 @@ class TensorboardTracker:
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Write what is buffered and close the files."""
+        threading.excepthook = self._hook
         self._writer.close()
+
+    def _excepthook(self, raised: threading.ExceptHookArgs, /) -> None:
+        """Leave it to the next call to raise what the thread that writes the files raised."""
+        if type(raised.thread).__name__ != "_AsyncWriterThread":
+            self._hook(raised)
 
 
 def _verbatim(value: object) -> str:

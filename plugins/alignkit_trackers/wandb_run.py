@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import netrc
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from alignkit.run_data.runs import read_rows
 from alignkit.security.names import checked_name, name_problem, refused
 from alignkit_trackers.values import sample_table
 from alignkit_trackers.wandb_files import steps_on_disk
+from alignkit_trackers.wandb_service import patiently
 
 if TYPE_CHECKING:
     from alignkit.protocols import Run
@@ -26,6 +29,8 @@ MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 """What wandb takes as ``WANDB_MODE``."""
 UPLOAD = 600.0
 """Seconds at the end of a run to wait for what is not uploaded yet; it is on the disk too."""
+ANSWER = 60.0
+"""Seconds that W&B's process may take for a row."""
 
 
 class WandbTracker:
@@ -73,7 +78,8 @@ class WandbTracker:
     def log(self, step: int, metrics: Mapping[str, float], /) -> None:
         """Log one row; ``train/*`` and ``time/*`` over train_step, ``eval/*`` over eval_step."""
         if step not in self._on_disk:
-            self._run.log({**metrics, **_steps(step, metrics)})
+            row = {**metrics, **_steps(step, metrics)}
+            patiently(partial(self._run.log, row), ANSWER)
 
     def rollouts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]], /) -> None:
         """Log the first rows as a table, ``train/rollouts`` or ``eval/samples``."""
@@ -84,15 +90,20 @@ class WandbTracker:
         columns, cells = sample_table(rows, self._samples)
         table = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
         key = "train/rollouts" if name == "rollouts" else f"{name}/samples"
-        self._run.log({key: table, **_steps(step, [key])})
+        patiently(partial(self._run.log, {key: table, **_steps(step, [key])}), ANSWER)
 
     def close(self, status: Literal["done", "failed"], /) -> None:
         """Finish the run, marked as failed if it did."""
         folder = Path(self._run.dir).parent
         try:
-            self._run.finish(exit_code=0 if status == "done" else 1)
+            finish = partial(self._run.finish, exit_code=0 if status == "done" else 1)
+            patiently(finish, UPLOAD + ANSWER)
         except TimeoutError:
             self._say(f"wandb did not take all within {UPLOAD:g} s; later: wandb sync {folder}")
+        except Exception:
+            with suppress(Exception):  # of a process that is gone: else it is raised at exit
+                patiently(import_module("wandb").teardown, ANSWER)
+            raise
 
 
 def _id(run: Run) -> str:
@@ -110,10 +121,11 @@ def _id(run: Run) -> str:
 
 def _rows_before(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the rows that a resumed run has of the steps before it goes on."""
-    if run.resumed:
-        for line in (run.dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield {name: math.nan if value is None else value for name, value in row.items()}
+    warnings: list[str] = []
+    for row in read_rows(run.dir / "metrics.jsonl", warnings) if run.resumed else ():
+        yield {name: math.nan if value is None else value for name, value in row.items()}
+    for warning in warnings:
+        run.say(f"warning: {warning}")
 
 
 def environment_problem() -> str:

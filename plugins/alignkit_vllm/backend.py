@@ -43,6 +43,8 @@ class VllmBackend:
         self.syncs = 0
         self.gaps: list[float] = []
         """What each check found: nats per token, policy against engine."""
+        self.kls: list[float] = []
+        """What each check estimated KL(engine ‖ policy) to be, nats per token."""
         self._engine: Engine | None = None
         self._token = secrets.token_hex(4)
 
@@ -56,7 +58,7 @@ class VllmBackend:
         self._folder = tempfile.TemporaryDirectory(prefix="alignkit-vllm-")
         self._dtype = compute_dtype(policy, self.keys.dtype)
         folder = Path(self._folder.name)
-        describe(policy, folder)
+        describe(policy, folder, self._dtype)
         self._engine = engine = self._make_engine(policy)
         self._watch = Watchdog(lambda: engine.peer, self.keys.heartbeat)
         self._watch.on_expiry, self._watch.on_exit = engine.log_end, engine.kill
@@ -199,6 +201,8 @@ class VllmBackend:
             check.compare_columns(policy, seen)
         request = check.probe(policy, engine.max_len())
         ((_, (answer,)),) = self._answers(policy, [request])
-        self.gaps.append(check.gap(policy, request, answer))
+        found = check.apart(policy, request, answer)
+        self.gaps.append(found.gap)
+        self.kls.append(found.kl)
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
-        check.require_small(self.gaps[-1], bound)
+        check.require_small(found, bound, self.keys.max_rollout_kl)

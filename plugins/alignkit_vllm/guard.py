@@ -12,10 +12,19 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
+
+from alignkit.errors import AlignkitError
 
 KEY = "ALIGNKIT_VLLM_KEY"
 """Environment variable with the key that server and trainer share. Not an option: everybody on a
 machine can read its command lines."""
+
+HOSTS = "ALIGNKIT_VLLM_HOSTS"
+"""Environment variable with the hosts, separated by commas, that the key is sent to besides this
+machine itself. A recipe cannot name one: who wrote it would get the key."""
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -63,6 +72,18 @@ def closed(arguments: list[str], environ: MutableMapping[str, str]) -> list[str]
     environ[KEY] = environ["VLLM_API_KEY"] = key
     local = not any(word.partition("=")[0] in ("--host", "--uds") for word in arguments)
     return [*(["--host=127.0.0.1"] if local else []), f"--middleware={__name__}.{Guard.__name__}"]
+
+
+def key_for(url: str, environ: Mapping[str, str]) -> str:
+    """Return the key to send to a server, "" for none; AlignkitError for a host nobody named."""
+    key, host = environ.get(KEY, ""), urlsplit(url).hostname or ""
+    named = {name.strip().lower() for name in environ.get(HOSTS, "").split(",")}
+    if key and url and host not in {*LOCAL, *named}:
+        raise AlignkitError(
+            f"the server {host} would be sent the key of {KEY}; if it is yours, name it: export "
+            f"{HOSTS}={host}"
+        )
+    return key
 
 
 def headers(key: str) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def _on_gpus(keys: VllmSettings) -> dict[str, Any]:
     }
     one_card = keys.mode == "server" and keys.tensor_parallel_size == 1
     return options | ({"weight_transfer_config": IPC} if one_card else {})
+
+
+def arithmetic(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment in which an engine of these options computes in its own type.
+
+    Triton, which vLLM's attention in float32 is written in, rounds float32 factors to TF32's 10
+    bits by default, and so log-probs to some 1e-3.
+    """
+    return {"TRITON_F32_DEFAULT": "ieee"} if options["dtype"] == "float32" else {}
 
 
 def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
@@ -98,13 +107,17 @@ def compute_dtype(policy: Policy, wanted: str) -> torch.dtype:
     return parameter.dtype
 
 
-def describe(policy: Policy, folder: Path) -> None:
+def describe(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     """Write the policy's configuration and tokenizer, without weights, for an engine to read.
 
-    From the model in memory: no other revision, nothing to download.
+    From the model in memory: no other revision, nothing to download. An engine that computes in a
+    ``dtype`` of 16 bits on a GPU is told to give logits in float32, as the learner's head does:
+    rounded to 16 bits they would part the two by more than all layers do.
     """
     config: Any = policy.model.config
     config = type(config).from_dict(config.to_dict())
+    if _device(policy).type == "cuda" and dtype.itemsize == 2:
+        config.head_dtype = "float32"  # vLLM's name for it
     config.architectures = [_class_name(policy)]
     config.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)

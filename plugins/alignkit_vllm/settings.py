@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from alignkit.engine.sampling.rollout_table import SamplingParams
+from alignkit.errors import AlignkitError
+from alignkit_vllm.guard import key_for
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -31,7 +34,8 @@ class VllmSettings(SamplingParams):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
     """With mode "server": a server that runs already, as "http://host:8000". Start it with
-    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows."""
+    ``python -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it shows. Only this
+    machine is sent the key, and the hosts that ALIGNKIT_VLLM_HOSTS names, separated by commas."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
@@ -63,12 +67,17 @@ class VllmSettings(SamplingParams):
 
     check_every: Annotated[int, Field(ge=0)] = 20
     """Syncs between checks that the engine holds the policy's weights (some columns of them, and
-    a greedy probe). The first two, at the start and after the first update, are always checked;
-    0 checks only these."""
+    a probe: 64 tokens sampled after a text). The first two, at the start and after the first
+    update, are always checked; 0 checks only these."""
 
     max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
     """A check stops the run when engine and policy differ by more than this in the probe's
-    log-probs, nats per token on average. Unset: 0.01 for float32, 0.1 for 16-bit types."""
+    log-probs, nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding shows
+    so, max_rollout_kl alone decides."""
+
+    max_rollout_kl: Annotated[float, Field(gt=0)] = 0.015
+    """A check stops the run when the probe's estimate of KL(engine ‖ policy) is above this, nats
+    per token: what a run logs of its own samples as ``train/rollout_kl``."""
 
     start_timeout: Seconds = 900.0
     """Deadline for starting the engine, in seconds; then the run stops and says what hung."""
@@ -110,7 +119,8 @@ class VllmSettings(SamplingParams):
     def _port_problems(self) -> Iterator[tuple[str, str]]:
         try:
             _ = urlsplit(self.url or "").port
-        except ValueError as error:
+            key_for(self.url or "", os.environ)
+        except (ValueError, AlignkitError) as error:
             yield "url", f"{error}"
 
     def _device_problems(self) -> Iterator[tuple[str, str]]:

@@ -28,11 +28,13 @@ class Extension:
     device: torch.device
     parallel_config: Any
     vllm_config: Any
+    reload_weights: Any
+    """The worker's own, which loads under vLLM's configuration; its runner's does not."""
 
     def alignkit_load(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Take over ``weights`` in place."""
         self.alignkit_held = ""  # should loading fail half-way, nobody takes it for whole
-        self.model_runner.reload_weights(weights_iterator=iter(weights))
+        self.reload_weights(weights_iterator=iter(weights))
         _retie(self.model_runner.get_model())
         self.alignkit_held = version
 

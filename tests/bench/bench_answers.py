@@ -215,6 +215,9 @@ STAGES: dict[str, tuple[str, str, Any]] = {
     "… before a rough value": ("text.prose", "_ROUGHLY", NEVER),
     "spelling: all of it": ("text.normalize", "canonical", lambda text: " ".join(text.split())),
     "spelling: unicode": ("text.normalize", "plain_unicode", str),
+    "styling": ("text.styling", "unstyled", str),
+    "other languages": ("text.languages", "in_english", str),
+    "other notations": ("text.notation", "plain_notation", str),
     "words as answers": (
         "text.named",
         "same_words",
@@ -223,6 +226,7 @@ STAGES: dict[str, tuple[str, str, Any]] = {
     "number words": ("text.numerals", "digits", str),
     "choice letters": ("text.words", "choice", lambda text: ""),
     "units: cut off": ("text.units", "split_unit", lambda text: (text, "")),
+    "units: several in one quantity": ("text.quantities", "several_units", lambda text: None),
     "units: compared": ("text.units", "units_agree", lambda gold, answer: True),
     "opposites": ("text.opposites", "contradicts", lambda gold, answer: False),
     "times of day": ("shapes.times", "same_time", lambda gold, answer: None),
@@ -243,6 +247,7 @@ STAGES: dict[str, tuple[str, str, Any]] = {
     "matrices as tuples": ("shapes.equality", "_vector", lambda scalar: None),
     "sums, integrals, matrix products": ("shapes.symbolic", "same", lambda gold, answer: False),
     "… guarded at points": ("shapes.symbolic", "_differ", lambda left, right: False),
+    "readings that the gold decides": ("shapes.ambiguous", "other_reading", lambda gold, text: ""),
     "`algebra`, with math-verify in its place": (
         "shapes.scalars",
         "same_scalar",

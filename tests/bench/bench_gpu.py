@@ -1,9 +1,11 @@
 """A 1.5B model on one card: learner, memory, decoding, and a whole GRPO step.
 
-    python tests/bench/bench_gpu.py                       # Qwen2.5-Math-1.5B's shape, bf16, CUDA
+    python tests/bench/bench_gpu.py                       # Qwen2.5-Math-1.5B's shape, CUDA
     python tests/bench/bench_gpu.py --device cpu --small  # the same script on small sizes
 
-Weights are random: what is measured does not depend on them. Prints a table ready for RESULTS.md:
+On CUDA as the recipes of ``recipes/scale`` do: weights in float32, products in bfloat16 by
+autocast. Weights are random: what is measured does not depend on them. Prints a table ready for
+RESULTS.md:
 
 - learner: optimizer steps on rows of one length, 8,192 tokens a micro-batch; tokens a second,
   model FLOPs over the card's dense bf16 peak (``alignkit.engine.observing.metering``), peak memory;
@@ -24,7 +26,8 @@ import os
 import resource
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from types import SimpleNamespace
@@ -62,7 +65,6 @@ class Size:
     response: int
     prompts: int
     group: int
-    dtype: torch.dtype = field(default=torch.bfloat16)
 
 
 LARGE = Size(
@@ -98,7 +100,6 @@ SMALL = Size(
     response=48,
     prompts=4,
     group=4,
-    dtype=torch.float32,
 )
 
 
@@ -114,10 +115,11 @@ class NoText:
 def make_policy(size: Size, device: str, peak_tflops: float | None) -> SimpleNamespace:
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=size.vocabulary, max_position_embeddings=4096, dtype=size.dtype, **size.model
+        vocab_size=size.vocabulary, max_position_embeddings=4096, dtype=torch.float32, **size.model
     )
     with torch.device(device):
-        model = Qwen2ForCausalLM(config).to(size.dtype).eval()
+        model = Qwen2ForCausalLM(config).float().eval()
+    halves = partial(torch.autocast, "cuda", dtype=torch.bfloat16)
     return SimpleNamespace(
         name="random",
         model=model,
@@ -126,7 +128,7 @@ def make_policy(size: Size, device: str, peak_tflops: float | None) -> SimpleNam
         pad_id=0,
         max_length=4096,
         version=0,
-        autocast=nullcontext,
+        autocast=nullcontext if device == "cpu" else halves,
         peak_tflops=peak_tflops,
     )
 
@@ -235,9 +237,12 @@ class Bench:
             do_sample=True, top_k=0, max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=0
         )
         mask = torch.ones_like(ids)
-        theirs, _ = self.timed(
-            lambda: self.policy.model.generate(ids, attention_mask=mask, generation_config=config)
-        )
+
+        def generate() -> None:
+            with self.policy.autocast():
+                self.policy.model.generate(ids, attention_mask=mask, generation_config=config)
+
+        theirs, _ = self.timed(generate)
         drawn = len(ids) * tokens
         row(f"decode, {len(ids)} rows", f"{drawn / ours:,.0f} tok/s", "", peak)
         row("  model.generate", f"{drawn / theirs:,.0f} tok/s", f"ratio {theirs / ours:.2f}", 0.0)

@@ -18,6 +18,9 @@ FILES = (
     "sft/train.jsonl",
     "preferences/train.jsonl",
     "preferences/test.jsonl",
+    "tools/train.jsonl",
+    "tools/test.jsonl",
+    "chat/train.jsonl",
 )
 
 
@@ -100,6 +103,18 @@ def test_traces_go_on_from_the_prompt_and_a_tenth_of_them_is_wrong(rows):
         assert is_right(row["response"]) is (given.strip() == row["answer"])
         wrong += given.strip() != row["answer"]
     assert 0.08 < wrong / len(traces) < 0.12
+
+
+def test_dialogues_are_two_questions_with_their_right_solutions(rows):
+    gold = {row["question"]: row["answer"] for row in rows("problems/train.jsonl")}
+    dialogues = [row["messages"] for row in rows("chat/train.jsonl")]
+    asked = [m["content"] for messages in dialogues for m in messages if m["role"] == "user"]
+    assert len(asked) == len(set(asked)) == 2 * len(dialogues) == 1024
+    for messages in dialogues:
+        assert [m["role"] for m in messages] == ["user", "assistant"] * 2
+        for question, said in (messages[:2], messages[2:]):
+            assert is_right(said["content"])
+            assert tagged_answer(said["content"]).strip() == gold[question["content"]]
 
 
 def test_a_slip_changes_the_last_result_and_the_answer_alike(maker):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -244,6 +245,7 @@ def test_the_table_has_the_slots_it_documents():
         "data": ("dataset", "one", False),
         "prompt": ("prompt_template", "one", False),
         "reward": ("reward_fn", "one", False),
+        "environment": ("environment", "one", False),
         "sets": ("", "map", False),
     }
     assert slots["sets"].table is EvalSetTable
@@ -269,6 +271,8 @@ def test_problems_the_table_names():
     assert key == ""
     assert "[eval.data]" in message
     assert not list(EvalTable().check({"data": object()}))
+    given = {"data": SimpleNamespace(order="given")}
+    assert [key for key, _ in EvalTable().check(given)] == ["data.order"]
     ((key, message),) = EvalSetTable(samples=4, temperature=0.0).check({"data": object()})
     assert key == "samples"
     assert "all 4 responses to an example would be equal" in message

@@ -1,12 +1,14 @@
 """Packed rows give what each row gives alone, to rounding, gradients included (float64)."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.engine.forward.logprobs import cut, response_logprobs
-from alignkit.engine.forward.packable import can_pack
+from alignkit.engine.forward.packable import can_pack, chosen
 from alignkit.engine.forward.packed import Packed, attending, shared_batches
 from alignkit.engine.tokens import TrainRow
 
@@ -133,6 +135,26 @@ def test_asking_leaves_training_mode_as_it_was(tiny_policy):
     assert can_pack(model)
     assert model.training
     assert not model.lm_head.training
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def test_the_pass_taken_is_told_with_its_reason(tiny_policy):
+    assert chosen(tiny_policy()) == (
+        "packed, shared prompts once; attention by torch's usual kernels, not torch's "
+        "variable-length kernel: it needs a CUDA device"
+    )
+    windowed = chosen(tiny_policy(**SLIDING))
+    assert windowed.startswith("padded to the longest; not packed: its layers are of the kinds ")
+    policy = tiny_policy()
+    policy.model.model.layers[0].register_forward_hook(lambda _, args, out: out + out.cumsum(1))
+    assert re.fullmatch(
+        r"padded to the longest; not packed: log-probs differ by [\d.e-]+", chosen(policy)
+    )
+    policy = tiny_policy()
+    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert chosen(policy).endswith("not packed: it recomputes layers in a way of its own")
 
 
 # ---------------------------------------------------------------- micro-batches

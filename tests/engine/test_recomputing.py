@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alignkit.engine.forward.frozen import FrozenPolicy
 from alignkit.engine.forward.logprobs import has_linear_head, response_logprobs
 from alignkit.engine.forward.packable import can_pack
 from alignkit.engine.forward.recomputing import checkpoint_layers
@@ -94,3 +95,15 @@ def saved_bytes(policy, row):
         response_logprobs(policy, [row])
     sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
     return sum(size for at, size in sizes.items() if at not in weights)
+
+
+def test_a_frozen_copy_of_a_checkpointed_model_is_packed(tiny_policy):
+    """It has no backward pass, and so nothing to recompute."""
+    policy = tiny_policy()
+    policy.model.float()  # a copy's norms round to float32 again, so float64 would not be packed
+    checkpoint_layers(policy.model)
+    policy.model.train()
+    copied = FrozenPolicy.of(policy, copied=True)
+    assert can_pack(copied.model)
+    assert policy.model.is_gradient_checkpointing
+    assert can_pack(policy.model)

@@ -12,6 +12,7 @@ from alignkit.engine.evaluation.statistics import (
     identical,
     majority,
     pass_at_k,
+    pass_rates,
     sampled,
     summary,
     update_means,
@@ -212,3 +213,20 @@ def test_updates_count_by_their_tokens_however_many_they_computed():
         "computed_token_share": pytest.approx(0.625),  # (30·0.5 + 10·1)/40
         "clip_fraction": pytest.approx(0.2),  # (30·0.1 + 10·0.5)/40; by those computed 0.26
     }
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_training_reports_pass_at_every_k_as_the_share_of_draws_with_a_right_one(size):
+    """Two groups; every choice of k responses is looked at."""
+    verdicts = [[float(i == 0) for i in range(size)], [float(i % 2) for i in range(size)]]
+    got = pass_rates([response(v, group=g) for g, vs in enumerate(verdicts) for v in vs])
+    assert list(got) == [f"pass@{k}" for k in range(1, size + 1)]
+    for k in range(1, size + 1):
+        shares = [fmean(max(chosen) for chosen in combinations(vs, k)) for vs in verdicts]
+        assert got[f"pass@{k}"] == pytest.approx(fmean(shares), abs=1e-12)
+
+
+def test_groups_of_unlike_size_are_counted_to_the_smallest():
+    some = [response(1.0, group=0), response(0.0, group=0), *[response(0.0, group=1)] * 3]
+    assert pass_rates(some) == {"pass@1": pytest.approx(0.25), "pass@2": pytest.approx(0.5)}
+    assert pass_rates([]) == {}

@@ -86,19 +86,19 @@ def gradients(policy):
 
 def test_the_probe_tells_right_from_wrong(kernel, monkeypatch):
     kind = (torch.device("cpu"), torch.bfloat16, 4, 2, 16)
-    assert varlen._agrees(*kind)
+    assert not varlen._fault(*kind)
 
     def aligned_at_the_first_key(q, k, v, layout, scaling):
         return by_the_formula(q, k.flip(0), v, layout, scaling)
 
     monkeypatch.setattr(varlen, "kernel", aligned_at_the_first_key)
-    assert not varlen._agrees(*kind)
+    assert varlen._fault(*kind).startswith("it differs from the formula by ")
 
     def absent(*_):
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(varlen, "kernel", absent)
-    assert not varlen._agrees(*kind)
+    assert varlen._fault(*kind) == "RuntimeError: no such kernel"
 
 
 def test_not_on_a_cpu_nor_in_32_bits():

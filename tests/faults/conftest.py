@@ -64,6 +64,8 @@ max_tokens = 5
 [checkpoint]
 every = 0
 """
+TRACKED = ("-s", 'trackers=[{use="jsonl", path="tracked"}]')
+"""On the command line: a recipe's own would not be written outside the run directory."""
 JUDGE = "def reward(response, example):\n    return float(len(response) % 2)\n"
 
 
@@ -150,7 +152,7 @@ class Faults:
     def go(self, out, *more, **fault):
         """Run or resume; return the status of the process and what it said."""
         begun = (self.folder / out / "recipe.toml").exists()
-        words = ["resume", out] if begun else ["run", self.recipe.name, "--out", out]
+        words = ["resume", out] if begun else ["run", self.recipe.name, "--out", out, *TRACKED]
         log = self.folder / f"{out}.log"
         log.unlink(missing_ok=True)
         job = {"words": [*words, *more], "log": str(log), "cwd": str(self.folder), "fault": fault}
@@ -193,8 +195,7 @@ def faults(tmp_path_factory, tiny_folder):
         "n_steps = 4", "n_steps = 3\nsave_rollouts_every = 1"
     )
     evaluated = '[eval]\nevery = 2\nn = 4\n[eval.data]\nuse = "jsonl"\npath = "rows.jsonl"\n'
-    tracked = '[[trackers]]\nuse = "jsonl"\npath = "tracked"\n'
-    (folder / "r.toml").write_text(text.format(model=tiny_folder) + evaluated + tracked)
+    (folder / "r.toml").write_text(text.format(model=tiny_folder) + evaluated)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(
         [sys.executable, Path(__file__).with_name("faulty.py")],

@@ -20,7 +20,7 @@ NAMES = {
     "tracker": "tracker 'jsonl'",
     "tracker start": "tracker 'jsonl'",
 }
-AT_WORK = [kind for kind in NAMES if not kind.endswith(("start", "optimizer", "step"))]
+AT_WORK = [k for k in NAMES if not k.endswith(("start", "optimizer", "step", "tracker"))]
 ENDS = {
     "ValueError": "ValueError: the judge is asleep",
     "StopIteration": "StopIteration: the judge is asleep",
@@ -122,12 +122,22 @@ def test_an_update_that_failed_beside_a_prefetched_batch_goes_back_to_what_is_sa
         assert faults.left(out) == whole
 
 
-@pytest.mark.parametrize("how", ["ValueError", "SystemExit", "GeneratorExit", "OtherError"])
-def test_a_tracker_that_fails_when_it_is_closed_fails_the_run(faults, how):
+@pytest.mark.parametrize("how", quick("SystemExit", among=ENDS))
+@pytest.mark.parametrize("kind", ["tracker", "tracker close"])
+def test_a_tracker_that_fails_is_let_go_and_ends_no_training(faults, kind, how):
     _, whole = faults.calls("reward")
-    out, said = fail(faults, "tracker close", how, 1)
-    assert "the judge is asleep" in said or how == "SystemExit"
-    assert faults.go(out)[0] == 0
+    out = f"run-{next(numbers)}"
+    status, said = faults.go(out, kind=kind, how=how, at=1)
+    assert status == 0, said
+    assert (
+        said.count(f"warning: tracker 'jsonl' is told nothing more, since it raised {ENDS[how]}")
+        == 1
+    )
+    assert "Traceback" not in said
+    facts = json.loads((faults.folder / out / "manifest.json").read_text())
+    assert facts["status"] == "done"
+    [note] = facts["notes"]
+    assert ENDS[how] in note
     assert faults.left(out) == whole
 
 
@@ -165,9 +175,7 @@ def test_a_component_that_exits_while_it_is_built_leaves_nothing(faults):
         assert not (faults.folder / out).exists()
 
 
-@pytest.mark.parametrize(
-    "kind", ["reward", "dataset", "prompt template", "rollout backend", "tracker"]
-)
+@pytest.mark.parametrize("kind", ["reward", "dataset", "prompt template", "rollout backend"])
 def test_a_call_that_fails_for_a_while_is_made_again(faults, kind):
     calls, whole = faults.calls(kind)
     out = f"run-{next(numbers)}"
@@ -185,3 +193,14 @@ def test_a_call_that_fails_for_a_while_is_made_again(faults, kind):
     assert json.loads((faults.folder / out / "manifest.json").read_text())["status"] == "failed"
     assert faults.go(out)[0] == 0
     assert faults.left(out) == whole
+
+
+def test_a_tracker_that_fails_for_a_while_is_asked_again_and_then_let_go(faults):
+    _, whole = faults.calls("tracker")
+    for times in (2, 3):
+        out = f"run-{next(numbers)}"
+        status, said = faults.go(out, kind="tracker", how="TransientError", at=2, times=times)
+        assert status == 0, said
+        assert "tracker: the judge is asleep; trying again in 0.02 s (2 of 2)" in said
+        assert ("tracker 'jsonl' is told nothing more" in said) == (times == 3)
+        assert faults.left(out) == whole

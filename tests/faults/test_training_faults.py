@@ -79,6 +79,24 @@ def test_a_loss_that_is_never_finite_stops_the_run_with_its_batch_saved(
     assert told.count("an optimizer step was skipped, weights are as before it: loss nan") == 1
 
 
+@pytest.mark.parametrize("how", ["detach", "item", "no_grad"])
+def test_a_loss_without_a_gradient_is_refused_at_the_first_update(runs, grpo, monkeypatch, how):
+    import alignkit_losses
+
+    def loss(x):
+        if how == "no_grad":
+            with torch.no_grad():
+                return LossOutput(per_token=-x.logprobs * x.advantages)
+        if how == "item":
+            return LossOutput(per_token=torch.full_like(x.logprobs, x.logprobs.mean().item()))
+        return LossOutput(per_token=-x.logprobs.detach() * x.advantages)
+
+    monkeypatch.setattr(alignkit_losses.GrpoClip, "build", lambda self: loss)
+    with pytest.raises(RunFailed, match="the loss returned numbers without a gradient"):
+        runs.start(grpo)
+    assert all(r["train/groups_without_signal"] == 1 for r in runs.rows())  # nothing to learn there
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_logits_that_are_no_numbers_end_the_run_with_the_step_named(runs, grpo, monkeypatch, value):
     """Weights that go wrong in the third step, whichever way they are sampled from."""
@@ -179,6 +197,22 @@ def test_prompts_longer_than_the_model_takes_are_passed_over_and_counted(runs, g
         runs.start(grpo, out="hopeless")
 
 
+def test_an_evaluation_of_which_every_prompt_is_too_long_is_an_error(runs, grpo):
+    long = [{"question": "why " * 400, "answer": "1"}] * 2
+    (runs.folder / "long.jsonl").write_text("".join(json.dumps(r) + "\n" for r in long))
+    table = '{every=1, data={use="jsonl", path="long.jsonl"}}'
+    with pytest.raises(RunFailed, match=r"every prompt of the evaluation fills the 1024 tokens"):
+        runs.start(grpo, f"eval={table}")
+    named = '{every=1, sets={hard={data={use="jsonl", path="long.jsonl"}}}}'
+    with pytest.raises(RunFailed, match=r"every prompt of the evaluation set 'hard' fills"):
+        runs.start(grpo, f"eval={named}", out="named")
+    (runs.folder / "long.jsonl").write_text(
+        json.dumps(long[0]) + "\n" + json.dumps({"question": "why?", "answer": "1"}) + "\n"
+    )
+    run = runs.start(grpo, f"eval={table}", out="one")
+    assert {r["eval/prompts_too_long"] for r in runs.rows("one")} == {1.0}, run.dir
+
+
 def test_clocks_that_jump_change_no_duration(runs, grpo, monkeypatch):
     """The wall clock goes back an hour at every reading."""
     now = [time.time()]
@@ -225,9 +259,7 @@ def test_grading_workers_that_die_amid_a_batch_cost_no_verdict():
         thread.join()
     assert killed
     assert len(found) == 60
-    # A pair in the hands of a worker when it dies counts as timed out; nothing else is wrong.
-    assert all(r.total == 1.0 or r.parts.get("timed_out") == 1.0 for r in found)
-    assert sum(r.total for r in found) >= 60 - len(killed) * 16
+    assert [r.total for r in found] == [1.0] * 60  # a lost worker's pairs are judged again
 
 
 def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypatch, capsys):
@@ -252,7 +284,9 @@ def test_wandb_out_of_reach_is_said_once_and_logged_offline(runs, grpo, monkeypa
 
 def test_a_judge_that_raises_is_named_with_its_line(runs, grpo):
     (runs.folder / "judge.py").write_text("def reward(response, example):\n    return 1 / 0\n")
-    with pytest.raises(RunFailed, match=r"judge.py:reward raised ZeroDivisionError.*\(line 2\)"):
+    with pytest.raises(
+        RunFailed, match=r"judge.py:reward raised ZeroDivisionError.*\(judge\.py, line 2\)"
+    ):
         runs.start(grpo)
 
 

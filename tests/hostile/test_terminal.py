@@ -190,6 +190,7 @@ PRINTING = {
     "alignkit/security/text.py", "alignkit/security/streams.py",
     "plugins/alignkit_vllm/watchdog.py",  # made printable there: the line goes to a file as well
     "plugins/alignkit_vllm/guard.py",  # the key of the server that it serves
+    "plugins/alignkit_environments/jail.py",  # runs in the sandbox: a pipe takes it
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_texts_and_mappings_set_the_same():
         ({"n_stepz": 3}, "n_stepz"),
         ({"n_steps": "many"}, "n_steps"),
         ({"loss.use": "grpo_clop"}, "grpo_clip"),
-        ({"n_steps": object()}, "TOML cannot hold"),
+        ({"n_steps": {1}}, "TOML cannot hold"),
         ("n_steps=3", "not 'n_steps=3'"),
     ],
     ids=str,

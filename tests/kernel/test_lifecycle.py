@@ -13,12 +13,13 @@ import pytest
 
 from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError, RunFailed
-from alignkit.execution import Run, execute
+from alignkit.execution import Run, carry_out, execute
 from alignkit.lifecycle.checkpoints import Mark, Store, damage
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
-from alignkit.lifecycle.manifest import machine
+from alignkit.lifecycle.longer import steps_made
+from alignkit.lifecycle.manifest import Manifest, machine
 from alignkit.lifecycle.resume_point import differences
 from alignkit.lifecycle.signals import STOPPED, Interrupted, Signals
 from alignkit.resume import resume
@@ -150,6 +151,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from alignkit.lifecycle.lock import locked
+from alignkit.lifecycle.longer import steps_made
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -277,6 +279,71 @@ def test_a_second_signal_ends_the_process_at_once():
     assert time.monotonic() - began < 25
 
 
+REPEATED = """
+import os, signal, sys, time
+from alignkit.lifecycle.signals import Interrupted, Signals
+signals, number = Signals(), int(sys.argv[1])
+try:
+    with signals.installed():
+        try:
+            os.kill(os.getpid(), number)
+        except Interrupted:
+            signals.take()
+            print("saving", flush=True)
+            time.sleep(1)
+            print("saved", flush=True)
+            raise
+except Interrupted as interrupted:
+    time.sleep(1)  # trackers are closed, and the interpreter
+    os._exit(interrupted.exit_status)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGXCPU", "SIGUSR1", "SIGUSR2"])
+def test_a_request_that_is_repeated_does_not_end_the_save(name):
+    number = getattr(signal, name)
+    command = [sys.executable, "-c", REPEATED, str(int(number))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"saving\n"
+        while process.poll() is None:
+            time.sleep(0.15)  # longer than what counts as one
+            process.send_signal(number)
+        assert (process.wait(20), process.stdout.read()) == (STOPPED, b"saved\n")
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_signal_to_end_counts_after_a_request_too():
+    with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == b"saving\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_a_later_run_of_a_process_listens_again():
+    for _ in range(2):
+        with pytest.raises(Interrupted), Signals().installed():
+            signal.raise_signal(signal.SIGXCPU)
+
+
+@pytest.mark.parametrize(("saved", "status"), [(True, STOPPED), (False, 128 + signal.SIGUSR1)])
+def test_stopped_to_be_resumed_means_that_a_checkpoint_is_there(tmp_path, plan, saved, status):
+    class Stopped:
+        def run(self, run):
+            if saved:
+                write(Store(run.dir / "checkpoints"), 1)
+            signal.raise_signal(signal.SIGUSR1)
+
+    manifest = Manifest.new(tmp_path, plan(), tmp_path / "r.toml", [])
+    with pytest.raises(Interrupted) as error:
+        carry_out(Stopped(), Run(tmp_path, {}), manifest)
+    assert error.value.exit_status == status
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    assert facts["status"] == ("stopped" if saved else "interrupted")
+
+
 # ---------------------------------------------------------------- fingerprints and resuming
 
 TEXT = 'use = "toy"\n[loss]\nuse = "clip"\n[policy]\nuse = "weights"\npath = "w"\n'
@@ -337,6 +404,29 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
     assert plain == summed('"""Doc."""\n\n# why\ndef f(x):\n    """F."""\n    return x + 1\n')
     assert plain != summed("def f(x):\n    return x + 2\n")
     assert plain != summed("def f(x):\n    return x - 1\n")
+
+
+@pytest.mark.parametrize("name", ["MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"])
+def test_variables_that_choose_how_a_cpu_sums_are_hardware(plan, name):
+    bare, chosen = machine({}), machine({name: "avx2"})
+    bare["hardware"]["gpus"] = chosen["hardware"]["gpus"] = []
+    before, after = fingerprint(plan(), bare), fingerprint(plan(), chosen)
+    assert differences(before, after) == [f"hardware {name}: avx2, was none"]
+    assert differences(after, before) == [f"hardware {name}: none, was avx2"]
+    del bare["hardware"]["kernels"]  # as it was written before there was this
+    assert differences(fingerprint(plan(), bare), before) == []
+
+
+@pytest.mark.parametrize("line", ['{"step": 9', "[]", "3", '{"step": "x"}', '{"step": Infinity}'])
+def test_a_corrupt_row_at_the_end_is_named(tmp_path, line):
+    rows = '{"step": 1}\n{"st\n{"step": 5}\n'
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    assert steps_made(tmp_path) == 5
+    (tmp_path / "metrics.jsonl").write_text(f"{rows}{line}\n\n")
+    with pytest.raises(AlignkitError, match=r"the last line of .*metrics.jsonl is no row"):
+        steps_made(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 7, "x": "{"a" * 300_000}"}}\n')
+    assert steps_made(tmp_path) == 7
 
 
 def test_the_files_of_a_plugin_are_its_code(tmp_path):

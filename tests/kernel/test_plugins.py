@@ -119,6 +119,22 @@ def test_a_disabled_plugin_is_listed_and_not_imported(install, monkeypatch):
         plugins.load(["nic"])
 
 
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "GeneratorExit", "Odd()"])
+def test_whatever_an_import_raises_or_prints_the_others_are_there(
+    install, tmp_path, monkeypatch, capsys, raised
+):
+    code = f"print('{{not json')\nclass Odd(BaseException):\n    pass\nraise {raised}\n"
+    (tmp_path / "module_that_raises.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "module_that_raises", raising=False)
+    install("sad", value="module_that_raises")
+    install("nice")
+    registry = plugins.load()
+    assert {p.name: p.status for p in registry.plugins} == {"sad": "broken", "nice": "active"}
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "{not json\n")
+
+
 def test_a_broken_import_stops_nobody_else(install):
     install("sad", value="module_that_does_not_exist")
     install("nice")

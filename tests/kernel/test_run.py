@@ -32,6 +32,7 @@ def test_a_run_directory_holds_recipe_manifest_metrics_and_rows(plan, tmp_path):
     manifest = json.loads((run.dir / "manifest.json").read_text())
     assert (manifest["status"], manifest["seed"]) == ("done", 3)
     assert manifest["result"] == {"eval/answer_reward": 0.75}
+    assert manifest["computed"] == {"toys": "by hand"}
     assert [c["dist"] for c in manifest["components"]] == ["alignkit-toys"] * 2
     assert manifest["components"][0]["facts"] == {"groups": "2"}
     assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
@@ -59,7 +60,9 @@ def test_one_of_several_ranks_is_refused_before_anything_is_written(plan, tmp_pa
 def test_a_run_that_breaks_says_so_in_its_manifest(plan, tmp_path, fail, error, status):
     with pytest.raises(error):
         start(plan(f"fail={fail}"), tmp_path)
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["status"] == status
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["status"] == status
+    assert manifest["computed"] == {"toys": "by hand"}
     assert (tmp_path / "out/error.txt").exists() == (fail == "user")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+import tomli
 
 from alignkit import Component, Params, RecipePath, recipe
 from alignkit.errors import AlignkitError, RunFailed
@@ -11,6 +12,7 @@ from alignkit.execution import execute
 from alignkit.plugins import Plugin, Registry
 from alignkit.protocols import Algorithm
 from alignkit.resume import resume
+from alignkit.security import secrets
 
 PLANTED = ["planted-one", "planted-two", "sk-planted3456789012345", "planted-four", "planted-five"]
 
@@ -118,6 +120,39 @@ def test_a_resumed_run_asks_for_the_secrets_that_its_record_lacks(start, tmp_pat
         resume(tmp_path / "out", registry, ["resume", "-s", *given], overrides=given)
     for name, text in written(tmp_path / "out").items():
         assert not [s for s in PLANTED if s in text], name
+
+
+NAMES = ["sk-learn-experiments-2024", "hf_ABCDEFGHIJKLMNOPqrst", "glpat-0123456789abcdefghij"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "judge-password-file"])
+def test_paths_and_names_of_components_are_recorded_as_they_are(
+    start, tmp_path, registry, monkeypatch, name
+):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "mine.py").write_text("")
+    monkeypatch.setenv("DB_PASSWORD", "judge" if name in NAMES else name)  # a component's name
+    monkeypatch.setattr(secrets, "SHORTEST", 4)
+    with pytest.raises(RunFailed):
+        start(f'file="{name}/mine.py"', "fails=error", "api_key=", "url=http://host", "note=")
+    files = written(tmp_path / "out")
+    assert tomli.loads(files["recipe.toml"])["file"] == str(folder / "mine.py")
+    assert tomli.loads(files["recipe.toml"])["use"] == "judge"
+    [component] = json.loads(files["manifest.json"])["components"]
+    assert (component["use"], component["plugin"]) == ("judge", "judge")
+    with pytest.raises(RunFailed, match="says 401"):  # it is gone on with
+        resume(tmp_path / "out", registry, [])
+
+
+def test_what_is_left_out_is_said_and_noted(start, tmp_path, capsys):
+    with pytest.raises(RunFailed):
+        start("fails=error")
+    note = (
+        "recipe.toml does not keep the secrets of api_key, url, note; resuming asks for them again"
+    )
+    assert note in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["notes"] == [note]
 
 
 def test_foreign_code_is_named_with_its_sum_before_anything_is_built(

@@ -160,3 +160,15 @@ def test_an_override_without_key_or_value_says_how_to_write_one(tmp_path, typed)
     write(tmp_path, recipe="")
     with pytest.raises(RecipeError, match="key=value"):
         read(tmp_path / "recipe.toml", (), [typed])
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, "[1, -" + "9" * 5000 + "]", "{a = " + "1" * 4301 + "}"]
+)
+def test_a_number_of_thousands_of_digits_is_a_problem_in_one_line(tmp_path, value):
+    (tmp_path / "r.toml").write_text(f"seed = {value}\n")
+    for name, overrides in (("r.toml", ()), ("empty.toml", (f"seed={value}",))):
+        (tmp_path / "empty.toml").write_text("")
+        with pytest.raises(RecipeError, match="has more than 4,300 digits") as error:
+            read(tmp_path / name, (), overrides)
+        assert "\n" not in str(error.value)

@@ -56,15 +56,27 @@ KEYS = {
     "sft": "n_steps = 7\ntrain_batch_size = 5",
     "dpo": 'n_steps = 5\ntrain_batch_size = 4\nrejected_column = "other"',
     "evaluate": "",
+    "episodes": SAMPLED + "n_steps = 4",
 }
+ALGORITHMS = {"episodes": "grpo"}
 TAIL = {
-    "grpo": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n[reference]\nbeta = 0.0\n'
+    "episodes": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n'
+    '[environment]\nuse = "guess"\nstop = ["7"]\nmax_turns = 3\n',
+    "grpo": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n[reference]\nbeta = 0.0\n',
 }
-EVERY = {"grpo": '"0.05s"', "expert_iteration": '"0.05s"', "sft": "1", "dpo": "2"}
+EVERY = {
+    "grpo": '"0.05s"',
+    "episodes": '"0.05s"',
+    "expert_iteration": '"0.05s"',
+    "sft": "1",
+    "dpo": "2",
+}
 
 
 def recipe_text(use, ready, rows):
-    text = HEAD.format(use=use, keys=KEYS[use], every=EVERY.get(use, "1"), rows=rows, **ready)
+    text = HEAD.format(
+        use=ALGORITHMS.get(use, use), keys=KEYS[use], every=EVERY.get(use, "1"), rows=rows, **ready
+    )
     without = {
         "evaluate": ("normalizer", "optimizer", "eval", "eval.data", "checkpoint"),
         "dpo": ("normalizer",),

@@ -9,7 +9,9 @@ import pytest
 USES = ("grpo", "expert_iteration", "sft", "sweep")
 
 
-SLOW = [pytest.param(use, marks=pytest.mark.slow) for use in (*USES[1:], "dpo", "evaluate")]
+SLOW = [
+    pytest.param(use, marks=pytest.mark.slow) for use in (*USES[1:], "dpo", "evaluate", "episodes")
+]
 
 
 @pytest.mark.parametrize("use", ["grpo", *SLOW])

@@ -44,6 +44,7 @@ def test_a_time_limit_stops_a_run_to_be_resumed(killer):
     assert answer["code"] == 75, log
     assert "stopped by stop_after = 2s; go on with: alignkit resume sft-limit" in log
     assert json.loads((out / "manifest.json").read_text())["status"] == "stopped"
+    assert (out / "final/model.safetensors").is_file()
     steps = len((out / "metrics.jsonl").read_text().splitlines())
     assert killer.go("sft", out)["code"] == 75  # the limit counts anew
     assert len((out / "metrics.jsonl").read_text().splitlines()) >= steps

@@ -36,7 +36,17 @@ PAIRS = file(
     "pairs.jsonl",
     *({"question": f"{n}+1=", "answer": str(n + 1), "rejected": "no"} for n in range(4)),
 )
-SCRIPT = file("rule.py", "def reward(response, example):", "    return example.answer in response")
+CHATS = file(
+    "chats.jsonl",
+    {"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+    {"conversations": [{"from": "human", "value": "1+2="}, {"from": "gpt", "value": "3"}]},
+    {"prompt": "1+3=", "chosen": "4", "rejected": "5"},
+)
+SCRIPT = file(
+    "rule.py",
+    "def reward(response, example):",
+    "    return any(answer in response for answer in example.answers)",
+)
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -60,8 +70,18 @@ test_data = conformance(
     "data",
     params={
         "dataset/jsonl": {"path": tiny_rows()},
+        "dataset/chat": {"path": CHATS},
         "dataset/gsm8k": {"path": GSM8K},
         "dataset/math": {"path": MATH},
+    },
+)
+test_data_in_order = conformance(
+    "data",
+    params={
+        "dataset/jsonl": {"path": tiny_rows(), "order": "given"},
+        "dataset/chat": {"path": CHATS},
+        "dataset/gsm8k": {"path": GSM8K, "order": "given"},
+        "dataset/math": {"path": MATH, "order": "given"},
     },
 )
 test_trackers = conformance(
@@ -83,6 +103,11 @@ test_algorithms = conformance(
     },
 )
 test_doctor = conformance("doctor")
+TESTED = Example("one", "Set x to 1.", "", {"tests": "assert x == 1"})
+test_environments = conformance(
+    "environments",
+    responses={"reward_fn/code": [(f"```\nx = {n}\n```", TESTED) for n in range(3)]},
+)
 test_explain = conformance("explain")
 test_grading = conformance("grading")
 test_report = conformance("report")

@@ -46,13 +46,14 @@ def test_every_recipe_idea_and_overlay_is_listed():
     folder = ROOT / "recipes"
     assert listed(RECIPES, "# Recipes") == {p.name for p in folder.glob("*.toml")}
     assert listed(RECIPES, "## Published ideas") == {p.name for p in (folder / "ideas").glob("*")}
-    models = {p.name for p in (folder / "scale").glob("qwen2.5-math-1.5b*")}
+    chats = {p.name for p in (folder / "chat").glob("*.toml")}
+    assert listed(RECIPES, "## Dialogues") == chats
     named = listed(RECIPES, "## Scales") | {
         f"qwen2.5-math-1.5b{suffix}.toml"
         for suffix in listed(RECIPES, "## Scales", 1)
         if suffix.startswith("-")
     }
-    assert named == models | {p.name for p in (folder / "scale").glob("hardware-*")}
+    assert named == {p.name for p in (folder / "scale").glob("*.toml")}
 
 
 def test_what_carries_an_idea_is_what_its_recipe_chooses():

@@ -14,6 +14,7 @@ SCALE = ROOT / "recipes" / "scale"
 MODELS = {
     "qwen2.5-math-1.5b": ["grpo", "grpo_offpolicy"],
     "qwen2.5-math-1.5b-gsm8k": ["grpo", "grpo_offpolicy"],
+    "olmo-2-1b-gsm8k": ["grpo", "grpo_offpolicy"],
     "qwen2.5-math-1.5b-expert_iteration": ["expert_iteration"],
     "qwen2.5-math-1.5b-sft": ["sft", "sft_filtered"],
     "qwen2.5-math-1.5b-evaluate": ["evaluate"],

@@ -58,6 +58,16 @@ class SavesOneEnd(CausalPolicy):
         self.model.generation_config.save_pretrained(folder)
 
 
+class ForgetsItsEnds(CausalPolicy):
+    def end_at(self, ids):
+        self.eos_ids = frozenset(ids)
+
+
+class SavesNoNewEnd(CausalPolicy):
+    def end_at(self, ids):
+        self.eos_ids = self.eos_ids.union(ids)
+
+
 POLICY_BUGS = {
     "knows_its_ids": EndsAtNothing,
     "starts_at_version_zero": StartsAtOne,
@@ -65,6 +75,7 @@ POLICY_BUGS = {
     "predicts_without_chance": DropsOut,
     "keeps_text": LowerCase,
     "saves_what_it_is": SavesTheOld,
+    "ends_where_it_is_told": ForgetsItsEnds,
 }
 
 
@@ -79,7 +90,12 @@ def policy_of(made):
 
 
 @pytest.mark.parametrize(
-    ("check", "bug"), [*POLICY_BUGS.items(), ("saves_what_it_is", SavesOneEnd)]
+    ("check", "bug"),
+    [
+        *POLICY_BUGS.items(),
+        ("saves_what_it_is", SavesOneEnd),
+        ("ends_where_it_is_told", SavesNoNewEnd),
+    ],
 )
 def test_bug_in_a_policy_is_caught(failing, check, bug):
     table = {"path": tiny_model()}

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from alignkit.dialogues import ChatFormat
 from alignkit.protocols import Example, Reward, per_response
 
 # ---------------------------------------------------------------- rewards
 
 
 def exact(response, example):
-    return Reward(float(example.answer in response), {"length": float(len(response))})
+    right = any(answer in response for answer in example.answers)
+    return Reward(float(right), {"length": float(len(response))})
 
 
 def reward(judge):
@@ -43,6 +45,7 @@ REWARD_BUGS = {
         lambda responses, examples: [exact(r, e) for r, e in zip(responses, examples, strict=False)]
     ),
     "works_off_the_main_thread": batched(uses_alarm),
+    "takes_any_answer": reward(lambda r, e: Reward(float(r == e.answer))),
     "reads_any_text": lambda: Reader(lambda text: text.split("<answer>")[1]),
 }
 
@@ -87,7 +90,7 @@ def test_the_response_that_breaks_a_reward_is_named(planted, failing):
 
 
 def test_responses_that_earn_the_same_cannot_show_the_order(planted, failing):
-    fussy = planted(reward(lambda r, e: Reward(float(r == f"ANSWER={e.answer}"))))
+    fussy = planted(reward(lambda r, e: Reward(float(r in [f"ANSWER={a}" for a in e.answers]))))
     said = failing("reward_fn", fussy, only="keeps_the_order")
     assert "conformance(responses=" in said["keeps_the_order"]
     asked = Example("one", "1 + 1?", "2")
@@ -108,7 +111,47 @@ PROMPT_BUGS = {
         lambda q: textwrap.dedent(f"        Question:\n        {q}\n        Answer:")
     ),
     "names_its_stops": prompt(lambda q: q, stop="</answer>"),
+    "converses_with_what_is_there": lambda: dialogues(lambda messages: messages[-1:]),
 }
+
+
+def dialogues(change, form=None):
+    """A template of dialogues, sound but for what ``change`` does to the messages."""
+
+    def messages(example):
+        asked = {"role": "user", "content": example.question}
+        return change([*(example.messages or (asked,))])
+
+    form = ChatFormat() if form is None else form
+    return SimpleNamespace(render=lambda q: q, stop=(), form=form, messages=messages)
+
+
+def test_a_sound_template_of_dialogues_passes(planted, failing):
+    told = {"role": "system", "content": "Be brief."}
+    assert failing("prompt_template", planted(lambda: dialogues(lambda m: [told, *m]))) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda messages: messages[::-1],
+        lambda messages: [{**m, "content": m["content"].strip()} for m in messages],
+        lambda messages: [{k: m[k] for k in ("role", "content")} for m in messages],
+        lambda messages: [*messages, {"role": "user", "content": "Well?"}],
+        lambda messages: [str(random.random()), *messages],
+        lambda messages: [{"role": "system", "content": str(random.random())}, *messages],
+    ],
+    ids=["order", "text", "keys", "behind", "no message", "chance"],
+)
+def test_a_template_that_changes_a_dialogue_is_caught(planted, failing, change):
+    check = "converses_with_what_is_there"
+    assert check in failing("prompt_template", planted(lambda: dialogues(change)), only=check)
+
+
+def test_a_form_that_is_none_is_caught(planted, failing):
+    check = "converses_with_what_is_there"
+    made = planted(lambda: dialogues(list, form={"tools": []}))
+    assert "form is a dict" in failing("prompt_template", made, only=check)[check]
 
 
 def test_a_sound_prompt_passes(planted, failing):

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import Field
 
 from alignkit.component import Params
+from alignkit.engine.sampling.opening import Opening
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Dataset, PromptTemplate, RewardFn
+from alignkit.protocols import Dataset, Environment, PromptTemplate, RewardFn
 from alignkit.security.names import name_problem, refused
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class EvalSet:
     """None = the algorithm's."""
     reward: RewardFn | None = None
     """None = the algorithm's."""
+    environment: Environment | None = None
+    """None = the algorithm's, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +85,33 @@ class EvalFields(Params[T], Generic[T]):
                 f"temperature 0 is greedy: all {self.samples} responses to an example would be "
                 f"equal; use samples = 1 or a temperature above 0",
             )
+        if getattr(tables.get("data"), "order", "shuffled") == "given":
+            yield "data.order", "an evaluation asks its questions all at once; leave it out"
 
     def eval_set(
-        self, data: Dataset, prompt: PromptTemplate | None, reward: RewardFn | None
+        self,
+        data: Dataset,
+        prompt: PromptTemplate | None,
+        reward: RewardFn | None,
+        environment: Environment | None,
     ) -> EvalSet:
         """Join the table's values with the components of its sub-tables."""
         values = self.model_dump(include={*EvalFields.model_fields})
-        return EvalSet(data=data, prompt=prompt, reward=reward, **values)
+        return EvalSet(data=data, prompt=prompt, reward=reward, environment=environment, **values)
 
 
 class EvalSetTable(EvalFields[EvalSet]):
     """One more set of problems, ``[eval.sets.NAME]``; logged as ``eval/NAME/…``."""
 
     def build(
-        self, *, data: Dataset, prompt: PromptTemplate | None = None, reward: RewardFn | None = None
+        self,
+        *,
+        data: Dataset,
+        prompt: PromptTemplate | None = None,
+        reward: RewardFn | None = None,
+        environment: Environment | None = None,
     ) -> EvalSet:
-        return self.eval_set(data, prompt, reward)
+        return self.eval_set(data, prompt, reward, environment)
 
 
 class EvalTable(EvalFields[EvalPlan]):
@@ -112,9 +126,10 @@ class EvalTable(EvalFields[EvalPlan]):
         data: Dataset | None = None,
         prompt: PromptTemplate | None = None,
         reward: RewardFn | None = None,
+        environment: Environment | None = None,
         sets: Mapping[str, Annotated[EvalSet, EvalSetTable]] | None = None,
     ) -> EvalPlan:
-        unnamed = {} if data is None else {"": self.eval_set(data, prompt, reward)}
+        unnamed = {} if data is None else {"": self.eval_set(data, prompt, reward, environment)}
         return EvalPlan({**unnamed, **(sets or {})}, self.every)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -135,12 +150,21 @@ def needs_data(tables: Mapping[str, Any], remedy: str) -> Iterable[tuple[str, st
 
 
 def complete(
-    plan: EvalPlan, prompt: PromptTemplate | None, reward: RewardFn | None
-) -> dict[str, tuple[EvalSet, PromptTemplate, RewardFn]]:
-    """Give each set its own or else the algorithm's prompt and reward; error if neither is."""
-    completed = {}
+    plan: EvalPlan,
+    prompt: PromptTemplate | None,
+    reward: RewardFn | None,
+    environment: Environment | None = None,
+) -> dict[str, tuple[EvalSet, PromptTemplate | Opening, RewardFn | None]]:
+    """Give each set its own or else the algorithm's components; error if it lacks one.
+
+    A set in an environment needs neither prompt nor reward.
+    """
+    completed: dict[str, tuple[EvalSet, PromptTemplate | Opening, RewardFn | None]] = {}
     for name, chosen in plan.sets.items():
         template, judge = chosen.prompt or prompt, chosen.reward or reward
+        if (world := chosen.environment or environment) is not None:
+            completed[name] = (chosen, Opening(world, template, chosen.seed), judge)
+            continue
         if template is None or judge is None:
             lacking = "prompt" if template is None else "reward"
             where = f"eval.sets.{name}" if name else "eval"

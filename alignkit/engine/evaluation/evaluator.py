@@ -8,21 +8,23 @@ numbers of the run that saved it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
 from alignkit.engine.evaluation.statistics import category, graded, prefixed, sampled, summary
-from alignkit.engine.forward.logprobs import detached
+from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
 from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.engine.tokens import TrainRow, micro_batches, sampled_tokens
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
+    Environment,
     Example,
     Policy,
     PromptTemplate,
@@ -47,8 +49,9 @@ class Evaluator:
         prompt: PromptTemplate | None,
         reward: RewardFn | None,
         token_budget: int,
+        environment: Environment | None = None,
     ) -> None:
-        """Take the algorithm's components; sets with their own prompt or reward use those.
+        """Take the algorithm's components; sets with their own use those.
 
         ``token_budget`` caps padded tokens per forward pass when entropies are computed.
         """
@@ -56,7 +59,7 @@ class Evaluator:
             raise AlignkitError("[eval] generates responses, so it needs a table [rollout]")
         self.plan = plan
         self._policy, self._backend, self._budget = policy, backend, token_budget
-        self._sets = complete(plan, prompt, reward)
+        self._sets = complete(plan, prompt, reward, environment)
         for name, (chosen, _, _) in self._sets.items():
             _refuse_equal_draws(name, chosen, backend.sampling)
         self._prompts: dict[str, list[Prompt]] = {}
@@ -77,6 +80,7 @@ class Evaluator:
         chosen, template, reward = self._sets[name]
         if name not in self._prompts:
             self._prompts[name] = fixed_subset(chosen, template, self._policy)
+            _refuse_too_long(name, self._prompts[name], self._policy)
         prompts = self._prompts[name]
         trajectories = collect(
             prompts,
@@ -85,6 +89,7 @@ class Evaluator:
             reward=reward,
             sampling=eval_sampling(chosen, template, self._backend.sampling),
             clock=Clock(),
+            opening=template if isinstance(template, Opening) else None,
         )
         check_groups(trajectories, chosen.samples)
         entropies = token_entropies(self._policy, trajectories, self._budget)
@@ -106,7 +111,19 @@ def _refuse_equal_draws(name: str, chosen: EvalSet, base: Sampling) -> None:
         )
 
 
-def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> list[Prompt]:
+def _refuse_too_long(name: str, prompts: Sequence[Prompt], policy: Policy) -> None:
+    """Raise AlignkitError where the policy could answer none of the prompts."""
+    if not any(fits(prompt, policy) for prompt in prompts):
+        raise AlignkitError(
+            f"every prompt of the evaluation{f' set {name!r}' if name else ''} fills the "
+            f"{policy.max_length} tokens the policy takes, which leaves no room for an answer; use "
+            f"shorter questions, a shorter template or another policy"
+        )
+
+
+def fixed_subset(
+    chosen: EvalSet, template: PromptTemplate | Opening, policy: Policy
+) -> list[Prompt]:
     """Return the set's prompts: ``n`` rows drawn by its seed, in the order of the data."""
     size = len(chosen.data)
     if size == 0:
@@ -116,10 +133,11 @@ def fixed_subset(chosen: EvalSet, template: PromptTemplate, policy: Policy) -> l
     return [make_prompt(i, i, example_at(chosen.data, i), template, policy) for i in rows]
 
 
-def eval_sampling(chosen: EvalSet, template: PromptTemplate, base: Sampling) -> Sampling:
+def eval_sampling(chosen: EvalSet, template: PromptTemplate | Opening, base: Sampling) -> Sampling:
     """Return the backend's sampling with what the set overrides, on draws of its own."""
+    base = with_stops(base, template)
     return replace(
-        with_stops(base, template),
+        base,
         n=chosen.samples,
         temperature=base.temperature if chosen.temperature is None else chosen.temperature,
         max_tokens=base.max_tokens if chosen.max_tokens is None else chosen.max_tokens,
@@ -159,11 +177,16 @@ def token_entropies(
     temperature 1 and before any truncation, whatever the responses were sampled at.
     """
 
-    def cut(some: Sequence[TrainRow]) -> list[list[int]]:
-        return micro_batches([row.length for row in some], token_budget)
+    def parted(some: Sequence[TrainRow]) -> list[list[int]]:
+        if next(policy.model.parameters()).device.type == "cpu":  # fuller batches gain nothing
+            return micro_batches([row.length for row in some], token_budget)
+        return cut(policy, some, token_budget)
 
-    rows = [TrainRow(t.prompt_ids, t.completion.token_ids) for t in trajectories]
-    return detached(policy, rows, cut, entropies=True)
+    rows = [
+        TrainRow(t.prompt_ids, t.completion.token_ids, given=t.completion.given)
+        for t in trajectories
+    ]
+    return detached(policy, rows, parted, entropies=True)
 
 
 def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
@@ -176,13 +199,12 @@ def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
 
 def golds(example: Example) -> str | list[str]:
     """Return the gold answer, or all of them where any of several is right."""
-    more = example.also_accepted
-    return [example.answer, *more] if more else example.answer
+    return list(example.answers) if example.also_accepted else example.answer
 
 
 def response_row(trajectory: Trajectory) -> dict[str, Any]:
     """Return a response with all that is needed to judge it by eye."""
-    reward, completion = trajectory.reward, trajectory.completion
+    reward, completion, turns = trajectory.reward, trajectory.completion, trajectory.turns
     return {
         "prompt_id": trajectory.prompt_id,
         "group_id": trajectory.group_id,
@@ -193,6 +215,7 @@ def response_row(trajectory: Trajectory) -> dict[str, Any]:
         "response": completion.text,
         "reward": reward.total,
         **{f"{name}_reward": value for name, value in reward.parts.items()},
-        "response_length": len(completion.token_ids),
+        "response_length": sampled_tokens(completion),
         "finish_reason": completion.finish_reason,
+        **({"turns": [asdict(t) for t in turns], "cut": trajectory.cut} if turns else {}),
     }

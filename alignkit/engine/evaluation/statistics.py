@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.tokens import sampled_tokens
 from alignkit.protocols import Reads, Reward, RewardFn
 
 Category = Literal["correct", "format_only", "neither"]
@@ -48,11 +49,26 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
             f"{name}_reward": fmean(t.reward.parts.get(name, 0.0) for t in trajectories)
             for name in names
         },
-        "response_length": fmean(len(t.completion.token_ids) for t in trajectories),
+        "response_length": fmean(sampled_tokens(t.completion) for t in trajectories),
         "truncated": fmean(t.truncated for t in trajectories),
         "empty": fmean(t.empty for t in trajectories),
         "identical": identical(trajectories),
         **{part: fmean(t.reward.parts.get(part, 0.0) > 0 for t in trajectories) for part in AMISS},
+        **(episodes(trajectories) if any(t.turns for t in trajectories) else {}),
+    }
+
+
+def episodes(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the mean turns and given tokens of episodes, and the shares that each limit cut.
+
+    ``turn_truncated``: a turn reached its limit; ``episode_truncated``: all turns together reached
+    theirs, or the policy's length; ``out_of_turns``: the number of turns did.
+    """
+    limits = {"turn_truncated": "turn", "episode_truncated": "episode", "out_of_turns": "turns"}
+    return {
+        "turns": fmean(len(t.turns) for t in trajectories),
+        "given_tokens": fmean(sum(t.completion.given or ()) for t in trajectories),
+        **{name: fmean(t.cut == cut for t in trajectories) for name, cut in limits.items()},
     }
 
 
@@ -97,7 +113,7 @@ def graded(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         metrics["answer_reward_se"] = stdev(means) / math.sqrt(len(means))
     for name, some in (("correct", right), ("incorrect", wrong)):
         if some:
-            metrics[f"response_length_{name}"] = fmean(len(t.completion.token_ids) for t in some)
+            metrics[f"response_length_{name}"] = fmean(sampled_tokens(t.completion) for t in some)
     return metrics
 
 
@@ -121,6 +137,22 @@ def sampled(
         return passes
     votes = fmean(majority(given, right) for given, right in zip(answers, verdicts, strict=True))
     return {**passes, f"majority@{n}": votes}
+
+
+def pass_rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Return pass@k for every k from 1 to the responses of a group, the mean over the groups.
+
+    Where groups differ in size, k goes to the size of the smallest.
+    """
+    groups: dict[int, list[bool]] = defaultdict(list)
+    for t in trajectories:
+        groups[t.group_id].append(category(t.reward) == "correct")
+    counts = [(len(verdicts), sum(verdicts)) for verdicts in groups.values()]
+    size = min((n for n, _ in counts), default=0)
+    return {
+        f"pass@{k}": fmean(pass_at_k(n, right, k) for n, right in counts)
+        for k in range(1, size + 1)
+    }
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -110,7 +110,10 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """
     states = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
               if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
-    return copy.deepcopy(model, states).requires_grad_(False).eval()
+    made = copy.deepcopy(model, states).requires_grad_(False).eval()
+    if getattr(made, "is_gradient_checkpointing", False):
+        made.gradient_checkpointing_disable()  # type: ignore[operator] # it has no backward pass
+    return made
 
 
 def detached_logprobs(

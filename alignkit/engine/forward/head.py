@@ -108,7 +108,8 @@ class _LinearLogprobs(torch.autograd.Function):
                     p = logits.sub_(log_z[part, None]).exp_()  # (n, v)
                 else:
                     p = kept.clone()
-                delta = _delta(p, targets[part] - block.start, scale[part])
+                places = targets[part] - block.start
+                delta = _delta(p, places, scale[part], whole=len(blocks) == 1)
                 if grad_bias is not None:
                     grad_bias[block] += delta.sum(0)
                 delta = delta.to(ctx.compute)
@@ -135,9 +136,16 @@ class _Block:
         return cls(weight[part].to(compute), None if bias is None else bias[part])
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
-        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite."""
-        logits = hidden.to(self.weight.dtype) @ self.weight.T
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite.
+
+        On CUDA the sums are never rounded to 16 bits on their way.
+        """
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        hidden = hidden.to(self.weight.dtype)
+        if hidden.device.type == "cuda" and hidden.dtype != wide:
+            logits = torch.mm(hidden, self.weight.T, out_dtype=wide)
+        else:
+            logits = (hidden @ self.weight.T).to(wide)
         if self.bias is not None:  # finite: see _Sums.add
             logits.add_(self.bias).clamp_(min=torch.finfo(logits.dtype).min)
         return logits.div_(temperature) if temperature != 1.0 else logits
@@ -210,13 +218,16 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, length)) for i in range(0, length, max(size, 1))]
 
 
-def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
+def _delta(p: Tensor, places: Tensor, scale: Tensor, *, whole: bool) -> Tensor:
     """Return d loss / d logits (n, v) for probabilities ``p`` and d loss / d log-prob, (n,).
 
     d logp / d logits = onehot(target) - softmax; ``scale`` is over the temperature already.
-    Overwrites ``p``.
+    ``whole``: the tile spans the vocabulary, so that every target is in it. Overwrites ``p``.
     """
     delta = p.mul_(-scale[:, None])
+    if whole:  # nothing to look for, which a CUDA device would have to be waited for
+        at = places[:, None]
+        return delta.scatter_(1, at, delta.gather(1, at) + scale[:, None])
     rows = _inside(places, p).nonzero()[:, 0]
     delta[rows, places[rows]] += scale[rows]
     return delta

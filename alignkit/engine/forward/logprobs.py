@@ -9,7 +9,7 @@ H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from alignkit.engine.forward.passes import has_linear_head, token_logprobs
 from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
 from alignkit.engine.ranks import here
-from alignkit.engine.tokens import TrainRow, micro_batches
+from alignkit.engine.tokens import TrainRow, micro_batches, on_host
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
@@ -88,9 +88,16 @@ def _refuse_too_long(policy: Policy, rows: Sequence[TrainRow]) -> None:
         )
 
 
-def by_row(values: Tensor, mask: Tensor) -> list[Tensor]:
-    """Cut (B, T) values into each row's own, (T_i,), on the CPU."""
-    return [row[there].clone() for row, there in zip(values.cpu(), mask.cpu(), strict=True)]
+def by_row(batches: Iterable[tuple[Sequence[TrainRow], Tensor]]) -> list[list[Tensor]]:
+    """Cut (B, T) values of each batch of rows into the rows' own, (T_i,), on the CPU.
+
+    All are copied at once, so that no batch waits for the one before it.
+    """
+    rows, values = zip(*batches, strict=True) if (batches := list(batches)) else ((), ())
+    return [
+        [found[i, : len(row.trained_ids)].clone() for i, row in enumerate(some)]
+        for some, found in zip(rows, on_host(values), strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -108,16 +115,18 @@ def detached(
     """
     group = here()
     mine = group.share([row.length for row in rows])
-    found = {i: torch.zeros(0) for i in mine}
     at = [i for i in mine if rows[i].trained_ids]
-    for batch in cut([rows[i] for i in at]):
-        chosen = [rows[at[j]] for j in batch]
-        logprobs, entropy, mask = response_logprobs(
+    batches = [[at[j] for j in batch] for batch in cut([rows[i] for i in at])]
+    values = []
+    for batch in batches:
+        chosen = [rows[i] for i in batch]
+        logprobs, entropy, _ = response_logprobs(
             policy, chosen, temperature=temperature, with_entropy=entropies
         )
-        wanted = logprobs if entropy is None else entropy
-        for j, values in zip(batch, by_row(wanted, mask), strict=True):
-            found[at[j]] = values
+        values.append((chosen, logprobs if entropy is None else entropy))
+    found = {i: torch.zeros(0) for i in mine}
+    for batch, own in zip(batches, by_row(values), strict=True):
+        found |= zip(batch, own, strict=True)
     return list(group.merge(found).values())
 
 

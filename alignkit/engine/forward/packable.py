@@ -8,7 +8,7 @@ a trial, an error of the model's own code included, means the next plainer pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -18,14 +18,21 @@ from alignkit.engine.forward import passes
 from alignkit.engine.forward.attention import UnsupportedAttentionError
 from alignkit.engine.forward.spans import windows
 from alignkit.engine.forward.trial import apart, compute_dtype, once_per_model
+from alignkit.engine.forward.varlen import ATTENDED
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
+
+if TYPE_CHECKING:
+    from alignkit.protocols import Policy
 
 RECOMPUTES: WeakSet[nn.Module] = WeakSet()
 """Checkpointed models whose layers find their blocks in the backward pass; see ``recomputing``."""
 
 REASONS: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
 """Why a model does not take a pass, by the name of the pass."""
+
+PACKED, PADDED = "packed", "padded"
+"""Names of the passes that not every model takes."""
 
 _PAD = 6
 """Stands for padding in the rows below."""
@@ -44,9 +51,9 @@ def can_pack(model: nn.Module) -> bool:
     attention again in the backward pass, where the blocks are forgotten; that of
     ``recomputing`` takes them along.
     """
-    if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
-        return False
-    return _qualifies(model) and _packs(model)
+    if reason := _unfit(model):
+        return _refused(model, PACKED, reason)
+    return _packs(model)
 
 
 def can_pad(model: nn.Module) -> bool:
@@ -60,23 +67,30 @@ def can_pad(model: nn.Module) -> bool:
     return not isinstance(model, PreTrainedModel) or _pads(model)
 
 
-def _qualifies(model: nn.Module) -> bool:
+def _unfit(model: nn.Module) -> str:
+    """Return why rows of ``model`` are not even tried to be packed, "" if they are."""
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
-        return False
+        return "it is not a model of transformers"
+    if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
+        return "it recomputes layers in a way of its own"
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    usual = config._attn_implementation in ("sdpa", "eager", "flash_attention_2")
+    if kinds != {"full_attention"}:
+        return f"its layers are of the kinds {', '.join(sorted(kinds))}"
+    if config._attn_implementation not in ("sdpa", "eager", "flash_attention_2"):
+        return f"its attention is {config._attn_implementation}"
     longest = getattr(config, "max_position_embeddings", None)
-    narrow = any(not isinstance(longest, int) or size < longest for size in windows(config))
-    return usual and kinds == {"full_attention"} and not narrow
+    if any(not isinstance(longest, int) or size < longest for size in windows(config)):
+        return "it attends within a window"
+    return ""
 
 
 @once_per_model
 def _packs(model: nn.Module) -> bool:
     """Compare packed rows with the rows one by one, to the rounding of what it computes in."""
-    return _agrees(model, "packed", passes.packed)
+    return _agrees(model, PACKED, passes.packed)
 
 
 @once_per_model
@@ -86,7 +100,7 @@ def _pads(model: nn.Module) -> bool:
     def padded(model: nn.Module, rows: Sequence[TrainRow]) -> passes.Found:
         return passes.padded(model, rows, pad_id=0)
 
-    return _agrees(model, "padded", padded)
+    return _agrees(model, PADDED, padded)
 
 
 def _agrees(
@@ -113,6 +127,24 @@ def _agrees(
         return _refused(model, name, f"{type(error).__name__}: {error}")
     share = apart(got, want)
     return share <= _tolerance(model) or _refused(model, name, f"log-probs differ by {share:.2g}")
+
+
+def chosen(policy: Policy) -> str:
+    """Say which pass the policy's rows take, by which attention, and why no faster one.
+
+    Raises:
+        AlignkitError: its model is not causal.
+    """
+    model = policy.model
+    with policy.autocast():
+        if can_pack(model):
+            dtype = compute_dtype(next(model.parameters()))
+            found = {ATTENDED[m][dtype] for m in model.modules() if dtype in ATTENDED.get(m, {})}
+            return f"packed, shared prompts once; attention by {'; '.join(sorted(found))}"
+        taken = "padded to the longest" if can_pad(model) else "each alone"
+    known = REASONS.get(model, {})
+    reasons = [f"not {name}: {known[name]}" for name in (PACKED, PADDED) if name in known]
+    return "; ".join([taken, *reasons])
 
 
 def _refused(model: nn.Module, name: str, reason: str) -> bool:

@@ -12,7 +12,7 @@ would be simpler, but costs the square of its length. On CUDA in 16 bits one var
 takes all segments; see ``varlen``.
 
 Shapes: N = tokens of the sequence, B = rows, b = segments of a block, T = tokens of its longest
-segment, P = tokens of its longest prompt before a segment, D = head size.
+segment, D = head size.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignkit.engine.forward import varlen
 from alignkit.engine.forward.attention import refuse_unknown
-from alignkit.engine.tokens import TrainRow
-
-if TYPE_CHECKING:
-    from torch import nn
+from alignkit.engine.forward.blocks import Block
+from alignkit.engine.tokens import TrainRow, onto
 
 NAME = "alignkit_packed"
 """What the attention function is called in transformers' registry."""
@@ -58,34 +56,6 @@ class _Segment:
     def offset(self) -> int:
         """Position of the first token in its row."""
         return len(self.prefix.ids) if self.prefix else 0
-
-
-@dataclass(slots=True)
-class Block:
-    """Segments that attend in one call."""
-
-    tokens: slice
-    """Their tokens in the sequence."""
-    queries: Tensor
-    """(b, T) int64 place of each token in the sequence; 0 at padding."""
-    keys: Tensor
-    """(b, P + T) int64 place of each token attended to; 0 at padding."""
-    outputs: Tensor
-    """(tokens,) int64 place of each of the block's tokens in the flattened (b, T)."""
-    allowed: Tensor | None
-    """(b, 1, T, P + T) bool; None where the plain causal mask will do."""
-    spans: Sequence[varlen.Span]
-    """The segments, in the order of their tokens."""
-    layout: varlen.Layout | None = None
-    """In the first block: all blocks laid out for the variable-length kernel, once it is used."""
-    _bias: Tensor | None = field(default=None)
-
-    def bias(self, like: Tensor) -> Tensor | None:
-        """Return 0 where attention is allowed and -inf elsewhere, in the dtype of ``like``."""
-        if self.allowed is not None and (self._bias is None or self._bias.dtype != like.dtype):
-            zeros = torch.zeros(self.allowed.shape, dtype=like.dtype, device=like.device)
-            self._bias = zeros.masked_fill_(~self.allowed, -torch.inf)
-        return self._bias
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +96,10 @@ class Packed:
                 places = [last, *range(first, first + len(segment.ids))]
             predicts += row.trained_of(places)
         return cls(
-            torch.tensor([ids], device=device),
-            torch.tensor([where], device=device),
-            [_block(block, start, device) for block in blocks],
-            torch.tensor(predicts, device=device),
+            onto(device, torch.tensor([ids])),
+            onto(device, torch.tensor([where])),
+            [Block([_span(s, start) for s in block], device) for block in blocks],
+            onto(device, torch.tensor(predicts)),
         )
 
 
@@ -160,35 +130,10 @@ def _similar(segments: Sequence[_Segment]) -> list[list[_Segment]]:
     return blocks
 
 
-def _block(segments: Sequence[_Segment], start: dict[int, int], device: Any) -> Block:
-    first = torch.tensor([start[id(s)] for s in segments])[:, None]  # (b, 1)
-    size = torch.tensor([len(s.ids) for s in segments])[:, None]  # (b, 1)
-    token = torch.arange(int(size.max()))  # (T,)
-    inside = token < size  # (b, T)
-    queries = torch.where(inside, first + token, 0)  # (b, T)
-    keys, allowed = queries, None
-    if any(s.prefix for s in segments):
-        begin = torch.tensor([start[id(s.prefix)] if s.prefix else 0 for s in segments])[:, None]
-        length = torch.tensor([s.offset for s in segments])[:, None]  # (b, 1)
-        before = torch.arange(int(length.max()))  # (P,)
-        known = before < length  # (b, P)
-        keys = torch.cat([torch.where(known, begin + before, 0), queries], 1)  # (b, P + T)
-        causal = token <= token[:, None]  # (T, T)
-        shape = (len(segments), len(token), -1)
-        allowed = torch.cat([known[:, None].expand(shape), causal.expand(shape)], 2)
-        allowed = allowed[:, None].to(device)  # (b, 1, T, P + T)
-    total, at = int(size.sum()), int(first.min())
-    return Block(
-        slice(at, at + total),
-        queries.to(device),
-        keys.to(device),
-        inside.flatten().nonzero()[:, 0].to(device),
-        allowed,
-        [
-            (start[id(s)], len(s.ids), start[id(s.prefix)] if s.prefix else 0, s.offset)
-            for s in segments
-        ],
-    )
+def _span(segment: _Segment, start: dict[int, int]) -> varlen.Span:
+    prefix = segment.prefix
+    begin = start[id(prefix)] if prefix else 0
+    return start[id(segment)], len(segment.ids), begin, segment.offset
 
 
 def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
@@ -232,11 +177,14 @@ def attending(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
     config: Any = model.config
     previous = config._attn_implementation
     token = _ACTIVE.set(blocks)
+    flash = previous == "flash_attention_2"
+    owner = varlen.OWNER.set(varlen.FLASH_ATTN if flash else varlen.TORCH)
     config._attn_implementation = _registered()
     try:
         yield
     finally:
         config._attn_implementation = previous
+        varlen.OWNER.reset(owner)
         _ACTIVE.reset(token)
 
 
@@ -260,7 +208,7 @@ def attention(
     """Attend within the active blocks.
 
     Args:
-        module: the attention layer; not used.
+        module: the attention layer, for which is noted what attends.
         query: (1, heads, N, D).
         key: (1, key-value heads, N, D), as is ``value``.
         attention_mask: not used; the blocks know.
@@ -277,7 +225,9 @@ def attention(
     """
     refuse_unknown(kwargs, "sliding_window")
     blocks = _ACTIVE.get()
-    if not dropout and varlen.usable(query, key):
+    by_kernel = not dropout and varlen.usable(query, key)
+    varlen.note(module, query, key, by_kernel)
+    if by_kernel:
         if blocks[0].layout is None:
             spans = [span for block in blocks for span in block.spans]
             blocks[0].layout = varlen.Layout.of(spans, query.device)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alignkit.engine.forward.head import linear_logprobs, logits_logprobs
 from alignkit.engine.forward.packed import Packed, attending
 from alignkit.engine.forward.trial import once_per_model
-from alignkit.engine.tokens import Padded, TrainRow
+from alignkit.engine.tokens import Padded, TrainRow, onto
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Log-probs (N,), entropies (N,), and the mask (B, T) of where they go."""
@@ -27,11 +27,14 @@ Found = tuple[Tensor, Tensor, Tensor]
 def padded(model: nn.Module, rows: Sequence[TrainRow], *, pad_id: int, **how: Any) -> Found:
     """Compute ``rows`` side by side, padded on the right to the longest."""
     device = next(model.parameters()).device
-    batch = Padded.of(rows, pad_id, device)
-    row = torch.arange(len(rows), device=device)[:, None].expand_as(batch.mask)  # (B, T)
-    at = (row[batch.mask], batch.positions[batch.mask])
-    targets = batch.targets[batch.mask]
-    return *token_logprobs(model, batch.input_ids, at, targets, **how), batch.mask
+    batch = Padded.of(rows, pad_id)
+    row = torch.arange(len(rows))[:, None].expand_as(batch.mask)  # (B, T)
+    row, position, targets = (
+        onto(device, x[batch.mask]) for x in (row, batch.positions, batch.targets)
+    )
+    ids = onto(device, batch.input_ids)
+    found = token_logprobs(model, ids, (row, position), targets, **how)
+    return *found, onto(device, batch.mask)
 
 
 def alone(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
@@ -50,7 +53,7 @@ def packed(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
     device = next(model.parameters()).device
     batch = Packed.of(rows, device)
     at = (torch.zeros_like(batch.positions), batch.positions)
-    targets = torch.tensor([i for row in rows for i in row.trained_ids], device=device)
+    targets = onto(device, torch.tensor([i for row in rows for i in row.trained_ids]))
     has_linear_head(model)  # it tries the model out, which must not happen below
     with attending(model, batch.blocks):
         found = token_logprobs(
@@ -61,8 +64,8 @@ def packed(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
 
 def _mask(rows: Sequence[TrainRow], device: torch.device) -> Tensor:
     """Return (B, T) bool, True at trained tokens."""
-    size = torch.tensor([len(row.trained_ids) for row in rows], device=device)  # (B,)
-    return torch.arange(int(size.max()), device=device) < size[:, None]
+    size = torch.tensor([len(row.trained_ids) for row in rows])  # (B,)
+    return onto(device, torch.arange(int(size.max())) < size[:, None])
 
 
 def token_logprobs(

@@ -18,8 +18,9 @@ from weakref import ref
 
 from torch import nn
 
+from alignkit.engine.forward.blocks import Block
 from alignkit.engine.forward.packable import RECOMPUTES
-from alignkit.engine.forward.packed import Block, active_blocks, attending
+from alignkit.engine.forward.packed import active_blocks, attending
 from alignkit.engine.forward.trial import evaluating
 
 

@@ -5,27 +5,43 @@ The kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns t
 the last key, so each token sees the prompt and its own segment up to itself. No padding, no mask
 in memory. A prompt's keys and values are copied for each response to it.
 
+A model that was loaded with ``attention = "flash_attention_2"`` takes the kernel of the package
+flash-attn instead; nothing else does, so that results do not depend on what is installed.
+
 Whether kernel and device do as said is tried out once, forwards and backwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import accumulate
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignkit.engine.forward.trial import compute_dtype
+from alignkit.engine.tokens import onto
 
 Span = tuple[int, int, int, int]
 """A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
 
+TORCH, FLASH_ATTN = "torch", "flash-attn"
+"""Whose kernel it is."""
+
+OWNER: ContextVar[str] = ContextVar("whose kernel the model under way takes", default=TORCH)
+
+ATTENDED: WeakKeyDictionary[nn.Module, dict[torch.dtype, str]] = WeakKeyDictionary()
+"""What attends to packed rows in a layer, by the type it computes in, and why not the kernel."""
+
 _HALF = (torch.bfloat16, torch.float16)
 _LARGEST_HEAD = 256
-_works: dict[tuple[torch.device, torch.dtype, int, int, int], bool] = {}
+_faults: dict[tuple[str, torch.device, torch.dtype, int, int, int], str] = {}
+"""What a trial found wrong with a kernel, "" if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +69,43 @@ class Layout:
                 for first, length, begin, before in spans
                 for place in (*range(begin, begin + before), *range(first, first + length))
             ]
-            keys = torch.tensor(places, device=device)
+            keys = onto(device, torch.tensor(places))
         return cls(_sums(own, device), max(own), _sums(whole, device), max(whole), keys)
 
 
 def _sums(lengths: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return onto(device, torch.tensor([0, *accumulate(lengths)], dtype=torch.int32))
 
 
 def usable(query: Tensor, key: Tensor) -> bool:
     """Whether the kernel takes heads like these, each (1, heads, N, size), and gets them right."""
+    return not unusable(query, key)
+
+
+def unusable(query: Tensor, key: Tensor) -> str:
+    """Return why the kernel is not :func:`usable`, "" if it is."""
     heads, size = query.shape[1], query.shape[-1]
     dtype = compute_dtype(query)
-    if query.device.type != "cuda" or dtype not in _HALF or size % 8 or size > _LARGEST_HEAD:
-        return False
+    if query.device.type != "cuda":
+        return "it needs a CUDA device"
+    if dtype not in _HALF:
+        return f"it needs 16 bits, not {str(dtype).removeprefix('torch.')}"
+    if size % 8 or size > _LARGEST_HEAD:
+        return f"it takes no heads of {size} numbers"
     kind = (query.device, dtype, heads, key.shape[1], size)
-    if kind not in _works:
-        _works[kind] = _agrees(*kind)
-    return _works[kind]
+    known = (OWNER.get(), *kind)
+    if known not in _faults:
+        _faults[known] = _fault(*kind)
+    return _faults[known]
+
+
+def note(layer: nn.Module, query: Tensor, key: Tensor, used: bool) -> None:
+    """Note in ``ATTENDED`` what attends in a layer, once for each type."""
+    known, dtype = ATTENDED.setdefault(layer, {}), compute_dtype(query)
+    if dtype not in known:
+        name = f"{OWNER.get()}'s variable-length kernel"
+        reason = "" if used else unusable(query, key) or "weights of it are dropped"
+        known[dtype] = f"torch's usual kernels, not {name}: {reason}" if reason else name
 
 
 def attend(
@@ -81,7 +116,25 @@ def attend(
     q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))  # (N, heads, size)
     if layout.keys is not None:
         k, v = k[layout.keys], v[layout.keys]
-    return kernel(q, k, v, layout, scaling)[None]
+    call = flash_kernel if OWNER.get() == FLASH_ATTN else kernel
+    return call(q, k, v, layout, scaling)[None]
+
+
+def flash_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """Do as :func:`kernel` does, by the package flash-attn (2.1 or later)."""
+    package: Any = import_module("flash_attn")
+    found: Tensor = package.flash_attn_varlen_func(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        layout.starts,
+        layout.key_starts,
+        layout.longest,
+        layout.longest_keys,
+        softmax_scale=scaling,
+        causal=True,
+    )
+    return found
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None) -> Tensor:
@@ -107,8 +160,11 @@ _PROBE: tuple[Span, ...] = ((0, 3, 0, 0), (3, 2, 0, 3), (5, 4, 0, 3), (9, 5, 0, 
 """A prompt of 3, two responses to it, and a row on its own."""
 
 
-def _agrees(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> bool:
-    """Compare with attention written out, values and gradients, to the rounding of ``dtype``."""
+def _fault(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> str:
+    """Compare with attention written out, values and gradients, to the rounding of ``dtype``.
+
+    Return what is wrong, "" if nothing is.
+    """
     draw = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(1, n, 14, size, generator=draw).to(device, dtype).requires_grad_()
@@ -121,13 +177,16 @@ def _agrees(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int,
             got = [out, *torch.autograd.grad((out * weights).sum(), (q, k, v))]
             out = written_out(q, k, v, _PROBE)
             want = [out, *torch.autograd.grad((out * weights).sum(), (q, k, v))]
-    except (ImportError, RuntimeError, TypeError):  # no such kernel on this device or in this torch
-        return False
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, AttributeError, RuntimeError, TypeError) as error:  # no such kernel here
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     apart = [
         float((a - b).detach().abs().max() / b.detach().abs().max())
         for a, b in zip(got, want, strict=True)
     ]
-    return max(apart) < 0.05
+    worst = max(apart)
+    return "" if worst < 0.05 else f"it differs from the formula by {worst:.2g}"
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, spans: Sequence[Span]) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignkit.engine.tokens import TrainRow, pad_values
+from alignkit.engine.tokens import TrainRow, onto, pad_values
 from alignkit.protocols import LossInputs
 
 
@@ -33,7 +33,7 @@ def _advantages(rows: Sequence[TrainRow], like: Tensor) -> Tensor:
     """Return (B, 1), or (B, T) with zeros at padding if a row has one per token."""
     given = [row.advantage for row in rows]
     if not any(isinstance(a, Tensor) for a in given):
-        return like.new_tensor(given)[:, None]
+        return onto(like.device, torch.tensor(given, dtype=like.dtype))[:, None]
     counts = [len(row.trained_ids) for row in rows]
     return pad_values(
         [torch.as_tensor(a).expand(n) for a, n in zip(given, counts, strict=True)], like
@@ -44,11 +44,11 @@ def _stack(values: Sequence[Tensor | None], current: Tensor, mask: Tensor) -> Te
     """Pad (T_i,) tensors to (B, T); a row without one gets the current log-probs."""
     if all(value is None for value in values):
         return current
-    filled = [
-        row[keep].cpu() if value is None else value
-        for value, row, keep in zip(values, current, mask, strict=True)
-    ]
-    return pad_values(filled, current)
+    given = pad_values([torch.zeros(0) if value is None else value for value in values], current)
+    if all(value is not None for value in values):
+        return given
+    lacking = onto(current.device, torch.tensor([value is None for value in values]))[:, None]
+    return torch.where(lacking & mask, current, given)
 
 
 def _all_or_none(values: Sequence[Tensor | None], like: Tensor, name: str) -> Tensor | None:

@@ -2,6 +2,9 @@
 
 A metric is the mean over all response tokens of the step. Rows that are not computed, since they
 have no advantage, are stood for by those rows without advantage that are.
+
+Sums are kept where the losses are and read once, at the end of the step: whoever reads a number of
+a CUDA device waits until all that it was given to do is done.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.ranks import Ranks
-from alignkit.engine.tokens import TrainRow
+from alignkit.engine.tokens import TrainRow, on_host, onto
 
 
 @dataclass(slots=True)
@@ -25,14 +28,15 @@ class StepMetrics:
     """Response tokens that the sums stand for."""
     idle_weight: float = 1.0
     """How many tokens without advantage a computed one stands for."""
-    loss: float = 0.0
-    sums: dict[str, float] = field(
-        default_factory=lambda: {"token_entropy": 0.0}  # nosec B105 # no password
-    )
-    log_ratios: list[Tensor] = field(default_factory=list)
-    """log π - log π_old of the tokens computed, (n,) for each micro-batch."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of each metric over the tokens, once they are read."""
+    log_ratios: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """log π - log π_old of the tokens computed, (n,), once they are read."""
     weights: list[Tensor] = field(default_factory=list)
-    """How many tokens each of them stands for, (n,)."""
+    """How many tokens each of them stands for, (n,) in all."""
+    _loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _compared: list[tuple[list[int], Tensor]] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Sequence[TrainRow], computed: Sequence[TrainRow]) -> StepMetrics:
@@ -56,42 +60,61 @@ class StepMetrics:
         ``idle`` says that its rows have no advantage.
         """
         weight = self.idle_weight if idle else 1.0
-        self.loss += float(scalar.detach())
+        self._loss = self._loss + scalar.detach().double()
         for name, values in metrics.items():
             if values is not None:
                 kept = torch.where(mask, values.detach(), 0)  # (B, 1) broadcasts to (B, T)
-                total = float(kept.sum(dtype=torch.float64))
-                self.sums[name] = self.sums.get(name, 0.0) + weight * total
+                total = weight * kept.sum(dtype=torch.float64)
+                self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def compare(
-        self, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, *, idle: bool = False
+        self,
+        rows: Sequence[TrainRow],
+        logprobs: Tensor,
+        old_logprobs: Tensor,
+        *,
+        idle: bool = False,
     ) -> None:
-        """Note how far a micro-batch's log-probs are from the old ones, all (B, T)."""
-        found = (logprobs - old_logprobs)[mask].float().cpu()
-        self.log_ratios.append(found)
-        self.weights.append(torch.full_like(found, self.idle_weight if idle else 1.0))
+        """Note how far a micro-batch's log-probs are from the old ones, both (B, T)."""
+        counts = [len(row.trained_ids) for row in rows]
+        self._compared.append((counts, (logprobs - old_logprobs).float()))
+        self.weights.append(torch.full((sum(counts),), self.idle_weight if idle else 1.0))
 
-    def join(self, group: Ranks) -> None:
-        """Add what the other ranks measured; all have the same numbers then."""
+    def read(self, norm: Tensor) -> tuple[float, float]:
+        """Return the step's loss and ``norm``; read with them all that was summed up."""
+        loss = onto(norm.device, self._loss) if self._loss.device != norm.device else self._loss
+        scalars = [loss, norm.double(), *self._sums.values()]
+        apart = [differences.double() for _, differences in self._compared]
+        first, *found = on_host([torch.stack(scalars), *apart])
+        value, size, *totals = first.tolist()
+        self.sums = dict(zip(self._sums, totals, strict=True))
+        pairs = zip(self._compared, found, strict=True)
+        kept = [row[:n] for (counts, _), x in pairs for n, row in zip(counts, x, strict=True)]
+        self.log_ratios = torch.cat([self.log_ratios, *kept]).float()
+        return value, size
+
+    def join(self, group: Ranks, loss: float) -> float:
+        """Add what the other ranks measured, which all have then; return the step's loss."""
         if group.size == 1:
-            return
-        ratios = list(zip(self.log_ratios, self.weights, strict=True))
-        found = group.gather((self.loss, self.sums, ratios))
-        self.loss = sum(loss for loss, _, _ in found)
-        names = [name for _, sums, _ in found for name in sums]
-        self.sums = {n: sum(sums.get(n, 0.0) for _, sums, _ in found) for n in names}
-        both = [pair for _, _, ratios in found for pair in ratios]
-        self.log_ratios, self.weights = [r for r, _ in both], [w for _, w in both]
+            return loss
+        weights = torch.cat([torch.empty(0), *self.weights])
+        found = group.gather((loss, self.sums, self.log_ratios, weights))
+        names = [name for _, sums, _, _ in found for name in sums]
+        self.sums = {n: sum(sums.get(n, 0.0) for _, sums, _, _ in found) for n in names}
+        self.log_ratios = torch.cat([ratios for _, _, ratios, _ in found])
+        self.weights = [weights for _, _, _, weights in found]
+        return sum(value for value, _, _, _ in found)
 
     def means(self) -> dict[str, float]:
         """Return means over the step's response tokens; 0 where there is no token."""
-        return {name: total / max(self.tokens, 1) for name, total in self.sums.items()}
+        sums = {"token_entropy": 0.0, **self.sums}  # nosec B105 # no password
+        return {name: total / max(self.tokens, 1) for name, total in sums.items()}
 
     def ratios(self) -> dict[str, float]:
         """Return the 99th percentiles (nearest rank) of π/π_old and its inverse, if known."""
-        if not self.log_ratios:
+        if not self._compared:
             return {}
-        found, weights = torch.cat(self.log_ratios), torch.cat(self.weights)  # (n,)
+        found, weights = self.log_ratios, torch.cat(self.weights)  # (n,)
         return {
             "ratio_p99": math.exp(min(_p99(found, weights), 700.0)),
             "ratio_inverse_p99": math.exp(min(_p99(-found, weights), 700.0)),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Literal
 
-from alignkit.data_files.columns import half_surrogate
+from alignkit.data_files.columns import MISSING, half_surrogate, value_of
+from alignkit.dialogues import Converses
+from alignkit.engine.prompting import Reply, dialogue_rows_of, prompt_of, reply_row
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, encode_prompt, encode_response
+from alignkit.engine.tokens import TrainRow, encode_response
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, LossInputs, LossOutput, Policy, PromptTemplate
 
@@ -22,13 +24,16 @@ def nll(x: LossInputs) -> LossOutput:
 
 
 def column(example: Example, name: str) -> str:
-    """Return a column of the example as text; "" names its answer. AlignkitError if absent."""
+    """Return a column of the example as text; "" names its answer. AlignkitError if absent.
+
+    Dots lead into objects, as in the columns that data sets read.
+    """
     if not name:
         return _only_answer(example)
-    value = example.extra.get(name)
+    value = value_of(example.extra, name)
     if not isinstance(value, str) or not value.strip():
         have = ", ".join(sorted(example.extra)) or "none besides question and answer"
-        got = "no such column" if name not in example.extra else f"{value!r}"
+        got = "no such column" if value is MISSING else f"{value!r:.80}"
         raise AlignkitError(
             f"example {example.id!r}: column {name!r} must hold a text, got {got}; "
             f"columns of this row: {have}"
@@ -50,21 +55,49 @@ def _only_answer(example: Example) -> str:
     return example.answer
 
 
-def supervised_row(
+def reply(example: Example, name: str) -> Reply:
+    """Return a column of the example as :func:`column`, or the message that stands in it."""
+    value = example.extra.get(name)
+    return value if isinstance(value, Mapping) and "role" in value else column(example, name)
+
+
+def supervised_rows(
     example: Example, response: str, template: PromptTemplate, policy: Policy, eos: Eos
+) -> list[TrainRow]:
+    """Return what there is to imitate in an example: its response, or a dialogue's every answer.
+
+    Dialogues give a row for each stretch that a chat template leaves as it is; see
+    :func:`~alignkit.engine.chat_rows.dialogue_rows`.
+    """
+    if isinstance(template, Converses):
+        end = eos != "never"
+        return dialogue_rows_of(example, response, template, policy, train_end=end)
+    return [supervised_row(example, response, template, policy, eos)]
+
+
+def supervised_row(
+    example: Example, response: Reply, template: PromptTemplate, policy: Policy, eos: Eos
 ) -> TrainRow:
     """Tokenize a prompt and a given response, as they follow each other, and end the response.
 
     With ``eos`` "auto" the end-of-sequence id is added unless the response already ends in a
-    stop string of the template, which is what will end it when it is sampled.
+    stop string of the template, which is what will end it when it is sampled. A chat template
+    ends the response itself; with "never" that end is not trained.
     """
-    prompt = template.render(example.question)
+    if isinstance(template, Converses):
+        return reply_row(example, response, template, policy, train_end=eos != "never")
+    if not isinstance(response, str):
+        raise AlignkitError(
+            f"example {example.id!r}: the response is a message that holds more than text, which "
+            f'takes [prompt] use = "chat"'
+        )
+    prompt, prompt_ids = prompt_of(example, template, policy)
     ids = encode_response(policy.tokenizer, prompt, response)
     stops = tuple(template.stop)
     ends_itself = bool(stops) and response.rstrip().endswith(stops)
     if eos == "always" or (eos == "auto" and not ends_itself):
         ids = (*ids, eos_id(policy))
-    return TrainRow(encode_prompt(policy, prompt), ids)
+    return TrainRow(prompt_ids, ids)
 
 
 def eos_id(policy: Policy) -> int:
@@ -95,16 +128,21 @@ def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, l
 
 
 class Epochs:
-    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose."""
+    """The batches of :func:`epoch_batches` by their number, so that there is no place to lose.
 
-    def __init__(self, rows: int, batch_size: int, key: str) -> None:
-        self.rows, self.batch_size, self.key = rows, batch_size, key
+    With ``shuffle`` False each epoch has the rows as they stand.
+    """
+
+    def __init__(self, rows: int, batch_size: int, key: str, *, shuffle: bool = True) -> None:
+        self.rows, self.batch_size, self.key, self.shuffle = rows, batch_size, key, shuffle
         self._order: tuple[int, list[int]] = (-1, [])
 
     def batch(self, number: int) -> tuple[int, list[int]]:
         """Return (epoch from 1, row numbers) of batch ``number`` from 0."""
         epoch, place = divmod(number, steps_in(self.rows, self.batch_size, 1))
         if self._order[0] != epoch:
-            self._order = (epoch, shuffled(self.rows, f"{self.key}/{epoch}"))
+            key = f"{self.key}/{epoch}"
+            order = shuffled(self.rows, key) if self.shuffle else list(range(self.rows))
+            self._order = (epoch, order)
         start = place * self.batch_size
         return epoch + 1, self._order[1][start : start + self.batch_size]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from alignkit.dialogues import Converses, Message
 from alignkit.engine.asking import ask
+from alignkit.engine.chat import asked
+from alignkit.engine.prompting import dialogue_of, prompt_of
+from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
@@ -34,15 +38,33 @@ class Prompt:
     example: Example
     text: str
     ids: tuple[int, ...]
-    """``text`` tokenized, after the policy's beginning-of-sequence token if it has one."""
+    """``text`` tokenized, after the policy's beginning-of-sequence token if it has one; a chat
+    template writes that token itself."""
+    said: str = ""
+    """Of an episode: what it begins with, before the template."""
+    dialogue: tuple[Message, ...] = ()
+    """Of an episode that a chat template writes: the messages of the prompt."""
 
 
 def make_prompt(
-    key: int, index: int, example: Example, template: PromptTemplate, policy: Policy
+    key: int, index: int, example: Example, template: PromptTemplate | Opening, policy: Policy
 ) -> Prompt:
-    """Render and tokenize one question."""
-    text = ask("prompt template", template, template.render, example.question)
-    return Prompt(key, index, example, text, encode_prompt(policy, text))
+    """Render and tokenize one question, or what an episode about it begins with."""
+    if isinstance(template, Opening):
+        return _begun(key, index, example, template, policy)
+    text, ids = prompt_of(example, template, policy)
+    return Prompt(key, index, example, text, ids)
+
+
+def _begun(key: int, index: int, example: Example, opening: Opening, policy: Policy) -> Prompt:
+    """Render and tokenize what an episode begins with."""
+    said, template = opening.first(example, key), opening.template
+    if template is None:
+        return Prompt(key, index, example, said, encode_prompt(policy, said), said)
+    put = replace(example, question=said, messages=())
+    text, ids = prompt_of(put, template, policy)
+    shown = asked(dialogue_of(put, template)) if isinstance(template, Converses) else ()
+    return Prompt(key, index, example, text, ids, said, shown)
 
 
 def example_at(data: Dataset, index: int) -> Example:
@@ -64,7 +86,7 @@ class PromptStream:
     """
 
     def __init__(
-        self, data: Dataset, template: PromptTemplate, policy: Policy, *, seed: int
+        self, data: Dataset, template: PromptTemplate | Opening, policy: Policy, *, seed: int
     ) -> None:
         if len(data) == 0:
             raise AlignkitError("[data] holds no examples; there is nothing to ask the policy")

@@ -7,28 +7,29 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import TypeVar
 
 import torch
 
-from alignkit.abilities import streams
-from alignkit.engine.asking import ask, blamed
+from alignkit.dialogues import SampledResponse
+from alignkit.engine.asking import ask, closing
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.ranks import Ranks, here
-from alignkit.engine.sampling.judging import Judging
-from alignkit.engine.sampling.questions import Prompt, fits
-from alignkit.engine.tokens import TrainRow
+from alignkit.engine.ranks import here
+from alignkit.engine.sampling.answering import Answer, answered, played
+from alignkit.engine.sampling.generating import BACKEND
+from alignkit.engine.sampling.opening import Opening
+from alignkit.engine.sampling.questions import Prompt
+from alignkit.engine.sampling.sharing import dealt, of_all
+from alignkit.engine.sampling.transcript import Cut, Exchange
+from alignkit.engine.tokens import TrainRow, sampled_tokens
 from alignkit.protocols import (
     Completion,
     Example,
     Policy,
     PromptTemplate,
-    Response,
     Reward,
     RewardFn,
     RolloutBackend,
@@ -36,12 +37,6 @@ from alignkit.protocols import (
     Sampling,
     Stateful,
 )
-
-T = TypeVar("T")
-
-logger = logging.getLogger("alignkit")
-
-BACKEND = "rollout backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +54,21 @@ class Trajectory:
     reward: Reward
     step: int = 0
     """Step of the loop it was sampled for."""
+    turns: tuple[Exchange, ...] = ()
+    """The turns of an episode; none of a response without an environment."""
+    cut: Cut = ""
+    """Which limit cut the episode, see :class:`~alignkit.engine.sampling.episodes.Played`."""
 
     @property
     def truncated(self) -> bool:
-        """Whether the response was cut before the model ended it."""
+        """Whether the response was cut before the model or the environment ended it."""
         return self.completion.finish_reason == "length"
 
     @property
     def empty(self) -> bool:
-        """Whether the response holds nothing but white space or special tokens."""
-        return not self.completion.text.strip()
+        """Whether the policy said nothing but white space or special tokens."""
+        said = [turn.response for turn in self.turns] or [self.completion.text]
+        return not "".join(said).strip()
 
 
 @contextmanager
@@ -77,21 +77,20 @@ def serving(backend: RolloutBackend | None, policy: Policy) -> Iterator[None]:
     if backend is None:
         yield
         return
-    try:
+    with closing(BACKEND, backend):
         ask(BACKEND, backend, backend.start, policy)
         yield
-    except BaseException:
-        try:
-            backend.close()
-        except Exception:  # what ended the block is told, and this beside it
-            logger.warning("the rollout backend could not be closed", exc_info=True)
-        raise
-    ask(BACKEND, backend, backend.close)
 
 
-def with_stops(sampling: Sampling, template: PromptTemplate) -> Sampling:
-    """Add the template's stop strings to those the recipe asks for."""
-    return replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *template.stop))))
+def with_stops(sampling: Sampling, asks: PromptTemplate | Opening) -> Sampling:
+    """Add the stop strings of a template or environment to those the recipe asks for.
+
+    A limit of the environment's turns takes the place of the rollout table's.
+    """
+    stop = tuple(dict.fromkeys((*sampling.stop, *asks.stop)))
+    limit = asks.environment.limits.turn_tokens if isinstance(asks, Opening) else None
+    most = sampling.max_tokens if limit is None else limit
+    return replace(sampling, stop=stop, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
 
 def collect(
@@ -99,12 +98,16 @@ def collect(
     *,
     policy: Policy,
     backend: RolloutBackend,
-    reward: RewardFn,
+    reward: RewardFn | None,
     sampling: Sampling,
     clock: Clock,
     first_group: int = 0,
+    opening: Opening | None = None,
 ) -> list[Trajectory]:
     """Sample ``sampling.n`` responses for each prompt and judge them.
+
+    With ``opening`` a response is a whole episode; its environment says what it earned, unless
+    there is a reward.
 
     Returns ``len(prompts) * sampling.n`` trajectories, a prompt's responses next to each other
     in the order of ``prompts``; groups are numbered from ``first_group``. A prompt that leaves no
@@ -116,90 +119,34 @@ def collect(
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
     ranks = here()
-    mine = [prompts[i] for i in range(ranks.rank, len(prompts), ranks.size)]
-    in_order = ranks.size > 1 and isinstance(reward, Stateful)
-    judging = Judging(reward, [p.example for p in mine], beside=not in_order)
-    with clock("rollout"):
-        groups = _generate(mine, policy, backend, sampling, judging)
-    if in_order:  # one rank judges all: what it remembers, the others would lack
-        groups = _of_all(ranks, groups)
-        judging = Judging(reward, [p.example for p in prompts] if ranks.rank == 0 else [])
-    with clock("reward"):
-        judged = groups if ranks.rank == 0 or not in_order else []
-        rewards = judging.finish([[Response.of(c) for c in group] for group in judged])
-    if in_order:
-        rewards = ranks.first([list(given) for given in rewards])
-    elif ranks.size > 1:
-        pairs = _of_all(ranks, [*zip(groups, map(list, rewards), strict=True)])
-        groups, rewards = [group for group, _ in pairs], [given for _, given in pairs]
-    ranks.let_in()
-    return [
-        Trajectory(p.index, group_id, p.example, p.text, p.ids, completion, given, sampling.step)
-        for group_id, (p, group, judged) in enumerate(
-            zip(prompts, groups, rewards, strict=True), first_group
-        )
-        for completion, given in zip(group, judged, strict=True)
-    ]
-
-
-def _of_all(ranks: Ranks, own: Sequence[T]) -> list[T]:
-    """Return what all ranks have for the prompts that were theirs, in the order of the prompts."""
-    found = ranks.merge({ranks.rank + i * ranks.size: value for i, value in enumerate(own)})
-    return list(found.values())
-
-
-def _generate(
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    backend: RolloutBackend,
-    sampling: Sampling,
-    judging: Judging,
-) -> list[list[Completion]]:
-    """Return a group per prompt; judging of some may have started."""
-    asked = [i for i, p in enumerate(prompts) if fits(p, policy)]
-    ids = [prompts[i].ids for i in asked]
-    keyed = replace(sampling, prompt_keys=tuple(prompts[i].key for i in asked))
-    if not asked:
-        groups = []
-    elif judging.can_start and streams(backend):
-        with blamed(BACKEND, backend):
-            groups = _gather(backend.stream(ids, keyed), asked, judging)
+    mine = dealt(ranks, len(prompts), in_order=isinstance(reward, Stateful))
+    some = [prompts[i] for i in mine]
+    groups: list[list[Answer]] = []
+    if not some and ranks.size > 1:
+        pass
+    elif opening is not None:
+        groups = played(some, opening, policy, backend, reward, sampling, clock)
+    elif reward is not None:
+        groups = answered(some, policy, backend, reward, sampling, clock)
     else:
-        groups = ask(BACKEND, backend, backend.generate, ids, keyed)
-    if len(groups) != len(asked) or any(len(group) != sampling.n for group in groups):
-        raise RuntimeError(
-            f"the rollout backend was asked for {sampling.n} responses to each of {len(asked)} "
-            f"prompts and returned groups of {sorted({len(g) for g in groups})} for {len(groups)}"
+        raise ValueError("responses need a reward to judge them, or an environment")
+    groups = of_all(ranks, mine, groups)
+    return [
+        Trajectory(
+            prompt_id=p.index,
+            group_id=group_id,
+            example=p.example,
+            prompt_text=p.text,
+            prompt_ids=p.ids,
+            completion=answer.completion,
+            reward=answer.reward,
+            step=sampling.step,
+            turns=answer.turns,
+            cut=answer.cut,
         )
-    _check_versions(groups, policy)
-    blank = Completion("", (), (), "length", policy.version)
-    answered = iter(groups)
-    return [next(answered) if fits(p, policy) else [blank] * sampling.n for p in prompts]
-
-
-def _gather(
-    stream: Iterable[tuple[int, list[Completion]]], asked: Sequence[int], judging: Judging
-) -> list[list[Completion]]:
-    """Start judging each group as it arrives; return all in the order asked, [] for a lost one."""
-    groups: dict[int, list[Completion]] = {}
-    for index, group in stream:
-        if index in groups or not 0 <= index < len(asked):
-            raise RuntimeError(
-                f"the rollout backend was asked for prompts 0 to {len(asked) - 1} and gave "
-                f"responses to prompt {index} {'twice' if index in groups else 'too'}"
-            )
-        groups[index] = group
-        judging.start(asked[index], [Response.of(c) for c in group])
-    return [groups.get(i, []) for i in range(len(asked))]
-
-
-def _check_versions(groups: Sequence[Sequence[Completion]], policy: Policy) -> None:
-    stale = {c.weight_version for group in groups for c in group} - {policy.version}
-    if stale:
-        raise RuntimeError(
-            f"responses were sampled by weight version {sorted(stale)} while the policy is at "
-            f"{policy.version}: the rollout backend did not take over the last update"
-        )
+        for group_id, (p, group) in enumerate(zip(prompts, groups, strict=True), first_group)
+        for answer in group
+    ]
 
 
 def to_row(trajectory: Trajectory) -> TrainRow:
@@ -208,6 +155,7 @@ def to_row(trajectory: Trajectory) -> TrainRow:
     return TrainRow(
         trajectory.prompt_ids,
         completion.token_ids,
+        given=completion.given,
         reward=trajectory.reward.total,
         weight_version=completion.weight_version,
         rollout_logprobs=torch.tensor(completion.logprobs, dtype=torch.float32),
@@ -220,8 +168,8 @@ def sampled_batch(trajectories: Sequence[Trajectory]) -> SampledBatch:
     return SampledBatch(
         rewards=torch.tensor(rewards, dtype=torch.float64),
         group_sizes=group_sizes(trajectories),
-        lengths=torch.tensor([len(t.completion.token_ids) for t in trajectories]).long(),
-        responses=[Response.of(t.completion) for t in trajectories],
+        lengths=torch.tensor([sampled_tokens(t.completion) for t in trajectories]).long(),
+        responses=[SampledResponse.after(t.prompt_text, t.completion) for t in trajectories],
         examples=[t.example for t in trajectories],
         parts=[t.reward.parts for t in trajectories],
         step=trajectories[0].step if trajectories else 0,

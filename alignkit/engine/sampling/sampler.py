@@ -7,11 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from alignkit.engine.observing.clock import Clock
+from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.prefetch import Prefetcher
 from alignkit.engine.sampling.questions import PromptStream
 from alignkit.engine.sampling.rollouts import Trajectory, check_groups, collect, with_stops
 from alignkit.errors import AlignkitError
-from alignkit.protocols import Dataset, Policy, PromptTemplate, RewardFn, RolloutBackend
+from alignkit.protocols import (
+    Dataset,
+    Environment,
+    Policy,
+    PromptTemplate,
+    RewardFn,
+    RolloutBackend,
+)
 
 Keep = Callable[[list[Trajectory]], Sequence[Trajectory]]
 """Chooses the responses that count towards the size of a batch."""
@@ -24,7 +32,17 @@ class Parts(Protocol):
     seed: int
     prompt: PromptTemplate | None
     reward: RewardFn | None
+    environment: Environment | None
     backend: RolloutBackend | None
+
+
+def _asks(parts: Parts) -> PromptTemplate | Opening:
+    """Return what puts a question to the policy."""
+    if parts.environment is not None:
+        return Opening(parts.environment, parts.prompt, parts.seed)
+    if parts.prompt is None or parts.reward is None:
+        raise AlignkitError("sampling needs the tables [prompt] and [reward], or [environment]")
+    return parts.prompt
 
 
 class Sampler:
@@ -32,12 +50,14 @@ class Sampler:
 
     def __init__(self, parts: Parts, data: Dataset, *, group_size: int) -> None:
         """``group_size`` is the number of responses per question."""
-        if parts.prompt is None or parts.reward is None or parts.backend is None:
-            raise AlignkitError("sampling needs the tables [prompt], [reward] and [rollout]")
+        asks = _asks(parts)
+        if parts.backend is None:
+            raise AlignkitError("sampling needs a table [rollout]")
         self._policy, self._reward, self._backend = parts.policy, parts.reward, parts.backend
-        self._questions = PromptStream(data, parts.prompt, parts.policy, seed=parts.seed)
+        self._opening = asks if isinstance(asks, Opening) else None
+        self._questions = PromptStream(data, asks, parts.policy, seed=parts.seed)
         self._sampling = replace(
-            with_stops(parts.backend.sampling, parts.prompt), n=group_size, seed=parts.seed
+            with_stops(parts.backend.sampling, asks), n=group_size, seed=parts.seed
         )
         self._prefetcher: Prefetcher | None = None
         self._restored: dict[str, Any] | None = None
@@ -84,6 +104,7 @@ class Sampler:
                 sampling=replace(self._sampling, step=step),
                 clock=clock,
                 first_group=len(drawn) // self.group_size,
+                opening=self._opening,
             )
             self._questions.observe([t.prompt_id for t in found], [t.reward for t in found])
             drawn += found

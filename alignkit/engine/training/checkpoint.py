@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alignkit.engine.sampling.rollouts import Trajectory
+from alignkit.engine.sampling.transcript import Exchange
 from alignkit.engine.tokens import TrainRow
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Example, Policy, Reward
@@ -39,7 +40,7 @@ SMALL = 2**14
 LONG = 8
 """Lists of so many numbers are kept as a tensor."""
 RECORDS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (Completion, Example, Reward, TrainRow, Trajectory)
+    cls.__name__: cls for cls in (Completion, Example, Exchange, Reward, TrainRow, Trajectory)
 }
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from alignkit.protocols import Run
 
 TABLES = {
-    "reward": ("reward",), "dataset": ("data",), "prompt template": ("prompt",),
+    "reward": ("reward",), "environment": ("environment",),
+    "dataset": ("data",), "prompt template": ("prompt",),
     "rollout backend": ("rollout",), "advantage": ("advantage",), "loss": ("loss",),
     "normalizer": ("normalizer",), "optimizer": ("optimizer",),
 }  # fmt: skip
@@ -48,7 +49,7 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
             raise  # of the run's own files: what is said about full disks is the kernel's
         lines = [str(error) if isinstance(error, AlignkitError) else ""]
         if not lines[0]:
-            name = f"{_name(source, parts, run.plan)} raised " if source else ""
+            name = f"{name_of(source, parts, run.plan)} raised " if source else ""
             lines = [name + described(error), _kept_traceback(run)]
         lines.append(
             f"{saver.outcome}\n"
@@ -61,7 +62,7 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
 def _on_this_rank(error: BaseException, parts: Parts, run: Run) -> AlignkitError:
     """Return what a rank that follows says: it writes nothing, so the traceback is in it."""
     source = source_of(error)
-    name = f"{_name(source, parts, run.plan)} raised " if source else ""
+    name = f"{name_of(source, parts, run.plan)} raised " if source else ""
     return AlignkitError(f"{name}{described(error)}\n{redact_text(traceback.format_exc())}")
 
 
@@ -81,7 +82,7 @@ def _kept_traceback(run: Run) -> str:
     return said
 
 
-def _name(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
+def name_of(source: Source, parts: Parts, plan: Mapping[str, Any]) -> str:
     """Return what a message calls a component: its kind, and its name in the recipe."""
     use = _use(plan, _place(source, parts))
     return f"{source.word} {use!r}" if use else source.word
@@ -92,10 +93,11 @@ def _place(source: Source, parts: Parts) -> tuple[str | int, ...]:
     for i, tracker in enumerate(parts.trackers):
         if source.component is tracker:
             return "trackers", i
-    own = {id(parts.reward), id(parts.prompt)}
+    own = {id(parts.reward), id(parts.prompt), id(parts.environment)}
     for at, chosen in _sets(parts):
         for slot, component in (("data", chosen.data), ("prompt", chosen.prompt),
-                                ("reward", chosen.reward)):  # fmt: skip
+                                ("reward", chosen.reward),
+                                ("environment", chosen.environment)):  # fmt: skip
             if source.component is component and id(component) not in own:
                 return *at, slot
     return TABLES.get(source.word, ())

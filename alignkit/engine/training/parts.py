@@ -13,6 +13,7 @@ from alignkit.engine.observing.watch import UNWATCHED, Watcher
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
+    Environment,
     Optimizer,
     Policy,
     PromptTemplate,
@@ -32,6 +33,7 @@ class Parts:
     token_budget: int
     prompt: PromptTemplate | None = None
     reward: RewardFn | None = None
+    environment: Environment | None = None
     backend: RolloutBackend | None = None
     optimizer: Optimizer | None = None
     plan: EvalPlan | None = None
@@ -52,6 +54,7 @@ class Parts:
                 backend=self.backend,
                 prompt=self.prompt,
                 reward=self.reward,
+                environment=self.environment,
                 token_budget=self.token_budget,
             )
 
@@ -67,9 +70,19 @@ class Parts:
             inspector=self.inspector,
         )
 
+    def prompts(self) -> list[PromptTemplate]:
+        """Return every prompt template that is used, those of evaluation sets included."""
+        sets = self.plan.sets.values() if self.plan else ()
+        return [p for p in (self.prompt, *(chosen.prompt for chosen in sets)) if p is not None]
+
     def stateful(self) -> dict[str, Stateful]:
         """Return those that have a state of their own to remember."""
-        return stateful(prompt=self.prompt, reward=self.reward, rollout=self.backend)
+        return stateful(
+            prompt=self.prompt,
+            reward=self.reward,
+            environment=self.environment,
+            rollout=self.backend,
+        )
 
 
 def stateful(**parts: object) -> dict[str, Stateful]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from logging import ERROR, getLogger
@@ -26,6 +26,7 @@ from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
 from alignkit.errors import AlignkitError
+from alignkit_hf.policy.cards import refuse_unseen_cards
 from alignkit_hf.policy.finite import refuse_not_finite
 from alignkit_hf.policy.folder import has_tokenizer
 from alignkit_hf.policy.hub import refuse_unreachable
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
-
-_SUPPORTED = {"flash_attention_2": "_supports_flash_attn", "sdpa": "_supports_sdpa"}
-"""Where a transformers class says that it knows an attention kernel."""
 
 _SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
@@ -73,11 +71,13 @@ class CausalPolicy:
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
     def refuse_unsupported(self) -> None:
-        """Raise AlignkitError if it shows without the weights that the model cannot be used.
+        """Raise AlignkitError if it shows without the weights that the model cannot be used here.
 
         Loads the configuration, and the tokenizer if there is one.
         """
         refuse_unreachable(self.name, self.params.revision)
+        if self.params.device == "auto":
+            refuse_unseen_cards()
         settings = self.config.to_dict()
         if has_tokenizer(Path(self.name)):
             _ = self.tokenizer
@@ -176,6 +176,12 @@ class CausalPolicy:
                 return frozenset([ids] if isinstance(ids, int) else ids)
         return frozenset()
 
+    def end_at(self, ids: Iterable[int], /) -> None:
+        """Add to ``eos_ids``, also in the generation settings that are saved."""
+        more = [i for i in ids if i not in self.eos_ids]
+        self.eos_ids = self.eos_ids.union(more)
+        self.generation_config.eos_token_id = sorted(self.eos_ids)
+
     @cached_property
     def bos_ids(self) -> tuple[int, ...]:
         """What prompts begin with: the beginning-of-sequence id, or nothing."""
@@ -231,11 +237,8 @@ class CausalPolicy:
 
     def _kernel(self) -> str:
         """Return the attention to load the model with; "auto" takes what its class supports."""
-        wanted = self.params.kernel(self.device.type == "cuda")[0]
-        if self.params.attention != "auto":
-            return wanted
-        names = (name for name in (wanted, "sdpa") if getattr(self._class, _SUPPORTED[name], True))
-        return next(names, "eager")
+        known = self.params.attention != "auto" or getattr(self._class, "_supports_sdpa", True)
+        return self.params.kernel() if known else "eager"
 
     @property
     def _source(self) -> dict[str, Any]:

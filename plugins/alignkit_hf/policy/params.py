@@ -75,8 +75,9 @@ class PolicyParams(Params[Policy]):
     """"cpu", "cuda" or "cuda:N"; "auto" is the process's CUDA device, or else the CPU."""
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Kernel; "auto" is flash_attention_2 where flash-attn is installed and the device is CUDA,
-    or else sdpa. flash_attention_2 needs 16-bit activations (dtype or autocast bfloat16)."""
+    """Kernel; "auto" is sdpa, whatever is installed: on CUDA in 16 bits that is FlashAttention, as
+    it comes with torch. flash_attention_2 is that of the package flash-attn, for packed rows too;
+    it needs 16-bit activations (dtype or autocast bfloat16)."""
 
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
@@ -117,7 +118,8 @@ class PolicyParams(Params[Policy]):
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Say which attention kernel runs, and so when the checkpoint's own code does."""
         facts = {
-            "attention": " - ".join(filter(None, self.kernel(self._on_cuda()))),
+            "attention": self.kernel(),
+            "rows": self._packing(),
             "beginning of sequence": self._beginning(),
         }
         if absent := not_in_cache(self.path, self.revision):
@@ -187,22 +189,22 @@ class PolicyParams(Params[Policy]):
         if not files:
             yield f"{self.path} at {self.revision or 'main'}, whatever Python files it holds"
 
-    def kernel(self, cuda: bool | None) -> tuple[str, str]:
-        """Return the attention kernel's name and, for "auto", why it is that one.
+    def kernel(self) -> str:
+        """Return the name of the attention kernel, as transformers calls it."""
+        return "sdpa" if self.attention == "auto" else self.attention
 
-        ``cuda`` says whether the device is a CUDA one, None that it is not known yet.
-        """
-        if self.attention != "auto":
-            return self.attention, ""
-        if find_spec("flash_attn") is None:
-            return "sdpa", "flash-attn is not installed"
+    def _packing(self) -> str:
+        """Say how rows are computed, before a trial of the model can tell."""
+        owner = "flash-attn" if self.attention == "flash_attention_2" else "torch"
+        kernel = f"{owner}'s variable-length kernel"
+        cuda = self._on_cuda()
         if not self._half():
-            return "sdpa", "flash-attn needs dtype or autocast bfloat16"
-        if cuda is None:
-            return "flash_attention_2 on a CUDA device, or else sdpa", ""
-        if not cuda:
-            return "sdpa", "flash-attn needs a CUDA device"
-        return "flash_attention_2", "flash-attn is installed"
+            by = f"torch's usual kernels, as {kernel} needs 16 bits"
+        elif cuda is None:
+            by = f"{kernel} on a CUDA device, or else torch's usual ones"
+        else:
+            by = kernel if cuda else f"torch's usual kernels, as {kernel} needs a CUDA device"
+        return f"packed if a trial of the model allows it; attention by {by}"
 
     def _on_cuda(self) -> bool | None:
         """Whether the device is a CUDA one; None where only torch, not loaded yet, could tell."""

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from alignkit.text.boxes import outermost
 from alignkit_rewards.answers.algebra.literals import exact, same_number
+from alignkit_rewards.answers.shapes.ambiguous import other_reading
 from alignkit_rewards.answers.shapes.equality import Comparer
 from alignkit_rewards.answers.shapes.nodes import Node, Scalar, Text, unread
 from alignkit_rewards.answers.shapes.reading import read
@@ -89,8 +91,15 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
     found = digits(said[1])
     if len(found) > MAX_LENGTH:
         return Verdict(False, "too long")
+    return _by_shape(target, found, rules)
+
+
+def _by_shape(gold: Node, found: str, rules: Conventions) -> Verdict:
+    """Compare an answer without its prose with a gold, in another reading if the first differs."""
     node = read(found, decimal_comma=rules.decimal_comma)
-    if _comparer(rules).same(target, node):
+    same = _comparer(rules).same
+    other = "" if (right := same(gold, node)) else other_reading(gold, found)
+    if right or (other and same(gold, read(other, decimal_comma=rules.decimal_comma))):
         return Verdict(True, "expression")
     return Verdict(False, "unparsed" if unread(node) else "different")
 
@@ -99,18 +108,29 @@ _comparer = lru_cache(maxsize=16)(Comparer)
 
 
 def _ending(text: str) -> str:
-    """Return what of a solution holds its last boxes, or what follows its ``####``."""
+    r"""Return what of a solution holds its last boxes, or what follows its ``####``.
+
+    >>> print(_ending(r"We add 2 and 3, so it is $\boxed{5}$, as was to be shown."))
+    \boxed{5}
+    """
     at = last = text.rfind("\\boxed")
     while at > 0 and (before := text.rfind("\\boxed", 0, at)) >= max(
         0, at - BETWEEN, last - MAX_LENGTH
     ):
         at = before
     if at >= 0:
-        return text[at:]
+        return _to_the_last_box(text[at:])
     mark = -1 if "\\fbox" in text else text.rfind("####")
     return text[mark:] if mark >= 0 and text[mark:].strip("# \n") else text
 
 
+def _to_the_last_box(text: str) -> str:
+    """Cut what follows the last box, unless a tag in it may hold the answer."""
+    boxes = outermost(text)
+    return text[: boxes[-1].end] if boxes and "<" not in text[boxes[-1].end :] else text
+
+
+@lru_cache(maxsize=4096)
 def _spelled(text: str) -> str:
     return plain_notation(in_english(unstyled(text)))
 

@@ -17,6 +17,7 @@ import torch
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine, memory
 from alignkit_vllm.engines import Engine
+from alignkit_vllm.options import arithmetic
 from alignkit_vllm.requests import Answer, Request
 from alignkit_vllm.weights import named_weights, ranks
 
@@ -52,30 +53,25 @@ class LocalEngine(Engine):
         self._on_gpu = device.type == "cuda"
         self._refuse(device)
         self._needs = memory.needs_of(policy, self.options)
-        for name, value in ENVIRONMENT.items():
+        for name, value in {**ENVIRONMENT, **arithmetic(self.options)}.items():
             os.environ.setdefault(name, value)
         machine.spell_out_visible_devices()
         if self._on_gpu:
             self._before = self._look_at_memory(self._needs)
         options = {**self.options, **(self._gpu_options() if self._on_gpu else {})}
-        threads, set_threads = torch.get_num_threads(), torch.set_num_threads
-        try:
-            with self._advice_on_oom(self._before), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # vLLM's own, about its dependencies
-                vllm: Any = import_module("vllm")
-                logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
-                logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
-                self._llm = vllm.LLM(
-                    model=str(folder),
-                    worker_extension_cls="alignkit_vllm.worker.Extension",
-                    logprobs_mode="processed_logprobs",
-                    generation_config="vllm",
-                    disable_log_stats=True,
-                    **options,
-                )
-        finally:
-            torch.set_num_threads = set_threads  # the CPU worker disables it
-            torch.set_num_threads(threads)
+        with _settings_kept(), self._advice_on_oom(self._before), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # vLLM's own, about its dependencies
+            vllm: Any = import_module("vllm")
+            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+            logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
+            self._llm = vllm.LLM(
+                model=str(folder),
+                worker_extension_cls="alignkit_vllm.worker.Extension",
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                disable_log_stats=True,
+                **options,
+            )
 
     def _advice_on_oom(self, before: tuple[int, int] | None = None) -> AbstractContextManager[None]:
         return memory.advice_on_oom(self.options, self._needs, before)
@@ -160,6 +156,9 @@ class LocalEngine(Engine):
         llm, self._llm = self._llm, None
         if llm is None:
             return
+        if self._asleep:
+            _wake(llm)
+            self._asleep = False
         llm.llm_engine.engine_core.shutdown()
         del llm
         with _quietly():
@@ -195,6 +194,35 @@ def _answer(output: Any) -> Answer:
         ended=output.finish_reason != "length",
         stop_string=isinstance(output.stop_reason, str),
     )
+
+
+def _wake(llm: Any) -> None:
+    """Give a sleeping engine its memory back: it could not free what it does not have.
+
+    Where there is no room for that, the engine's memory stays lost until the process ends.
+    """
+    torch.cuda.empty_cache()
+    try:
+        llm.wake_up()
+    except (RuntimeError, torch.OutOfMemoryError) as error:
+        warnings.warn(f"the vLLM engine could not be woken to be shut down: {error}", stacklevel=3)
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Put settings of the process back that vLLM's worker changes; the trainer runs here too.
+
+    It sets how exactly float32 products are computed, and on CPUs takes away the number of threads.
+    """
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+    precision = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+        if torch.get_float32_matmul_precision() != precision:
+            torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager

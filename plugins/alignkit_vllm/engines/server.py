@@ -24,8 +24,8 @@ from alignkit_vllm.engines.client import (
 from alignkit_vllm.engines.completions import Completions
 from alignkit_vllm.engines.delivery import Delivery
 from alignkit_vllm.engines.process import Child, arguments, free_port
-from alignkit_vllm.guard import KEY, new_key
-from alignkit_vllm.options import IPC
+from alignkit_vllm.guard import KEY, key_for, new_key
+from alignkit_vllm.options import IPC, arithmetic
 from alignkit_vllm.requests import Answer, Request
 from alignkit_vllm.watchdog import say
 
@@ -59,7 +59,7 @@ class ServerEngine(Engine):
         self._launches = 0
         self._max_len = 0  # as long as nobody has answered
         self._child: Child | None = None
-        self._talk_by(Client(url or "", os.environ.get(KEY, "")))
+        self._talk_by(Client(url or "", key_for(url or "", os.environ)))
 
     def _talk_by(self, client: Client) -> None:
         options = self.options
@@ -100,6 +100,8 @@ class ServerEngine(Engine):
         self._talk_by(Client(f"http://127.0.0.1:{port}", key))
         self.peer = f"the vLLM server of this run, {self._client.url}"
         env = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", KEY: key}
+        exact = arithmetic(self.options)
+        env |= {name: os.environ.get(name, value) for name, value in exact.items()}
         if self.options.get("weight_transfer_config") == IPC:
             env["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # takes handles of who has the key
         if self.visible is not None:

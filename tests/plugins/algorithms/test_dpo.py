@@ -149,6 +149,30 @@ def test_steps_passes_and_counts(dpo, toys, tmp_path, monkeypatch):
     assert [row["train/epoch"] for row in rows[1:]] == [1, 1, 2, 2]
 
 
+def test_pairs_may_lie_within_objects_and_be_taken_as_they_stand(dpo, toys, tmp_path, monkeypatch):
+    """The same run as with plain columns, in the order of the rows."""
+    from alignkit.engine.learning.supervised import Epochs
+
+    batches, batch = [], Epochs.batch
+
+    def noted(self, number):
+        batches.append(batch(self, number))
+        return batches[-1]
+
+    monkeypatch.setattr(Epochs, "batch", noted)
+    plain = preferences(8)
+    nested = [
+        Example(e.id, e.question, "x", {"pair": {"good": e.answer, "bad": e.extra["rejected"]}})
+        for e in plain
+    ]
+    keys = {"epochs": 2, "shuffle": False}
+    columns = {"chosen_column": "pair.good", "rejected_column": "pair.bad"}
+    want = toys.timeless(toys.carry_out(dpo(keys, data=plain), tmp_path / "plain"))
+    got = toys.timeless(toys.carry_out(dpo({**keys, **columns}, data=nested), tmp_path / "nested"))
+    assert got == want
+    assert [rows for _, rows in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 4
+
+
 def test_a_missing_column_is_found_while_building(dpo):
     with pytest.raises(AlignkitError, match="'id0': column 'worse' must hold a text"):
         dpo({"rejected_column": "worse"})

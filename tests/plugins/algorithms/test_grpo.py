@@ -47,6 +47,9 @@ def test_a_run_logs_the_contracts_metrics_and_saves_the_policy(grpo, toys, tmp_p
     wanted = {f"train/{n}" for n in (*train.split(), "response_length")}
     wanted |= {f"eval/{n}" for n in held.split()} | {f"time/{n}" for n in times.split()}
     assert wanted <= rows[2].keys()
+    passes = {n: v for n, v in rows[1].items() if n.startswith("train/pass@")}
+    assert list(passes) == [f"train/pass@{k}" for k in range(1, 4 + 1)]  # to the group_size
+    assert sorted(passes.values()) == list(passes.values())
     assert rows[1]["train/updates"] == 4
     assert subject.parts.policy.version == 12
     assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == [

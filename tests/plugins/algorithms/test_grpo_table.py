@@ -62,6 +62,7 @@ def test_facts_say_how_far_off_policy():
 def test_tables_and_documentation():
     slots = slots_of(Grpo, KINDS)
     assert {n for n, s in slots.items() if not s.required} == {
+        "environment",
         "reference",
         "eval",
         "checkpoint",

@@ -143,6 +143,39 @@ def test_a_missing_column_is_found_while_building(sft):
         sft(data)
 
 
+@pytest.mark.parametrize("name", ["deep.er.text", "deep.er", "dotted.name"])
+def test_a_dot_in_a_column_leads_into_objects_unless_a_column_has_the_whole_name(name):
+    from alignkit.engine.learning.supervised import column
+
+    extra = {"deep": {"er": {"text": "inner#"}}, "deep.er": "whole#", "dotted.name": "named#"}
+    want = {"deep.er.text": "inner#", "deep.er": "whole#", "dotted.name": "named#"}
+    assert column(Example("0", "q", "7", extra), name) == want[name]
+    with pytest.raises(AlignkitError, match=r"'deep\.er\.no' must hold a text, got no such column"):
+        column(Example("0", "q", "7", extra), "deep.er.no")
+    with pytest.raises(AlignkitError, match=r"'deep' must hold a text, got \{"):
+        column(Example("0", "q", "7", extra), "deep")
+
+
+def test_responses_may_lie_within_objects(sft, toys, tmp_path, steps):
+    data = [Example(f"id{i}", f"q{i}", "7", {"out": {"text": f"a{i}#"}}) for i in range(3)]
+    toys.carry_out(sft(data, {"response_column": "out.text"}), tmp_path)
+    got = {bytes(row.response_ids) for batch in steps for row in batch}
+    assert len(got) == 3
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_come_as_they_stand_or_in_an_order_drawn_anew(sft, toys, tmp_path, steps, shuffle):
+    data = rows_of(*(f"a{i}#" for i in range(9)))
+    keys = {"shuffle": shuffle, "epochs": 2, "train_batch_size": 4}
+    toys.carry_out(sft(data, keys), tmp_path)
+    tokenizer = toys.policy().tokenizer
+    texts = [tokenizer.decode(row.response_ids) for batch in steps for row in batch]
+    assert sorted(texts[:9]) == sorted(texts[9:])
+    whole = [example.extra["trace"] for example in data]
+    assert (texts == whole * 2) is not shuffle
+    assert (texts[:9] == texts[9:]) is not shuffle
+
+
 def test_the_answer_is_the_response_unless_a_column_is_named(sft, toys, tmp_path, steps):
     data = [Example("0", "q", "answer#", {"trace": "trace#"})]
     toys.carry_out(sft(data, {"response_column": ""}), tmp_path)
@@ -183,6 +216,18 @@ def test_batches_of_epochs():
         assert sorted(i for _, at in epoch for i in at) == [0, 1, 2, 3, 4]
     assert [at for _, at in first] != [at for _, at in second]
     assert (steps_in(5, 2, 3), steps_in(4, 2, 3)) == (9, 6)
+
+
+@pytest.mark.parametrize("slot", ["data", "validation"])
+@pytest.mark.parametrize("use", ["sft", "dpo"])
+def test_an_order_of_the_data_is_refused_where_it_would_have_no_effect(use, slot):
+    from alignkit_algorithms.dpo import Dpo
+
+    table = {"sft": Sft, "dpo": Dpo}[use]()
+    asked = {slot: SimpleNamespace(order="given")}
+    wrong = [key for key, _ in table.check(asked) if key.endswith("order")]
+    assert wrong == ([] if (use, slot) == ("sft", "validation") else [f"{slot}.order"])
+    assert "order" not in str(list(table.check({slot: SimpleNamespace(order="shuffled")})))
 
 
 def test_problems_the_table_names():

@@ -153,6 +153,27 @@ def test_a_dataset_chooses_and_is_told_of_every_response(toys, adaptive, tmp_pat
     assert 1 < len(data.seen) <= 12
 
 
+def test_questions_are_asked_in_the_order_of_the_rows_and_go_on_there(toys, tmp_path):
+    """Four steps of four questions over ten rows, cut after the second step."""
+    from alignkit_data.ordered import InOrder
+
+    def asked(folder):
+        files = sorted(folder.glob("rollouts/*"))
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [row["prompt_id"] for row in rows[::4]]
+
+    keys = {**KEYS, "save_rollouts_every": 1}
+    data = InOrder(toys.questions(10))
+    toys.carry_out(toys.grpo(keys, data=data), tmp_path / "whole")
+    assert asked(tmp_path / "whole") == [i % 10 for i in range(16)]
+    toys.end_after(2, toys.grpo(keys, data=data), tmp_path / "cut")
+    toys.go_on(toys.grpo(keys, data=data), tmp_path / "cut")
+    assert asked(tmp_path / "cut") == [i % 10 for i in range(16)]
+    shuffled = toys.grpo(keys, data=toys.questions(10))
+    toys.carry_out(shuffled, tmp_path / "shuffled")
+    assert asked(tmp_path / "shuffled") != [i % 10 for i in range(16)]
+
+
 @pytest.mark.parametrize("chosen", [[0], [0, 1, 2, 12], [0, 1, 2, -1], [0] * 5])
 def test_a_wrong_choice_is_refused(toys, tmp_path, chosen):
     class Wrong(list):

@@ -100,3 +100,41 @@ def test_evaluate_vllm_judges_what_the_engine_says(tiny_folder, tmp_path):
     assert found["metrics"]["response_length"] == pytest.approx(
         sum(len(output.token_ids) for output in said) / 3
     )
+
+
+def test_the_server_of_2026_samples_from_the_weights_it_was_synced_to(tiny_folder, tmp_path):
+    """In a process of its own; greedily, so that its text can be compared with the model's."""
+    from transformers import AutoTokenizer
+    from vllm import SamplingParams
+
+    from alignkit_cs336.spring2026 import VLLMServer, evaluate_vllm
+
+    model = saved_model(tiny_folder, tmp_path, initializer_range=0.3)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    greedy = SamplingParams(temperature=0, max_tokens=6, min_tokens=6)
+
+    def said():
+        return server.generate_completions(["one", "two", "three"], greedy, batch_size=2)
+
+    def wanted(prompt):
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+        how = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6}
+        return tokenizer.decode(model.generate(ids, **how)[0, ids.shape[1] :])
+
+    with VLLMServer(str(tmp_path), gpu=0, seed=0, gpu_memory_utilization=0.5) as server:
+        before = said()
+        assert before == [wanted(p) for p in ("one", "two", "three")]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        server.init_weight_sync(model)
+        assert said() == before
+        server.sync_policy_weights()
+        assert said() == [wanted(p) for p in ("one", "two", "three")] != before
+
+        def judge(response, truth):
+            right = float(response == truth)
+            return {"reward": right, "format_reward": 1.0, "answer_reward": right}
+
+        found = evaluate_vllm(server, judge, ["one", "two"], greedy, [wanted("one"), "no"])
+        assert found["metrics"]["answer_reward"] == 0.5

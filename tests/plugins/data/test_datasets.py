@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignkit import AlignkitError
+from alignkit.protocols import Orders
 from alignkit_data import Gsm8k, Jsonl, Math, dataset, hub
 
 
@@ -29,7 +30,7 @@ def problems(params):
 
 
 def test_names_are_those_of_the_contract():
-    assert [component.name for component in dataset()] == ["jsonl", "gsm8k", "math"]
+    assert [component.name for component in dataset()] == ["jsonl", "gsm8k", "math", "chat"]
 
 
 # ---------------------------------------------------------------- jsonl
@@ -59,6 +60,17 @@ def test_jsonl_reads_prompt_and_response_for_supervised_fine_tuning(tmp_path):
     [example] = Jsonl(path=path, question="prompt", answer="response").build()
     assert (example.question, example.answer) == (row["prompt"], row["response"])
     assert example.extra == {"gold": "4"}
+
+
+@pytest.mark.parametrize("order", ["shuffled", "given"])
+def test_the_order_of_the_rows_is_kept_where_it_is_asked_for(tmp_path, order):
+    rows = [{"question": f"q{i}", "answer": "1"} for i in range(5)]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    data = Jsonl(path=path, order=order).build()
+    assert [data[i].question for i in range(len(data))] == [f"q{i}" for i in range(5)]
+    assert isinstance(data, Orders) is (order == "given")
+    if order == "given":
+        assert list(data.choose(4, step=3, position=3)) == [3, 4, 0, 1]
 
 
 def test_limit_takes_the_first_rows_and_looks_no_further(tmp_path):

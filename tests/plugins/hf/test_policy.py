@@ -197,32 +197,45 @@ def test_not_a_folder(folder):
 
 
 @pytest.mark.parametrize(
-    ("installed", "keys", "cuda", "want"),
+    ("keys", "cuda", "attention", "by"),
     [
-        (True, {"dtype": "bfloat16"}, True, "flash_attention_2 - flash-attn is installed"),
-        (True, {"autocast": "bfloat16"}, True, "flash_attention_2 - flash-attn is installed"),
-        (False, {"dtype": "bfloat16"}, True, "sdpa - flash-attn is not installed"),
-        (True, {}, True, "sdpa - flash-attn needs dtype or autocast bfloat16"),
-        (True, {"dtype": "bfloat16"}, False, "sdpa - flash-attn needs a CUDA device"),
-        (True, {"dtype": "bfloat16", "attention": "sdpa"}, True, "sdpa"),
-        (False, {"attention": "eager"}, False, "eager"),
+        ({"dtype": "bfloat16"}, True, "sdpa", "torch's variable-length kernel"),
+        ({"autocast": "bfloat16"}, True, "sdpa", "torch's variable-length kernel"),
+        ({}, True, "sdpa",
+         "torch's usual kernels, as torch's variable-length kernel needs 16 bits"),
+        ({"dtype": "bfloat16"}, False, "sdpa",
+         "torch's usual kernels, as torch's variable-length kernel needs a CUDA device"),
+        ({"dtype": "bfloat16", "attention": "flash_attention_2"}, True, "flash_attention_2",
+         "flash-attn's variable-length kernel"),
+        ({"attention": "eager"}, False, "eager",
+         "torch's usual kernels, as torch's variable-length kernel needs 16 bits"),
     ],
-)
-def test_the_attention_that_runs_is_a_fact(monkeypatch, installed, keys, cuda, want):
+    ids=["bfloat16", "autocast", "float32", "on the CPU", "flash-attn", "eager"],
+)  # fmt: skip
+@pytest.mark.parametrize("installed", [True, False], ids=["flash-attn is there", "it is not"])
+def test_the_attention_that_runs_is_a_fact(monkeypatch, installed, keys, cuda, attention, by):
     monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda name: installed or None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     params = HfPolicy(path="a/b", **keys)
-    assert params.facts({})["attention"] == want
-    asked = params.model_copy(update={"device": "cuda" if cuda else "cpu"})
-    assert asked.facts({})["attention"] == want
+    want = f"packed if a trial of the model allows it; attention by {by}"
+    for asked in (params, params.model_copy(update={"device": "cuda" if cuda else "cpu"})):
+        facts = asked.facts({})
+        assert (facts["attention"], facts["rows"]) == (attention, want)
 
 
 def test_the_attention_waits_for_the_device_before_torch_is_loaded(monkeypatch):
-    monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda name: True)
     monkeypatch.delitem(sys.modules, "torch")
-    params = HfPolicy(path="a/b", dtype="bfloat16")
-    want = "flash_attention_2 on a CUDA device, or else sdpa"
-    assert params.facts({})["attention"] == want
+    facts = HfPolicy(path="a/b", dtype="bfloat16").facts({})
+    assert facts["attention"] == "sdpa"
+    assert facts["rows"].endswith("kernel on a CUDA device, or else torch's usual ones")
+
+
+def test_what_is_installed_does_not_choose_the_attention(tiny_folder, monkeypatch):
+    """A card's run with flash-attn there must be the run without it."""
+    monkeypatch.setattr("alignkit_hf.policy.params.find_spec", lambda name: object())
+    policy = HfPolicy(path=str(tiny_folder), autocast="bfloat16").build()
+    policy.device = torch.device("cuda")
+    assert policy._kernel() == "sdpa"
 
 
 def test_the_model_runs_with_the_attention_that_the_facts_name(tiny_folder):

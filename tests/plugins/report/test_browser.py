@@ -168,3 +168,22 @@ def test_of_many_lines_a_tip_tells_the_closest(many, browser):
     assert tip.count("a_rather_long_name") == 12
     assert "learning_rate=199," in tip  # the highest, beside the pointer
     assert "188 more" in tip
+
+
+def test_single_seeds_stand_behind_the_means_and_bands_widen_on_demand(written, browser):
+    """Three settings of two seeds; the band of the first setting, from its polygon's corners."""
+    chromium = browser(1280)
+    chromium.open(written)
+    chart = "[...document.querySelectorAll('.chart')][0]"
+    assert chromium.js(f"{chart}.querySelectorAll('.seed').length") == 6
+    first, curve = f"{chart}.querySelector('.seed')", f"{chart}.querySelector('.curve')"
+    assert chromium.js(f"{first}.compareDocumentPosition({curve}) & 4") == 4  # drawn before it
+    points = f"{chart}.querySelector('.band').getAttribute('points')"
+    narrow = chromium.js(points)
+    chromium.js("document.querySelector('[data-band=range]').click()")
+    wide = chromium.js(points)
+    assert wide != narrow
+    assert chromium.js("document.querySelector('[data-band=range]').ariaPressed") == "true"
+    chromium.js("document.querySelector('[data-band=error]').click()")
+    assert chromium.js(points) == narrow
+    assert chromium.console() == []

@@ -1,5 +1,6 @@
 """Reading and grouping run directories: whole, cut off, live, or none at all."""
 
+import csv
 import json
 
 import pytest
@@ -135,9 +136,12 @@ def test_a_curve_is_mean_and_band_over_the_seeds_that_got_that_far(make_run, loa
     drawn = curve(found, "x")
     assert (drawn.step, drawn.n) == ([0, 1, 2], [2, 1, 1])
     assert drawn.mean == [2.0, 1.0, 4.0]
-    # at step 0: deviation of 1 and 3 is 1.414, over root 2 is 1
-    assert drawn.low == pytest.approx([1.0, 1.0, 4.0])
-    assert drawn.high == pytest.approx([3.0, 1.0, 4.0])
+    # at step 0: deviation of 1 and 3 is 1.414, over root 2 is 1, times 1.96
+    assert drawn.low == pytest.approx([0.04, 1.0, 4.0])
+    assert drawn.high == pytest.approx([3.96, 1.0, 4.0])
+    assert (drawn.least, drawn.most) == ([1.0, 1.0, 4.0], [3.0, 1.0, 4.0])
+    assert [(s.step, s.value) for s in drawn.seeds] == [([0, 1, 2], [1.0, 1.0, 4.0]), ([0], [3.0])]
+    assert drawn.seeds[0].time == [0.0, 2.0, 4.0]
     assert drawn.time == [0.0, 2.0, 4.0]
     assert curve(found, "y") is None
 
@@ -174,9 +178,39 @@ def test_the_table_has_a_line_per_setting_and_says_why_runs_were_stopped(make_ru
     text = tables.text(load(tmp_path / "s"))
     lines = [line.split() for line in text.splitlines()]
     assert lines[0][:4] == ["VARIANT", "RUNS", "START", "FINAL"]
-    assert lines[1] == ["bad", "1", "0.200", "0.200", "0.200", "0", "10", "s", "diverged"]
-    assert lines[2] == ["good", "1", "0.200", "0.750", "0.750", "1", "10", "s", "done"]
-    assert "bad, seed 0: diverged: loss not finite" in text
+    assert lines[1] == ["bad", "1", "0.200", "0.200", "0.200", "0", "10", "s", "diverged", "none"]
+    assert lines[2] == ["good", "1", "0.200", "0.750", "0.750", "1", "10", "s", "done", "none"]
+    assert f"bad, seed 0: diverged: loss not finite; model: none; last {ACC}: step 0" in text
+
+
+def test_the_tables_say_which_model_a_run_stands_for(make_run, load, tmp_path):
+    whole = make_run("s/whole/seed_0", [{ACC: 0.2}, {ACC: 0.75}])
+    (whole / "final").mkdir()
+    timed = make_run("s/timed/seed_0", [{ACC: 0.2}, {}, {}], status="interrupted")
+    (timed / "stopped.json").write_text('{"status": "out of time", "reason": "1 h"}')
+    limit = make_run("s/limit/seed_0", [{ACC: 0.1}, {}], status="stopped")
+    for folder, names in (
+        (timed, ["step_000002", "step_000001"]),
+        (limit, ["step_000001_part_0003"]),
+    ):
+        (folder / "final").mkdir()
+        for name in names:
+            (folder / "checkpoints" / name).mkdir(parents=True)
+    kept = make_run("s/kept/seed_0", [{ACC: 0.2}, {ACC: 0.3}], status="failed")
+    (kept / "checkpoints/step_000001/model").mkdir(parents=True)
+    found = load(tmp_path / "s")
+    text = tables.text(found)
+    ends = {line.split()[0]: line for line in text.splitlines() if "10 s" in line}
+    assert ends["whole"].endswith("done         last, step 1")
+    assert ends["timed"].endswith("out of time  last, step 2")
+    assert ends["limit"].endswith("stopped      last, step 1 and part of the next")
+    assert ends["kept"].endswith("failed       best, step 1")
+    assert f"timed, seed 0: out of time: 1 h; model: last, step 2; last {ACC}: step 0" in text
+    said = f"limit, seed 0: stopped; model: last, step 1 and part of the next; last {ACC}: step 0"
+    assert said in text
+    tables.write_summary(found, tmp_path / "s.csv")
+    rows = csv.DictReader((tmp_path / "s.csv").read_text().splitlines())
+    assert {r["variant"]: r["model"] for r in rows}["kept"] == "best, step 1"
 
 
 def test_other_algorithms_are_compared_by_what_they_log(make_run, load):

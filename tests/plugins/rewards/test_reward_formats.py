@@ -1,5 +1,6 @@
 import pytest
 
+from alignkit_rewards import QuestionOnly, R1Zero
 from alignkit_rewards.formats import boxed_answer, final_answer, tagged_answer
 
 
@@ -65,3 +66,20 @@ def test_boxes_are_found_in_linear_time():
 )
 def test_final_answers(text, answer):
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "votes"),
+    [
+        (r"so \boxed{3} or \boxed{4}", {"listed": "3, 4", "last": "4", "agree": None}),
+        (r"<answer>\boxed{3}, \boxed{4}</answer>", {"listed": "3, 4", "last": "4", "agree": None}),
+        (r"\boxed{3}, that is \boxed{ 3 }", {"listed": "3", "last": "3", "agree": "3"}),
+        (r"\boxed{x = \boxed{3}}", {"listed": "3", "last": "3", "agree": "3"}),
+        (r"<answer>3</answer>", {"listed": "3", "last": "3", "agree": "3"}),
+    ],
+)
+@pytest.mark.parametrize("component", [R1Zero, QuestionOnly])
+@pytest.mark.parametrize("rule", ["listed", "last", "agree"])
+def test_samples_vote_for_what_their_boxes_say_together(component, rule, text, votes):
+    reward = component(several_boxes=rule).build()
+    assert reward.read(text) == votes[rule]

@@ -1,6 +1,7 @@
 """The grading workers: killed in time, replaced, usable from anywhere, gone in the end."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from alignkit_rewards import QuestionOnly, R1Zero, graded
+from alignkit_rewards import QuestionOnly, R1Zero, graded, process
 from alignkit_rewards import pool as graders
 from alignkit_rewards.answers import Conventions
 from alignkit_rewards.pool import Pool, close_pool, shared_pool
@@ -93,6 +94,72 @@ def test_verdicts_come_back_in_order_from_many_threads(pool):
         thread.join()
     for k in range(4):
         assert results[k] == [bool(i % (k + 2)) for i in range(1, 30)]
+
+
+def test_pairs_in_the_hands_of_killed_workers_are_judged_again(pool):
+    assert pool.submit([(["x"], "x + 0")], RULES, 5.0).result()[0].correct
+    pending = pool.submit([(["x"], f"x + {i} - {i}") for i in range(1, 600)], RULES, 5.0)
+    killed = set()
+    while len(killed) < 2 and not pending.tasks[-1].verdict.done():
+        for pid in set(pool.processes()) - killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.01)
+    assert killed
+    assert [(v.correct, v.why) for v in pending.result() if not v.correct] == []
+
+
+def test_a_pair_that_kills_each_of_its_workers_is_given_up(pool, monkeypatch, caplog):
+    lost = []
+
+    def verdict(self, task, before=graders.Worker.verdict):
+        if task.pair[1] != "y":
+            return before(self, task)
+        lost.append(self.process.pid)
+        self.kill()
+        return None
+
+    monkeypatch.setattr(graders.Worker, "verdict", verdict)
+    found = pool.submit([(["x"], "x"), (["y"], "y"), (["z"], "z")], RULES, 5.0).result()
+    assert [v.why for v in found][1] == "crashed"
+    assert [v.correct for v in found] == [True, False, True]
+    assert len(set(lost)) == graders.TRIES
+    assert "grading crashed: 'y'" in caplog.text
+
+
+@pytest.mark.parametrize("who", ["workers", "all"])
+def test_time_in_which_grading_is_stopped_does_not_count(who):
+    """As by Ctrl-Z, for longer than a verdict may take and the parent waits for it."""
+    code = textwrap.dedent("""
+    import sys
+    from alignkit_rewards import pool as graders, process
+    from alignkit_rewards.answers import Conventions
+    pool = graders.Pool(1)
+    pool.submit([(["x"], "x + 0")], Conventions(), 20.0).result()
+    graders.GRACE_S = process.IDLE_S = 0.6
+    pairs = [(["x"], f"x + {i} - {i}") for i in range(400)]
+    pending = pool.submit(pairs, Conventions(), 0.5)
+    print(*pool.processes(), flush=True)
+    print({v.why for v in pending.result() if not v.correct}, flush=True)
+    pool.close()
+    """)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        workers = [int(word) for word in child.stdout.readline().split()]
+        stopped = workers if who == "workers" else [child.pid, *workers]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        assert child.stdout.readline() == "set()\n"
+
+
+def test_a_worker_that_waits_for_ever_is_given_up(pool, monkeypatch):
+    monkeypatch.setattr(process, "IDLE_S", 1.0)
+    pool.submit([(["x"], "x + 0")], RULES, 2.0).result()
+    worker = pool._workers[0]
+    assert worker.line_of_work(2.0) is None  # nothing was asked, so nothing comes
 
 
 def test_closing_ends_the_workers(pool):

@@ -11,9 +11,9 @@ from alignkit.kinds import HOOKS
 from alignkit.testing import run_cli
 
 ONE_FILE = sorted(
-    {"algorithm", "dataset", "prompt_template", "reward_fn", "advantage", "loss_type", "normalizer"}
-    & set(HOOKS)
-)
+    {"algorithm", "dataset", "prompt_template", "reward_fn", "environment", "advantage",
+     "loss_type", "normalizer"} & set(HOOKS)
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

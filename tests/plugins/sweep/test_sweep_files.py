@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "recipes" / "sweeps"
 EXPERIMENTS = {
     "math_baseline", "sft_sizes", "sft_filtered", "expert_iteration", "lr", "baselines",
     "length_norm", "std_norm", "off_policy", "clip_ablation", "prompt_ablation", "from_sft",
-    "leaderboard",
+    "leaderboard", "variants", "off_policy_32", "prompt_ablation_2026", "lr_2026", "try_your_own",
 }  # fmt: skip
 
 
@@ -28,6 +28,36 @@ def test_every_experiment_has_its_sweep_and_every_sweep_its_line_in_the_guide():
     assert found >= EXPERIMENTS
     listed = re.findall(r"^\| (`.*?) \|", (FOLDER / "README.md").read_text(), re.M)
     assert {name for line in listed for name in re.findall(r"`(\w+)`", line)} == found
+
+
+SEEDED = ("variants", "off_policy_32", "prompt_ablation_2026", "lr_2026", "try_your_own")
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_sweep_of_2026_has_four_seeds_that_all_variants_share(name):
+    swept = Sweep(FOLDER / f"{name}.toml", plugins.load())
+    assert {variant.seeds for variant in swept.variants} == {(0, 1, 2, 3)}
+
+
+def test_your_own_stands_beside_all_baselines_on_equal_terms():
+    """Its plan differs from each baseline's in advantage, loss and normalizer alone."""
+    baselines, both = (
+        Sweep(FOLDER / f"{name}.toml", plugins.load()) for name in ("variants", "try_your_own")
+    )
+    names = [v.name for v in baselines.variants]
+    assert names == ["standard", "GRPO_constant", "Dr_GRPO", "RFT", "MaxRL"]
+    assert [v.name for v in both.variants] == [*names, "yours"]
+    own = {"advantage", "loss", "normalizer"}
+    plans = [{k: x for k, x in both.plan(v).items() if k not in own} for v in both.variants]
+    assert all(plan == plans[0] for plan in plans)
+
+
+def test_32_updates_a_batch_are_32_at_every_scale():
+    scale = FOLDER.parent / "scale" / "olmo-2-1b-gsm8k.toml"
+    for overlays in ([], [scale]):
+        swept = Sweep(FOLDER / "off_policy_32.toml", plugins.load(), overlays)
+        for plan in map(swept.plan, swept.variants):
+            assert plan["rollout_batch_size"] == 32 * plan["train_batch_size"]
 
 
 def test_the_guide_s_sweep_is_one(tmp_path):

@@ -1,5 +1,7 @@
 """When a run of a sweep is given up: it diverges, or its time is over."""
 
+import pytest
+
 from alignkit_sweep.stop import StopTable, diverged
 
 
@@ -52,6 +54,33 @@ def test_a_run_is_stopped_when_its_time_is_over(sweep, make):
     (run,) = made.plans.finished()
     assert run.status == "out of time"
     assert make(sweep(text)).started == []
+
+
+CATCH = """
+import signal, sys
+from pathlib import Path
+
+def caught(number, frame):
+    (Path(sys.argv[4]) / signal.Signals(number).name).touch()
+    sys.exit(75)
+
+signal.signal(signal.SIGUSR1, caught)
+signal.signal(signal.SIGTERM, caught)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fail", "more", "name"),
+    [("slow", f"max_hours = {0.3 / 3600}", "SIGUSR1"), ("nan", "[stop]", "SIGTERM")],
+)
+def test_only_a_run_that_is_out_of_time_is_asked_for_its_model(
+    sweep, make, place, fail, more, name
+):
+    child = (place / "child.py").read_text().lstrip()
+    (place / "child.py").write_text(CATCH + child)
+    made = make(sweep(f'recipe = "toy.toml"\nset.fail = "{fail}"\n{more}\n'))
+    (run,) = made.plans.finished()
+    assert [p.name for p in run.path.glob("SIG*")] == [name]
 
 
 def test_a_budget_of_the_command_line_replaces_that_of_the_file(sweep, make):

@@ -1,14 +1,16 @@
 """The server's door: every path needs the key, and the key is nowhere in public."""
 
 import asyncio
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from alignkit import AlignkitError
+from alignkit_vllm import VllmRollout
 from alignkit_vllm.engines.client import Client
-from alignkit_vllm.guard import KEY, Guard, closed, new_key
+from alignkit_vllm.guard import HOSTS, KEY, Guard, closed, key_for, new_key
 
 
 async def inner(scope, receive, send):
@@ -88,3 +90,31 @@ def test_the_client_shows_its_key_and_says_what_to_do_when_it_is_refused():
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.9", "localhost.evil.example"])
+def test_the_key_goes_only_to_hosts_that_the_user_names(host, monkeypatch):
+    url = f"http://{host}:8000"
+    settings = VllmRollout(mode="server", url=url)
+    monkeypatch.delenv(HOSTS, raising=False)
+    monkeypatch.setenv(KEY, "planted")
+    [(key, said)] = settings.check({})
+    assert key == "url"
+    assert said == (
+        f"the server {host} would be sent the key of {KEY}; if it is yours, name it: export "
+        f"{HOSTS}={host}"
+    )
+    with pytest.raises(AlignkitError, match="would be sent the key"):
+        key_for(url, os.environ)
+    monkeypatch.setenv(HOSTS, f"gpu1, {host}")
+    assert list(settings.check({})) == []
+    assert key_for(url, os.environ) == "planted"
+    monkeypatch.delenv(KEY)
+    monkeypatch.delenv(HOSTS)
+    assert list(settings.check({})) == []  # there is no key to send
+    assert key_for(url, os.environ) == ""
+
+
+def test_this_machine_is_sent_the_key_unnamed():
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        assert key_for(f"http://{host}:8000", {KEY: "k"}) == "k"

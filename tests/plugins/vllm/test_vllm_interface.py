@@ -143,6 +143,7 @@ def test_every_model_runner_takes_weights_in_place(path, owner):
         found = methods(*RUNNERS[0]) | found
     assert "get_model" in found
     assert "weights_iterator" in found["reload_weights"]
+    assert "reload_weights" in methods("v1/worker/gpu_worker.py", "Worker")  # hands on what it gets
 
 
 def test_the_cuda_worker_sleeps_and_wakes_and_the_extension_hides_nothing_of_it():

@@ -13,7 +13,6 @@ from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
 from alignkit_vllm import VllmRollout, machine
-from alignkit_vllm.check import WeightsError, bound_for, probe, require_small
 from alignkit_vllm.machine import Gpu, Installed, parse, visible
 from alignkit_vllm.requests import Answer, completions, requests, seed_of
 from alignkit_vllm.watchdog import DeadlineError, Watchdog
@@ -161,20 +160,6 @@ def test_a_greedy_response_is_asked_for_once_and_repeated(policy):
     found = completions([Answer((5,), (-0.5,), "x", True, False)], 4, policy.tokenizer, 3)
     assert len(found) == 4
     assert len(set(found)) == 1
-
-
-def test_a_probe_is_longer_than_a_cache_block_where_there_is_room(policy):
-    assert len(probe(policy, 1024).prompt) > 128
-    short = probe(policy, 32)
-    assert len(short.prompt) + short.options["max_tokens"] == 32
-    assert not set(short.prompt) & policy.eos_ids
-
-
-def test_a_gap_above_the_bound_is_an_error():
-    require_small(0.009, bound_for(torch.float32))
-    for gap in (0.02, float("nan")):
-        with pytest.raises(WeightsError, match=r"above max_logprob_gap = 0\.01"):
-            require_small(gap, bound_for(torch.float32))
 
 
 # ---------------------------------------------------------------- weights over a socket

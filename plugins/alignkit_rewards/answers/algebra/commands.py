@@ -42,7 +42,7 @@ def tree_of(text: str) -> Tree | None:
         tree = parse(text)
     except (UnreadableError, RecursionError):
         return None
-    return tree if tree[0] == "mat" or not contains(tree, "mat") else None
+    return tree if tree[0] == "mat" or "\\begin" not in text or not contains(tree, "mat") else None
 
 
 def _command(parser: Parser, name: str) -> Tree:

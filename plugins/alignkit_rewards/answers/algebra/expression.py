@@ -20,6 +20,7 @@ from alignkit_rewards.answers.algebra.trees import Tree
 
 MAX_DEPTH = 80
 _DEGREE: Tree = ("div", ("const", "pi"), ("num", Fraction(180), 0))
+_EXPONENT = re.compile("[eE]")
 
 
 class Parser:
@@ -187,7 +188,7 @@ class Parser:
             return self._in_base(text)
         if len(text) > 1000:
             raise UnreadableError("number too long")
-        mantissa = re.split("[eE]", text)[0]
+        mantissa = _EXPONENT.split(text)[0]
         significant = len(mantissa.replace(".", "").lstrip("0")) if "." in text else 0
         return ("num", Fraction(text.rstrip(".") or "0"), significant)
 

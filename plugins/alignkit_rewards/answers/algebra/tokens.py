@@ -24,6 +24,7 @@ DECORATION = word_set(
 )
 NO_FACTOR = word_set("pm mp cdot times div bmod mod end rfloor rceil rangle")
 MATRICES = word_set("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix array")
+_GLUED_MIXED = re.compile(r"(?<![\w.^_)}/])(\d+) ?\\frac ?(\d) ?(\d)(?!\d)")
 
 
 class UnreadableError(ValueError):
@@ -36,7 +37,7 @@ def mixed_numbers(text: str) -> str:
     >>> mixed_numbers("-1 9/20"), mixed_numbers(r"2\frac12"), mixed_numbers("11/20")
     ('-(1+9/20)', '(2+1/2)', '11/20')
     """
-    text = re.sub(r"(?<![\w.^_)}/])(\d+) ?\\frac ?(\d) ?(\d)(?!\d)", r"\1\\frac{\2}{\3}", text)
+    text = _GLUED_MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = re.sub(
         r"(?<![\w.^_)}/])(\d+) ?\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}", _mixed(r"\frac"), text
     )

@@ -24,6 +24,7 @@ from alignkit_rewards.answers.text.named import same_words
 from alignkit_rewards.answers.verdict import Conventions
 
 MAX_ITEMS = 200
+_CLOCK = re.compile(r"\d{1,2}:0\d(?!\d)")
 
 
 class Comparer:
@@ -130,7 +131,7 @@ class Comparer:
             return False
         if [s.text.lstrip("0") for s in left] == [s.text.lstrip("0") for s in right]:
             return True
-        times = any(re.match(r"\d{1,2}:0\d(?!\d)", n.text) for n in (gold, answer))
+        times = any(_CLOCK.match(n.text) for n in (gold, answer))
         return not times and self._proportional(left, right)
 
     def _proportional(self, left: list[Scalar], right: list[Scalar]) -> bool:

@@ -24,10 +24,10 @@ from alignkit_rewards.answers.shapes.sets import condition, is_empty, points_of,
 from alignkit_rewards.answers.text.brackets import matching, outside, pieces, split_top
 from alignkit_rewards.answers.text.normalize import ROW, canonical
 from alignkit_rewards.answers.text.notation import plain_brackets
+from alignkit_rewards.answers.text.quantities import several_units
 from alignkit_rewards.answers.text.runs import UNREAD
 from alignkit_rewards.answers.text.units import (
     marked_price,
-    several_units,
     split_currency,
     split_percent,
     split_unit,
@@ -41,8 +41,11 @@ _RELATIONS = {
 _NAMED = "|".join(sign[1:] for sign in _RELATIONS if sign.startswith("\\"))
 _RELATION = re.compile(rf"\\(?:{_NAMED})(?![a-zA-Z])|[=<>]")
 _AND = re.compile(
-    r"\\text\s*\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
+    r"\\text\s*\{\s*+(?:,\s*+)?(?:and|or|&)\s*+(?:,\s*+)?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;"
 )
+_MAY_LIST = re.compile("[,;&]|and|or")
+_UNMARKED = re.compile(r"[\d+\-*/^(){}.,!|=' ]+")
+"""What can have no unit, currency or percent sign."""
 _COMMA, _SEPARATOR, _COLON = re.compile(","), re.compile("[,;]"), re.compile(":")
 _SEMICOLON = re.compile(";")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*[Uu]\s*(?=[\[(])")
@@ -58,6 +61,9 @@ _REALS = re.compile(
 )
 _RATIO_WORDS = re.compile(r"\d+ to \d+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,.])")
+_DELIMITERS = re.compile(r"(?<!\\)\$|\\[()\[\]]")
+_NUMBERED = re.compile(r"[-+$\\]*\d")
+_ONLY_TEXT = re.compile(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?")
 
 
 @lru_cache(maxsize=4096)
@@ -70,9 +76,17 @@ def read(text: str, *, decimal_comma: bool = False) -> Node:
         clean = outside(clean, _GROUPED, lambda m: m[0].replace(",", ""))
         if decimal_comma:
             clean = outside(clean, _DECIMAL_COMMA, lambda m: f"{m[1]}.{m[2]}")
-    clean = _NOON.sub(r"\1m", clean)
-    clean = _SCALED.sub(lambda m: f"({m[1]}*10^{_SCALES[m[2].lower()]})", clean)
-    clean = _SPACED.sub(lambda m: m[0].replace(" ", ""), clean)
+    return _shape(clean)
+
+
+@lru_cache(maxsize=4096)
+def _shape(clean: str) -> Node:
+    """Return the shape of what has been rid of its layout, and so may be said in many ways."""
+    if "." in clean:
+        clean = _NOON.sub(lambda m: f"{m[1]}m", clean)
+    if " " in clean:
+        clean = _SCALED.sub(lambda m: f"({m[1]}*10^{_SCALES[m[2].lower()]})", clean)
+        clean = _SPACED.sub(lambda m: m[0].replace(" ", ""), clean)
     return _read(clean, 0)
 
 
@@ -82,9 +96,10 @@ def strip_marks(text: str) -> str:
     >>> strip_marks(r"$\boxed{5}$."), strip_marks(r"\(x\)"), strip_marks(r"\$5")
     ('5', 'x', '\\$5')
     """
-    text = re.sub(r"(?<!\\)\$|\\[()\[\]]", " ", text)
+    if "$" in text or "\\" in text:
+        text = _DELIMITERS.sub(" ", text)
     text = text.strip().lstrip(",;: ").rstrip(f",;:. {ROW}")
-    while (box := outermost(text)) and box[0][:2] == (0, len(text)):
+    while "box" in text and (box := outermost(text)) and box[0][:2] == (0, len(text)):
         text = box[0].content.strip()
     return text
 
@@ -98,7 +113,7 @@ def _read(text: str, depth: int) -> Node:
     if is_empty(text):
         return Bag(text, (), braces=True)
     if words := _only_text(text):
-        return _read(words, depth + 1) if re.match(r"[-+$\\]*\d", words) else Text(words)
+        return _read(words, depth + 1) if _NUMBERED.match(words) else Text(words)
     for reader in (_mixed, _listed, _related, _united, _difference, _bracketed, _proportion):
         if (node := reader(text, depth)) is not None:
             return node
@@ -113,7 +128,7 @@ def _all_reals(text: str) -> Group:
 
 def _only_text(text: str) -> str:
     r"""Return the words of an answer that is all ``\text{…}``."""
-    found = re.fullmatch(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?", text)
+    found = _ONLY_TEXT.fullmatch(text)
     return found[1].strip() if found else ""
 
 
@@ -124,6 +139,8 @@ def _mixed(text: str, depth: int) -> Node | None:
 
 
 def _listed(text: str, depth: int) -> Node | None:
+    if text and not _MAY_LIST.search(text):
+        return None
     marked = [(mark, p) for mark, p in split_top(text, _AND) if p.strip(" ,")]
     parts = [p for _, p in marked]
     if len(parts) == 1:
@@ -160,6 +177,8 @@ def _related(text: str, depth: int) -> Node | None:
 
 
 def _united(text: str, depth: int) -> Node | None:
+    if "u" not in text and "U" not in text:
+        return None
     parts = pieces(text, _CUP)
     return Union(text, tuple(_read(p, depth + 1) for p in parts)) if len(parts) > 1 else None
 
@@ -210,6 +229,8 @@ def _braced(text: str, inner: str, escaped: bool, depth: int) -> Node:
 
 
 def _proportion(text: str, depth: int) -> Node | None:
+    if ":" not in text and " to " not in text:
+        return None
     if _RATIO_WORDS.fullmatch(text):
         text = text.replace(" to ", ":")
     parts = pieces(text, _COLON)
@@ -219,6 +240,8 @@ def _proportion(text: str, depth: int) -> Node | None:
 
 
 def _scalar(text: str) -> Node:
+    if _UNMARKED.fullmatch(text):
+        return Scalar(text, tree_of(text))
     core, money = split_currency(text)
     core, percent = split_percent(core)
     core, words = split_unit(core)
@@ -228,7 +251,7 @@ def _scalar(text: str) -> Node:
     if tree is None:
         return Scalar(text, tree_of(text) if not again else None)
     percent, unit = percent or again, words or money or also
-    if contains(tree, "pm") or contains(tree, "mp"):
+    if ("pm" in core or "mp" in core) and contains(tree, "pm", "mp"):
         both = [
             Scalar(f"{text} ({sign})", choose_signs(tree, sign == "upper"), percent, unit)
             for sign in ("upper", "lower")

@@ -28,6 +28,8 @@ _MULTIPLE = re.compile(
     r"-?\d[\d.]*\*?[a-zA-Z]|-[a-zA-Z]|[a-zA-Z]/\d+|\\frac\{?[a-zA-Z]\}?\{?\d+\}?"
 )
 _FUNCTION_NAME = re.compile(r"([A-Za-z])(?:\^\{?-1\}?)?\([A-Za-z](?:,[A-Za-z])*\)")
+_MARKS = re.compile(r"_\{[^{}]*\}|_\w|\\[A-Za-z]+|\^\{?-1\}?")
+_COMPUTED = re.compile(r"[\d+^]|(?<=\S)-")
 
 
 def same_relation(gold: Node, answer: Node, same: Same) -> bool:
@@ -79,8 +81,8 @@ def _is_multiple(side: Node) -> bool:
 def _is_name(side: Scalar) -> bool:
     if side.tree is not None and (side.tree[0] == "var" or not names(side.tree)):
         return True  # a variable, or a computation as in 2 + 3 = 5
-    text = re.sub(r"_\{[^{}]*\}|_\w|\\[A-Za-z]+|\^\{?-1\}?", "", side.text)
-    return not re.search(r"[\d+^]|(?<=\S)-", text.strip())
+    text = _MARKS.sub("", side.text)
+    return not _COMPUTED.search(text.strip())
 
 
 def _gives_a_value(relation: Relation) -> bool:

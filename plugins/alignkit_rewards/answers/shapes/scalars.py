@@ -16,6 +16,9 @@ from alignkit_rewards.answers.verdict import Conventions
 _HUNDRED: Tree = ("num", Fraction(100), 0)
 _BASED = re.compile(r"(\d+) ?_ ?\{? ?(\d+) ?\}?")
 
+_NEEDLESS_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_BRACED_SIGN = re.compile(r"\{(\w)\}")
+
 
 def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
     """Return whether two scalars are equal under the conventions."""
@@ -26,7 +29,7 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
         return False
     if factor != 1:
         answer = _scaled(answer, factor)
-    if squeeze(gold.text) == squeeze(answer.text):
+    if gold.text == answer.text or squeeze(gold.text) == squeeze(answer.text):
         return gold.percent == answer.percent or rules.percent != "value"
     if based := _BASED.fullmatch(gold.text):
         return _same_in_base(based, answer.text)
@@ -83,7 +86,9 @@ def _renamed(tree: Tree, name: str) -> Tree:
 
 def squeeze(text: str) -> str:
     """Return ``text`` without white space and redundant braces, to compare spellings."""
-    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text))
+    if " " in text or not text.isprintable():
+        text = _NEEDLESS_SPACE.sub("", text)
+    return _BRACED_SIGN.sub(lambda m: m[1], text) if "{" in text else text
 
 
 def _same_in_base(gold: re.Match[str], answer: str) -> bool:

@@ -10,8 +10,8 @@ from alignkit_rewards.answers.algebra.compare import real_value
 from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Scalar
 
 _BUILDER = re.compile(
-    r"\s*(?P<name>[a-z])\s*(?P<domain>\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|R)\s*)?"
-    r"(?:[|:]|,?\s*\\text\s*\{\s*such that\s*\})(?P<condition>.+)",
+    r"\s*+(?P<name>[a-z])\s*+(?P<domain>\\in\s*+(?:\\mathbb\s*+(?:\{\s*+)?R\s*+\}?|R)\s*+)?"
+    r"(?:[|:]|(?:,\s*+)?\\text\s*+\{\s*+such that\s*+\})(?P<condition>.+)",
     re.S,
 )
 _EMPTY = re.compile(
@@ -21,6 +21,8 @@ _EMPTY = re.compile(
     re.I,
 )
 
+_MAY_BE_EMPTY = re.compile(r"\s*(?:\\[et{]|[{tThHnNeE])")
+
 
 def is_empty(text: str) -> bool:
     r"""Return whether a text says that nothing is a solution.
@@ -28,7 +30,7 @@ def is_empty(text: str) -> bool:
     >>> [is_empty(t) for t in (r"\emptyset", r"\{\}", "No real solutions", "one solution")]
     [True, True, True, False]
     """
-    return len(text) < 60 and _EMPTY.fullmatch(text.strip()) is not None
+    return len(text) < 60 and bool(_MAY_BE_EMPTY.match(text) and _EMPTY.fullmatch(text.strip()))
 
 
 def condition(inner: str) -> str:

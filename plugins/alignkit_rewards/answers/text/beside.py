@@ -107,7 +107,8 @@ _MULTIPLIED = re.compile(
     _any(
         r"fold\b;squared\b;cubed\b;factorial\b;dozens?\b;pairs?\b;hundreds?\b;thousands?\b;"
         r"millions?\b;billions?\b;trillions?\b;halves\b;thirds\b;tenths\b;hundredths\b;gross\b;"
-        r"ths?\b;mod\b;modulo\b;(?:in )?base\b;per (?:hundred|thousand|mille|million)\b;point\b;"
+        r"ths?\b;zeroe?s\b;ones\b;twos\b;threes\b;fours\b;fives\b;sixes\b;sevens\b;eights\b;nines\b;"
+        r"tens\b;mod\b;modulo\b;(?:in )?base\b;per (?:hundred|thousand|mille|million)\b;point\b;"
         r"to the (?:\d|second|third|nth|power);(?:to )?the power\b;power\b;unless\b;except\b;"
         r"excluding\b;times (?:the|that|this|his|her|its|their|my|our|x|n)\b"
     ),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 from types import MappingProxyType
 
 from alignkit.text.boxes import outermost
@@ -27,7 +26,7 @@ _INTRODUCTIONS = re.compile(
     r"|\b(?:r[ée]ponse|antwort|ergebnis|respuesta)(?=\s*[:：]))\s*[:：]?\s*",
     re.I,
 )
-_JAPANESE_END = re.compile(r"\s*(?:です|である|だ|となります|になります)?\s*[。.]?\s*$")
+_JAPANESE_END = re.compile(r"(?:です|である|だ|となります|になります)$")
 _COMMA_DECIMAL = re.compile(r"(?<![\d.,])(-?\d+),(\d{1,2}|\d{4,})(?![\d.,])")
 _WORDS = MappingProxyType(
     {
@@ -69,7 +68,7 @@ _UNITS = MappingProxyType(
     }
 )
 _NAMES = {word: unit for unit, words in _UNITS.items() for word in words.split()}
-_LATIN = "|".join(w for w in _NAMES if re.match(r"[A-Za-zäáéèñ]", w))
+_LATIN = [w for w in _NAMES if re.match(r"[A-Za-zäáéèñ]", w)]
 _UNIT = "|".join(sorted(map(re.escape, _NAMES), key=len, reverse=True))
 _COUNTED = re.compile(
     r"(?P<number>-?(?:\\frac\{\d+\}\{\d+\}|\d[\d.,]*(?:/\d+)?))\s*"
@@ -97,7 +96,7 @@ _QUALIFIER = re.compile(
     "(" + "|".join(sorted(_QUALIFIERS, key=len, reverse=True)) + r")\s*(?=-?\d)", re.I
 )
 _BEHIND = re.compile(
-    r"(-?\d[\d.,]*)\s*(以上|以下|未満|より大きい|より小さい|ではない|ではありません)"
+    r"(?<![\d.,])(-?\d[\d.,]*+)\s*+(以上|以下|未満|より大きい|より小さい|ではない|ではありません)"
 )
 _FROM_BEHIND = {
     "以上": "at least", "以下": "at most", "未満": "less than", "より大きい": "more than",
@@ -113,23 +112,32 @@ _CHINESE = re.compile(
     rf"(?:分之(?P<top>[{_HAN}]+)|点(?P<places>[零〇一二三四五六七八九]+))?)(?P<unit>{_UNIT})?"
 )
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d.,])")
+_SIGNS = [
+    "réponse", "reponse", "antwort", "lösung", "losung", "ergebnis", "respuesta", "solución",
+    "solucion", "résultat", "resultat", "resultado", "oui", "non", "ja", "nein", "sí", "si",
+    "vrai", "faux", "wahr", "falsch", "richtig", "verdadero", "falso", "cierto", "la solution",
+    "keine", "pas de", "aucune", "sin soluci", "no hay", "no tiene",
+]  # fmt: skip
+_AFTER_DIGIT = [*_LATIN, "ou", "et", "oder", "und", "y", "o"]
 _FOREIGN = re.compile(
-    r"[\u3040-\u30ff\u4e00-\u9fff]|\b(?:r[ée]ponse|antwort|l[öo]sung|ergebnis|respuesta|soluci[óo]n"
-    r"|r[ée]sultat|resultado|oui|non|ja|nein|s[íi]|vrai|faux|wahr|falsch|richtig|verdadero|falso"
-    r"|cierto|la solution|keine|pas de|aucune|sin soluci|no hay|no tiene)\b"
-    rf"|\d\s*(?:{_LATIN}|ou|et|oder|und|y|o)\b|\d\.\d{{3}},\d",
+    rf"[\u3040-\u30ff\u4e00-\u9fff]|\b(?:{'|'.join(_SIGNS)})\b"
+    rf"|\d\s*(?:{'|'.join(_AFTER_DIGIT)})\b|\d\.\d{{3}},\d",
     re.I,
 )
+_GROUPED = re.compile(r"\d\.\d{3},\d")
+_ASCII_WORD = re.compile("[a-z]+")
+_ASCII_SIGNS = frozenset(sign.split()[0] for sign in (*_SIGNS, *_AFTER_DIGIT))
+"""The first words of what tells another language."""
+_BEGINS_LATIN = re.compile(r"\w*[A-Za-z]")
 
 
-@lru_cache(maxsize=4096)
 def in_english(text: str) -> str:
     """Return a foreign answer in English words and digits; other texts stay.
 
     >>> [in_english(t) for t in ("答案是5个。", "二十五", "1 ou 2", "Die Antwort ist 3,5", "oui")]
     ['5', '25', '1 or 2', '3.5', 'yes']
     """
-    if not _FOREIGN.search(text[-MAX_LENGTH:]):
+    if not _may_be_foreign(text[-MAX_LENGTH:]):
         return text
     if boxes := outermost(text):
         inner = boxes[-1].content
@@ -138,10 +146,18 @@ def in_english(text: str) -> str:
     said = text[introduced[-1].end() :] if introduced else text
     if len(said) > MAX_LENGTH or not said.strip(" .。"):
         return text
-    latin = bool(introduced) and bool(re.match(r"\w*[A-Za-z]", introduced[-1][0]))
-    bare = _JAPANESE_END.sub("", said).strip(" .。!！")
+    latin = bool(introduced) and bool(_BEGINS_LATIN.match(introduced[-1][0]))
+    bare = _JAPANESE_END.sub("", said.rstrip().rstrip("。.").rstrip())
+    bare = bare.rstrip().strip(" .。!！")
     new = _phrase(bare, latin=latin)
     return new if introduced or new != said.strip(" .。!！") else text
+
+
+def _may_be_foreign(text: str) -> bool:
+    """Return whether a text has a sign of another language; ASCII is first asked for its words."""
+    if text.isascii() and _ASCII_SIGNS.isdisjoint(_ASCII_WORD.findall(text.lower())):
+        return "," in text and bool(_GROUPED.search(text))
+    return bool(_FOREIGN.search(text))
 
 
 def _phrase(text: str, *, latin: bool) -> str:

@@ -25,8 +25,8 @@ _REASONS = word_set(
     " therefore thus hence whose where"
 )
 _CONTRAST = re.compile(
-    r"(?:,\s*(?:and\s+)?not|,?\s*\(not|,?\s+rather than|,?\s+instead of|,?\s+as opposed to)"
-    r"\s+([^,.;]*?)\)?\s*\.?\s*$",
+    r"(?:,\s*+(?:and\s++)?not|\(not|(?<=\s)(?:rather than|instead of|as opposed to))"
+    r"\s++([^,.;]{0,200}+)\.?\s*+$",
     re.I,
 )
 _BREAK = re.compile(r"[,;:.!?(–—-]")
@@ -41,6 +41,7 @@ MAX_LENGTH = 1000
 """Characters of an answer that may set its name against another."""
 MAX_SENTENCE = 40
 """Words of a sentence in which an answer may stand at the start or the end."""
+_LISTING = re.compile(r",|;|&|\band\b")
 
 
 def same_words(gold: str, answer: str) -> bool:
@@ -77,7 +78,7 @@ def without_contrast(gold: str, answer: str) -> str:
     found = _CONTRAST.search(answer) if len(answer) < MAX_LENGTH else None
     if not found or plain(gold) in plain(found[1]):
         return answer
-    return answer[: found.start()]
+    return answer[: found.start()].rstrip().removesuffix(",")
 
 
 def yes_or_no(text: str) -> str:
@@ -158,6 +159,6 @@ def same_list(gold: str, answer: str) -> bool:
     >>> same_list("Al and Bo", "Bo, Al"), same_list("Al", "Al and Bo")
     (True, False)
     """
-    lists = [re.split(r",|;|&|\band\b", text) for text in (gold, answer)]
+    lists = [_LISTING.split(text) for text in (gold, answer)]
     left, right = (sorted(filter(None, map(plain, names))) for names in lists)
     return len(left) > 1 and left == right

@@ -56,7 +56,11 @@ _KNOWN_AFTER_DOUBLE = re.compile(
     r"\\\\(?=(?:[dtc]?frac|left|right|boxed|sqrt|text|pi|cdot|times|infty|begin|end|pm|le|ge|"
     r"cup|in|circ|sin|cos|tan|log|ln|quad|theta|alpha|beta|%|\$)(?![a-z]))"
 )
-
+_WIDE = re.compile(r"\s\s+|[^\S ]")
+_THOUSANDS = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\\!)\s*(?=\d{3})")
+_PUNCTUATION = re.compile(r"\\[,;:! /]|\\(?=\s)")
+_DEGREES = re.compile(r"\^\s*+(?:\{\s*+)?\\circ\s*+\}?")
+_UNEQUAL = re.compile(r"(?<![\d)])!=")
 
 ROW = "\x01"
 r"""Stands for ``\\``, the end of a row."""
@@ -69,21 +73,34 @@ def canonical(text: str) -> str:
     >>> print(canonical(r"\dfrac{1}{2}\,\text{m}"), canonical("5½ − √3"))
     \frac{1}{2} \text{m} 5 1/2 - \sqrt{3}
     """
-    text = re.sub(r"\s+", " ", plain_unicode(text.replace(ROW, " ")))
-    if "\\begin" not in text.replace("\\\\begin", ""):
-        text = _KNOWN_AFTER_DOUBLE.sub(r"\\", text)
-    text = text.replace("\\\\", f" {ROW} ")
-    text = _GLUED_QUAD.sub(r"\\\1 ", text)
-    # thousands groups, then spacing commands that are punctuation
-    text = re.sub(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\\!)\s*(?=\d{3})", "", text)
-    text = re.sub(r"\\[,;:! /]|~|\\(?=\s)", " ", text)
-    text = _COMMAND.sub(_renamed, text)
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", r"^\\circ ", text)
-    text = re.sub(r"(?<![\d)])!=", r"\\ne ", text)
-    text = text.replace("<=", r" \le ").replace(">=", r" \ge ")
-    text = text.replace("**", "^").replace("==", "=").replace("+-", r"\pm ")
-    return re.sub(r"\s+", " ", text).strip()
+    text = _spaced(plain_unicode(text.replace(ROW, " ")))
+    if "," in text:
+        text = _THOUSANDS.sub("", text)
+    if "\\" in text:
+        text = _with_plain_commands(text)
+    text = _spaced(text.replace("~", " "))
+    if "\\circ" in text:
+        text = _DEGREES.sub(lambda _: r"^\circ ", text)
+    if "=" in text:
+        text = _UNEQUAL.sub(lambda _: r"\ne ", text)
+        text = text.replace("<=", r" \le ").replace(">=", r" \ge ").replace("==", "=")
+    return _spaced(text.replace("**", "^").replace("+-", r"\pm ")).strip()
+
+
+def _spaced(text: str) -> str:
+    """Write one space for every run of white space."""
+    return _WIDE.sub(" ", text)
+
+
+def _with_plain_commands(text: str) -> str:
+    """Rename commands, mark the ends of rows, and drop what only makes space."""
+    if "\\\\" in text:
+        if "\\begin" not in text.replace("\\\\begin", ""):
+            text = _KNOWN_AFTER_DOUBLE.sub(lambda _: "\\", text)
+        text = text.replace("\\\\", f" {ROW} ")
+    if "quad" in text:
+        text = _GLUED_QUAD.sub(lambda found: f"\\{found[1]} ", text)
+    return _COMMAND.sub(_renamed, _PUNCTUATION.sub(" ", text))
 
 
 def _renamed(found: re.Match[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from alignkit_rewards.answers.text.numerals import CARDINALS
 
@@ -20,31 +19,40 @@ _BASE = [rf"(?P<base{i}>\d{{1,2}}|{_BASE_NAMES})" for i in range(3)]
 _DOTS = r"(?:\.\.\.+|…|\\(?:[lc]?dots|dotsc?)(?![A-Za-z]))"
 
 _Rewrite = Callable[[re.Match[str]], str]
-_IN_BASE = r"(?:in\s+)?base[\s-]*{}(?![\w.]\w)"
+
+
+def expanded(template: str | _Rewrite) -> _Rewrite:
+    """Return what expands a template only where its pattern was found, which is quicker."""
+    return template if callable(template) else lambda found: found.expand(template)
+
+
+_IN_BASE = r"(?:in\s++)?base[\s-]*+{}(?![\w.]\w)"
 _BASED = re.compile(
-    rf"(?<![\w.])(?P<digits>[0-9A-F]+)\s*(?:\\text\s*\{{\s*\(?\s*{_IN_BASE.format(_BASE[0])}\s*\)?\s*\}}"
-    rf"|\(\s*{_IN_BASE.format(_BASE[1])}\s*\)|{_IN_BASE.format(_BASE[2])})",
+    rf"(?<![\w.])(?P<digits>[0-9A-F]++)\s*+(?:\\text\s*+\{{\s*+(?:\(\s*+)?"
+    rf"{_IN_BASE.format(_BASE[0])}\s*+(?:\)\s*+)?\}}"
+    rf"|\(\s*+{_IN_BASE.format(_BASE[1])}\s*+\)|{_IN_BASE.format(_BASE[2])})",
     re.I,
 )
 _SUBSCRIPT = re.compile(
-    rf"(?:(?P<digits>\b[0-9A-F]+)|\(\s*(?P<inner>[0-9A-F]+)\s*\))\s*_\s*"
-    rf"(?:\{{\s*\\(?:text|mathrm)\s*\{{\s*\(?\s*{_BASE[0]}\s*\)?\s*\}}\s*\}}"
-    rf"|\{{\s*\(?\s*{_BASE[1]}\s*\)?\s*\}}|{_BASE[2]}(?![A-Za-z]))",
+    rf"(?:(?P<digits>\b[0-9A-F]++)|\(\s*+(?P<inner>[0-9A-F]++)\s*+\))\s*+_\s*+"
+    rf"(?:\{{\s*+\\(?:text|mathrm)\s*+\{{\s*+(?:\(\s*+)?{_BASE[0]}\s*+(?:\)\s*+)?\}}\s*+\}}"
+    rf"|\{{\s*+(?:\(\s*+)?{_BASE[1]}\s*+(?:\)\s*+)?\}}|{_BASE[2]}(?![A-Za-z]))",
     re.I,
 )
-_PREFIXED = re.compile(r"(?<![\w.])0(?:b(?P<b>[01]+)|o(?P<o>[0-7]+)|x(?P<x>[0-9a-fA-F]+))(?![\w.])")
 _REPEATED = re.compile(rf"(?<![\d.])(?P<whole>\d*)\.(?P<digits>\d{{2,60}})\s*{_DOTS}")
 _BARRED = re.compile("(?:\\d[\u0304\u0305\u0307])+")
 _EXCEPT = re.compile(
-    r"(?:\\text\s*\{\s*)?\ball\s+(?:the\s+)?real(?:s|\s+numbers?)?(?:\s+\$?x\$?)?\s*,?\s+"
-    r"(?:except|but(?:\s+not)?|other\s+than|excluding)(?:\s+for|\s+when|\s+where)?\s*\}?\s*"
-    r"\$?\s*(?:x\s*=\s*)?(?P<points>[-\d./,{}\s\\a-z]{1,60}?)\$?\s*\}?[.\s]*$",
+    r"(?:\\text\s*+\{\s*+)?\ball\s++(?:the\s++)?real(?:s|\s++numbers?)?(?:\s++\$?x\$?)?(?:\s*+,)?\s++"
+    r"(?:except|but(?:\s++not)?|other\s++than|excluding)(?:\s++(?:for|when|where))?\s*+(?:\}\s*+)?"
+    r"(?:\$\s*+)?(?:x\s*+=\s*+)?(?P<points>[-\d./,{}\s\\a-z]{1,60}?)\$?\s*+\}?[.\s]*+$",
     re.I,
 )
-_REALS = r"(\bR|ℝ|\\mathbb\s*\{?\s*R\s*\}?|[)\]])"
+_REALS = r"(\bR|ℝ|\\mathbb\s*+(?:\{\s*+)?R(?:\s*+\})?|[)\]])\s*+"
+_BESIDE_A_NUMBER = rf"(?<![\w.$])(\d+)\s*(?:\$\s*({_FRACTION})\s*\$|\\\(\s*({_FRACTION})\s*\\\))"
+_WITHOUT = _REALS + r"\\\s*+\\?\{([^{}\\]*+)\\?\}"
 _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
     # what has to be in the text, in lower case, for the pattern to be tried; pattern; new text
-    ("x", r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))", r" \\times "),
+    ("10", r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))", r" \\times "),
     (" x ", r"(?<=\d) [xX] (?=\d)", r" \\times "),
     ("+", r"(?<![\w\\])\\?\+\s?(?:/|or)\s?-", r"\\pm "),
     ("minus", r"(?i)\bplus\s*(?:or|/|-)\s*minus\b", r"\\pm "),
@@ -52,46 +60,50 @@ _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
     ("inf", r"(?i)(?<![A-Za-z\\])(?:negative|minus)\s+(?=infinity\b|inf\b|\\infty)", "-"),
     ("inf", r"(?i)(?<![A-Za-z\\])(?:positive|plus)\s+(?=infinity\b|inf\b|\\infty)", ""),
     ("inf", r"(?i)(?<![A-Za-z\\])(?:inf|infinity)(?![A-Za-z])(?!\s+[a-z]{2})", r"\\infty "),
-    ("frac", rf"(?<![\w.$])(\d+)\s*\$\s*({_FRACTION})\s*\$", r"$\1 \2$"),
-    ("frac", rf"(?<![\w.$])(\d+)\s*\\\(\s*({_FRACTION})\s*\\\)", r"$\1 \2$"),
+    ("frac", _BESIDE_A_NUMBER, lambda m: f"${m[1]} {m[2] or m[3]}$"),
     ("frac", rf"\$\s*(-?\d+)\s*\$\s*\$\s*({_FRACTION})\s*\$", r"$\1 \2$"),
     ("\\over", r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     ("\\choose", r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
-    ("\\bar", r"(?<=[.\d])\\bar\s*\{?\s*(\d+)\s*\}?", r"\\overline{\1}"),
+    ("\\bar", r"(?<=[.\d])\\bar\s*+(?:\{\s*+)?(\d++)\s*+\}?", r"\\overline{\1}"),
     (
         "\\dot",
-        r"(?<=[.\d])\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?",
+        r"(?<=[.\d])\\dot\s*+(?:\{\s*+)?(\d)\s*+\}?(?:(\d*+)\\dot\s*+(?:\{\s*+)?(\d)\s*+\}?)?",
         lambda m: rf"\overline{{{m[1]}{m[2] or ''}{m[3] or ''}}}",
     ),
-    ("re", r"(?<=\d)\.(\d)\s+(?:repeating|recurring)\b", r".\\overline{\1}"),
+    ("repeating", r"(?<=\d)\.(\d)\s+repeating\b", r".\\overline{\1}"),
+    ("recurring", r"(?<=\d)\.(\d)\s+recurring\b", r".\\overline{\1}"),
     (".(", r"(?<![\d.])(\d*)\.\((\d{1,50})\)(?![\d^(])", r"\1.\\overline{\2}"),
-    ("\\", r"\\(?:smallsetminus|backslash|setminus)(?![A-Za-z])\s*", r"\\setminus "),
-    ("{", _REALS + r"\s*(?:\\|-|−)\s*(?=\\\{)", r"\1\\setminus "),
-    ("{", _REALS + r"\s*\\\s*\\?\{([^{}\\]*)\\?\}", r"\1\\setminus \\{\2\\}"),
+    ("setminus", r"\\(?:small)?setminus(?![A-Za-z])\s*", r"\\setminus "),
+    ("\\backslash", r"\\backslash(?![A-Za-z])\s*", r"\\setminus "),
+    ("\\{", _REALS + r"(?:\\|-|−)\s*+(?=\\\{)", r"\1\\setminus "),
+    *((gap, _WITHOUT, r"\1\\setminus \\{\2\\}") for gap in ("\\{", "\\ ", "\\\n", "\\\t")),
+    ("0b", r"(?<![\w.])0[bB]([01]+)(?![\w.])", lambda m: f"{m[1]}_{{2}}"),
+    ("0o", r"(?<![\w.])0[oO]([0-7]+)(?![\w.])", lambda m: f"{m[1]}_{{8}}"),
+    ("0x", r"(?<![\w.])0[xX]([0-9a-fA-F]+)(?![\w.])", lambda m: f"{m[1].upper()}_{{16}}"),
 )
-_COMPILED = tuple((needle, re.compile(pattern), new) for needle, pattern, new in _SIMPLE)
-_WHOLE: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"([-+]?\d*\.\d*)\((\d{1,50})\)"), r"\1\\overline{\2}"),
-    (re.compile(r"(?:negative|minus)\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
-    (re.compile(r"(-?\d+)\s+over\s+(\d+)"), r"\1/\2"),
+_COMPILED = tuple((needle, re.compile(pattern), expanded(new)) for needle, pattern, new in _SIMPLE)
+_WHOLE: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    (".", re.compile(r"(?<![\d.])([-+]?\d*+\.\d*+)\((\d{1,50}+)\)"), r"\1\\overline{\2}"),
+    ("negative", re.compile(r"negative\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
+    ("minus", re.compile(r"minus\s+(?=[\d.\\$])(.*)", re.I | re.S), r"-\1"),
+    ("over", re.compile(r"(?<!\d)(-?\d++)\s++over\s+(\d+)"), r"\1/\2"),
 )
-_TRIGGER = re.compile(
-    r"[+_\\$…\u0304-\u0307]|\.\.|\.\d*\(|[xX\d] ?[xX] ?\d|0[box]|base|inf|minus|negative"
-    r"|over|except|but|other than|excluding|[Rℝ] ?-|r(?:epeat|ecurr)ing|\] ?-", re.I
-)  # fmt: skip
+_NO_DIGIT = re.compile("[^0-9]")
+_CONJUNCTION = re.compile(r"\b(?:and|or)\b")
+_DIGIT = re.compile(r"\d")
+_SIDE_BY_SIDE = re.compile(r"\)\s*+(?:&\s*+)?\(")
 
 
-@lru_cache(maxsize=4096)
 def plain_notation(text: str) -> str:
     r"""Return a text with its numbers and sets in the notation that is read.
 
     >>> print(plain_notation("1.5 x 10^6"), plain_notation("0.1666..."), plain_notation("+/-3"))
     1.5 \times 10^6 0.1\overline{6} \pm 3
     """
-    if len(text) > MAX_LENGTH or not _TRIGGER.search(text):
+    if len(text) > MAX_LENGTH:
         return text
     if not text.isascii():
-        text = _BARRED.sub(lambda m: rf"\overline{{{re.sub('[^0-9]', '', m[0])}}}", text)
+        text = _BARRED.sub(lambda m: rf"\overline{{{_NO_DIGIT.sub('', m[0])}}}", text)
     lower = text.lower()
     for needle, pattern, new in _COMPILED:
         if needle in lower:
@@ -100,12 +112,11 @@ def plain_notation(text: str) -> str:
         text = _REPEATED.sub(_with_overline, text)
     if "all" in lower:
         text = _EXCEPT.sub(_without_points, text)
-    text = _PREFIXED.sub(_prefixed, text)
     if "_" in text or "base" in lower:
         text = _SUBSCRIPT.sub(_in_base, _BASED.sub(_in_base, text))
     bare = text.strip().rstrip(".")
-    for pattern, whole in _WHOLE:
-        if found := pattern.fullmatch(bare):
+    for needle, pattern, whole in _WHOLE:
+        if needle in lower and (found := pattern.fullmatch(bare)):
             return found.expand(whole)
     return text
 
@@ -125,13 +136,8 @@ def _with_overline(found: re.Match[str]) -> str:
 
 
 def _without_points(found: re.Match[str]) -> str:
-    points = re.sub(r"\b(?:and|or)\b", ",", found["points"].strip())
-    return rf"\mathbb{{R}} \setminus \{{{points}\}}" if re.search(r"\d", points) else found[0]
-
-
-def _prefixed(found: re.Match[str]) -> str:
-    base = {"b": 2, "o": 8, "x": 16}[str(found.lastgroup)]
-    return f"{found[str(found.lastgroup)].upper()}_{{{base}}}"
+    points = _CONJUNCTION.sub(",", found["points"].strip())
+    return rf"\mathbb{{R}} \setminus \{{{points}\}}" if _DIGIT.search(points) else found[0]
 
 
 def _in_base(found: re.Match[str]) -> str:
@@ -146,10 +152,10 @@ def _in_base(found: re.Match[str]) -> str:
 
 
 _PAIR = re.compile(
-    r"(?P<left>[\[\](])(?P<low>[^\[\](),;]*[\w}][^\[\](),;]*)[,;]"
-    r"(?P<high>[^\[\](),;]*[\w}][^\[\](),;]*)(?P<right>[\[\])])"
+    r"(?P<left>[\[\](])(?P<low>[^\[\](),;\w}]*+[\w}][^\[\](),;]*+)[,;]"
+    r"(?P<high>[^\[\](),;\w}]*+[\w}][^\[\](),;]*+)(?P<right>[\[\])])"
 )
-_TUPLES = re.compile(r"(?:\([^()]{1,80}[,;][^()]{1,80}\)\s*&?\s*){2,40}")
+_TUPLES = re.compile(r"(?:\([^()][^(),;]{0,80}+[,;][^()]{1,160}+\)\s*+(?:&\s*+)?){2,40}+")
 
 
 def plain_brackets(text: str) -> str:
@@ -161,7 +167,7 @@ def plain_brackets(text: str) -> str:
     if "]" in text or "[" in text:
         text = _PAIR.sub(_turned, text)
     if ")" in text and _TUPLES.fullmatch(text):
-        text = re.sub(r"\)\s*&?\s*\(", "),(", text)
+        text = _SIDE_BY_SIDE.sub("),(", text)
     return text
 
 

@@ -36,6 +36,8 @@ _BEGINS = re.compile(r"[\s$]*(?:[A-Za-z]|\\(?:text|mathrm)\b)")
 
 MAX_WORDS = 16
 """Words of an answer in which numbers are looked for."""
+_ONE_GROUP = re.compile(r"^\\(?:text|mathrm)\s*\{([^{}]*)\}$")
+_WORD = re.compile(r"[A-Za-z]+|[^\sA-Za-z-]")
 
 
 def digits(text: str) -> str:
@@ -46,8 +48,8 @@ def digits(text: str) -> str:
     """
     if not _BEGINS.match(text):
         return text
-    bare = re.sub(r"^\\(?:text|mathrm)\s*\{([^{}]*)\}$", r"\1", text.strip(" $"))
-    words = re.findall(r"[A-Za-z]+|[^\sA-Za-z-]", bare.strip(" ."))
+    bare = _ONE_GROUP.sub(r"\1", text.strip(" $"))
+    words = _WORD.findall(bare.strip(" ."))
     if not 0 < len(words) <= MAX_WORDS or any(len(w) == 1 and not w.isalpha() for w in words):
         return text
     lower = [w.lower() for w in words]

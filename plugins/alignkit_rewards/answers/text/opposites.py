@@ -30,22 +30,33 @@ MAX_LENGTH = 200
 """Characters of a gold that is read for such words: a worked solution has many."""
 
 
+def _words(side: str) -> list[str]:
+    return side.split("|") if "|" in side else side.split()
+
+
 def _pattern(side: str) -> re.Pattern[str]:
-    words = side.split("|") if "|" in side else side.split()
-    return re.compile(r"(?<![\w-])(?:" + "|".join(words) + r")(?![\w-])", re.I)
+    return re.compile(r"(?<![\w-])(?:" + "|".join(_words(side)) + r")(?![\w-])", re.I)
 
 
+_WORD = re.compile("[a-z]+")
+_FIRST_WORDS = frozenset(
+    _WORD.findall(word)[0] for pair in _PAIRS for side in pair for word in _words(side)
+)
+_DIGIT = re.compile(r"\d")
 _SIDES = tuple((_pattern(a), _pattern(b)) for a, b in _PAIRS)
-_ANY = re.compile("|".join(side.pattern for pair in _SIDES for side in pair), re.I)
 
 
 @lru_cache(maxsize=4096)
 def _said(gold: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
     """Return for each pair of which the gold says one side: that side, and the other."""
-    if len(gold) > MAX_LENGTH or not re.search(r"\d", gold) or not _ANY.search(gold):
+    if len(gold) > MAX_LENGTH or not _DIGIT.search(gold) or not _says_any(gold):
         return ()
     both = [((a, b), bool(a.search(gold)), bool(b.search(gold))) for a, b in _SIDES]
     return tuple((pair if a else pair[::-1]) for pair, a, b in both if a is not b)
+
+
+def _says_any(text: str) -> bool:
+    return not _FIRST_WORDS.isdisjoint(_WORD.findall(text.lower()))
 
 
 def contradicts(gold: str, answer: str) -> bool:

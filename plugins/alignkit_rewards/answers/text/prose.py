@@ -7,19 +7,18 @@ import re
 from alignkit.text.boxes import outermost
 from alignkit_rewards.answers.text.beside import after_number, before_number, is_denied
 from alignkit_rewards.answers.text.normalize import plain_unicode
+from alignkit_rewards.answers.text.quantities import is_quantity
 from alignkit_rewards.answers.text.runs import HOLE, UNREAD, last_run
 from alignkit_rewards.answers.text.spoken import arithmetic
-from alignkit_rewards.answers.text.units import is_quantity
-from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK
+from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 from alignkit_rewards.answers.verdict import Conventions, SeveralBoxes
 
 MAX_TEXT = 20_000
 
 _SPECIAL = re.compile(r"<\|[a-zA-Z_]+\|>|<｜[^｜]{1,40}｜>|</s>")
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.S)
 _BETWEEN_BOXES = re.compile(
-    r"(?:\s|[,;.$&]|\\[()\[\]]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|and|or"
-    r"|[a-zA-Z](?:_\{?\w+\}?)?\s*=)*"
+    r"(?:\s|[,;.$&]|\\[()\[\]]|\\q?quad|\\text\s*+\{\s*+(?:,\s*+)?(?:and|or)\s*+(?:,\s*+)?\}|and|or"
+    r"|[a-zA-Z](?:_\{?\w++\}?)?\s*+=)*+"
 )
 _PHRASE = re.compile(
     r"\b(?:final\s+answer|answer|result|solution)\**\s*(?:(?:is|are|was|equals|will\s+be)\b|[:=])"
@@ -27,7 +26,9 @@ _PHRASE = re.compile(
     re.I,
 )
 _FORMULA = re.compile(
-    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S
+    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+?)(?<!\\)\$|\\\(((?:[^\\]|\\[^()])++)\\\)"
+    r"|\\\[((?:[^\\]|\\[^\[\]])++)\\\]",
+    re.S,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.][.!?。])[*\s]+(?=[A-Z\"'(\\$*I]|$)|\n\s*\n")
 _ROUGHLY = re.compile(
@@ -36,7 +37,7 @@ _ROUGHLY = re.compile(
     re.I,
 )
 _ASIDE = re.compile(r" ?\(\s?or\s([^()]{1,80})\)")
-_WORKED = re.compile(r"([^()=]*\d[^()=]*)\s\([^()]*=[^()]*\)")
+_WORKED = re.compile(r"([^()=\d]*+\d[^()=]*)\s\([^()=]*+=[^()]*+\)")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
 _ABOUT = re.compile(r"\s*\$?(?:\\approx|\\sim|~)\s*(?=[-\d\\$])")
 _RATIO = re.compile(r"\d+ to \d+")
@@ -48,6 +49,12 @@ _CORRECTION = re.compile(
     r"|(?<=\d), no,? (?=[-$\\]*\d)|(?<=[\d$.!]) ?(?:wait|sorry|actually|no),\s",
     re.I,
 )
+_LOWER_WORD = re.compile("[a-z]+")
+_TAKEN_BACK = word_set(
+    "wait oops scratch correction mean meant rather make thought thoughts kidding correct no sorry"
+    " actually"
+)
+"""A word of every correction."""
 _STARRED = re.compile(r"(^|[A-Za-z:.,] |:)\*(?=[^\s*])([^*\n]{1,80}?)(?<=\S)\*(?=[\s.,;!?]|$)")
 _ARROW = re.compile(r"\s*[=-]+>\s*")
 _UNDERLINED = re.compile(r"_{1,2}([^_]+)_{1,2}")
@@ -63,6 +70,16 @@ _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
 
 
 _OF_GOLDS = Conventions(rough="accepted")
+_DIGIT = re.compile(r"\d")
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_GROUP = re.compile(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORD = re.compile(r"(?<![\w^_{])[^\W\d_]{2,}(?![\w(^_])")
+_STARS = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(-])")
+_QUANTITY = re.compile(r"[-+]?(?:\\?\$|€|£)?\s*+[\d.,/ ]*\d%?\s*+(?=[A-Za-z])")
+_MATHS = re.compile(r"[\d$\\=]")
+_TWO_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
+_PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
 
 
 def answer_in(text: str, rules: Conventions | None = None) -> str:
@@ -77,8 +94,8 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     text = _before_special(_GAP.sub(_narrow, text[-MAX_TEXT:])).strip()
     if not text.isascii():
         text = plain_unicode(_DASH.sub(", ", _ORNAMENT.sub(" ", text)))
-    if "<answer>" in text and (tags := _TAG.findall(text)):
-        text = str(tags[-1]).rpartition("<answer>")[2]
+    if (tagged := last_tagged(text)) is not None:
+        text = tagged
     if "box" in text and (box := last_boxes(text, rules.several_boxes)):
         if box.startswith(UNREAD):
             return box
@@ -93,6 +110,17 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
     return _tail(text, rules)
 
 
+def last_tagged(text: str) -> str | None:
+    """Return what stands between the last pair of answer tags, None if there is no pair.
+
+    >>> last_tagged("<answer>4</answer>, or <answer> 5 </answer> <answer>6")
+    ' 5 '
+    """
+    end = text.rfind("</answer>")
+    _, tag, after = text[:end].rpartition("<answer>") if end >= 0 else ("", "", "")
+    return after.partition("</answer>")[0] if tag else None
+
+
 def _narrow(gap: re.Match[str]) -> str:
     """Return what a long gap says: a new paragraph, a new line or a space."""
     return "\n\n"[: gap[0].count("\n")] or " "
@@ -100,8 +128,10 @@ def _narrow(gap: re.Match[str]) -> str:
 
 def _corrected(text: str) -> str:
     """Cut what a writer takes back, as in "5, no wait, 6", if an answer comes after it."""
+    if _TAKEN_BACK.isdisjoint(_LOWER_WORD.findall(text.lower())):
+        return text
     for found in reversed(list(_CORRECTION.finditer(text))):
-        if re.search(r"\d", text[found.end() :]):
+        if _DIGIT.search(text[found.end() :]):
             return text[found.end() :].strip()
     return text
 
@@ -116,7 +146,7 @@ def _before_special(text: str) -> str:
 
 def _first_paragraph(text: str) -> str:
     """Return the first sentence; a display formula may start on the next line."""
-    first = re.split(r"\n\s*\n", text, maxsplit=1)[0]
+    first = _PARAGRAPH.split(text, maxsplit=1)[0]
     protected, formulas = _protect(first)
     sentence = _SENTENCE_END.split(protected, maxsplit=1)[0]
     return _restore(sentence, formulas)
@@ -154,9 +184,9 @@ def is_prose(text: str) -> bool:
     >>> is_prose("2 sin x + pi"), is_prose("the sum is 5"), is_prose(r"5 \\text{ cm}")
     (False, True, False)
     """
-    bare = re.sub(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}", " ", text)
-    bare = re.sub(r"\\[A-Za-z]+", " ", bare)
-    words = re.findall(r"(?<![\w^_{])[^\W\d_]{2,}(?![\w(^_])", bare)
+    bare = _GROUP.sub(" ", text)
+    bare = _COMMAND.sub(" ", bare)
+    words = _WORD.findall(bare)
     return any(w not in FUNCTIONS and w not in GREEK and not _joins(w) for w in words)
 
 
@@ -168,8 +198,12 @@ def _tail(text: str, rules: Conventions) -> str:
     """Return the last formula, number or list of a text that may be prose."""
     text = _bare(text)
     if "(" in text:
-        text = _ASIDE.sub(r" or \1", text)
-    if (aside := _ROUGHLY.search(text)) and re.search(r"\d", text[: aside.start()]):
+        text = _ASIDE.sub(lambda m: f" or {m[1]}", text)
+    if (
+        _may_be_aside(text)
+        and (aside := _ROUGHLY.search(text))
+        and _DIGIT.search(text[: aside.start()])
+    ):
         text = text[: aside.start()].strip(" ,;($")
     if "=" in text and len(text) < 300 and (worked := _WORKED.fullmatch(text)):
         return worked[1].strip()
@@ -181,22 +215,33 @@ def _tail(text: str, rules: Conventions) -> str:
     return _stated(text, rules)
 
 
+def _may_be_aside(text: str) -> bool:
+    lower = text.lower()
+    return (
+        "approx" in lower
+        or "about" in lower
+        or "round" in lower
+        or "roughly" in lower
+        or ("(" in text and ("=" in text or "i.e." in lower))
+    )
+
+
 def _bare(text: str) -> str:
     """Drop marks of layout, and write in digits what words do to numbers."""
     text = _unmarked(text.replace("`", "")).strip()
     text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
     text = arithmetic(text)
-    if "\\text" in text and (whole := _TEXT_GROUP.fullmatch(text)) and re.search(r"\d", text):
+    if "\\text" in text and (whole := _TEXT_GROUP.fullmatch(text)) and _DIGIT.search(text):
         text = arithmetic(whole[1])
-    if "\\text" in text and re.search(r"\d", _TEXT_GROUP.sub("", text)) and _worded(text):
-        text = _TEXT_GROUP.sub(r" \1 ", text).strip()
+    if "\\text" in text and _DIGIT.search(_TEXT_GROUP.sub("", text)) and _worded(text):
+        text = _TEXT_GROUP.sub(lambda m: f" {m[1]} ", text).strip()
     return text.removesuffix(".").strip() if not text.endswith("..") else text
 
 
 def _unmarked(text: str) -> str:
     """Drop Markdown's stars and underlines, and an arrow in front."""
     if "*" in text:
-        text = re.sub(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(-])", "", text).strip()
+        text = _STARS.sub("", text).strip()
         text = _STARRED.sub(r"\1\2", text)
     if text[:1] == "_" and (found := _UNDERLINED.fullmatch(text)):
         text = found[1]
@@ -223,11 +268,11 @@ def _stated(text: str, rules: Conventions) -> str:
 
 def _quantity_first(text: str) -> bool:
     """Return whether the text is a number followed by words without another number."""
-    found = re.match(r"[-+]?(?:\\?\$|€|£)?\s*[\d.,/ ]*\d%?\s*(?=[A-Za-z])", text)
+    found = _QUANTITY.match(text)
     rest = text[found.end() :] if found else ""
     if after_number(rest):
         return False
-    return bool(found) and not re.search(r"[\d$\\=]", rest) and len(rest.split()) <= 6
+    return bool(found) and not _MATHS.search(rest) and len(rest.split()) <= 6
 
 
 def _protect(text: str) -> tuple[str, list[str]]:
@@ -236,7 +281,7 @@ def _protect(text: str) -> tuple[str, list[str]]:
 
     def keep(found: re.Match[str]) -> str:
         body = next(g for g in found.groups() if g is not None)
-        if found[0][:1] == "$" and found[0][:2] != "$$" and re.match(r"\d", body) and _wordy(body):
+        if found[0][:1] == "$" and found[0][:2] != "$$" and _DIGIT.match(body) and _wordy(body):
             return found[0].replace("$", " \\$", 1)  # two prices, not a formula
         formulas.append(body)
         stop = "." if body.rstrip().endswith(".") else ""
@@ -247,8 +292,8 @@ def _protect(text: str) -> tuple[str, list[str]]:
 
 
 def _wordy(text: str) -> bool:
-    return bool(re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}", text))
+    return bool(_TWO_WORDS.search(text))
 
 
 def _restore(text: str, formulas: list[str]) -> str:
-    return re.sub(f"{HOLE}(\\d+){HOLE}", lambda m: f" {formulas[int(m[1])]} ", text).strip()
+    return _PLACE.sub(lambda m: f" {formulas[int(m[1])]} ", text).strip()

@@ -29,10 +29,21 @@ _PLURAL = re.compile(
     r"|perhaps|is|was|has)\b)[a-z]{2,}s[.,;!]?"
 )
 """A plural after a number: what is counted. Verbs are left out."""
+_TIMES = word_set("second minute hour day night week weekend month quarter year decade century")
 _JOINERS = word_set("and or maybe possibly perhaps & plus nor")
 
 Run = tuple[int, int]
 """The first token, and the one after the last, of a number or formula in a sentence."""
+_DECIMAL = re.compile(r"\d\.\d")
+_PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
+_NAME = re.compile(r"\s*+[A-Za-z]*+\s*+")
+_NUMERIC = re.compile(r"\d|\\(?:frac|sqrt|pi|infty)")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_SIGN = re.compile(r"[\d\\+*/^=<>≤≥√π∞%]|^[-−]$|^[A-Za-z]$|^[-(\[].*[)\],]$")
+_DIGIT_OR_FORMULA = re.compile(rf"\d|{HOLE}")
+_LONG_WORD = re.compile(r"[A-Za-z]{3}")
+_SPACE = re.compile(r"\s+")
 
 
 def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
@@ -74,7 +85,7 @@ def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
 
 def _vague(found: str, rough: Rough) -> bool:
     """Return whether a number that is said to be rough is no answer."""
-    return rough == "refused" or (rough == "decimals" and not re.search(r"\d\.\d", found))
+    return rough == "refused" or (rough == "decimals" and not _DECIMAL.search(found))
 
 
 def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
@@ -133,20 +144,20 @@ def _last_name(tokens: list[str], formulas: list[str]) -> str:
 
 def _counts(token: str, formulas: list[str]) -> bool:
     if HOLE in token:
-        found = re.findall(f"{HOLE}(\\d+){HOLE}", token)
-        return any(not re.fullmatch(r"\s*[A-Za-z]*\s*", formulas[int(i)]) for i in found)
-    return bool(re.search(r"\d|\\(?:frac|sqrt|pi|infty)", token))
+        found = _PLACE.findall(token)
+        return any(not _NAME.fullmatch(formulas[int(i)]) for i in found)
+    return bool(_NUMERIC.search(token))
 
 
 def is_math(token: str) -> bool:
     """Return whether a token is a number, a formula or a sign, and no word."""
     if HOLE in token:
         return True
-    bare = re.sub(r"\\[A-Za-z]+", " ", token.strip(".,;:!?\"'"))
-    words = re.findall(r"[^\W\d_]{2,}", bare)
+    bare = _COMMAND.sub(" ", token.strip(".,;:!?\"'"))
+    words = _WORD.findall(bare)
     if any(w not in FUNCTIONS and w not in GREEK and w != "pi" for w in words):
         return False
-    return bool(re.search(r"[\d\\+*/^=<>≤≥√π∞%]|^[-−]$|^[A-Za-z]$|^[-(\[].*[)\],]$", token))
+    return bool(_SIGN.search(token))
 
 
 def _connects(tokens: list[str], at: int) -> bool:
@@ -154,7 +165,7 @@ def _connects(tokens: list[str], at: int) -> bool:
         tokens[at].lower().strip(",") in {"and", "or", "", "&"}
         and at + 1 < len(tokens)
         and is_math(tokens[at + 1])
-        and bool(re.search(rf"\d|{HOLE}", tokens[at + 1]))
+        and bool(_DIGIT_OR_FORMULA.search(tokens[at + 1]))
     )
 
 
@@ -162,7 +173,7 @@ def _spaced_tuples(text: str) -> str:
     """Close the gaps inside bracketed tuples so that they stay one token."""
     return re.sub(
         r"[(\[][^()\[\]]{1,80},[^()\[\]]{1,80}[)\]]",
-        lambda m: m[0] if re.search(r"[A-Za-z]{3,}", m[0]) else re.sub(r"\s+", "", m[0]),
+        lambda m: m[0] if _LONG_WORD.search(m[0]) else _SPACE.sub("", m[0]),
         text,
     )
 
@@ -171,10 +182,17 @@ def related(tokens: list[str], runs: list[Run], index: int) -> bool:
     """Return whether a word alone relates a number to the next: "5 to 6", "5 of 10", "5 by 6"."""
     near = [(i, i + 1) for i in (index - 1, index) if 0 <= i < len(runs) - 1]
     return any(
-        " ".join(tokens[runs[i][1] : runs[j][0]]).lower() in _RELATING
+        (said := " ".join(tokens[runs[i][1] : runs[j][0]]).lower()) in _RELATING
+        and not (said == "over" and _is_span(tokens, runs[j]))
         and "=" not in tokens[slice(*runs[j])]
         for i, j in near
     )
+
+
+def _is_span(tokens: list[str], run: Run) -> bool:
+    """Return whether a number measures time, as in "60 over 5 days"."""
+    after = tokens[run[1]].strip(".,;:!?").lower() if run[1] < len(tokens) else ""
+    return after.removesuffix("s") in _TIMES
 
 
 def joined(tokens: list[str], runs: list[Run], index: int) -> str:

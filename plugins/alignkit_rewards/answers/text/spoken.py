@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from alignkit_rewards.answers.text.beside import SPELLED
 from alignkit_rewards.answers.text.numerals import digits
+from alignkit_rewards.answers.text.vocabulary import word_set
 
 _MULTIPLES = {
     "pair": 2, "pairs": 2, "couple": 2, "couples": 2, "dozen": 12, "dozens": 12, "score": 20,
@@ -60,11 +61,16 @@ _HALF_DAY = re.compile(
     r"|(?:in the|at) (morning|afternoon|evening|night))|(?<=\d)\s*o'?\s?clock\b",
     re.I,
 )
-_HINT = re.compile(
-    rf"negative|minus|below|{_any(_MULTIPLES)}|ths\b|halves|thirds|half|third|quarter|fourth"
-    r"|squared|cubed|[ap]\.\s?m|clock|morning|afternoon|evening|night|plus|times|\bby\b|power|out\s+of|\d\s+in\s+\d",
-    re.I,
+_WORD = re.compile("[a-z]+")
+_SAID = word_set(
+    "negative minus below out in by power clock oclock m morning afternoon evening night"
+) | frozenset(
+    word
+    for phrases in (_MULTIPLES, _PARTS, _RESTS, _OPERATORS, _POWERS)
+    for phrase in phrases
+    for word in _WORD.findall(phrase)
 )
+"""A word of every phrase that is rewritten."""
 
 
 def arithmetic(text: str) -> str:
@@ -75,17 +81,17 @@ def arithmetic(text: str) -> str:
     >>> arithmetic("1 and a half"), arithmetic("4 squared"), arithmetic("2 times 3")
     ('3/2', '4^2', '2 * 3')
     """
-    if not _HINT.search(text):
+    if _SAID.isdisjoint(_WORD.findall(text.lower())):
         return text
-    text = _SIGNED.sub(_negated, _IN_TEXT.sub(r" \1 ", text))
-    text = _BELOW.sub(r"-\1\2", text)
+    text = _SIGNED.sub(_negated, _IN_TEXT.sub(lambda m: f" {m[1]} ", text))
+    text = _BELOW.sub(lambda m: f"-{m[1]}{m[2]}", text)
     text = _MIXED.sub(_mixed, text)
     text = _SCALED.sub(lambda m: _spelled(_value(m[1]) * _MULTIPLES[m[2].lower()]), text)
     text = _PARTED.sub(lambda m: _spelled(_value(m[1]) / _PARTS[m[2].lower()]), text)
     text = _RAISED.sub(lambda m: f"{m[1]}^{_POWERS[m[2].lower()]}", text)
     text = _HALF_DAY.sub(_half_day, text)
-    text = _OUT_OF.sub(r"\1/\2", text)
-    text = _CHANCE.sub(r"\1/\2", text)
+    text = _OUT_OF.sub(lambda m: f"{m[1]}/{m[2]}", text)
+    text = _CHANCE.sub(lambda m: f"{m[1]}/{m[2]}", text)
     return _JOINED.sub(lambda m: f" {_OPERATORS[' '.join(m[1].lower().split())]} ", text)
 
 

@@ -9,7 +9,6 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 
 _MATH_STYLES = (
     "mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|bold|underline|uline|mathop|mathbin"
@@ -26,19 +25,19 @@ _SIZES = (
     "|rmfamily|sffamily|ttfamily|mdseries|upshape|scshape|normalfont|boldmath|bf|it|rm|sf|tt|sc|sl"
     "|displaystyle|textstyle|scriptstyle|scriptscriptstyle|centering"
 )
-_OPTION = r"\s*(?:\[[^\[\]{}]*\])?\s*"
-_WITH_OPTION = rf"(?:textcolor|colorbox|color|style|class){_OPTION}\{{[^{{}}]*\}}|bbox{_OPTION}"
+_OPTION = r"\s*+(?:\[[^\[\]{}]*+\]\s*+)?"
+_WITH_OPTION = rf"(?:textcolor|colorbox|color|style|class){_OPTION}\{{[^{{}}]*+\}}|bbox{_OPTION}"
 _STYLED = re.compile(
     rf"\\(?:(?P<math>{_MATH_STYLES})|(?P<text>{_TEXT_STYLES})|(?P<words>{_WORDS})"
-    rf"|(?P<tint>(?:ka)?(?:{_TINTS})[A-E]?)|{_SIZES}|{_WITH_OPTION})\s*\{{"
-    rf"|(?<![\\A-Za-z\]}}^_])\{{\s*(?=\\(?:{_SIZES}|color)(?![A-Za-z]))"
+    rf"|(?P<tint>(?:ka)?(?:{_TINTS})[A-E]?)|{_SIZES}|{_WITH_OPTION})\s*+\{{"
+    rf"|(?<![\\A-Za-z\]}}^_])\{{\s*+(?=\\(?:{_SIZES}|color)(?![A-Za-z]))"
 )
 _DECLARED = re.compile(
     rf"\\(?:{_SIZES}|therefore)(?![A-Za-z])"
-    r"|\\color\s*(?:\[[^\[\]{}]*\])?\s*\{[^{}]*\}"
-    r"|\\(?:[hv]?phantom|hspace\*?|vspace\*?|mspace|label|tag\*?)\s*\{[^{}]*\}|[\u2234\u200e\u200f]"
+    r"|\\color\s*+(?:\[[^\[\]{}]*+\]\s*+)?\{[^{}]*+\}"
+    r"|\\(?:[hv]?phantom|hspace\*?|vspace\*?|mspace|label|tag\*?)\s*+\{[^{}]*+\}|[\u2234\u200e\u200f]"
 )
-_LAST_BREAK = re.compile(r"(?:(?<!\\)(?:\\\\)+|\\\s*$)\s*(?=(?:\$\$?|\\[)\]])?[\s.]*$)")
+_LAST_BREAK = re.compile(r"(?:(?<!\\)(?:\\\\)++|\\\s*+$)\s*+(?=(?:\$\$?|\\[)\]])?[\s.]*+$)")
 _ATTRIBUTE = r"""(?:\s+[\w-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))*"""
 _TAG = re.compile(
     r"<(?P<close>/?)(?P<name>b|strong|i|em|u|code|pre|span|font|p|div|mark|small|big|tt|kbd|var|samp"
@@ -55,9 +54,20 @@ _MARKED = (
     re.compile(r"(`{1,3})([^`\n]{1,400})\1"),
 )
 _PLAIN = re.compile(r"[^\\<&*_`#]*")
+_MARK = re.compile("[*_`]")
+_ARGUMENT_OF = re.compile(r"[\^_]$|\\(?:[dtc]?frac|sqrt(?:\[\w+\])?|[dt]?binom)(?:\s*\w)?$")
+_ENDS_IN_COMMAND = re.compile(r"\\[A-Za-z]+$")
+_NAMES_A_VALUE = re.compile("[:=]")
+_FORMULA = re.compile(r"\\(?:frac|sqrt|pi)(?![A-Za-z])")
+_LETTER = re.compile(r"[^\W\d_]")
+_NAME = re.compile(r"[^\W\d_]{2,}|[CNQRZ]")
+_WORDS_GROUP = re.compile(rf"\\(?:{_WORDS})\s*\{{[^{{}}]*\}}")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_CHOICE = re.compile(r"\([A-Z]\)")
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
-@lru_cache(maxsize=4096)
 def unstyled(text: str) -> str:
     r"""Return ``text`` without what only changes its looks.
 
@@ -76,7 +86,7 @@ def unstyled(text: str) -> str:
         text = _HEADING.sub("", text)
     if "`" in text:
         text = _FENCE.sub("", text)
-    if re.search("[*_`]", text):
+    if _MARK.search(text):
         for mark in _MARKED:
             text = mark.sub(_bared, text)
     if "\\" in text:
@@ -112,9 +122,12 @@ def _without_tags(text: str) -> str:
 
 def _unwrapped(text: str) -> str:
     """Drop styling commands together with the braces of their argument."""
+    styled = list(_STYLED.finditer(text))
+    if not styled:
+        return text
     pairs = _closings(text)
     edits: list[tuple[int, int, str]] = []
-    for found in _STYLED.finditer(text):
+    for found in styled:
         start = found.end()
         end = pairs.get(start - 1)
         if end is not None and _only_looks(found, text[start : min(end, start + 400)]):
@@ -129,40 +142,40 @@ def _unwrapped(text: str) -> str:
 def _edits(text: str, first: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Yield the cuts at the two ends of a styled argument, and what is left in their places."""
     before = text[max(0, first - 20) : first].rstrip()
-    if re.search(r"[\^_]$|\\(?:[dtc]?frac|sqrt(?:\[\w+\])?|[dt]?binom)(?:\s*\w)?$", before):
+    if _ARGUMENT_OF.search(before):
         yield first, start, "{"
         yield end, end + 1, "}"
         return
-    yield first, start, " " if re.search(r"\\[A-Za-z]+$", before) else ""
-    yield end, end + 1, " " if re.search(r"\\[A-Za-z]+$", text[max(start, end - 20) : end]) else ""
+    yield first, start, " " if _ENDS_IN_COMMAND.search(before) else ""
+    yield end, end + 1, " " if _ENDS_IN_COMMAND.search(text[max(start, end - 20) : end]) else ""
 
 
 def _only_looks(found: re.Match[str], content: str) -> bool:
     """Return whether a command shows its argument as the mathematics or words it is."""
     words = _bare_words(content)
     if found["words"] or found["text"]:
-        if _is_choice(content.strip()) or (words and not re.search("[:=]", content)):
+        if _is_choice(content.strip()) or (words and not _NAMES_A_VALUE.search(content)):
             return False
-        formula = re.search(r"\\(?:frac|sqrt|pi)(?![A-Za-z])", content)
-        return bool(found["text"] or formula or not re.search(r"[^\W\d_]", content))
-    named = re.fullmatch(r"[^\W\d_]{2,}|[CNQRZ]", content.strip())
+        formula = _FORMULA.search(content)
+        return bool(found["text"] or formula or not _LETTER.search(content))
+    named = _NAME.fullmatch(content.strip())
     return not (found["math"] and (named or _is_choice(content.strip())))
 
 
 def _bare_words(content: str) -> bool:
     """Return whether a text holds words outside of commands and their ``\\text{}``."""
-    content = re.sub(rf"\\(?:{_WORDS})\s*\{{[^{{}}]*\}}", " ", content)
-    return bool(re.search(r"[^\W\d_]{2}", re.sub(r"\\[A-Za-z]+", " ", content)))
+    content = _WORDS_GROUP.sub(" ", content)
+    return bool(_TWO_LETTERS.search(_COMMAND.sub(" ", content)))
 
 
 def _is_choice(text: str) -> bool:
-    return bool(re.fullmatch(r"\([A-Z]\).*", text, re.S))
+    return bool(_CHOICE.match(text))
 
 
 def _closings(text: str) -> dict[int, int]:
     """Return the place of the closing brace for each opening one."""
     pairs, stack = {}, []
-    for found in re.finditer(r"\\.|[{}]", text, re.S):
+    for found in _BRACE.finditer(text):
         if found[0] == "{":
             stack.append(found.start())
         elif found[0] == "}" and stack:

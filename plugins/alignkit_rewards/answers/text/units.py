@@ -21,23 +21,25 @@ _FILLING = word_set(
     " long wide tall high deep old more extra remaining about only worth now her his their its"
 )
 """Words beside a unit that name no other thing."""
-_PER = re.compile(r"\s+(?:per|an?|each|every)\s+(?=(?:second|minute|hour|day|week|month|year)\b)")
+_PER = re.compile(
+    r"(?<!\s)\s++(?:per|an?|each|every)\s++(?=(?:second|minute|hour|day|week|month|year)\b)"
+)
 
 MAX_LENGTH = 400
 """Longer expressions are not searched for units."""
 
 _WORD = r"[A-Za-z]{2,}(?![A-Za-z])\.?"
-_TEXT = r"\\(?:text|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
+TEXT = r"\\(?:text|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
 _POWER = r"(?: ?\^ ?(?:\{ ?-?\d ?\}|\d))?"
 _JOIN = r"(?: ?(?:/|\\cdot|\\times|\*|-|,))? ?"
 _SIGNED = r"(?:\\mu ?[msgF](?![A-Za-z])|\\Omega(?![A-Za-z]))"
 _LETTER = r"[mgshlLVWNJKAC](?![A-Za-z])"
 _UNIT = re.compile(
-    rf"(?:\(?(?:{_TEXT}|{_SIGNED}|{_WORD}|{_LETTER}|[a-zA-Z](?=\s|$)){_POWER}\)?{_JOIN})+"
+    rf"(?:\(?(?:{TEXT}|{_SIGNED}|{_WORD}|{_LETTER}|[a-zA-Z](?=\s|$)){_POWER}\)?{_JOIN})+"
 )
 _PERCENT = re.compile(
-    r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|per cent|pct)\s*\}|per ?cent(?:age)?|pct\.?)"
-    r"(?:\s+points?)?$",
+    r"(?<!\s)\s*+(?:\\?%|\\text\s*+\{\s*+(?:\\?%|percent|per cent|pct)\s*+\}|per ?cent(?:age)?"
+    r"|pct\.?)(?:\s++points?)?$",
     re.I,
 )
 _CODES = "USD|EUR|GBP|JPY|INR|CNY|RMB|KRW|Rs\\.?"
@@ -47,19 +49,38 @@ _CURRENCY = re.compile(
 )
 _AFTER = re.compile(r"(?:\\\$|[€£¥₹₩₽¢])\s*$")
 _PRICE = re.compile(
-    r"\s*(?:[+-]?\s*(?:US)?\$\s*-?\d[\d.,]*(?:\s*[A-Za-z]+){0,2}|-?\d[\d.,]*\s*\$)\s*"
+    r"\s*+(?:[+-]?\s*+(?:US)?\$\s*+-?\d[\d.,]*+(?:\s*+[A-Za-z]++){0,2}|-?\d[\d.,]*+\s*+\$)\s*+"
 )
 _TEMPERATURE = re.compile(
-    r"(?:\^\\circ\s*|\s*\b(?:deg(?:ree)?s?)\s+)"
-    r"(?:\\(?:text|mathrm)\s*\{\s*(?P<a>[CFK])\w*\s*\}|(?P<b>[CFK])(?:elsius|ahrenheit|elvin)?)$"
+    r"(?:\^\\circ\s*+|(?<!\s)\s*+\b(?:deg(?:ree)?s?)\s++)"
+    r"(?:\\(?:text|mathrm)\s*+\{\s*+(?P<a>[CFK])\w*+\s*+\}|(?P<b>[CFK])(?:elsius|ahrenheit|elvin)?)$"
 )
 _METRES = re.compile(
     r"(?<=\d)\s*(?:(?:m|cm|km|mm|ft|in)\s*\^\{?[23]\}?|(?:\bm|[ck]m|mm|ft|in)[23])$"
 )
 _FRACTION = re.compile(
-    rf"\\frac ?\{{ ?(?P<above>{_TEXT}{_POWER}) ?\}} ?\{{ ?(?P<below>{_TEXT}{_POWER}) ?\}}$"
+    rf"\\frac ?\{{ ?(?P<above>{TEXT}{_POWER}) ?\}} ?\{{ ?(?P<below>{TEXT}{_POWER}) ?\}}$"
 )
 _SYNONYMS = (frozenset({"pound", "sterling"}), frozenset({"yen", "yuan"}))
+_BEFORE_POWER = re.compile(r"(?<=[a-z])(?=\d)")
+_QUANTITY_END = re.compile(r"[\d})\]]|\\[a-z]+$")
+_LETTER_SCALE = re.compile(r"\d ?[CFK]$")
+_NUMBER_END = re.compile(r"[\d})\]]$")
+_LETTERS = re.compile(r"[A-Za-z]+")
+_IN_TEXT = re.compile(TEXT)
+_NO_LETTERS = re.compile(r"^[^A-Za-z]+")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm)")
+_NUMBER = re.compile(r"[-+]?[\d.,]*\d|\\frac ?\{?(?:\d++(?:\} ?\{?| \{?|\{)\d++|\d\d++)\}?")
+_MICRO = re.compile(r"\\mu ?(?=[msgF])")
+_GROUP = re.compile(r"\\(?:text|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
+_AMERICAN = re.compile(r"(?i)^(?:US|U\.S\.) ")
+_POWERED = re.compile(r"(?<!\s)\s*+\^\s*+(?:\{\s*+)?(-?\d)\s*+\}?")
+_DIVIDED = re.compile(r"(?<!\s)(?:\s++per\s++|\s*+/\s*+)")
+_APART = re.compile(r"[\s*-]+|\\cdot")
+_SQUARE = re.compile(r"\b(?:square|sq) (\w+)")
+_CUBIC = re.compile(r"\bcubic (\w+)")
+_SQUARED = re.compile(r"(?<!\w)(\w++) squared")
+_CUBED = re.compile(r"(?<!\w)(\w++) cubed")
 
 
 def split_percent(text: str) -> tuple[str, bool]:
@@ -112,12 +133,12 @@ def split_unit(text: str) -> tuple[str, str]:
     if temperature := _TEMPERATURE.search(text):
         return text[: temperature.start()], "degree " + (temperature["a"] or temperature["b"])
     if area := _METRES.search(text):
-        unit = re.sub(r"(?<=[a-z])(?=\d)", "^", area[0].strip())
+        unit = _BEFORE_POWER.sub("^", area[0].strip())
         return text[: area.start()], canonical_unit(unit)
     for found in _tails(text):
         core, unit = text[: found.start()].rstrip(), found[0]
         attached = not text[found.start() - 1].isspace() and not unit.startswith("\\")
-        if _is_unit(unit, core, attached=attached) and re.search(r"[\d})\]]|\\[a-z]+$", core):
+        if _is_unit(unit, core, attached=attached) and _QUANTITY_END.search(core):
             return core.rstrip("-, "), canonical_unit(unit)
     return text, ""
 
@@ -128,18 +149,18 @@ def letter_unit(text: str, wanted: str) -> tuple[str, str]:
     >>> letter_unit("5 m", "meter"), letter_unit("5m", ""), letter_unit("20 C", "degree C")
     (('5', 'meter'), ('5m', ''), ('20', 'degree C'))
     """
-    if wanted in {"degree C", "degree F", "degree K"} and re.search(r"\d ?[CFK]$", text):
+    if wanted in {"degree C", "degree F", "degree K"} and _LETTER_SCALE.search(text):
         return text[:-1].rstrip(), f"degree {text[-1]}"
     if not wanted or len(text) > MAX_LENGTH:
         return text, ""
     for found in _tails(text):
-        core, powers = text[: found.start()].rstrip(), table.product(_flat(found[0]))
-        if powers and re.search(r"[\d})\]]$", core):
+        core, powers = text[: found.start()].rstrip(), table.product(words_of(found[0]))
+        if powers and _NUMBER_END.search(core):
             return core, table.written(powers)
     return text, ""
 
 
-_START = re.compile(rf"{_TEXT}|(?:(?<=[\d\s}})])|^)(?:{_SIGNED}|{_LETTER})|(?<![\\A-Za-z]){_WORD}")
+_START = re.compile(rf"{TEXT}|(?:(?<=[\d\s}})])|^)(?:{_SIGNED}|{_LETTER})|(?<![\\A-Za-z]){_WORD}")
 
 
 def _tails(text: str) -> list[re.Match[str]]:
@@ -152,15 +173,15 @@ def _tails(text: str) -> list[re.Match[str]]:
 
 
 def _is_unit(unit: str, core: str, *, attached: bool) -> bool:
-    words = re.findall(r"[A-Za-z]+", unit.replace("\\text", "").replace("\\mathrm", ""))
-    in_text = re.match(_TEXT, unit) is not None
+    words = _LETTERS.findall(unit.replace("\\text", "").replace("\\mathrm", ""))
+    in_text = _IN_TEXT.match(unit) is not None
     if not in_text and (unit.startswith("\\") or len(words[0]) == 1):
         if all(w in table.LETTERS for w in words):  # m/s after a number, but not m
             return "/" in unit and not attached and _is_measured(unit, core)
         return _is_measured(unit, core)
     if any(w in FUNCTIONS or w in GREEK or w == "pi" for w in words) or len(words) > 8:
         return False
-    if after_number(re.sub(r"^[^A-Za-z]+", "", re.sub(r"\\(?:text|mathrm)", " ", unit))):
+    if after_number(_NO_LETTERS.sub("", _TEXT_COMMAND.sub(" ", unit))):
         return False
     return bool(words) if in_text else _are_unit_words(words, attached=attached)
 
@@ -175,21 +196,21 @@ def _are_unit_words(words: list[str], *, attached: bool) -> bool:
 
 def _is_measured(unit: str, core: str) -> bool:
     """Return whether a plain number stands before a unit of the table."""
-    return table.product(_flat(unit)) is not None and _is_number(core)
+    return table.product(words_of(unit)) is not None and _is_number(core)
 
 
 def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"[-+]?[\d.,]*\d|\\frac ?\{?\d+\}? ?\{?\d+\}?", text.strip()))
+    return bool(_NUMBER.fullmatch(text.strip()))
 
 
 def _is_known(word: str) -> bool:
     return bool(_singular(word) in DIRECTIONS | {"square", "sq", "cubic"} or table.product(word))
 
 
-def _flat(unit: str) -> str:
+def words_of(unit: str) -> str:
     r"""Take the words of a unit out of their ``\text{}``."""
-    unit = re.sub(r"\\mu ?(?=[msgF])", "μ", unit).replace("\\Omega", "Ω")
-    return re.sub(r"\\(?:text|mathrm|mathbf|mathit)\s*\{([^{}]*)\}", r" \1 ", unit)
+    unit = _MICRO.sub("μ", unit).replace("\\Omega", "Ω")
+    return _GROUP.sub(r" \1 ", unit)
 
 
 def canonical_unit(unit: str) -> str:
@@ -198,18 +219,18 @@ def canonical_unit(unit: str) -> str:
     >>> [canonical_unit(u) for u in ("square feet", r"\text{ ft}^2", "ft squared", "Dollars")]
     ['foot^2', 'foot^2', 'foot^2', 'dollar']
     """
-    flat = _flat(unit)
+    flat = words_of(unit)
     if powers := table.product(flat):
         return table.written(powers)
-    if marked := table.named(re.sub(r"(?i)^(?:US|U\.S\.) ", "", flat.strip())):
+    if marked := table.named(_AMERICAN.sub("", flat.strip())):
         return marked
-    flat = re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1 ", flat.lower())
-    flat = re.sub(r"\s+per\s+|\s*/\s*", "/", _PER.sub("/", flat))
-    words = [_singular(w.strip(".,")) for w in re.split(r"[\s*-]+|\\cdot", flat) if w.strip(".,")]
+    flat = _POWERED.sub(r"^\1 ", flat.lower())
+    flat = _DIVIDED.sub("/", _PER.sub("/", flat))
+    words = [_singular(w.strip(".,")) for w in _APART.split(flat) if w.strip(".,")]
     name = " ".join(w for w in words if w not in {"a", "an", "the", "of", "unit"})
-    name = re.sub(r"\b(?:square|sq) (\w+)", r"\1^2", name)
-    name = re.sub(r"\bcubic (\w+)", r"\1^3", name)
-    return re.sub(r"(\w+) squared", r"\1^2", re.sub(r"(\w+) cubed", r"\1^3", name))
+    name = _SQUARE.sub(r"\1^2", name)
+    name = _CUBIC.sub(r"\1^3", name)
+    return _SQUARED.sub(r"\1^2", _CUBED.sub(r"\1^3", name))
 
 
 def _singular(word: str) -> str:
@@ -284,46 +305,6 @@ def scale(gold: str, answer: str, *, convert: bool) -> Fraction | None:
     if left is None or right is None or left.dimension != right.dimension:
         return None
     return right.factor / left.factor
-
-
-# ---------------------------------------------------------------- quantities in several units
-
-_TERM = rf"(\d+(?:\.\d+)?)\s*({_TEXT}|[A-Za-z]+\.?)"
-_NEXT = r"(?:\s*,)?\s*(?:and\s+|\\text\{ ?and ?\} ?)?"
-_TERMS = re.compile(rf"\s*{_TERM}(?:{_NEXT}{_TERM}){{1,3}}\s*")
-
-
-def several_units(text: str) -> tuple[Fraction, str] | None:
-    """Return ``1 hour 30 minutes`` as a number of its last unit, and the names of its units.
-
-    >>> several_units("1 hour and 30 minutes"), several_units("1 hour 90 minutes")
-    ((Fraction(90, 1), 'hour+minute'), None)
-    """
-    if not text[:1].isdigit() or len(text) > 100 or not _TERMS.fullmatch(text):
-        return None
-    terms = [(Fraction(n), _flat(u).strip()) for n, u in re.findall(_TERM, text)]
-    names = [table.named(u) for _, u in terms]
-    if names[0] == "hour" and terms[1][1] == "m":
-        names[1] = "minute"
-    units = [table.UNITS.get(name) for name in names]
-    total = Fraction(0)
-    for (number, _), unit, larger in zip(terms, units, [None, *units], strict=False):
-        if unit is None:
-            return None
-        if larger and not (
-            unit.dimension == larger.dimension and number * unit.factor < larger.factor
-        ):
-            return None
-        total += number * unit.factor
-    last = units[-1]
-    return (total / last.factor, "+".join(names)) if last else None
-
-
-def is_quantity(text: str) -> bool:
-    """Return whether a whole text is a number with a unit of the table, or several of these."""
-    found = re.match(r"[-+]?(?:[\d.,]*\d)\s*", text)
-    unit = _flat(text[found.end() :]) if found else ""
-    return bool(unit) and (table.product(unit) is not None or several_units(text) is not None)
 
 
 def known_unit(word: str) -> bool:

@@ -12,10 +12,16 @@ _LETTERED = re.compile(r"(?:\\text ?\{ ?)?\([A-Z]\) ?(?:\} ?| )([^+*/^=-].*)")
 _CHOSEN = (
     re.compile(r"^\W*\(([A-Z])\)"),
     re.compile(r"^\W*([A-Z])(?:[.):]|\s*$)"),
-    re.compile(r"\b(?:option|choice|answer(?: is| would be)?)\s*:?\s*\(?([A-Z])\b\)?(?!')", re.I),
+    re.compile(
+        r"\b(?:option|choice|answer(?: is| would be)?)\s*+(?::\s*+)?\(?([A-Z])\b\)?(?!')", re.I
+    ),
     re.compile(r"\(([A-Z])\)\W*$"),
-    re.compile(r"(?:\bis|:)\s*([A-Z])\W*$"),
+    re.compile(r"(?:\bis|:)\s*+([A-Z])\W*$"),
 )
+_NO_WORD = re.compile(r"\\[A-Za-z]+|[^\w\s'+\-]|_")
+_LAYOUT = re.compile(r"[${}]")
+_BOXES = re.compile(r"\\boxed|\\[()]|[$*{}]")
+_IN_BRACKETS = re.compile(r"\(([A-Z])\)")
 
 
 def plain(text: str) -> str:
@@ -25,13 +31,13 @@ def plain(text: str) -> str:
     'the midpoints east'
     """
     text = _COMMAND_GROUP.sub(r" \1 ", canonical(text))
-    text = re.sub(r"\\[A-Za-z]+|[^\w\s'+\-]|_", " ", text)
+    text = _NO_WORD.sub(" ", text)
     return " ".join(text.lower().split())
 
 
 def choice(text: str) -> str:
     r"""Return the letter of a multiple-choice gold such as ``\text{(C)}`` or ``C``, else ``""``."""
-    bare = re.sub(r"[${}]", "", _COMMAND_GROUP.sub(r"\1", canonical(text))).strip()
+    bare = _LAYOUT.sub("", _COMMAND_GROUP.sub(r"\1", canonical(text))).strip()
     found = _CHOICE.fullmatch(bare)
     return found[1] if found else ""
 
@@ -53,8 +59,8 @@ def chosen(text: str) -> str:
     ['C', 'C', 'C', 'C', 'C', '']
     """
     bare = _COMMAND_GROUP.sub(r" \1 ", canonical(text))
-    bare = re.sub(r"\\boxed|\\[()]|[$*{}]", " ", bare).strip()
-    if len(set(re.findall(r"\(([A-Z])\)", bare))) > 1 and not _CHOSEN[2].search(bare):
+    bare = _BOXES.sub(" ", bare).strip()
+    if len(set(_IN_BRACKETS.findall(bare))) > 1 and not _CHOSEN[2].search(bare):
         return ""  # several letters, none of them named as the answer
     for pattern in _CHOSEN:
         if found := pattern.findall(bare):

@@ -1,0 +1,50 @@
+"""What environments share: the keys that limit their episodes. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from alignkit.component import Params
+from alignkit.episodes import EpisodeLimits
+from alignkit.protocols import Environment
+
+
+class EnvironmentParams(Params[Environment]):
+    """Where episodes are cut; an environment's Params adds its own fields below these."""
+
+    max_turns: Annotated[int, Field(ge=1)] = 8
+    """Turns of the policy at most; an episode not over by then is cut (``out_of_turns``)."""
+
+    max_turn_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Sampled tokens of a turn at most; a turn that is cut ends its episode (``turn_truncated``).
+    Left out = the [rollout] table's ``max_tokens``."""
+
+    max_episode_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Sampled tokens of all turns together at most, observations not counted
+    (``episode_truncated``). Left out = as many as the policy's length takes."""
+
+    workers: Annotated[int, Field(ge=1)] = 64
+    """Episodes that are answered at the same time, each on a thread."""
+
+    step_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for the environment at most; where none of its calls ends in them, the run
+    ends with its error."""
+
+    lockstep: bool = True
+    """Begin a turn when every episode of the batch has its observation: a run gives the same
+    numbers every time. ``false``: an episode goes on as soon as its own is there; what is drawn is
+    the same, but log-probs may differ in their last digits, as requests come together by chance."""
+
+    @property
+    def limits(self) -> EpisodeLimits:
+        """The record that the environment hands to the engine."""
+        return EpisodeLimits(
+            turns=self.max_turns,
+            turn_tokens=self.max_turn_tokens,
+            episode_tokens=self.max_episode_tokens,
+            workers=self.workers,
+            step_seconds=self.step_seconds,
+            lockstep=self.lockstep,
+        )

@@ -1,0 +1,161 @@
+"""Compare two settings seed by seed, say how many seeds it would take, and name collapsed seeds.
+
+Two runs with one seed ask the same questions in the same order, so that the differences between
+them have less spread than either setting: a paired t test (Student 1908) needs fewer seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from alignkit.run_data.groups import Group
+from alignkit.run_data.runs import RunData
+from alignkit.run_data.student import quantile, two_sided
+
+POWER, LEVEL = 0.8, 0.05
+"""Of the number of seeds that is told: how often a difference of that size would be found."""
+MOST = 10_000
+"""Seeds beyond which nobody would count."""
+LOST = 0.5
+"""A run collapsed if it ended below this share of its own best, or of the other seeds' median."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What the seeds that two settings share say of their difference in one metric."""
+
+    name: str
+    """The setting that is compared."""
+    reference: str
+    seeds: tuple[int, ...]
+    difference: float
+    """Mean over seeds of the final value less the reference's."""
+    low: float
+    """Bounds of the 95 % interval by Student's t; infinite with one seed."""
+    high: float
+    p: float | None
+    """Chance of a difference so large if there were none; None with one seed."""
+    needed: int | None
+    """Seeds that find a difference of this size and spread with 80 % power at the level of 5 %;
+    None where that is unknown or more than 10,000."""
+
+
+def compare(
+    g: Group, reference: Group, metric: str, without: frozenset[int] = frozenset()
+) -> Paired | None:
+    """Return the comparison over the seeds that both have, but those left out; None if none.
+
+    None also where the data or the questions a step differ, as seeds then do not go together.
+    """
+    ours, theirs = finals(g, metric), finals(reference, metric)
+    seeds = tuple(sorted((ours.keys() & theirs.keys()) - without))
+    if not seeds or _order(g) != _order(reference):
+        return None
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    mean = fmean(differences)
+    if len(seeds) < 2:
+        return Paired(g.name, reference.name, seeds, mean, -math.inf, math.inf, None, None)
+    spread, df = stdev(differences), len(seeds) - 1
+    error = spread / math.sqrt(len(seeds))
+    half = quantile(1 - LEVEL / 2, df) * error
+    return Paired(
+        name=g.name,
+        reference=reference.name,
+        seeds=seeds,
+        difference=mean,
+        low=mean - half,
+        high=mean + half,
+        p=two_sided(mean / error, df) if error else float(mean == 0),
+        needed=seeds_needed(mean, spread),
+    )
+
+
+def seeds_needed(difference: float, spread: float) -> int | None:
+    """Return the least n with n >= ((t_0.975 + t_0.8) spread / difference)², t of n - 1 degrees.
+
+    That many pairs find a true ``difference`` between pairs of standard deviation ``spread`` at the
+    level of 5 % with 80 % power. None for no difference, or beyond 10,000.
+    """
+    if not difference:
+        return None
+    ratio = (spread / difference) ** 2
+
+    def enough(n: int) -> bool:
+        t = quantile(1 - LEVEL / 2, n - 1) + quantile(POWER, n - 1)
+        return n >= t * t * ratio
+
+    if not enough(MOST):
+        return None
+    low, high = 1, MOST  # enough(high), and not enough(low) or low == 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def finals(g: Group, metric: str) -> dict[int, float]:
+    """Return the last value of a metric by seed."""
+    found = ((run.seed, run.series(metric)) for run in g.runs)
+    return {seed: series[-1][1] for seed, series in found if seed is not None and series}
+
+
+def _order(g: Group) -> tuple[object, ...]:
+    """Return what, beside the seed, decides which questions are asked when."""
+    plan = g.plan
+    size, of = plan.get("rollout_batch_size"), plan.get("group_size", 1)
+    asked = size // of if isinstance(size, int) and isinstance(of, int) and of else None
+    alone = plan.get("train_batch_size") if asked is None else None
+    return plan.get("use"), _frozen(plan.get("data")), asked, alone
+
+
+def _frozen(table: object) -> object:
+    if isinstance(table, Mapping):
+        return tuple(sorted((str(key), _frozen(value)) for key, value in table.items()))
+    return repr(table)
+
+
+def collapsed(g: Group, metric: str) -> dict[int, str]:
+    """Return the seeds that collapsed, each with how: for metrics of which more is better.
+
+    A sweep stopped the run as diverged; or its last value is less than half of its best one; or
+    less than half of the median of the other seeds' last values, of which there are two or more.
+    """
+    last = finals(g, metric)
+    found = {}
+    for run in g.runs:
+        if run.seed is not None and (how := _how(run, metric, last)):
+            found[run.seed] = how
+    return found
+
+
+def _how(run: RunData, metric: str, last: Mapping[int, float]) -> str:
+    if run.status == "diverged":
+        return run.reason or "diverged"
+    series = run.series(metric)
+    if not series:
+        return ""
+    step, best = max(series, key=lambda point: point[1])
+    end = series[-1][1]
+    if end < LOST * best:
+        return f"{metric} fell from {best:.3g} at step {step} to {end:.3g}"
+    others = [value for seed, value in last.items() if seed != run.seed]
+    if len(others) > 1 and end < LOST * median(others):
+        return f"{metric} ended at {end:.3g}, the other seeds at {median(others):.3g} (median)"
+    return ""
+
+
+def all_pairs(
+    groups: Sequence[Group], metric: str, reference: Group
+) -> Iterator[tuple[Paired, Paired | None]]:
+    """Yield each comparison with the reference, and the same without seeds that collapsed.
+
+    The second is None where no seed of either collapsed.
+    """
+    for g in groups:
+        if g is reference or (found := compare(g, reference, metric)) is None:
+            continue
+        lost = frozenset({*collapsed(g, metric), *collapsed(reference, metric)} & {*found.seeds})
+        yield found, compare(g, reference, metric, lost) if lost else None
