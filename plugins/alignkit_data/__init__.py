@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from alignkit import Component, Params, RecipePath, hookimpl
+from alignkit import Component, Params, hookimpl
 from alignkit.component import PathOrName
 from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.protocols import Dataset, Example
@@ -36,6 +37,10 @@ PartName = Annotated[str, AfterValidator(_of_a_file)]
 """Name of a split; folders have a file or a folder of that name."""
 
 
+def _as_text(path: object) -> object:
+    return str(path) if isinstance(path, Path) else path
+
+
 class _Ordered(Params[Dataset]):
     """Data whose questions can be asked in the order of their rows."""
 
@@ -49,7 +54,7 @@ class _Ordered(Params[Dataset]):
 
 
 class Jsonl(_Ordered):
-    """Rows in a file of your own; any columns.
+    """Rows in a file of your own, or on the Hub; any columns.
 
     Formats: JSON Lines, a JSON array, JSON objects over several lines, CSV and TSV with a header,
     and Parquet (``pip install 'alignkit[parquet]'``), each also with gzip; the format is recognised
@@ -57,8 +62,15 @@ class Jsonl(_Ordered):
     fine-tuning, ``answer`` names the column with the response to imitate.
     """
 
-    path: RecipePath
-    """UTF-8 file, or Parquet; blank lines are skipped."""
+    path: Annotated[PathOrName, BeforeValidator(_as_text)]
+    """UTF-8 file, or Parquet; blank lines are skipped. On the Hub: a data set's name, or one of its
+    files, ``hf://datasets/OWNER/NAME/FILE``, with ``NAME@REVISION`` for a fixed version."""
+
+    config: Column | None = None
+    """Which configuration of a data set to read from the Hub, if it has several."""
+
+    split: PartName = "train"
+    """Which part of a data set to read from the Hub; a file is read whole."""
 
     question: Column = "question"
     """Column with the question or prompt: text or a number, never empty. A list of messages with
@@ -75,6 +87,9 @@ class Jsonl(_Ordered):
     id: Column | None = None
     """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
 
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leave out so many rows at the beginning, such as those used for validation."""
+
     limit: Limit | None = None
     """Take only this many rows, from the first on; without it all."""
 
@@ -82,13 +97,26 @@ class Jsonl(_Ordered):
     """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def build(self) -> Dataset:
-        return self.in_order(self._load().checked())
+        return self.in_order(self._load().checked()[self.skip :])
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return self._load().problems()
+        source = self._source()
+        if not source.local:
+            yield from source.problems()
+            return
+        loaded = self._load()
+        yield from loaded.problems()
+        if not loaded.faults and self.skip >= len(loaded.examples):
+            yield "skip", f"leaves none of the {len(loaded.examples):,} rows"
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        examples = self._load().examples
+        source = self._source()
+        if not source.local:
+            return source.facts()
+        examples = self._load().examples[self.skip :]
         more = sum(columns.INPUT in example.question for example in examples)
         shown = {"input": f"column {self._input!r} follows the question in {more:,} rows"}
         return {"rows": f"{len(examples):,}", **(shown if self._input and more else {})}
@@ -102,8 +130,15 @@ class Jsonl(_Ordered):
         return "input" if alpaca else ""
 
     def _load(self) -> Loaded:
+        source = self._source()
+        if not source.local:
+            return source.load()
+        return load_file(Path(self.path), source.convert, source.limit, self.max_unpacked_gib)
+
+    def _source(self) -> Source:
         convert = columns.Plain(self.question, self.answer, self.id, self._input)
-        return load_file(self.path, convert, self.limit, self.max_unpacked_gib)
+        limit = self.limit and self.skip + self.limit
+        return Source(self.path, self.config, self.split, limit, convert, self.max_unpacked_gib)
 
 
 class _Split(_Ordered):

@@ -53,4 +53,5 @@ class Source:
         if self.local:
             return {"rows": f"{len(self.load().examples):,}"}
         most = f", at most {self.limit:,}" if self.limit else ""
-        return {"rows": f"{self.split} of {self.path} on the Hub{most}"}
+        part = "" if hub.FILE.fullmatch(self.path) else f"{self.split} of "
+        return {"rows": f"{part}{self.path} on the Hub{most}"}

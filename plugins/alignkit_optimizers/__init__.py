@@ -15,11 +15,24 @@ from alignkit.protocols import Optimizer
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Scheduled(Params[Optimizer]):
-    """Keys of every built-in optimizer: the learning rate, its schedule, gradient clipping."""
+class _Adam(Params[Optimizer]):
+    """Keys of AdamW's update."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate."""
+
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
+    """Decay rates of the running mean and the running square of the gradient, each in [0, 1)."""
+
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the running square."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Each step subtracts the share lr * weight_decay from every parameter."""
+
+
+class _Scheduled(Params[Optimizer]):
+    """Keys of every built-in optimizer: the schedule of its learning rate, gradient clipping."""
 
     max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     """Gradients are scaled down to this global L2 norm; ``inf`` = never."""
@@ -38,22 +51,13 @@ class _Scheduled(Params[Optimizer]):
     share of 0 would be reached one step after the last, since a step at a rate of 0 does
     nothing."""
 
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Each step subtracts the share lr * weight_decay from every parameter."""
-
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if self.warmup_steps and self.warmup_ratio:
             yield "warmup_ratio", "warmup_steps says already how long the warm-up is; give one"
 
 
-class AdamW(_Scheduled):
+class AdamW(_Scheduled, _Adam):
     """Adam with decoupled weight decay (arXiv:1711.05101), a schedule, and gradient clipping."""
-
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
-    """Decay rates of the running mean and the running square of the gradient, each in [0, 1)."""
-
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root of the running square."""
 
     implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"] = "fused"
     """How the two running means are kept and updated. "fused": in the weights' type, all weights
@@ -95,6 +99,9 @@ class RmsProp(_Scheduled):
     """RMSprop (Tieleman and Hinton 2012, lecture 6.5): the gradient over its running root mean
     square. DPO was published with it (arXiv:2305.18290, appendix B)."""
 
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate."""
+
     alpha: Beta = 0.99
     """Decay rate of the running square of the gradient."""
 
@@ -103,6 +110,9 @@ class RmsProp(_Scheduled):
 
     momentum: Beta = 0.0
     """Decay rate of a running sum of the updates; 0 = none."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Each step subtracts the share lr * weight_decay from every parameter."""
 
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
@@ -116,23 +126,17 @@ class RmsProp(_Scheduled):
         return ScheduledRmsProp(**self.model_dump())
 
 
-class Muon(_Scheduled):
+class Muon(_Scheduled, _Adam):
     """Momentum made orthogonal, for the matrices inside the model; AdamW for all other weights.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Embeddings, the output head and
-    vectors are AdamW's. The updates of matrices are scaled to the size of AdamW's (Liu et al. 2025,
-    arXiv:2502.16982, equation 4), so one ``lr`` serves both.
+    vectors are AdamW's, with ``betas`` and ``eps``. The updates of matrices are scaled to the size
+    of AdamW's (Liu et al. 2025, arXiv:2502.16982, equation 4), so one ``lr`` serves both.
     """
 
     momentum: Beta = 0.95
     """Decay rate of the running mean of a matrix's gradient, which is used with Nesterov's
     correction."""
-
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
-    """Decay rates of AdamW's running mean and running square, for the other weights."""
-
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root of AdamW's running square."""
 
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
