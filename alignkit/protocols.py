@@ -693,7 +693,6 @@ class Looks(Protocol):
 
     def look(self, model: nn.Module, /) -> None:
         """Take note of the model; called once, before ``start`` receives its parameters."""
-        ...
 
 
 # ---------------------------------------------------------------- helpers

@@ -1,4 +1,4 @@
-"""Built-in data sets: jsonl, chat, gsm8k, math, hh, mmlu."""
+"""Built-in data sets: jsonl, chat, gsm8k, math, hh, mmlu, choices."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from alignkit.protocols import Dataset, Example
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
 from alignkit_data.chats import Dialogue
+from alignkit_data.choices import Choices
 from alignkit_data.hh import Hh
 from alignkit_data.load import Loaded, load_file
 from alignkit_data.mmlu import Mmlu
 from alignkit_data.ordered import InOrder
-from alignkit_data.source import Source
+from alignkit_data.source import Source, as_text
 
 Column = Annotated[str, Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1)]
@@ -35,10 +36,6 @@ def _of_a_file(name: str) -> str:
 
 PartName = Annotated[str, AfterValidator(_of_a_file)]
 """Name of a split; folders have a file or a folder of that name."""
-
-
-def _as_text(path: object) -> object:
-    return str(path) if isinstance(path, Path) else path
 
 
 class _Ordered(Params[Dataset]):
@@ -62,7 +59,7 @@ class Jsonl(_Ordered):
     fine-tuning, ``answer`` names the column with the response to imitate.
     """
 
-    path: Annotated[PathOrName, BeforeValidator(_as_text)]
+    path: Annotated[PathOrName, BeforeValidator(as_text)]
     """UTF-8 file, or Parquet; blank lines are skipped. On the Hub: a data set's name, or one of its
     files, ``hf://datasets/OWNER/NAME/FILE``, with ``NAME@REVISION`` for a fixed version."""
 
@@ -79,6 +76,9 @@ class Jsonl(_Ordered):
     answer: Column = "answer"
     """Column with the gold answer (or response to imitate): text or a number, never empty. A list
     holds alternative right answers; from a list of messages the assistant's message is taken."""
+
+    no_answer: bool = False
+    """Rows need no gold answer, as for rewards that compare with none; ``answer`` is not read."""
 
     input: str | None = None
     """Column whose text, if not empty, is added to the question below a line "### Input:"; "" =
@@ -136,7 +136,8 @@ class Jsonl(_Ordered):
         return load_file(Path(self.path), source.convert, source.limit, self.max_unpacked_gib)
 
     def _source(self) -> Source:
-        convert = columns.Plain(self.question, self.answer, self.id, self._input)
+        answer = "" if self.no_answer else self.answer
+        convert = columns.Plain(self.question, answer, self.id, self._input)
         limit = self.limit and self.skip + self.limit
         return Source(self.path, self.config, self.split, limit, convert, self.max_unpacked_gib)
 
@@ -292,3 +293,4 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("hh", Hh)
     yield Component("mmlu", Mmlu)
     yield Component("chat", Chat)
+    yield Component("choices", Choices)

@@ -11,6 +11,11 @@ from alignkit_data import hub
 from alignkit_data.load import Convert, Loaded, load_local, load_rows
 
 
+def as_text(path: object) -> object:
+    """Return a path as its text, as recipes give it; anything else as it is."""
+    return str(path) if isinstance(path, Path) else path
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One split of a data set that is a local file or folder, or else a name on the Hub."""

@@ -133,6 +133,34 @@ class MultipleChoice(Params[RewardFn]):
         return OptionReward(self.choices)
 
 
+class Refusal(Params[RewardFn]):
+    """1 if the response begins by declining the request, else 0; for unsafe requests.
+
+    A rule on phrases such as "I cannot" or "I'm sorry", as used by Zou et al. 2023
+    (arXiv:2307.15043): cheap, needs no model, and misses what it does not know; the
+    reward ``judge`` reads responses.
+    """
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.refusals import refuses
+        from alignkit_rewards.shaping import Shaping
+
+        return Shaping("answer", lambda text: float(refuses(text)))
+
+
+class Finished(Params[RewardFn]):
+    """1 if the response ended of its own accord, 0 if it was cut at its limit of tokens.
+
+    For responses that are compared elsewhere, such as by ``alpaca_eval``. Text that was not sampled
+    counts as finished.
+    """
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.shaping import Shaping, finished
+
+        return Shaping("answer", lambda text: float(finished(text)))
+
+
 class Judge(Params[RewardFn]):
     """The score another model gives a response, asked through an OpenAI-compatible endpoint.
 
@@ -354,6 +382,8 @@ def reward_fn() -> Iterable[Component[RewardFn]]:
     yield Component("question_only", QuestionOnly)
     yield Component("last_number", LastNumber)
     yield Component("multiple_choice", MultipleChoice)
+    yield Component("refusal", Refusal)
+    yield Component("finished", Finished)
     yield Component("judge", Judge)
     yield Component("weighted_sum", WeightedSum)
     yield Component("length_penalty", LengthPenalty)
