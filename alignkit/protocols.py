@@ -462,7 +462,7 @@ class RolloutBackend(Protocol):
 
 class Optimizer(Protocol):
     """Creates the torch optimizer and its learning-rate schedule. Optional ability:
-    :class:`Looks`."""
+    ``Looks`` of :mod:`alignkit.abilities`."""
 
     @property
     def max_grad_norm(self) -> float:
@@ -685,14 +685,6 @@ class Rated(Protocol):
     def peak_tflops(self) -> float | None:
         """10¹² floating-point operations per second in its compute type; None = not specified."""
         ...
-
-
-@runtime_checkable
-class Looks(Protocol):
-    """An optimizer that treats weights according to the part of the model they belong to."""
-
-    def look(self, model: nn.Module, /) -> None:
-        """Take note of the model; called once, before ``start`` receives its parameters."""
 
 
 # ---------------------------------------------------------------- helpers

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from alignkit.protocols import Looks
+from alignkit.abilities import Looks
 from alignkit_testing.kit import Check, Subject
 
 STEPS = 20
