@@ -132,7 +132,8 @@ def test_the_recipe_judges_with_the_backend_it_names(tmp_path):
     done = run_cli("run", RECIPE, "--out", tmp_path / "run")
     assert done.status == 0, done.stderr
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
-    assert row["eval/judge"] + row["eval/unjudged"] > 0
+    assert row["eval/n"] == pytest.approx(10 * (1 - row["eval/unjudged"]))
+    assert row["eval/n"] > 0
     lines = (tmp_path / "run/eval/step_000000.jsonl").read_text().splitlines()
     for judged in map(json.loads, lines):
         assert judged["unjudged_reward"] in (0.0, 1.0)
@@ -141,11 +142,10 @@ def test_the_recipe_judges_with_the_backend_it_names(tmp_path):
 
 def test_a_cache_of_the_command_line_may_be_new(tmp_path):
     overrides = [f"reward.cache={tmp_path}/replies.jsonl", "reward.url=http://localhost:1/v1"]
-    text = RECIPE.read_text().replace('"judge.txt"', f'"{RECIPE.with_name("judge.txt")}"')
-    text = text.split("[reward.policy]")[0].replace(
-        "simple_safety", f"{RECIPE.parent}/simple_safety"
-    )
-    (tmp_path / "judge.toml").write_text(text)
+    prompt = RECIPE.with_name("judge.txt")
+    reward = f'[reward]\nuse = "judge"\nprompt = "{prompt}"\n'
+    extends = f'extends = "{RECIPE.with_name("simple_safety_tests.toml")}"\n'
+    (tmp_path / "judge.toml").write_text(extends + reward)
     node = recipe.load(
         tmp_path / "judge.toml", plugins.load(), overrides=[*overrides, "reward.model=m"]
     )
