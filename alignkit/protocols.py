@@ -461,7 +461,8 @@ class RolloutBackend(Protocol):
 
 
 class Optimizer(Protocol):
-    """Creates the torch optimizer and its learning-rate schedule."""
+    """Creates the torch optimizer and its learning-rate schedule. Optional ability:
+    ``Looks`` of :mod:`alignkit.abilities`."""
 
     @property
     def max_grad_norm(self) -> float:
