@@ -36,6 +36,11 @@ class ScheduledAdamW:
     min_lr_ratio: float
     implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"]
 
+    @property
+    def on_shards(self) -> bool:
+        """Whether it treats every number by itself, so that it can be given parts of tensors."""
+        return self.implementation != "8bit"  # which scales numbers by the blocks they are in
+
     def start(
         self, parameters: Iterable[nn.Parameter], *, total_steps: int
     ) -> tuple[torch.optim.Optimizer, LambdaLR]:

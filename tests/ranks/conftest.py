@@ -90,6 +90,8 @@ KINDS = {
     "dpo": ("dpo", 'n_steps = 3\ntrain_batch_size = 3\nrejected_column = "other"\n', ""),
 }  # fmt: skip
 OWN_TIME = ("time", "memory/", "train/tokens_per_second", "train/mfu")
+SHARD = ("-s", "policy.parallel=shard")
+"""Options of a run whose policy is cut over the ranks."""
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
@@ -151,14 +153,15 @@ class Ranks:
             for r in range(size)
         ]  # fmt: skip
 
-    def whole(self, kind, size):
+    def whole(self, kind, size, *more):
         """Return the folder of an undisturbed run of that kind."""
-        if (kind, size) not in self.made:
-            out = self.place / f"{kind}-{size}"
-            codes, said = self.go(self.words(kind, out), size)
-            assert codes == [0] * size, said
-            self.made[kind, size] = out
-        return self.made[kind, size]
+        key = (kind, size, *more)
+        if key not in self.made:
+            out = self.place / f"whole-{len(self.made)}"
+            codes, said = self.go(self.words(kind, out, *more), size)
+            assert codes == [0] * size, "\n".join(said)
+            self.made[key] = out
+        return self.made[key]
 
 
 def metrics(folder):
