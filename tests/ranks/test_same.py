@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from .conftest import KINDS, SHARD, assert_same, metrics
 
 QUICK = ("off_policy",)
+LEARNING = [kind for kind in KINDS if kind != "brittle"]
 
 
 @pytest.mark.parametrize(
-    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in LEARNING]
 )
 def test_two_ranks_give_what_one_process_does(ranks, kind):
     one, two = ranks.whole(kind, 1), ranks.whole(kind, 2)
@@ -23,7 +24,7 @@ def test_two_ranks_give_what_one_process_does(ranks, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("kind", LEARNING)
 def test_a_policy_cut_over_ranks_learns_the_same(ranks, kind):
     one, two = ranks.whole(kind, 1), ranks.whole(kind, 2, *SHARD)
     assert_same(one, two)
