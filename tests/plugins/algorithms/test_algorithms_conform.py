@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from alignkit.testing import conformance
+from alignkit.testing import conformance, tiny_model
 
 
 def _preferences():
@@ -31,6 +31,14 @@ test_conforms = conformance(
         "algorithm/evaluate": {
             "data": _preferences(),
             "prompt": {"use": "prompts/question_only"},
+            "reward": REWARD,
+            "rollout": ROLLOUT,
+        },
+        "algorithm/generate": {
+            "batch_size": 2,
+            "samples": 2,
+            "data": _preferences(),
+            "policy": {"use": "hf/hf", "path": str(tiny_model())},
             "reward": REWARD,
             "rollout": ROLLOUT,
         },
