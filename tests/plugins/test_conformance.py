@@ -148,6 +148,12 @@ test_algorithms = conformance(
     "algorithms",
     params={
         "algorithm/evaluate": {**JUDGED, **EVAL},
+        "algorithm/generate": {
+            "batch_size": 2,
+            **JUDGED,
+            "policy": {"use": "hf/hf", "path": tiny_model()},
+            "rollout": ROLLOUT,
+        },
         "algorithm/sft": {"train_batch_size": 4, **JUDGED, "rollout": ROLLOUT, "eval": EVAL},
         "algorithm/expert_iteration": {**SMALL, "min_reward": 0.1, "eval": EVAL},
         "algorithm/grpo": {**SMALL, "eval": EVAL},
