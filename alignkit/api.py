@@ -27,6 +27,8 @@ from alignkit import recipe as recipes
 from alignkit.commands import command_line
 from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
+from alignkit.following import follow
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
 from alignkit.run_result import RunResult, open_run
 from alignkit.security.secrets import redact, redact_text
@@ -104,6 +106,8 @@ def run(
     folder = None if out is None else _folder(out)
     how = {"profiled": profile, "deterministic": deterministic}
     plans.refuse_without_room(found.node, folder)
+    if follows():
+        return open_run(follow(found.node, deterministic=deterministic).dir)
     done = execute(found.node, found.path, folder, command_line(), **how)
     return open_run(done.dir)
 

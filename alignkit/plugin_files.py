@@ -18,6 +18,7 @@ from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.ranks import follows
 from alignkit.security.text import say
 from alignkit.vetting import components_of
 
@@ -58,7 +59,8 @@ def imported(file: Path, content: bytes, sha: str) -> tuple[tuple[str, Component
 def _imported(
     file: Path, content: bytes, sha: str
 ) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
-    say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
+    if not follows():  # rank 0 says it
+        say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
     module = ModuleType(MODULES + file.stem)
     module.__file__ = str(file)
     sys.modules[module.__name__] = module

@@ -639,6 +639,22 @@ class Holds(Protocol):
 
 
 @runtime_checkable
+class SavesHeld(Protocol):
+    """A backend that :class:`Holds` whose weights can be saved and given back.
+
+    A batch that could not be sampled beside a step is then sampled exactly when the run resumes.
+    """
+
+    def held_weights(self) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of the weights that responses are sampled from."""
+        ...
+
+    def load_held_weights(self, weights: Mapping[str, Tensor], version: int, /) -> None:
+        """Sample from these weights, of that version of the policy, until the next ``sync``."""
+        ...
+
+
+@runtime_checkable
 class Prefetches(Protocol):
     """Parameters of a rollout backend that tell, before it is built, whether it :class:`Holds`."""
 

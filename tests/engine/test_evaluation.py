@@ -371,12 +371,15 @@ def test_sets_that_sample_alike_share_a_call_up_to_a_number_of_responses(evaluat
 
 
 @pytest.mark.parametrize("n", [1024, 5000])
-def test_a_seed_draws_any_so_many_of_all_problems_of_math(n):
+def test_a_seed_draws_any_so_many_of_all_problems_of_math(tiny_policy, n):
     """Each seed another 1,024 of 5,000, the same every time, in the order of the data."""
     data = [Example(f"m{i}", f"q{i}", "1") for i in range(5000)]
 
+    policy = tiny_policy()
+    policy.tokenizer = Tokenizer()
+
     def drawn(seed):
-        prompts = fixed_subset(EvalSet(data=data, n=n, seed=seed), Template(), tiny_policy())
+        prompts = fixed_subset(EvalSet(data=data, n=n, seed=seed), Template(), policy)
         return [p.example.id for p in prompts]
 
     first, again, other = drawn(1), drawn(1), drawn(2)

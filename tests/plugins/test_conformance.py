@@ -173,6 +173,7 @@ test_environments = conformance(
 )
 test_explain = conformance("explain")
 test_grading = conformance("grading")
+test_launch = conformance("launch")
 test_report = conformance("report")
 test_scaffold = conformance("scaffold")
 test_sweep = conformance("sweep")
