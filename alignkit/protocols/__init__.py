@@ -13,16 +13,37 @@ from alignkit.protocols.data import Dataset, Observes, Orders, PromptTemplate
 from alignkit.protocols.environments import Environment
 from alignkit.protocols.examples import Example
 from alignkit.protocols.learning import (
-    LossInputs, LossOutput, LossType, Normalizer, Optimizer, PreferenceLoss, PreferenceOutput,
-    PreferencePairs, StepTotals,
-)  # fmt: skip
+    LossInputs,
+    LossOutput,
+    LossType,
+    Normalizer,
+    Optimizer,
+    PreferenceLoss,
+    PreferenceOutput,
+    PreferencePairs,
+    StepTotals,
+)
 from alignkit.protocols.policies import Adapted, Begins, Policy, Rated
 from alignkit.protocols.rewards import (
-    Closes, Explains, Judges, Pending, Reads, Reward, RewardFn, Verdict, per_response,
-)  # fmt: skip
+    Closes,
+    Explains,
+    Judges,
+    Pending,
+    Reads,
+    Reward,
+    RewardFn,
+    Verdict,
+    per_response,
+)
 from alignkit.protocols.rollouts import (
-    Completion, Holds, Prefetches, Response, RolloutBackend, Sampling, Streams,
-)  # fmt: skip
+    Completion,
+    Holds,
+    Prefetches,
+    Response,
+    RolloutBackend,
+    Sampling,
+    Streams,
+)
 from alignkit.protocols.runs import Algorithm, Run, Stateful, Tracker
 
 __all__ = [

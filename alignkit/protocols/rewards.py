@@ -95,6 +95,8 @@ def per_response(
 ) -> Callable[[Sequence[str], Sequence[Example]], list[Reward]]:
     """Turn a function of one response into a batched :class:`RewardFn`.
 
+    >>> from alignkit.protocols import Example
+    >>> from alignkit.protocols import Example
     >>> exact = per_response(lambda text, example: Reward(float(text == example.answer)))
     >>> exact(["4", "5"], [Example("0", "2+2?", "4")] * 2)[0].total
     1.0
