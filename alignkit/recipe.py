@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -65,12 +65,16 @@ class Node:
         """Return the parameters of the slots' components, by slot, for checks across tables."""
         return {name: mapped(child, lambda n: n.params) for name, child in self.children.items()}
 
-    def dump(self) -> dict[str, Any]:
-        """Return the table as resolved: defaults filled in, paths absolute, no None."""
+    def dump(self, values: Callable[[Node], Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the table as resolved: defaults filled in, paths absolute, no None.
+
+        ``values`` may return other values of a node than all of its own.
+        """
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
-        values = self.params.model_dump(mode="json")
-        table |= {k: v for k, v in values.items() if v is not None}
-        return table | {name: mapped(child, Node.dump) for name, child in self.children.items()}
+        own = values(self) if values else self.params.model_dump(mode="json")
+        table |= {k: v for k, v in own.items() if v is not None}
+        below = {n: mapped(c, lambda node: node.dump(values)) for n, c in self.children.items()}
+        return table | below
 
     def as_recipe(self) -> dict[str, Any]:
         """Return :meth:`dump` with the files that are plugins: a recipe by itself."""

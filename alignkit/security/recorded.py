@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignkit.recipe import Node, mapped, path_mark
+from alignkit.recipe import Node, path_mark
 from alignkit.security.secrets import REDACTED, redact
 
 
 def without_secrets(node: Node) -> dict[str, Any]:
     """Return what :meth:`Node.dump` returns, without the secrets."""
-    table: dict[str, Any] = {"use": node.use} if node.kind else {}
-    table |= {k: v for k, v in recorded_values(node).items() if v is not None}
-    return table | {name: mapped(child, without_secrets) for name, child in node.children.items()}
+    return node.dump(recorded_values)
 
 
 def recorded_values(node: Node) -> dict[str, Any]:
