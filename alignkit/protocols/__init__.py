@@ -42,6 +42,7 @@ from alignkit.protocols.rollouts import (
     Response,
     RolloutBackend,
     Sampling,
+    SavesHeld,
     Streams,
 )
 from alignkit.protocols.runs import Algorithm, Run, Stateful, Tracker
@@ -52,6 +53,6 @@ __all__ = [
     "LossOutput", "LossType", "Normalizer", "Observes", "Optimizer", "Orders", "Pending",
     "Policy", "PreferenceLoss", "PreferenceOutput", "PreferencePairs", "Prefetches",
     "PromptTemplate", "Rated", "Reads", "Response", "Reward", "RewardFn", "RolloutBackend",
-    "Run", "SampledBatch", "Sampling", "Stateful", "StepTotals", "Streams", "Tracker",
+    "Run", "SampledBatch", "Sampling", "SavesHeld", "Stateful", "StepTotals", "Streams", "Tracker",
     "Verdict", "Weighs", "per_response",
 ]  # fmt: skip

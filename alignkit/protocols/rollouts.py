@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from alignkit.protocols.policies import Policy
 
 
@@ -122,6 +124,22 @@ class Holds(Protocol):
 
     def hold(self) -> None:
         """From now on sample from a copy of the weights as of the last ``sync``."""
+        ...
+
+
+@runtime_checkable
+class SavesHeld(Protocol):
+    """A backend that :class:`Holds` whose weights can be saved and given back.
+
+    A batch that could not be sampled beside a step is then sampled exactly when the run resumes.
+    """
+
+    def held_weights(self) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of the weights that responses are sampled from."""
+        ...
+
+    def load_held_weights(self, weights: Mapping[str, Tensor], version: int, /) -> None:
+        """Sample from these weights, of that version of the policy, until the next ``sync``."""
         ...
 
 
