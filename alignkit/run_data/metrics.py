@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,14 @@ def _row(line: bytes) -> dict[str, Any]:
     step = step_of(found.get("step")) if isinstance(found, dict) else None
     if step is None:
         raise ValueError("not a row of metrics")
-    row: dict[str, Any] = {sayable(name): number_of(value) for name, value in found.items()}
-    return {**row, "step": step}
+    row: dict[str, Any] = {_name(name): number_of(value) for name, value in found.items()}
+    row["step"] = step
+    return row
+
+
+@lru_cache(maxsize=4096)  # all rows share one text of each name
+def _name(name: str) -> str:
+    return sayable(name)
 
 
 def _unreadable(last: bool) -> str:
