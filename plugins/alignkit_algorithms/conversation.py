@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alignkit import recipe
+from alignkit import recipe, toml
 from alignkit.dialogues import Converses, SampledResponse
 from alignkit.document import Document, merge
 from alignkit.engine.prompting import end_turns, prompt_of
