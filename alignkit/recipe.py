@@ -247,10 +247,11 @@ class _Resolver:
                 child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
                 children |= {slot.name: child} if child is not None else {}
             elif slot.required and slot.unless not in table.given:
-                known = ", ".join(self.registry.names(slot.kind)) or "none"
-                choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
-                choices += f" [{slot.unless}] does in its place." if slot.unless else ""
-                self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
+                from alignkit.wrong_values import lacks_table
+
+                self.problem(
+                    table.key, lacks_table(table.use, key, slot, self.registry.names(slot.kind))
+                )
         return children
 
     def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:

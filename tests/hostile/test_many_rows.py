@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit.run_data.groups import group
-from alignkit.run_data.runs import FollowedRows, find, read
+from alignkit.run_data.metrics import FollowedRows
+from alignkit.run_data.runs import find, read
 from alignkit_data import Jsonl
 from alignkit_report import page, story
 from alignkit_report.curves import FEWEST_POINTS, MOST_POINTS, PAGE_POINTS, curve, points_of
