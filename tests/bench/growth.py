@@ -140,6 +140,11 @@ def sweep_jobs(place):
         )
 
 
+def page_size(path):
+    """Return what to add about the page that a command wrote, if it wrote one."""
+    return f", page {path.stat().st_size / 2**20:.1f} MiB" if path.suffix == ".html" else ""
+
+
 TABLES = {
     "rows of data, `--dry-run`": data_rows,
     "rows of metrics, `show`": metrics_shown,
@@ -160,8 +165,7 @@ def main(wanted):
         with tempfile.TemporaryDirectory() as place:
             for size, *command in sizes(Path(place)):
                 seconds, mib = measured(*command)
-                pages = sum(p.stat().st_size for p in Path(place).glob("*.html")) / 2**20
-                page = f", all pages {pages:.1f} MiB" if pages else ""
+                page = page_size(Path(command[0][-1]))
                 cells.append(f"{size}: {seconds:.1f} s, {mib:,.0f} MiB{page}")
         print(f"| {name} | {'; '.join(cells)} |", flush=True)
 
