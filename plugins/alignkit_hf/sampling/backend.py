@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
+from torch import Tensor
+
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
@@ -20,8 +23,9 @@ _NOT_STARTED = "the hf rollout backend was not started: call start(policy)"
 class HfBackend:
     """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
 
-    A policy with an adapter is sampled with merged weights, a copy made at each sync; after
-    ``hold`` any policy is sampled from such a copy.
+    A policy with an adapter is sampled with merged weights, a copy made at each sync; a policy cut
+    over several ranks from a whole copy, gathered at each sync; after ``hold`` any policy is
+    sampled from a copy.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class HfBackend:
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
-        self._served = Served(policy) if getattr(policy, "adapter", None) else None
+        apart = getattr(policy, "adapter", None) or shards_of(policy.model)
+        self._served = Served(policy) if apart else None
         texts = Texts(policy.tokenizer, _vocabulary(policy))
         self._paths = self._find_paths(self._served or policy, texts)
 
@@ -54,6 +59,19 @@ class HfBackend:
         if self._served is None:
             self._served = Served(self._policy)
             self._paths = self._find_paths(self._served, self._paths.texts)
+
+    def held_weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights it samples from, on the CPU."""
+        if self._served is None:
+            raise AlignkitError("the hf rollout backend holds no weights: call hold()")
+        state = self._served.model.state_dict()
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+    def load_held_weights(self, weights: Mapping[str, Tensor], version: int, /) -> None:
+        """Sample from these weights until the next sync."""
+        if self._served is None:
+            raise AlignkitError("the hf rollout backend holds no weights: call hold()")
+        self._served.load(weights, version)
 
     def sync(self, policy: Policy, /) -> None:
         """Take over the weights, if there is a copy; each call builds its own cache."""
