@@ -41,6 +41,8 @@ def json_of(text: str) -> Any:
 
 def number_of(value: Any) -> int | float | None:
     """Return a number that can be computed with, None for anything else."""
+    if type(value) is float:  # nearly all are
+        return value if -LARGEST < value < LARGEST else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if -LARGEST < value < LARGEST else None

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +257,14 @@ def _row(line: bytes) -> dict[str, Any]:
     step = step_of(found.get("step")) if isinstance(found, dict) else None
     if step is None:
         raise ValueError("not a row of metrics")
-    row: dict[str, Any] = {sayable(name): number_of(value) for name, value in found.items()}
-    return {**row, "step": step}
+    row: dict[str, Any] = {_name(name): number_of(value) for name, value in found.items()}
+    row["step"] = step
+    return row
+
+
+@lru_cache(maxsize=4096)  # all rows share one text of each name
+def _name(name: str) -> str:
+    return sayable(name)
 
 
 def _unreadable(last: bool) -> str:

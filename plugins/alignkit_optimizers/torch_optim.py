@@ -23,7 +23,7 @@ class ScheduledRmsProp(Scheduled):
 
     @property
     def on_shards(self) -> bool:
-        """Whether it treats every number by itself, so that it can be given parts of tensors."""
+        """Whether it can be given parts of tensors: it treats every number by itself."""
         return True
 
     def make(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:

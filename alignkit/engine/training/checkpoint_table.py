@@ -55,7 +55,13 @@ class CheckpointPlan:
     keep_best: int = 0
     metric: str = "eval/answer_reward"
     goal: Literal["max", "min"] = "max"
+    keep_every: int = 0
+    """Steps between models that stay, in ``models/``; 0 = none."""
     stop_after: str | None = None
+
+    def keeps(self, step: int, part: int) -> bool:
+        """Whether the model stays as it is after ``step``, or ``part`` of the next."""
+        return part == 0 and step > 0 and self.keep_every > 0 and step % self.keep_every == 0
 
     def due(self, step: int, part: int, waited: float) -> bool:
         """Whether to save after ``step``, or ``part`` of the next, ``waited`` s after the last."""
@@ -86,6 +92,10 @@ class CheckpointTable(Params[CheckpointPlan]):
 
     goal: Literal["max", "min"] = "max"
     """Whether more or less of ``metric`` is better."""
+
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between models that stay, whatever becomes of the states: folders ``models/step_…``
+    that ``from_pretrained`` loads; 0 = none. Equal to ``eval.every``, one for each evaluation."""
 
     stop_after: Duration | None = None
     """Save and stop, with exit status 75, so long after this process began: less than the time

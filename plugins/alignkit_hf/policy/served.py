@@ -34,21 +34,21 @@ class Served(PolicyView):
     @torch.no_grad()
     def take(self) -> None:
         """Copy the policy's present weights."""
+        self.version = self.original.version
         if shards := shards_of(self.original.model):
             shards.gather()
-            self.version = self.original.version
             return
         adapter = getattr(self.original, "adapter", None)
         source = adapter.merged() if adapter else self.original.model.state_dict().items()
-        self._copy(source, self.original.version)
+        self._copy(source)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take over these weights instead, of that version."""
-        self._copy(weights.items(), version)
+        self._copy(weights.items())
+        self.version = version
 
     @torch.no_grad()
-    def _copy(self, source: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def _copy(self, source: Iterable[tuple[str, Tensor]]) -> None:
         own = self.model.state_dict()
         for name, value in source:
             own[name].copy_(value)
-        self.version = version
