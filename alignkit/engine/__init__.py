@@ -12,7 +12,7 @@ from those below it::
     asking       calls of a recipe's components
     tokens       the rows of token ids that all of them pass on
     seeds        the orders and generators that all of them draw from
-    ranks        the processes that a run is divided over: the only place that knows of them
+    ranks        the processes that a run is divided over, and models that are cut over them
 
 Modules named ``*_table`` define tables of a recipe and import no torch. Nothing is imported here or
 in a package's own ``__init__``: import what you need from its module.
