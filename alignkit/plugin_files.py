@@ -18,6 +18,7 @@ from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
+from alignkit.promises import unmet_api
 from alignkit.security.text import say
 from alignkit.vetting import components_of
 
@@ -59,6 +60,8 @@ def _imported(
     file: Path, content: bytes, sha: str
 ) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
     say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
+    if problem := unmet_api(content.decode("utf-8", errors="replace")):
+        raise AlignkitError(f"{shown(file)} {problem}")
     module = ModuleType(MODULES + file.stem)
     module.__file__ = str(file)
     sys.modules[module.__name__] = module

@@ -168,9 +168,9 @@ def _vet(
         plugin.status = "conflict"
         plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
     elif plugin.dist != OURS:
-        from alignkit.compatible import unmet_requirement
+        from alignkit.compatible import unfit
 
-        if wanted := unmet_requirement(entry.dist):
+        if wanted := unfit(entry):
             plugin.status, plugin.detail = "incompatible", wanted
 
 

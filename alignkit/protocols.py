@@ -701,3 +701,6 @@ def per_response(
     return lambda responses, examples: [
         judge(r, e) for r, e in zip(responses, examples, strict=True)
     ]
+
+
+__all__ = [name for name, item in globals().items() if getattr(item, "__module__", "") == __name__]
