@@ -221,9 +221,10 @@ def _with_file(registry: Registry, file: Path) -> Registry:
             if (known.dist, known.version) == (plugin.dist, plugin.version):
                 return registry
             whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
+            same = "" if known.file else ", or take it out where the package is meant"
             raise AlignkitError(
                 f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                "rename the file"
+                f"rename the file{same}"
             )
     offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
     for kind, component in imported(file, content, sha):
