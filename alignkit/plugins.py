@@ -103,7 +103,7 @@ class Registry:
 
     def not_searched(self) -> str:
         """Return, in brackets, inactive plugins that may have what was looked for."""
-        down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
+        down = {f"{p.name} is {p.status}": p for p in self.plugins if p.status != "active"}
         return f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
 
 
