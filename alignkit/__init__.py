@@ -13,18 +13,16 @@ from alignkit.errors import AlignkitError, TransientError
 from alignkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from alignkit.api import Plan, RunResult, load, open_run, run
-    from alignkit.promises import API
+    from alignkit.api import API, Plan, RunResult, load, open_run, run
 
 __all__ = [
     "API", "AlignkitError", "Component", "Params", "Plan", "RecipePath", "RunResult",
     "TransientError", "hookimpl", "load", "open_run", "run",
 ]  # fmt: skip
-_FROM_API = ("Plan", "RunResult", "load", "open_run", "run")
 
 
 def __getattr__(name: str) -> Any:
     """Import what plugins do not need on first access: the functions that run recipes."""
-    if name in _FROM_API or name == "API":
-        return getattr(import_module(f"alignkit.{'promises' if name == 'API' else 'api'}"), name)
+    if name in __all__:
+        return getattr(import_module("alignkit.api"), name)
     raise AttributeError(f"module 'alignkit' has no attribute {name!r}")

@@ -1,13 +1,26 @@
-"""Whether a component offers an ability that may replace its plain method.
+"""Abilities that a component may offer beyond its kind, and whether one does.
 
-``isinstance`` is not enough: a subclass may override only the plain method.
+For an ability that replaces a plain method ``isinstance`` is not enough: a subclass may override
+only the plain method.
 """
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 from alignkit.protocols import Judges, Streams
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """An optimizer that treats weights according to the part of the model they belong to."""
+
+    def look(self, model: nn.Module, /) -> None:
+        """Take note of the model; called once, before ``start`` receives its parameters."""
+        ...
 
 
 def judges(reward: object) -> TypeGuard[Judges]:

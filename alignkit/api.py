@@ -27,12 +27,15 @@ from alignkit import recipe as recipes
 from alignkit.commands import command_line
 from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
+from alignkit.following import follow
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
+from alignkit.promises import API
 from alignkit.run_result import RunResult, open_run
 from alignkit.security.secrets import redact, redact_text
 from alignkit.shipped import path_from
 
-__all__ = ["Plan", "RunResult", "load", "open_run", "run"]
+__all__ = ["API", "Plan", "RunResult", "load", "open_run", "run"]
 
 PathLike = str | os.PathLike[str]
 
@@ -104,6 +107,8 @@ def run(
     folder = None if out is None else _folder(out)
     how = {"profiled": profile, "deterministic": deterministic}
     plans.refuse_without_room(found.node, folder)
+    if follows():
+        return open_run(follow(found.node, deterministic=deterministic).dir)
     done = execute(found.node, found.path, folder, command_line(), **how)
     return open_run(done.dir)
 

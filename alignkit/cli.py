@@ -11,6 +11,7 @@ from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, command_line, plugin_option
 from alignkit.errors import in_shell, shown
 from alignkit.execution import execute
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
@@ -49,6 +50,11 @@ def run(
     if dry_run:
         say(redact_text(text(node, path)))
         return
+    if follows():
+        from alignkit.following import follow
+
+        follow(node, deterministic=deterministic)
+        return
     for rename in node.renamed:
         say(redact_text(f"{rename}\n  alignkit migrate {in_shell(path)} rewrites it"), err=True)
     for note in node.left_out:
@@ -73,7 +79,7 @@ def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry
     run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
     if run is None:
         say(f"{shown(folder)} is finished; there is nothing to do")
-    else:
+    elif not follows():
         call(registry, "show", folder=run.dir, brief=True)
 
 

@@ -13,6 +13,7 @@ import click
 
 from alignkit import plugins
 from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.lifecycle import ranks
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
@@ -78,7 +79,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
-            say(redact_text(str(error)) or "interrupted", err=True)
+            if not getattr(error, "told", False):
+                number = f"rank {ranks.rank()}: " if ranks.follows() else ""
+                say(number + (redact_text(str(error)) or "interrupted"), err=True)
             ctx.exit(_status(error))
 
     def main(self, *args: Any, **extra: Any) -> Any:

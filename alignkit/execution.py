@@ -15,11 +15,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal, cast
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
-from alignkit.lifecycle import determinism
+from alignkit.lifecycle import determinism, ranks
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
-from alignkit.lifecycle.lock import locked, refuse_ranks
+from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import Manifest
 from alignkit.lifecycle.place import Place
 from alignkit.lifecycle.run_dir import METRICS, RECIPE, copied, folder_for
@@ -180,7 +180,6 @@ def execute(
     recipe cannot be built here, RunFailed when the run itself fails, Interrupted when a signal or
     a time limit ended it.
     """
-    refuse_ranks()
     folder = folder_for(out, recipe)
     if deterministic or determinism.demanded():
         determinism.demand()
@@ -214,15 +213,17 @@ def built(node: Node) -> Algorithm:
     """Build the algorithm; RecipeError lists all that this machine lacks for it."""
     if lacking := missing(node):
         raise RecipeError(lacking)
-    if foreign := announcement(node):
+    if (foreign := announcement(node)) and not ranks.follows():
         say(foreign)
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long starve busy machines,
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # but 0.1 ms is less than waking takes
     try:
-        return cast("Algorithm", node.build())
+        algorithm = cast("Algorithm", node.build())
     except SystemExit as error:
         raise AlignkitError(f"a component ended the process: exit({error.code!r})") from error
+    ranks.refuse_unless_divided(algorithm, repr(node.use))
+    return algorithm
 
 
 def carry_out(algorithm: Algorithm, run: Run, manifest: Manifest) -> Run:

@@ -18,6 +18,7 @@ from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.ranks import follows
 from alignkit.promises import unmet_api
 from alignkit.security.text import say
 from alignkit.vetting import components_of
@@ -59,7 +60,8 @@ def imported(file: Path, content: bytes, sha: str) -> tuple[tuple[str, Component
 def _imported(
     file: Path, content: bytes, sha: str
 ) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
-    say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
+    if not follows():  # rank 0 says it
+        say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
     if problem := unmet_api(content.decode("utf-8", errors="replace")):
         raise AlignkitError(f"{shown(file)} {problem}")
     module = ModuleType(MODULES + file.stem)

@@ -143,8 +143,7 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    name, version = _named(entry.dist)
-    return Plugin(entry.name, name, version, entry.value)
+    return Plugin(entry.name, *_named(entry.dist), entry.value)
 
 
 @lru_cache(maxsize=64)
@@ -152,9 +151,8 @@ def _named(dist: Distribution | None) -> tuple[str, str]:
     """Return a distribution's name and version; its metadata, a README among them, is read once."""
     if dist is None:
         return "unknown", "?"
-    metadata = dist.metadata
-    told = "Version" in metadata
-    return str(metadata["Name"]), str(metadata["Version"] if told else dist.version)
+    found = dist.metadata
+    return str(found["Name"]), str(found["Version"] if "Version" in found else dist.version)  # noqa: SIM401
 
 
 def _vet(
@@ -221,10 +219,9 @@ def _with_file(registry: Registry, file: Path) -> Registry:
             if (known.dist, known.version) == (plugin.dist, plugin.version):
                 return registry
             whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
-            same = "" if known.file else ", or take it out where the package is meant"
             raise AlignkitError(
                 f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                f"rename the file{same}"
+                f"rename the file, or take it out if {whose} is meant"
             )
     offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
     for kind, component in imported(file, content, sha):

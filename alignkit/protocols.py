@@ -461,7 +461,8 @@ class RolloutBackend(Protocol):
 
 
 class Optimizer(Protocol):
-    """Creates the torch optimizer and its learning-rate schedule."""
+    """Creates the torch optimizer and its learning-rate schedule. Optional ability:
+    ``Looks`` of :mod:`alignkit.abilities`."""
 
     @property
     def max_grad_norm(self) -> float:
@@ -634,6 +635,22 @@ class Holds(Protocol):
 
     def hold(self) -> None:
         """From now on sample from a copy of the weights as of the last ``sync``."""
+        ...
+
+
+@runtime_checkable
+class SavesHeld(Protocol):
+    """A backend that :class:`Holds` whose weights can be saved and given back.
+
+    A batch that could not be sampled beside a step is then sampled exactly when the run resumes.
+    """
+
+    def held_weights(self) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of the weights that responses are sampled from."""
+        ...
+
+    def load_held_weights(self, weights: Mapping[str, Tensor], version: int, /) -> None:
+        """Sample from these weights, of that version of the policy, until the next ``sync``."""
         ...
 
 

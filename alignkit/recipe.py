@@ -113,8 +113,7 @@ def load(
     overrides: Iterable[str] = (),
 ) -> Node:
     """Return the recipe at ``path`` as a validated tree; RecipeError lists every problem."""
-    document = read(path, overlays, overrides)
-    return resolve(document, registry)
+    return resolve(read(path, overlays, overrides), registry)
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
@@ -130,8 +129,7 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
     files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
-    renamed = tuple(resolver.renamed)
-    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
+    return replace(node, left_out=tuple(document.left_out), renamed=resolver.renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import tomli_w
 
 from alignkit.execution import Run, built, carry_out, recorded
-from alignkit.lifecycle import determinism, longer, resume_point
+from alignkit.following import follow
+from alignkit.lifecycle import determinism, longer, ranks, resume_point
 from alignkit.lifecycle.checkpoints import Store
 from alignkit.lifecycle.files import write_json, write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import fingerprint
-from alignkit.lifecycle.lock import locked, refuse_ranks
+from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of, refuse_links
@@ -40,7 +41,6 @@ def resume(
     changed, unless ``allow_changes``; otherwise the same errors as :func:`execute`. Nothing in the
     directory is touched before everything is built.
     """
-    refuse_ranks()
     folder = folder.absolute()
     manifest = manifest_of(folder)
     refuse_links(folder)
@@ -56,6 +56,8 @@ def resume(
         longer.refuse_less(folder, node.params)
     if manifest.facts.get("deterministic"):
         determinism.demand()
+    if ranks.follows():
+        return follow(node)
     with locked(folder):
         here = machine()
         changed = resume_point.changes(folder, node, here)

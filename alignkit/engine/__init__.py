@@ -1,6 +1,7 @@
 """The torch-level building blocks that algorithms share; the kernel never imports it.
 
-Six packages and two modules that all of them use. A package imports only from those below it::
+Six packages, and a package and three modules that all of them use. A package imports only
+from those below it::
 
     training     the frame of a loop: its parts, its steps, checkpoints
     evaluation   how good a policy is: questions put to it on the side
@@ -8,8 +9,10 @@ Six packages and two modules that all of them use. A package imports only from t
     learning     from rows to updates of the weights (knows nothing of sampling)
     forward      from rows to log-probs, whatever is padded, packed, shared or recomputed
     observing    what is measured and watched of a run
+    asking       calls of a recipe's components
     tokens       the rows of token ids that all of them pass on
     seeds        the orders and generators that all of them draw from
+    ranks        the processes that a run is divided over: the only place that knows of them
 
 Modules named ``*_table`` define tables of a recipe and import no torch. ``__all__`` lists what
 plugins may rely on; these names are imported at first use, so that ``from alignkit.engine import

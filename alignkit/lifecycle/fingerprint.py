@@ -123,11 +123,15 @@ def _versions(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hardware(hardware: Mapping[str, Any]) -> dict[str, str]:
-    """Return the computing hardware: the GPUs if there are any, else processor and threads."""
+    """Return the computing hardware: the GPUs if there are any, else processor and threads.
+
+    Several ranks have other threads than one process, and numbers that differ by rounding.
+    """
     if hardware["gpus"]:
         return {"gpus": ", ".join(hardware["gpus"])}
     kernels = hardware.get("kernels", {})  # what nobody chose is not named
-    return {**{name: str(hardware[name]) for name in ("machine", "cpu", "threads")}, **kernels}
+    threads = "ranks" if "ranks" in hardware else "threads"
+    return {**{name: str(hardware[name]) for name in ("machine", "cpu", threads)}, **kernels}
 
 
 def _sum(text: str) -> str:

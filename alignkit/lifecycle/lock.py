@@ -1,4 +1,4 @@
-"""Ensure one process per run, and one at a time in its directory."""
+"""Ensure one run at a time in a directory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,6 @@ from pathlib import Path
 from alignkit.errors import AlignkitError, shown
 
 LOCK = ".lock"
-
-
-def refuse_ranks() -> None:
-    """Raise AlignkitError if torchrun or the like has started this process as one of several."""
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    if ranks.isdigit() and int(ranks) > 1:
-        raise AlignkitError(
-            f"this is one of {ranks} processes (WORLD_SIZE={ranks}), and each would do the whole "
-            "run by itself\n  A run is one process: start it with alignkit run, without torchrun."
-        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from alignkit.lifecycle import ranks
 from alignkit.lifecycle.cpus import threads_at_most, threads_used
 from alignkit.lifecycle.determinism import demanded
 from alignkit.lifecycle.files import write_json
@@ -131,6 +132,7 @@ def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
         "threads": threads_at_most(environment),
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus.splitlines() if gpus else [],
+        **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
         "kernels": {name: environment[name] for name in KERNELS if name in environment},
     }
 

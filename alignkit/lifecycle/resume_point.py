@@ -46,10 +46,12 @@ def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     """Return what differs, in words."""
     found = []
+    other = old.get("hardware", {}).get("ranks") != new["hardware"].get("ranks")
+    number_of_ranks = {("hardware", "ranks"), ("hardware", "threads")} if other else set()
     for what in new:
         before, after = old.get(what, {}), new[what]
         for name in sorted(before.keys() | after.keys()):
-            if before.get(name) == after.get(name):
+            if before.get(name) == after.get(name) or (what, name) in number_of_ranks:
                 continue
             plain = what in ("version", "hardware")
             was = f": {after.get(name, 'none')}, was {before.get(name, 'none')}" if plain else ""

@@ -56,12 +56,18 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._pending: Interrupted | None = None
+        self.pending: Interrupted | None = None
+        """What came in."""
         self._at = 0.0
         self._taken = False
-        self._deferring = 0
+        self.deferring = 0
+        """Blocks that hold :class:`Interrupted` back at the moment."""
         self._timer: threading.Timer | None = None
         self._limit = ""
+        self.held = False
+        """Whether signals only become ``pending``, until several ranks raise one together."""
+        self.patience = ONE
+        """Seconds after which another signal ends the process at once."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -79,25 +85,25 @@ class Signals:
         finally:
             if self._timer:
                 self._timer.cancel()
-            repeats = REQUESTS if self._pending and self._pending.state == "stopped" else ()
+            repeats = REQUESTS if self.pending and self.pending.state == "stopped" else ()
             for number, handler in before.items():
                 signal.signal(number, _already_told if number in repeats else handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Delay :class:`Interrupted` while the block runs, until its end or :meth:`poll`."""
-        self._deferring += 1
+        self.deferring += 1
         try:
             yield
         finally:
-            self._deferring -= 1
-        if not self._deferring:
+            self.deferring -= 1
+        if not self.deferring:
             self.poll()
 
     def poll(self) -> None:
         """Raise what arrived while it was delayed."""
-        if self._pending and not self._taken:
-            raise self._pending
+        if self.pending and not self._taken and not self.held:
+            raise self.pending
 
     def take(self) -> None:
         """Record that the caller handles the interruption, so that it is not raised again."""
@@ -111,30 +117,29 @@ class Signals:
 
     def interrupt(self, cause: str) -> None:
         """Do what SIGTERM would do, without a signal."""
-        self._at = time.monotonic()
-        self._pending = Interrupted(cause, 128 + signal.SIGTERM)
-        if not self._deferring:
-            raise self._pending
+        self._arrive(Interrupted(cause, 128 + signal.SIGTERM))
+
+    def _arrive(self, interrupted: Interrupted) -> None:
+        self._at, self.pending = time.monotonic(), interrupted
+        if not (self.deferring or self.held):
+            raise interrupted
 
     def _expire(self, limit: str) -> None:
         self._limit = limit
         main = threading.main_thread().ident
         if main is not None and signal.getsignal(signal.SIGUSR1) == self._receive:
             signal.pthread_kill(main, signal.SIGUSR1)  # wakes whatever the main thread waits for
-        elif self._pending is None:
-            self._pending = Interrupted(limit, STOPPED)
+        elif self.pending is None:
+            self.pending = Interrupted(limit, STOPPED)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._pending is not None:
-            if number in INTERRUPTS and time.monotonic() - self._at > ONE:
-                os._exit(128 + number)
-            return
-        self._at = time.monotonic()
-        status = STOPPED if number in REQUESTS else 128 + number
-        self._pending = Interrupted(self._limit or signal.Signals(number).name, status)
-        self._pending.number = 0 if self._limit else number
-        if not self._deferring:
-            raise self._pending
+        if self.pending is None:
+            status = STOPPED if number in REQUESTS else 128 + number
+            interrupted = Interrupted(self._limit or signal.Signals(number).name, status)
+            interrupted.number = 0 if self._limit else number
+            self._arrive(interrupted)
+        elif number in INTERRUPTS and time.monotonic() - self._at > self.patience:
+            os._exit(128 + number)
 
 
 def _already_told(number: int, frame: FrameType | None) -> None:

@@ -51,6 +51,13 @@ def unordered(tables: Mapping[str, Any], slot: str, remedy: str) -> Iterable[tup
         yield f"{slot}.order", f"is for algorithms that sample; {remedy}"
 
 
+def validated_at_all(params: Params[Any], tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where ``validate_every`` is set and there is nothing to validate on."""
+    default = type(params).model_fields["validate_every"].default
+    if getattr(params, "validate_every", default) != default and "validation" not in tables:
+        yield "validate_every", "there is nothing to validate on; add a table [validation]"
+
+
 def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem where the advantage cannot compare groups of this size."""
     advantage = tables.get("advantage")

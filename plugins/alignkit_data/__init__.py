@@ -1,25 +1,27 @@
-"""Built-in data sets: jsonl, chat, gsm8k, math, hh, mmlu."""
+"""Built-in data sets: jsonl, chat, gsm8k, math, hh, mmlu, choices."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from alignkit import Component, Params, RecipePath, hookimpl
+from alignkit import Component, Params, hookimpl
 from alignkit.component import PathOrName
 from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.protocols import Dataset, Example
 from alignkit.security.names import name_problem, refused
 from alignkit_data import columns
 from alignkit_data.chats import Dialogue
+from alignkit_data.choices import Choices
 from alignkit_data.hh import Hh
 from alignkit_data.load import Loaded, load_file
 from alignkit_data.mmlu import Mmlu
 from alignkit_data.ordered import InOrder
-from alignkit_data.source import Source
+from alignkit_data.source import Source, as_text
 
 Column = Annotated[str, Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1)]
@@ -49,7 +51,7 @@ class _Ordered(Params[Dataset]):
 
 
 class Jsonl(_Ordered):
-    """Rows in a file of your own; any columns.
+    """Rows in a file of your own, or on the Hub; any columns.
 
     Formats: JSON Lines, a JSON array, JSON objects over several lines, CSV and TSV with a header,
     and Parquet (``pip install 'alignkit[parquet]'``), each also with gzip; the format is recognised
@@ -57,8 +59,15 @@ class Jsonl(_Ordered):
     fine-tuning, ``answer`` names the column with the response to imitate.
     """
 
-    path: RecipePath
-    """UTF-8 file, or Parquet; blank lines are skipped."""
+    path: Annotated[PathOrName, BeforeValidator(as_text)]
+    """UTF-8 file, or Parquet; blank lines are skipped. On the Hub: a data set's name, or one of its
+    files, ``hf://datasets/OWNER/NAME/FILE``, with ``NAME@REVISION`` for a fixed version."""
+
+    config: Column | None = None
+    """Which configuration of a data set to read from the Hub, if it has several."""
+
+    split: PartName = "train"
+    """Which part of a data set to read from the Hub; a file is read whole."""
 
     question: Column = "question"
     """Column with the question or prompt: text or a number, never empty. A list of messages with
@@ -68,12 +77,18 @@ class Jsonl(_Ordered):
     """Column with the gold answer (or response to imitate): text or a number, never empty. A list
     holds alternative right answers; from a list of messages the assistant's message is taken."""
 
+    no_answer: bool = False
+    """Rows need no gold answer, as for rewards that compare with none; ``answer`` is not read."""
+
     input: str | None = None
     """Column whose text, if not empty, is added to the question below a line "### Input:"; "" =
     none. Left out = "input" if ``question`` is "instruction" (Stanford Alpaca)."""
 
     id: Column | None = None
     """Column with an id of each row, all different; without it ``FILE:LINE`` is the id."""
+
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leave out so many rows at the beginning, such as those used for validation."""
 
     limit: Limit | None = None
     """Take only this many rows, from the first on; without it all."""
@@ -82,13 +97,26 @@ class Jsonl(_Ordered):
     """Most GiB that a gzip file may unpack to, all of it in memory."""
 
     def build(self) -> Dataset:
-        return self.in_order(self._load().checked())
+        return self.in_order(self._load().checked()[self.skip :])
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return self._load().problems()
+        source = self._source()
+        if not source.local:
+            yield from source.problems()
+            return
+        loaded = self._load()
+        yield from loaded.problems()
+        if not loaded.faults and self.skip >= len(loaded.examples):
+            yield "skip", f"leaves none of the {len(loaded.examples):,} rows"
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        examples = self._load().examples
+        source = self._source()
+        if not source.local:
+            return source.facts()
+        examples = self._load().examples[self.skip :]
         more = sum(columns.INPUT in example.question for example in examples)
         shown = {"input": f"column {self._input!r} follows the question in {more:,} rows"}
         return {"rows": f"{len(examples):,}", **(shown if self._input and more else {})}
@@ -102,8 +130,16 @@ class Jsonl(_Ordered):
         return "input" if alpaca else ""
 
     def _load(self) -> Loaded:
-        convert = columns.Plain(self.question, self.answer, self.id, self._input)
-        return load_file(self.path, convert, self.limit, self.max_unpacked_gib)
+        source = self._source()
+        if not source.local:
+            return source.load()
+        return load_file(Path(self.path), source.convert, source.limit, self.max_unpacked_gib)
+
+    def _source(self) -> Source:
+        answer = "" if self.no_answer else self.answer
+        convert = columns.Plain(self.question, answer, self.id, self._input)
+        limit = self.limit and self.skip + self.limit
+        return Source(self.path, self.config, self.split, limit, convert, self.max_unpacked_gib)
 
 
 class _Split(_Ordered):
@@ -257,3 +293,4 @@ def dataset() -> Iterable[Component[Dataset]]:
     yield Component("hh", Hh)
     yield Component("mmlu", Mmlu)
     yield Component("chat", Chat)
+    yield Component("choices", Choices)

@@ -31,6 +31,7 @@ class Plain:
 
     question: str
     answer: str
+    """Column with the gold answer; "" = rows need none."""
     id: str | None = None
     input: str = ""
     """Column whose text, if any, is added after the question; "" = none."""
@@ -38,7 +39,7 @@ class Plain:
     def __call__(self, row: Row) -> Example:
         name = row.name if self.id is None else text_of(row, self.id, "id")
         question = question_of(row, self.question, "question") + self._input(row)
-        answer, *others = answers_of(row, self.answer, "answer")
+        answer, *others = answers_of(row, self.answer, "answer") if self.answer else [""]
         return Example(
             id=name,
             question=question,

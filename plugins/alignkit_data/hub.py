@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,9 @@ from typing import Any
 
 from alignkit import AlignkitError
 from alignkit_data.rows import JSON, SUFFIXES, Fault, Row, files_in, read_rows
+
+FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
+"""Address of one file in a data set's repository, as fsspec writes it."""
 
 
 def missing(name: str) -> Iterator[str]:
@@ -23,11 +27,26 @@ def rows(name: str, config: str | None, split: str) -> Iterable[Row | Fault]:
     """Return the rows of a split, from the cache where HF_HUB_OFFLINE is set.
 
     Reads with ``datasets`` if it is installed, and otherwise the JSON files of the
-    repository with ``huggingface_hub``.
+    repository with ``huggingface_hub``. A name ``hf://datasets/OWNER/NAME/FILE`` is that file.
     """
+    if found := FILE.fullmatch(name):
+        return _of_file(name, found)
     if find_spec("datasets"):
         return _with_datasets(name, config, split)
     return _with_hub_client(name, config, split)
+
+
+def _of_file(name: str, found: re.Match[str]) -> Iterator[Row | Fault]:
+    from huggingface_hub import hf_hub_download
+
+    repo, file, revision = found["repo"], found["file"], found["revision"]
+    try:
+        path = hf_hub_download(  # nosec B615 # rows: nothing of it is executed
+            repo, file, repo_type="dataset", revision=revision
+        )
+    except Exception as error:
+        raise _unreachable(name, error) from error
+    yield from read_rows(Path(path))
 
 
 def _with_datasets(name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -73,5 +92,10 @@ def _unreachable(name: str, error: Exception) -> AlignkitError:
 
 
 def is_no_name(name: str) -> bool:
-    """Return whether ``name`` can only be meant as a path: Hub names are ``owner/name``."""
+    """Return whether ``name`` can only be meant as a path.
+
+    Hub names are ``owner/name``, or ``hf://datasets/owner/name/file``.
+    """
+    if name.startswith("hf://"):
+        return FILE.fullmatch(name) is None or ".." in name.split("/")
     return name.endswith(SUFFIXES) or name.count("/") > 1 or name.startswith((".", "/", "~"))

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from alignkit import Params, RecipePath
+from alignkit import Params
+from alignkit.component import PathOrName
 from alignkit.data_files.columns import BadRow, bad, text_of
 from alignkit.errors import shown
 from alignkit.protocols import Dataset, Example
-from alignkit_data.load import Loaded, load_local, load_rows
+from alignkit_data.load import Loaded, load_rows
 from alignkit_data.rows import Fault, Row
+from alignkit_data.source import Source, as_text
 
 LETTERS = "ABCD"
 
@@ -28,11 +30,14 @@ class Mmlu(Params[Dataset]):
     the answer is that letter, and ``choices`` and ``subject`` are kept.
     """
 
-    path: RecipePath
-    """A file of rows, or the folder with the CSV files of the split."""
+    path: Annotated[PathOrName, BeforeValidator(as_text)] = "cais/mmlu"
+    """A file of rows, the folder with the CSV files of the split, or a name on the Hub."""
+
+    config: Annotated[str, Field(min_length=1)] = "all"
+    """Which configuration to read from the Hub: a subject, or all."""
 
     split: Annotated[str, Field(min_length=1)] = "test"
-    """Which files of a folder are read; a single file is read whole."""
+    """Which files of a folder, or part of a data set on the Hub, are read; a file is read whole."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows; without it all."""
@@ -41,20 +46,29 @@ class Mmlu(Params[Dataset]):
         return self._load().checked()
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return self._load().problems()
+        source = self._source()
+        return self._load().problems() if source.local else source.problems()
+
+    def missing(self) -> Iterable[str]:
+        return self._source().missing()
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        if not self._source().local:
+            return self._source().facts()
         examples = self._load().examples
         subjects = {example.extra["subject"] for example in examples}
         return {"rows": f"{len(examples):,} of {len(subjects)} subjects"}
 
+    def _source(self) -> Source:
+        return Source(self.path, self.config, self.split, self.limit, example_of)
+
     def _load(self) -> Loaded:
-        path = self.path
+        path = Path(self.path)
         files = sorted(path.rglob(f"*_{self.split}.csv")) if path.is_dir() else []
-        if not path.is_dir() and path.name.endswith(f"_{self.split}.csv"):
+        if path.is_file() and path.name.endswith(f"_{self.split}.csv"):
             files = [path]
         if not files:
-            return load_local(path, example_of, self.limit, split=self.split)
+            return self._source().load()
         rows = (row for file in files for row in records(file, self.split))
         return load_rows(rows, example_of, self.limit, where=shown(path))
 

@@ -11,6 +11,11 @@ from alignkit_data import hub
 from alignkit_data.load import Convert, Loaded, load_local, load_rows
 
 
+def as_text(path: object) -> object:
+    """Return a path as its text, as recipes give it; anything else as it is."""
+    return str(path) if isinstance(path, Path) else path
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One split of a data set that is a local file or folder, or else a name on the Hub."""
@@ -53,4 +58,5 @@ class Source:
         if self.local:
             return {"rows": f"{len(self.load().examples):,}"}
         most = f", at most {self.limit:,}" if self.limit else ""
-        return {"rows": f"{self.split} of {self.path} on the Hub{most}"}
+        part = "" if hub.FILE.fullmatch(self.path) else f"{self.split} of "
+        return {"rows": f"{part}{self.path} on the Hub{most}"}

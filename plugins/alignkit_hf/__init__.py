@@ -69,6 +69,11 @@ class HfRollout(SamplingParams):
         return {CACHE: None if sizes.cache is None else sizes.cache * tokens}
 
     @property
+    def on_ranks(self) -> bool:
+        """Whether each of several ranks can have its own."""
+        return True
+
+    @property
     def samples_ahead(self) -> bool:
         """Whether it can sample while the policy learns."""
         return True

@@ -74,7 +74,18 @@ class QuestionOnly(Params[PromptTemplate]):
         return TextTemplate("{question}") if self.form == "plain" else Framed("", BOXED)
 
 
-class AlpacaSft(Params[PromptTemplate]):
+class _Suffixed(Params[PromptTemplate]):
+    """A template whose question may be followed by a text of the task's own."""
+
+    suffix: str = ""
+    r"""Text right after the question, such as ``"\nAnswer:"`` for word problems."""
+
+    def suffixed(self, template: TextTemplate) -> TextTemplate:
+        """Return the template with the suffix in its place."""
+        return template.followed_by(self.suffix)
+
+
+class AlpacaSft(_Suffixed):
     """The Stanford Alpaca instruction template, for tasks with or without an input.
 
     Taori et al. 2023, https://github.com/tatsu-lab/stanford_alpaca: ``prompt_input`` for questions
@@ -85,10 +96,10 @@ class AlpacaSft(Params[PromptTemplate]):
 
     def build(self) -> PromptTemplate:
         plain, paired = (TextTemplate(bundled(f"alpaca_{name}.txt")) for name in ("sft", "input"))
-        return WithInput(plain, paired)
+        return WithInput(self.suffixed(plain), self.suffixed(paired))
 
 
-class ZeroShotSystem(Params[PromptTemplate]):
+class ZeroShotSystem(_Suffixed):
     """Show a base model the start of a query-and-answer record, without any example.
 
     The question stands between three backticks below ``# Query:``, the response follows
@@ -96,7 +107,8 @@ class ZeroShotSystem(Params[PromptTemplate]):
     """
 
     def build(self) -> PromptTemplate:
-        return TextTemplate(bundled("zero_shot_system.txt"), stop=("# Query:",))
+        template = TextTemplate(bundled("zero_shot_system.txt"), stop=("# Query:",))
+        return self.suffixed(template)
 
 
 class File(Params[PromptTemplate]):

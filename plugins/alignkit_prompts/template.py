@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,6 +29,14 @@ class TextTemplate:
         'Q: What is $\\\\frac{1}{2}$? A:'
         """
         return self.text.replace(PLACEHOLDER, question)
+
+    def followed_by(self, suffix: str) -> TextTemplate:
+        """Return this template with a text after each place of the question.
+
+        >>> TextTemplate("Q: {question} A:").followed_by("?").render("2 + 2")
+        'Q: 2 + 2? A:'
+        """
+        return replace(self, text=self.text.replace(PLACEHOLDER, PLACEHOLDER + suffix))
 
 
 INPUT = "\n\n### Input:\n"

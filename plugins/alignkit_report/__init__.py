@@ -101,8 +101,64 @@ class Show(Params[click.Command]):
         return show
 
 
+class Export(Params[click.Command]):
+    """Write the held-out responses of the run in RUN_DIR for other programs.
+
+    As alpaca_eval: the JSON array that its --model_outputs takes. As jsonl: an object per line.
+    """
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("folder", metavar="RUN_DIR", type=GIVEN)
+        @click.option("--as", "form", type=click.Choice(["alpaca_eval", "jsonl"]), required=True,
+                      help="In which form.")  # fmt: skip
+        @click.option("--out", type=FILE, required=True, help="The file to write.")
+        @click.option("--set", "name", default="", help="Which evaluation set. Default: [data].")
+        @click.option("--step", type=int, help="Default: the last step evaluated.")
+        @click.option("--generator", help="Name of the model. Default: that of RUN_DIR.")
+        @click.option("--question", default="question", help="Key of the question, in jsonl.")
+        @click.option("--response", default="response", help="Key of the response, in jsonl.")
+        def export(
+            folder: Path,
+            form: str,
+            out: Path,
+            name: str,
+            step: int | None,
+            generator: str | None,
+            question: str,
+            response: str,
+        ) -> None:
+            from alignkit_report import export
+
+            rows = export.responses(folder, name, step)
+            if form == "alpaca_eval":
+                text = export.alpaca_eval(rows, generator or folder.resolve().name)
+            else:
+                text = export.json_lines(rows, question, response)
+            export.write(out, text)
+            say(f"wrote {shown(out)}: {len(rows)} responses")
+
+        return export
+
+
+class Leaderboard(Params[click.Command]):
+    """Show the leaderboard that alpaca_eval wrote to FILE, leaderboard.csv, the best first."""
+
+    def build(self) -> click.Command:
+        @click.command()
+        @click.argument("file", metavar="FILE", type=GIVEN)
+        def leaderboard(file: Path) -> None:
+            from alignkit_report import export
+
+            say(export.leaderboard(file))
+
+        return leaderboard
+
+
 @hookimpl
 def command() -> Iterator[Component[click.Command]]:
-    """Offer ``report`` and ``show``."""
+    """Offer ``report``, ``show``, ``export`` and ``leaderboard``."""
     yield Component("report", Report)
     yield Component("show", Show)
+    yield Component("export", Export)
+    yield Component("leaderboard", Leaderboard)

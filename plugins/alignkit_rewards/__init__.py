@@ -14,7 +14,8 @@ from pydantic import Field
 
 from alignkit import Component, Params, RecipePath, hookimpl
 from alignkit.component import PathOrName
-from alignkit.protocols import RewardFn
+from alignkit.engine.sampling.endpoint_table import EndpointFields
+from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend
 from alignkit.security.names import name_problem, refused
 from alignkit_rewards.python import Python
 
@@ -133,20 +134,44 @@ class MultipleChoice(Params[RewardFn]):
         return OptionReward(self.choices)
 
 
-class Judge(Params[RewardFn]):
-    """The score another model gives a response, asked through an OpenAI-compatible endpoint.
+class Refusal(Params[RewardFn]):
+    """1 if the response begins by declining the request, else 0; for unsafe requests.
 
-    The score is scaled to [0, 1]. Replies are kept in ``cache`` as they arrive, so that nothing is
-    asked twice, even after a kill. A response for which there was no verdict is marked by the part
-    ``unjudged``: evaluations leave it out of their means, and in training its reward is the mean of
-    the judged responses to its question.
+    A rule on phrases such as "I cannot" or "I'm sorry", as used by Zou et al. 2023
+    (arXiv:2307.15043): cheap, needs no model, and misses what it does not know; the
+    reward ``judge`` reads responses.
     """
 
-    url: Annotated[str, Field(pattern="^https?://")]
-    """Base URL of the endpoint, such as ``http://localhost:8000/v1``."""
+    def build(self) -> RewardFn:
+        from alignkit_rewards.refusals import refuses
+        from alignkit_rewards.shaping import Shaping
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the model to request from the endpoint."""
+        return Shaping("answer", lambda text: float(refuses(text)))
+
+
+class Finished(Params[RewardFn]):
+    """1 if the response ended of its own accord, 0 if it was cut at its limit of tokens.
+
+    For responses that are compared elsewhere, such as by ``alpaca_eval``. Text that was not sampled
+    counts as finished.
+    """
+
+    def build(self) -> RewardFn:
+        from alignkit_rewards.shaping import Shaping, finished
+
+        return Shaping("answer", lambda text: float(finished(text)))
+
+
+class Judge(EndpointFields[RewardFn]):
+    """The score another model gives a response.
+
+    It is asked through an OpenAI-compatible endpoint, or, with ``[reward.policy]`` and
+    ``[reward.rollout]``, by any rollout backend; ``[reward.template]`` is then the prompt template
+    around the judge's prompt. The score is scaled to [0, 1]. Replies are kept in ``cache`` as they
+    arrive, so that nothing is asked twice, even after a kill. A response for which there was no
+    verdict is marked by the part ``unjudged``: evaluations leave it out of their means, and in
+    training its reward is the mean of the judged responses to its question.
+    """
 
     prompt: RecipePath
     """UTF-8 file with the judge's prompt; ``{question}``, ``{response}`` and ``{answer}`` (the
@@ -161,54 +186,32 @@ class Judge(Params[RewardFn]):
     best: float = 10.0
     """Score that becomes the reward 1; scores outside this range are no verdict."""
 
-    cache: RecipePath | None = None
-    """JSON Lines file of replies, created if missing. Unset: they are kept in memory only."""
-
-    key_from: str = ""
-    """Environment variable with the endpoint's API key; "" = it needs none."""
-
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    """Most tokens of a reply."""
-
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds an attempt may take."""
-
-    retries: Annotated[int, Field(ge=0)] = 4
-    """Further attempts when the endpoint stalls, fails or is busy."""
-
-    backoff: Annotated[float, Field(ge=0)] = 1.0
-    """Seconds before the second attempt; each further wait is twice as long, at most 60."""
-
-    concurrency: Annotated[int, Field(ge=1)] = 8
-    """Requests open at the same time."""
-
-    requests_per_minute: Annotated[float, Field(ge=0)] = 0.0
-    """Requests started per minute, spread evenly; 0 = no limit."""
-
-    token_budget: Annotated[int, Field(ge=0)] = 0
-    """Prompt and reply tokens that one process may spend; 0 = no limit. A request is made only if
-    the most it may take (a token for each byte of the prompt, plus ``max_tokens``) is left."""
-
-    def build(self) -> RewardFn:
-        import os
+    def build(
+        self,
+        *,
+        policy: Policy | None = None,
+        rollout: RolloutBackend | None = None,
+        template: PromptTemplate | None = None,
+    ) -> RewardFn:
         import re
         from functools import partial
 
-        from alignkit_rewards.asked import Cache, Endpoint, Limits
-        from alignkit_rewards.judged import JudgeReward, verdict
+        from alignkit_rewards.judged import JudgeReward, Model, verdict
 
-        limits = Limits(**self.model_dump(include={f.name for f in fields(Limits)}))
-        key = os.environ.get(self.key_from, "") if self.key_from else ""
-        cache = Cache(self.cache)
-        endpoint = Endpoint(self.url, self.model, self.max_tokens, key, limits, cache)
         pattern = re.compile(self.pattern)
         read = partial(verdict, pattern=pattern, worst=self.worst, best=self.best)
-        template = self.prompt.read_text(encoding="utf-8")
-        return JudgeReward(endpoint.ask, template, read, self.concurrency, endpoint.close)
+        text = self.prompt.read_text(encoding="utf-8")
+        if policy is None or rollout is None:
+            return JudgeReward(self.endpoint(), text, read)
+        from alignkit.engine.sampling.local_model import LocalModel
+
+        model: Model = LocalModel(policy, rollout, template)
+        return JudgeReward(model, text, read)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         import re
 
+        yield from self._asked_how(tables)
         if not self.prompt.is_file():
             yield "prompt", f"there is no file {self.prompt.name}"
         elif "{response}" not in self.prompt.read_text(encoding="utf-8"):
@@ -221,11 +224,18 @@ class Judge(Params[RewardFn]):
         except re.error as error:
             yield "pattern", f"no regular expression: {error}"
 
-    def missing(self) -> Iterable[str]:
-        import os
-
-        if self.key_from and not os.environ.get(self.key_from):
-            yield f"the environment variable {self.key_from} is not set; it is to hold the key"
+    def _asked_how(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Yield what is wrong unless an endpoint is named, or a policy with its backend."""
+        local = {"policy", "rollout", "template"} & tables.keys()
+        if not local:
+            yield from self.named()
+            return
+        for lacking in sorted({"policy", "rollout"} - tables.keys()):
+            yield "", f"a judge that is run here needs a table [reward.{lacking}] as well"
+        endpoint = {*EndpointFields.model_fields}
+        for key in sorted(self.model_fields_set & endpoint):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield key, "is for an endpoint; the judge is [reward.policy]"
 
 
 class WeightedSum(Params[RewardFn]):
@@ -354,6 +364,8 @@ def reward_fn() -> Iterable[Component[RewardFn]]:
     yield Component("question_only", QuestionOnly)
     yield Component("last_number", LastNumber)
     yield Component("multiple_choice", MultipleChoice)
+    yield Component("refusal", Refusal)
+    yield Component("finished", Finished)
     yield Component("judge", Judge)
     yield Component("weighted_sum", WeightedSum)
     yield Component("length_penalty", LengthPenalty)

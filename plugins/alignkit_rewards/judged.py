@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
+from typing import Protocol
 
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
-from alignkit_rewards.asked import Ask
 
 PLACES = re.compile(r"\{(question|response|answer)\}")
 
@@ -40,24 +39,28 @@ def verdict(reply: str, pattern: re.Pattern[str], worst: float, best: float) -> 
     return (score - worst) / (best - worst) if low <= score <= high else None
 
 
+class Model(Protocol):
+    """What the judge asks: an endpoint, or a policy with its rollout backend."""
+
+    def ask_all(self, texts: Sequence[str], /) -> list[str | None]:
+        """Return the reply to each text, None where none could be had."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds; calling it twice is fine."""
+        ...
+
+
 class JudgeReward:
-    """Asks about all responses, ``concurrency`` of them at a time.
+    """Asks a model about all responses.
 
     A response without a verdict has the part ``unjudged``: evaluations leave it out, and for
     training its total is the mean of the judged responses to its question (of all so far where
     there are none), so that it has no effect on the policy.
     """
 
-    def __init__(
-        self,
-        ask: Ask,
-        template: str,
-        read: Callable[[str], float | None],
-        concurrency: int,
-        release: Callable[[], None],
-    ) -> None:
-        self._ask, self._template, self._read, self._release = ask, template, read, release
-        self._pool = ThreadPoolExecutor(concurrency, "judge")
+    def __init__(self, model: Model, template: str, read: Callable[[str], float | None]) -> None:
+        self._model, self._template, self._read = model, template, read
         self._sum, self._count = 0.0, 0
 
     def __call__(self, responses: Sequence[str], examples: Sequence[Example]) -> list[Reward]:
@@ -66,7 +69,8 @@ class JudgeReward:
             filled(self._template, e.question, str(r), e.answer)
             for r, e in zip(responses, examples, strict=True)
         ]
-        scores = list(self._pool.map(self._score, prompts))
+        replies = self._model.ask_all(prompts)
+        scores = [None if reply is None else self._read(reply) for reply in replies]
         had: dict[str, list[float]] = defaultdict(list)
         for score, example in zip(scores, examples, strict=True):
             if score is not None:
@@ -79,10 +83,6 @@ class JudgeReward:
             for score, example in zip(scores, examples, strict=True)
         ]
 
-    def _score(self, prompt: str) -> float | None:
-        reply = self._ask(prompt)
-        return None if reply is None else self._read(reply)
-
     def _instead(self, others: Sequence[float]) -> float:
         if others:
             return fmean(others)
@@ -94,6 +94,5 @@ class JudgeReward:
         return self._sum / self._count
 
     def close(self) -> None:
-        """Release threads and connections; calling it twice is fine."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._release()
+        """Release threads, connections and engines; calling it twice is fine."""
+        self._model.close()

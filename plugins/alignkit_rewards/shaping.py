@@ -62,6 +62,11 @@ def _encoder(tokenizer: str) -> Callable[[str], Sequence[int]]:
     return lambda text: list(encode(text, add_special_tokens=False)["input_ids"])
 
 
+def finished(text: str) -> bool:
+    """Return whether a response was not cut at its limit of tokens."""
+    return not isinstance(text, Response) or text.completion.finish_reason != "length"
+
+
 def length_penalty(length: int, *, free: int, span: int) -> float:
     """Return 0 up to ``free``, then falling linearly to -1 at ``free + span``.
 

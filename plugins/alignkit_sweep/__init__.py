@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, GIVEN, call, plugin_option
-from alignkit.errors import RunFailed
+from alignkit.errors import AlignkitError, RunFailed
 from alignkit.plugins import Registry
 from alignkit.security.text import say
+
+if TYPE_CHECKING:
+    from alignkit_sweep.launchers import Launcher
 
 MOST_SEEDS = 1000
 """A larger number after ``--seeds`` is taken for one seed, not for a number of seeds."""
@@ -29,8 +33,8 @@ class SweepCommand(Params[click.Command]):
                       help="Override one value.")  # fmt: skip
         @click.option("--out", type=FILE,
                       help="Directory of the runs. Default: runs/ and SWEEP's name")  # fmt: skip
-        @click.option("--jobs", default=1, type=click.IntRange(1),
-                      help="Runs at a time.  [default: 1]")  # fmt: skip
+        @click.option("--jobs", type=click.IntRange(1),
+                      help="Runs at a time.  [default: 1; with --launcher, 1000]")  # fmt: skip
         @click.option("--list", "listing", is_flag=True,
                       help="Show the runs and their state; run none.")  # fmt: skip
         @click.option("--only", multiple=True, metavar="NAME",
@@ -39,20 +43,27 @@ class SweepCommand(Params[click.Command]):
                       help="Instead of the file's: 3 (0, 1, 2), or a list: 0,5,7.")  # fmt: skip
         @click.option("--max-hours", type=float, metavar="HOURS",
                       help="Wall-clock hours a run may take, instead of the file's.")  # fmt: skip
+        @click.option("--launcher", type=click.Choice(("pbs", "slurm")),
+                      help="Make the runs as job arrays of this batch system.")  # fmt: skip
+        @click.option("--job", "job", multiple=True, metavar="KEY=VALUE", callback=_options,
+                      help="For it: time=240, partition=gpu, gpus_per_node=1, …")  # fmt: skip
         @plugin_option
         def sweep(
             path: Path,
             overlays: Sequence[Path],
             overrides: Sequence[str],
             out: Path | None,
-            jobs: int,
+            jobs: int | None,
             listing: bool,
             only: Sequence[str],
             seeds: Sequence[int],
             max_hours: float | None,
+            launcher: str | None,
+            job: Mapping[str, str],
             registry: Registry,
         ) -> None:
             from alignkit_sweep import plans, runner, variants
+            from alignkit_sweep.launchers import MOST
 
             swept = variants.Sweep(
                 path, registry, overlays, overrides, seeds=seeds, max_hours=max_hours
@@ -62,7 +73,9 @@ class SweepCommand(Params[click.Command]):
                 say(planned.listing(only))
                 return
             off = [word for name in registry.disabled for word in ("-p", f"no:{name}")]
-            made = runner.Runner(planned, jobs, off, say)
+            made = runner.Runner(planned, jobs or 1, off, say)
+            if launcher or job:
+                made.launcher = _launcher(launcher, planned.out, jobs or MOST, job)
             made.run(only)
             if folders := [run.path for run in planned.finished()]:
                 page = {"out": planned.out / "report.html", "title": swept.title, "table": True}
@@ -88,6 +101,24 @@ def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> Sequence[
     if len(set(found)) < len(found):
         raise click.BadParameter(f"a seed stands twice in {given}")
     return found
+
+
+def _options(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    if wrong := [item for item in given if not item.partition("=")[2]]:
+        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
+    return dict(item.split("=", 1) for item in given)
+
+
+def _launcher(name: str | None, out: Path, jobs: int, asked: Mapping[str, str]) -> Launcher:
+    """Return what submits the runs; AlignkitError where it cannot, or nothing is submitted."""
+    from alignkit_sweep import pbs, slurm
+
+    if name is None:
+        raise AlignkitError("--job is for --launcher slurm or pbs; this machine takes --jobs")
+    if name == "pbs":
+        return pbs.Pbs(out, jobs, asked)
+    typed = {key: int(value) if value.isdecimal() else value for key, value in asked.items()}
+    return slurm.Slurm(out, jobs, typed)
 
 
 @hookimpl

@@ -1,12 +1,11 @@
-"""One run of a sweep: its directory, its process, and the watch on it."""
+"""One run of a sweep: its directory, and the watch on it while it runs."""
 
 from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import tomli_w
 from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import flatten
 from alignkit.run_data.runs import STOPPED, FollowedRows, is_run, read
+from alignkit_sweep.launchers import Process
 from alignkit_sweep.stop import Divergence
 from alignkit_sweep.tables import SweepTable
 
@@ -68,29 +68,12 @@ class Job:
             )
 
 
-class Child:
-    """A run in a process of its own, and the watch on it."""
+class Watched:
+    """A run that was started, and the watch on it."""
 
-    def __init__(
-        self,
-        job: Job,
-        table: SweepTable,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        keep_open: int,
-    ) -> None:
-        """Start ``command``, which makes or resumes the run; it inherits ``keep_open``."""
-        self.job, self._table = job, table
-        with job.beside(".log").open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(  # nosec B603 # a list of words, no shell
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(keep_open,),
-            )
-        self._started = time.monotonic()
+    def __init__(self, job: Job, table: SweepTable, process: Process) -> None:
+        self.job, self._table, self.process = job, table, process
+        self._began: float | None = None
         self._rows = FollowedRows(job.folder / "metrics.jsonl")
         if table.stop is not None:
             self._seen = Divergence(table.stop)
@@ -100,18 +83,23 @@ class Child:
         """Ask the process to save its state and end, once: a second time would end it at once."""
         if not self._told:
             self._told = True
-            self.process.send_signal(number)
+            self.process.signal(number)
 
     def ended(self) -> bool:
         """Whether the process has ended; first stops it where the sweep requires it."""
         if self.process.poll() is not None:
             return True
-        hours = (time.monotonic() - self._started) / 3600
-        if self._table.max_hours and hours > self._table.max_hours:
+        if self._table.max_hours and self._hours() > self._table.max_hours:
             self._give_up("out of time", f"stopped after max_hours = {self._table.max_hours:g}")
         elif reason := self._diverged():
             self._give_up("diverged", reason)
         return self.process.poll() is not None
+
+    def _hours(self) -> float:
+        """Return how long it has been running; waiting in a queue does not count."""
+        if self._began is None and self.process.began():
+            self._began = time.monotonic()
+        return 0.0 if self._began is None else (time.monotonic() - self._began) / 3600
 
     def _diverged(self) -> str:
         if self._table.stop is None:
@@ -134,8 +122,5 @@ class Child:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the process, by force if it does not within GRACE."""
         self.tell(number)
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
+        if not self.process.wait(GRACE):
             self.process.kill()
-            self.process.wait()

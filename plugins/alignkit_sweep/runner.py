@@ -1,4 +1,4 @@
-"""Runs a sweep: each run is a child process with its own directory; none is made twice."""
+"""Runs a sweep: each run has a process and a directory of its own; none is made twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.recipe import load
 from alignkit.run_data.groups import Group, final
 from alignkit.run_data.runs import SWEEP, read, sweep_notes
-from alignkit_sweep.child import FINISHED, Child, Job
+from alignkit_sweep.child import FINISHED, Job, Watched
+from alignkit_sweep.launchers import Command, Here, Launcher
 from alignkit_sweep.plans import Plans
 from alignkit_sweep.variants import Variant
 
@@ -41,11 +42,13 @@ class Runner:
 
     plans: Plans
     jobs: int = 1
-    """Children at a time."""
+    """Runs at a time."""
     options: Sequence[str] = ()
     """More options for every ``alignkit run``."""
     say: Callable[[str], None] = print
     command: Sequence[str] = (sys.executable, "-m", "alignkit")
+    launcher: Launcher | None = None
+    """What starts the runs; None = child processes of this one."""
     failures: list[str] = field(default_factory=list)
     """What went wrong, one text per run."""
 
@@ -74,7 +77,7 @@ class Runner:
             self._note_order()
             for wave in waves:
                 jobs = [job for variant in wave for job in self._prepared(variant)]
-                self._make([job for job in jobs if job.status() not in FINISHED], lock)
+                self._make([job for job in jobs if job.status() not in FINISHED], lock.fileno())
 
     def _prepared(self, variant: Variant) -> list[Job]:
         """Return a variant's runs, or record why there can be none."""
@@ -90,13 +93,15 @@ class Runner:
             self.say(f"{variant.name} takes over the settings of {names}")
         return jobs
 
-    def _make(self, jobs: Sequence[Job], lock: IO[str]) -> None:
-        waiting, running, spoken = list(jobs), list[Child](), time.monotonic()
+    def _make(self, jobs: Sequence[Job], keep_open: int) -> None:
+        environment = self._environment()
+        launcher = self.launcher or Here(self.jobs, environment, keep_open)
+        waiting, running, spoken = list(jobs), list[Watched](), time.monotonic()
         try:
             while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    running.append(self._start(waiting.pop(0), lock))
-                    self.say(f"{running[-1].job.name}: started, {len(waiting)} to follow")
+                if free := launcher.room - len(running):
+                    due, waiting = waiting[:free], waiting[free:]
+                    running += self._started(due, launcher, environment, len(waiting))
                 time.sleep(POLL)
                 for child in [c for c in running if c.ended()]:
                     running.remove(child)
@@ -111,14 +116,33 @@ class Runner:
             for child in running:
                 child.stop()
 
-    def _start(self, job: Job, lock: IO[str]) -> Child:
+    def _environment(self) -> dict[str, str]:
+        """Return the runs' environment; those side by side on this machine share its cores."""
         environment = dict(os.environ)
-        if self.jobs > 1:
+        if self.jobs > 1 and self.launcher is None:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // self.jobs)))
-        on = self._resumable(job, environment)
-        line = ["resume", str(job.folder)] if on else self._anew(job)
-        command = [*self.command, *line, *self.options]
-        return Child(job, self.plans.sweep.table, command, environment, lock.fileno())
+        return environment
+
+    def _started(
+        self, jobs: Sequence[Job], launcher: Launcher, environment: Mapping[str, str], left: int
+    ) -> list[Watched]:
+        """Start these runs; ``left`` others wait."""
+        if not jobs:
+            return []
+        commands = [self._command(job, environment) for job in jobs]
+        for n, job in enumerate(jobs, 1):
+            self.say(f"{job.name}: started, {left + len(jobs) - n} to follow")
+        table = self.plans.sweep.table
+        started = zip(jobs, launcher.start(commands), strict=True)
+        return [Watched(job, table, process) for job, process in started]
+
+    def _command(self, job: Job, environment: Mapping[str, str]) -> Command:
+        """Return how a run is made; what is there of it is moved away if it cannot go on."""
+        begin, go_on = self._line(job), ["resume", str(job.folder)]
+        if not self._resumable(job, environment):
+            self._write_anew(job)
+        words = [[*self.command, *line, *self.options] for line in (begin, go_on)]
+        return Command(words[0], words[1], job.folder, job.beside(".log"))
 
     def _resumable(self, job: Job, environment: Mapping[str, str]) -> bool:
         """Whether a run was begun by this plan; one that cannot go on exactly begins anew."""
@@ -133,12 +157,15 @@ class Runner:
             self.say(f"{job.name}: cannot go on as it began: {'; '.join(changed)}")
         return not changed
 
-    def _anew(self, job: Job) -> list[str]:
-        """Write the run's recipe; return the words that make the run."""
+    def _write_anew(self, job: Job) -> None:
+        """Write the run's recipe, after moving away what is there of it."""
         self._put_aside(job)
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         origin = shown(self.plans.sweep.path.absolute())
         write_whole(job.beside(".toml"), f"# {job.name} of {origin}\n{tomli_w.dumps(job.plan)}")
+
+    def _line(self, job: Job) -> list[str]:
+        """Return the words that begin a run."""
         # What the command line names may be written anywhere; what a recipe names may not.
         named = [o for o in self.plans.sweep.overrides if o.startswith("trackers")]
         given = [word for override in named for word in ("-s", override)]
@@ -155,15 +182,16 @@ class Runner:
         job.folder.rename(free)
         self.say(f"{job.name}: was not finished; begins anew, the old one is in {shown(free)}")
 
-    def _report(self, child: Child) -> None:
+    def _report(self, child: Watched) -> None:
         job, status = child.job, child.job.status()
         reason = read(job.folder).reason
         told = f"{status} ({reason})" if reason else status
         self.say(f"{job.name}: {told}, {self._progress(job)}")
         if status not in FINISHED:
-            lines = job.beside(".log").read_text(errors="replace").splitlines()[-8:]
+            log = job.beside(".log")
+            lines = log.read_text(errors="replace").splitlines()[-8:] if log.is_file() else []
             tail = "\n".join(f"    {line}" for line in lines)
-            code = child.process.returncode
+            code = child.process.poll()
             self.failures.append(f"{job.name}: ended with status {code}, {status}:\n{tail}")
 
     def _progress(self, job: Job) -> str:

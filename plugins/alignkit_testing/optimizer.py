@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from alignkit.abilities import Looks
 from alignkit_testing.kit import Check, Subject
 
 STEPS = 20
@@ -39,6 +40,18 @@ def holds_every_parameter_once(subject: Subject) -> None:
     held = sorted(id(p) for group in optimizer.param_groups for p in group["params"])
     want = sorted(id(p) for p in model.parameters())
     assert held == want, f"given {len(want)} parameters, the optimizer holds {len(held)}"
+
+
+def looks_and_holds_every_parameter(subject: Subject) -> None:
+    """An optimizer that is shown the model first holds each of its parameters once, too."""
+    model, optimizer = _model(), subject.build()
+    looks: Any = optimizer
+    if not isinstance(looks, Looks):
+        return
+    looks.look(model)
+    groups = optimizer.start(model.parameters(), total_steps=STEPS)[0].param_groups
+    held = sorted(id(p) for group in groups for p in group["params"])
+    assert held == sorted(map(id, model.parameters())), "shown the model, it holds other weights"
 
 
 def goes_downhill(subject: Subject) -> None:
@@ -114,6 +127,7 @@ CHECKS: tuple[Check, ...] = (
     clips_at_a_positive_norm,
     gives_an_optimizer_and_a_schedule,
     holds_every_parameter_once,
+    looks_and_holds_every_parameter,
     goes_downhill,
     follows_its_schedule,
     resumes,

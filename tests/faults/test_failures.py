@@ -112,12 +112,15 @@ def test_weights_that_a_failed_step_has_changed_are_not_saved(faults):
     assert faults.left(out) == whole
 
 
-def test_an_update_that_failed_beside_a_prefetched_batch_goes_back_to_what_is_saved(faults):
-    more = ("-s", "pipeline_depth=1", "-s", "checkpoint.every=1")
+def test_a_batch_that_fails_beside_a_step_costs_no_update(faults):
+    """Resumed, it is sampled by the weights it was to be sampled by."""
+    more = ("-s", "pipeline_depth=1", "-s", "checkpoint.every=0")
     calls, whole = faults.calls("reward", *more)
     for at in (calls // 2, calls - 1, calls):
         out, said = fail(faults, "reward", "ValueError", at, *more)
         assert "reward 'python' raised ValueError: the judge is asleep" in said
+        assert "the weights had changed" not in said
+        assert "saved after step" in said
         assert faults.go(out)[0] == 0
         assert faults.left(out) == whole
 

@@ -25,7 +25,7 @@ import transformers  # noqa: F401
 import alignkit_optimizers.adamw  # noqa: F401
 from alignkit import cli, plugins
 from alignkit.lifecycle import checkpoints
-from alignkit_sweep import child, runner
+from alignkit_sweep import launchers, runner
 from alignkit_testing.standins import tiny_model, tiny_rows, with_stand_ins
 
 REGISTRY = with_stand_ins(plugins.load())
@@ -153,7 +153,7 @@ def start(job):
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(job["cwd"])
-        child.subprocess = SimpleNamespace(**(vars(subprocess) | {"Popen": Forked}))
+        launchers.subprocess = SimpleNamespace(**(vars(subprocess) | {"Popen": Forked}))
         disk = Disk(job.get("write", 0)) if "write" in job else None
         if disk and not disk.fatal:
             real = os._exit

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from alignkit.protocols import Example
+from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, tiny_model, tiny_rows
 from alignkit_testing.standins import _folder
 
@@ -83,6 +83,12 @@ SCRIPT = file(
     "    return any(answer in response for answer in example.answers)",
 )
 CHOICE = Example("choice", "1 + 1?", "B", {"choices": ["1", "2", "3", "4"]})
+CUT = [
+    Response.of(
+        Completion(text=f"{n}", token_ids=(n,), logprobs=(0.0,), finish_reason=r, weight_version=0)
+    )
+    for n, r in enumerate(["stop", "length", "stop"])
+]
 SUM = Example("sum", "What is 1 + 1?", "2")
 
 test_advantages = conformance(
@@ -106,6 +112,8 @@ test_rewards = conformance(
     },
     responses={
         "reward_fn/multiple_choice": [(text, CHOICE) for text in ("B", "C", "Neither.")],
+        "reward_fn/refusal": [(text, SUM) for text in ("I cannot do that.", "Sure.", "I won't.")],
+        "reward_fn/finished": [(response, SUM) for response in CUT],
         "reward_fn/repetition_penalty": [("a b c d " * n, SUM) for n in range(5)],
     },
 )
@@ -158,6 +166,7 @@ test_environments = conformance(
 )
 test_explain = conformance("explain")
 test_grading = conformance("grading")
+test_launch = conformance("launch")
 test_report = conformance("report")
 test_scaffold = conformance("scaffold")
 test_sweep = conformance("sweep")

@@ -274,6 +274,16 @@ class Forgets(Sgd):
         return super().made(parameters[1:])
 
 
+class ForgetsOnceShown(Sgd):
+    shown = False
+
+    def look(self, model):
+        self.shown = True
+
+    def made(self, parameters):
+        return super().made(parameters[1:] if self.shown else parameters)
+
+
 class Uphill(Sgd):
     def made(self, parameters):
         return torch.optim.SGD(parameters, lr=self.lr, maximize=True)
@@ -296,6 +306,7 @@ OPTIMIZER_BUGS = {
     "clips_at_a_positive_norm": NoLimit,
     "gives_an_optimizer_and_a_schedule": NoSchedule,
     "holds_every_parameter_once": Forgets,
+    "looks_and_holds_every_parameter": ForgetsOnceShown,
     "goes_downhill": Uphill,
     "follows_its_schedule": NegativeRate,
     "resumes": LosesState,

@@ -172,7 +172,7 @@ class Evaluator:
         metrics["prompts_too_long"] = sum(not fits(p, self._policy) for p in self._asked(name))
         if chosen.by:
             metrics |= accuracy_by(chosen.by, trajectories)
-        rows = [eval_row(t, e) for t, e in zip(trajectories, entropies, strict=True)]
+        rows = [eval_row(t, e, chosen.by) for t, e in zip(trajectories, entropies, strict=True)]
         return metrics, rows
 
 
@@ -265,9 +265,13 @@ def token_entropies(
     return detached(policy, rows, parted, entropies=True)
 
 
-def eval_row(trajectory: Trajectory, entropy: torch.Tensor) -> dict[str, Any]:
-    """Return one line of ``eval/step_*.jsonl``; ``token_entropy`` is None without a token."""
+def eval_row(trajectory: Trajectory, entropy: torch.Tensor, by: str = "") -> dict[str, Any]:
+    """Return one line of ``eval/step_*.jsonl``; ``token_entropy`` is None without a token.
+
+    ``by`` names the column that splits the accuracy; its value is kept under the same key.
+    """
     return response_row(trajectory) | {
+        **({"by": str(trajectory.example.extra[by])} if by else {}),
         "category": category(trajectory.reward),
         "token_entropy": float(entropy.mean()) if len(entropy) else None,
     }

@@ -22,6 +22,7 @@ from alignkit.engine.forward.packed import shared_batches
 from alignkit.engine.forward.passes import has_linear_head, token_logprobs
 from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
+from alignkit.engine.ranks import here
 from alignkit.engine.tokens import TrainRow, micro_batches, on_host
 from alignkit.errors import AlignkitError
 
@@ -112,7 +113,9 @@ def detached(
 
     ``cut`` divides the rows that have such tokens into the batches that are computed together.
     """
-    at = [i for i, row in enumerate(rows) if row.trained_ids]
+    group = here()
+    mine = group.share([row.length for row in rows])
+    at = [i for i in mine if rows[i].trained_ids]
     batches = [[at[j] for j in batch] for batch in cut([rows[i] for i in at])]
     values = []
     for batch in batches:
@@ -121,11 +124,10 @@ def detached(
             policy, chosen, temperature=temperature, with_entropy=entropies
         )
         values.append((chosen, logprobs if entropy is None else entropy))
-    found = [torch.zeros(0)] * len(rows)
+    found = {i: torch.zeros(0) for i in mine}
     for batch, own in zip(batches, by_row(values), strict=True):
-        for i, row in zip(batch, own, strict=True):
-            found[i] = row
-    return found
+        found |= zip(batch, own, strict=True)
+    return list(group.merge(found).values())
 
 
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkit.engine.ranks import Ranks
 from alignkit.engine.tokens import TrainRow, on_host, onto
 
 
@@ -92,6 +93,18 @@ class StepMetrics:
         self.log_ratios = torch.cat([self.log_ratios, *kept]).float()
         return value, size
 
+    def join(self, group: Ranks, loss: float) -> float:
+        """Add what the other ranks measured, which all have then; return the step's loss."""
+        if group.size == 1:
+            return loss
+        weights = torch.cat([torch.empty(0), *self.weights])
+        found = group.gather((loss, self.sums, self.log_ratios, weights))
+        names = [name for _, sums, _, _ in found for name in sums]
+        self.sums = {n: sum(sums.get(n, 0.0) for _, sums, _, _ in found) for n in names}
+        self.log_ratios = torch.cat([ratios for _, _, ratios, _ in found])
+        self.weights = [weights for _, _, _, weights in found]
+        return sum(value for value, _, _, _ in found)
+
     def means(self) -> dict[str, float]:
         """Return means over the step's response tokens; 0 where there is no token."""
         sums = {"token_entropy": 0.0, **self.sums}  # nosec B105 # no password
@@ -99,7 +112,7 @@ class StepMetrics:
 
     def ratios(self) -> dict[str, float]:
         """Return the 99th percentiles (nearest rank) of π/π_old and its inverse, if known."""
-        if not self._compared:
+        if not self.log_ratios.numel():
             return {}
         found, weights = self.log_ratios, torch.cat(self.weights)  # (n,)
         return {

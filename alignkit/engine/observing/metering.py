@@ -32,6 +32,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from alignkit.engine.ranks import here
 from alignkit.engine.tokens import TrainRow
 from alignkit.model_shape import ModelShape
 from alignkit.protocols import Rated
@@ -195,14 +196,17 @@ def throughput(meter: Meter, seconds: float, policy: Policy) -> dict[str, float]
     ``train/tokens_per_second`` counts ``Meter.tokens`` over ``seconds``, those of the update;
     ``train/mfu`` is the share of the device's peak, absent where the peak is not known (see
     :func:`peak_flops`). ``memory/peak_mib``: on CUDA the most memory allocated on the policy's
-    device since the last call, else the most resident memory this process ever had.
+    device since the last call, else the most resident memory this process ever had. On several
+    ranks the peak is that of the rank with the most, and ``train/mfu`` the mean of theirs.
     """
     device = next(policy.model.parameters()).device
-    metrics = {"memory/peak_mib": _peak_mib(device)}
+    found = here().gather((_peak_mib(device), meter.flops))
+    flops = sum(flops for _, flops in found) / len(found)
+    metrics = {"memory/peak_mib": max(peak for peak, _ in found)}
     if seconds > 0 and meter.tokens:
         metrics["train/tokens_per_second"] = meter.tokens / seconds
-        if (peak := peak_flops(policy, device)) and meter.flops:
-            metrics["train/mfu"] = meter.flops / (seconds * peak)
+        if (peak := peak_flops(policy, device)) and flops:
+            metrics["train/mfu"] = flops / (seconds * peak)
     return metrics
 
 

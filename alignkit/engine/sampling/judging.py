@@ -14,10 +14,12 @@ from alignkit.protocols import Example, Judges, Pending, Reward, RewardFn
 class Judging:
     """The rewards of groups that finish in any order."""
 
-    def __init__(self, reward: RewardFn, examples: Sequence[Example]) -> None:
-        """``examples`` holds one per group."""
+    def __init__(
+        self, reward: RewardFn, examples: Sequence[Example], *, beside: bool = True
+    ) -> None:
+        """``examples`` holds one per group; ``beside`` lets it judge in the background."""
         self._reward, self._examples = reward, examples
-        self._beside: Judges | None = reward if judges(reward) else None
+        self._beside: Judges | None = reward if beside and judges(reward) else None
         self._pending: dict[int, Pending] = {}
 
     @property

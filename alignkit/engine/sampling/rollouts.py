@@ -17,10 +17,12 @@ import torch
 from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask, closing
 from alignkit.engine.observing.clock import Clock
+from alignkit.engine.ranks import here
 from alignkit.engine.sampling.answering import Answer, answered, answered_each, played
 from alignkit.engine.sampling.generating import BACKEND
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt
+from alignkit.engine.sampling.sharing import dealt, of_all
 from alignkit.engine.sampling.transcript import Cut, Exchange
 from alignkit.engine.tokens import TrainRow, sampled_tokens
 from alignkit.protocols import (
@@ -33,6 +35,7 @@ from alignkit.protocols import (
     RolloutBackend,
     SampledBatch,
     Sampling,
+    Stateful,
 )
 
 
@@ -115,12 +118,19 @@ def collect(
     generation, "reward" the wait for verdicts that remains after it.
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
-    if opening is not None:
-        groups = played(prompts, opening, policy, backend, reward, sampling, clock)
+    ranks = here()
+    mine = dealt(ranks, len(prompts), in_order=isinstance(reward, Stateful))
+    some = [prompts[i] for i in mine]
+    groups: list[list[Answer]] = []
+    if not some and ranks.size > 1:
+        pass
+    elif opening is not None:
+        groups = played(some, opening, policy, backend, reward, sampling, clock)
     elif reward is not None:
-        groups = answered(prompts, policy, backend, reward, sampling, clock)
+        groups = answered(some, policy, backend, reward, sampling, clock)
     else:
         raise ValueError("responses need a reward to judge them, or an environment")
+    groups = of_all(ranks, mine, groups)
     return _trajectories(prompts, groups, sampling.step, first_group)
 
 
@@ -137,10 +147,20 @@ def collect_each(
     Returns per part what :func:`collect` returns for it. One call costs less than one per part,
     as small batches take as many steps as large ones.
     """
-    found = answered_each(parts, policy, backend, sampling, clock)
+    ranks = here()
+    places = [
+        dealt(ranks, len(prompts), in_order=isinstance(reward, Stateful))
+        for prompts, reward in parts
+    ]
+    mine = [
+        ([prompts[i] for i in at], reward)
+        for (prompts, reward), at in zip(parts, places, strict=True)
+    ]
+    found = answered_each(mine, policy, backend, sampling, clock)
+    whole = [of_all(ranks, *own) for own in zip(places, found, strict=True)]
     return [
         _trajectories(prompts, groups, sampling.step, 0)
-        for (prompts, _), groups in zip(parts, found, strict=True)
+        for (prompts, _), groups in zip(parts, whole, strict=True)
     ]
 
 

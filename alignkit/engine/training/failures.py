@@ -13,6 +13,7 @@ from alignkit.engine.training.parts import Parts
 from alignkit.engine.training.saver import Saver
 from alignkit.errors import AlignkitError, in_shell, shown
 from alignkit.lifecycle.files import UNWRITABLE
+from alignkit.lifecycle.ranks import follows
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.security.secrets import redact_text
 
@@ -39,6 +40,10 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
     except Interrupted:
         raise
     except BaseException as error:
+        if follows() and isinstance(error, AlignkitError):
+            raise
+        if follows():
+            raise _on_this_rank(error, parts, run) from error
         source = source_of(error)
         if source is None and isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise  # of the run's own files: the kernel reports full disks
@@ -52,6 +57,13 @@ def explained(run: Run, parts: Parts, saver: Saver) -> Iterator[None]:
             "(--allow-changes after a change of code or data)"
         )
         raise AlignkitError("\n".join(filter(None, lines))) from error
+
+
+def _on_this_rank(error: BaseException, parts: Parts, run: Run) -> AlignkitError:
+    """Return what a rank that follows says: it writes nothing, so the traceback is in it."""
+    source = source_of(error)
+    name = f"{name_of(source, parts, run.plan)} raised " if source else ""
+    return AlignkitError(f"{name}{described(error)}\n{redact_text(traceback.format_exc())}")
 
 
 def _sets(parts: Parts) -> Iterator[tuple[tuple[str, ...], EvalSet]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from alignkit.component import made_by
 from alignkit.engine.evaluation.eval_table import EvalPlan
 from alignkit.engine.evaluation.evaluator import Evaluator
 from alignkit.engine.learning.learner import Learner
@@ -12,6 +13,7 @@ from alignkit.engine.observing.inspector import Inspector
 from alignkit.engine.observing.watch import UNWATCHED, Watcher
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle.ranks import refuse_unless_divided
 from alignkit.protocols import (
     Environment,
     Optimizer,
@@ -47,6 +49,9 @@ class Parts:
     inspector: Inspector | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if self.backend is not None:
+            params = made_by(self.backend)
+            refuse_unless_divided(params or self.backend, "the backend of [rollout]")
         if self.plan is not None:
             self.evaluator = Evaluator(
                 self.plan,

@@ -82,6 +82,10 @@ class PolicyParams(Params[Policy]):
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
+    parallel: Literal["auto", "replicate", "shard"] = "auto"
+    """How several processes of ``torchrun`` hold the model: "replicate" gives each all of it, and
+    "auto" does so too. "shard" would cut it over them; it is refused, as that is not there yet."""
+
     peak_tflops: Annotated[float, Field(gt=0)] | None = None
     """Peak speed of the device, in 10^12 floating-point operations a second, for ``train/mfu``.
     Unset: the bf16 peak of a known CUDA card; on others there is no such metric."""
@@ -100,6 +104,8 @@ class PolicyParams(Params[Policy]):
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Look for the files of a local folder."""
         yield from folder_problems(self.path)
+        if self.parallel == "shard":
+            yield "parallel", '"shard" is not there yet; each process holds all: "replicate"'
         if self.attention == "flash_attention_2" and not self._half():
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
 

@@ -14,7 +14,9 @@ import torch
 from alignkit.engine.forward.frozen import PolicyView, frozen_copy
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor, nn
 
     from alignkit.protocols import Policy
 
@@ -32,7 +34,15 @@ class Served(PolicyView):
         """Copy the policy's present weights."""
         adapter = getattr(self.original, "adapter", None)
         source = adapter.merged() if adapter else self.original.model.state_dict().items()
+        self._copy(source, self.original.version)
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Take over these weights instead, of that version."""
+        self._copy(weights.items(), version)
+
+    @torch.no_grad()
+    def _copy(self, source: Iterable[tuple[str, Tensor]], version: int) -> None:
         own = self.model.state_dict()
         for name, value in source:
             own[name].copy_(value)
-        self.version = self.original.version
+        self.version = version

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
+
+from torch import Tensor
 
 from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
@@ -54,6 +56,19 @@ class HfBackend:
         if self._served is None:
             self._served = Served(self._policy)
             self._paths = self._find_paths(self._served, self._paths.texts)
+
+    def held_weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights it samples from, on the CPU."""
+        if self._served is None:
+            raise AlignkitError("the hf rollout backend holds no weights: call hold()")
+        state = self._served.model.state_dict()
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+    def load_held_weights(self, weights: Mapping[str, Tensor], version: int, /) -> None:
+        """Sample from these weights until the next sync."""
+        if self._served is None:
+            raise AlignkitError("the hf rollout backend holds no weights: call hold()")
+        self._served.load(weights, version)
 
     def sync(self, policy: Policy, /) -> None:
         """Take over the weights, if there is a copy; each call builds its own cache."""

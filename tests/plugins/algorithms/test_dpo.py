@@ -118,6 +118,18 @@ def test_preferences_generalise_to_held_out_pairs(dpo, toys, tmp_path):
     assert (tmp_path / "final/model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_margins_of_the_first_step_are_ties_however_rows_are_cut(dpo, toys, tmp_path, size):
+    data = [
+        Example(f"id{i}", f"q{i}" * (1 + i % 4), "ab" * (1 + i) + "#", {"rejected": "ba" * i + "#"})
+        for i in range(9)
+    ]
+    rows = toys.carry_out(dpo({"train_batch_size": size, "token_budget": 64}, data=data), tmp_path)
+    assert rows[1]["train/preference_accuracy"] == 0.5
+    assert rows[1]["train/margin"] == 0
+    assert rows[2]["train/margin"] != 0
+
+
 def test_the_reference_is_the_starting_policy_unless_named(dpo, toys, tmp_path):
     other = toys.policy()
     with torch.no_grad():

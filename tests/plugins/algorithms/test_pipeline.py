@@ -146,7 +146,7 @@ def test_resumed_between_a_batch_and_the_one_sampled_beside_it(grpo, toys, tmp_p
 
     def ended(self, sample, step):
         if step == 3:
-            run.signals._deferring = 0
+            run.signals.deferring = 0
             run.signals.interrupt("a test")
         begin(self, sample, step)
 

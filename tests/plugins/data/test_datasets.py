@@ -30,7 +30,7 @@ def problems(params):
 
 
 def test_names_are_those_of_the_contract():
-    names = ["jsonl", "gsm8k", "math", "hh", "mmlu", "chat"]
+    names = ["jsonl", "gsm8k", "math", "hh", "mmlu", "chat", "choices"]
     assert [component.name for component in dataset()] == names
 
 

@@ -96,3 +96,12 @@ def test_gsm8k_solutions_end_in_their_gold(shared_data):
     data = Gsm8k(path=str(shared_data / "gsm8k"), split="test").build()
     said = [f"{e.extra['solution']} So it is {e.answer}." for e in data]
     assert sum(r.total for r in LastNumber().build()(said, data)) == 1319
+
+
+def test_a_name_on_the_hub_is_read_there():
+    made = Mmlu(config="anatomy", limit=3)
+    assert list(made.check({})) == []
+    assert made.facts({}) == {"rows": "test of cais/mmlu on the Hub, at most 3"}
+    assert list(Mmlu(path="no/such/folder").check({})) == [
+        ("path", "no such file or folder: no/such/folder")
+    ]

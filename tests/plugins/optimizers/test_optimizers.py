@@ -115,3 +115,15 @@ def test_past_the_end_the_rate_stays_at_its_floor():
 def test_warm_up_longer_than_the_run_is_an_error():
     with pytest.raises(AlignkitError, match=r"warmup_steps is 9, but the run has only 5"):
         AdamW(warmup_steps=9).build().start([torch.nn.Parameter(torch.ones(1))], total_steps=5)
+
+
+def test_warm_up_as_a_share_of_the_run():
+    """3 % of 100 steps are 3: thirds, then the cosine; of 50 they are 1.5, so 2."""
+    made = AdamW(schedule="cosine", warmup_ratio=0.03).build()
+    assert [made.lr_factor(100, i) for i in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert [made.warmup(n) for n in (0, 1, 50, 100, 101)] == [0, 1, 2, 3, 4]
+    assert AdamW(warmup_ratio=0.1).build().warmup(30) == 3  # 0.1 * 30 is 3.0000000000000004
+    assert list(AdamW(warmup_ratio=0.03).check({})) == []
+    assert [key for key, _ in AdamW(warmup_ratio=0.03, warmup_steps=5).check({})] == [
+        "warmup_ratio"
+    ]

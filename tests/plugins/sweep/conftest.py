@@ -71,10 +71,12 @@ def sweep(place, registry):
 def make(place):
     """Make the runs of a sweep; return the runner, with what it said and what was started."""
 
-    def run(swept, only=(), say=None, jobs=1):
+    def run(swept, only=(), say=None, jobs=1, launcher=None):
         said = []
         command = (sys.executable, "-IS", str(place / "child.py"))
-        made = runner.Runner(Plans(swept, Path("out")), jobs, (), say or said.append, command)
+        made = runner.Runner(
+            Plans(swept, Path("out")), jobs, (), say or said.append, command, launcher
+        )
         journal = place / "journal"
         journal.unlink(missing_ok=True)
         try:

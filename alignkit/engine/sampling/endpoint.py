@@ -6,7 +6,8 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Limits:
     """Attempts begun per minute; 0 = no limit."""
     token_budget: int
     """Prompt and reply tokens in all; 0 = no limit."""
+    concurrency: int = 1
+    """Requests open at the same time."""
 
 
 class Cache:
@@ -101,29 +104,56 @@ class Pace:
         time.sleep(max(start - time.monotonic(), 0))
 
 
+Text = str | Sequence[Mapping[str, Any]]
+"""What is asked: the text of a user, or messages."""
+
+
 class Endpoint:
     """A model behind ``URL/chat/completions``; may be asked from several threads."""
 
     def __init__(
-        self, url: str, model: str, max_tokens: int, key: str, limits: Limits, cache: Cache
+        self,
+        url: str,
+        model: str,
+        max_tokens: int,
+        key: str,
+        limits: Limits,
+        cache: Cache,
+        temperature: float = 0.0,
     ) -> None:
         self._url, self._limits, self._cache = f"{url.rstrip('/')}/chat/completions", limits, cache
-        self._body = {"model": model, "max_tokens": max_tokens, "temperature": 0}
+        self._most = max_tokens
+        self._body = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=limits.timeout)
         self._budget, self._pace = Budget(limits.token_budget), Pace(limits.requests_per_minute)
+        self._pool = ThreadPoolExecutor(limits.concurrency, "endpoint")
 
-    def ask(self, text: str) -> str | None:
+    def ask_all(
+        self, texts: Sequence[Text], *, stop: Sequence[str] = (), samples: Sequence[int] = ()
+    ) -> list[str | None]:
+        """Return the reply to each text, None where there was none; see :meth:`ask`.
+
+        ``samples`` numbers the texts that are asked several times, as they stand.
+        """
+        numbers = samples or [0] * len(texts)
+        asked = (self._pool.submit(self.ask, *it, stop) for it in zip(texts, numbers, strict=True))
+        return [reply.result() for reply in list(asked)]
+
+    def ask(self, text: Text, sample: int = 0, stop: Sequence[str] = ()) -> str | None:
         """Return the reply, or None if there was none within the limits.
 
         AlignkitError where the endpoint refuses for good, as for a wrong key or model.
         """
-        body = {**self._body, "messages": [{"role": "user", "content": text}]}
+        messages = [{"role": "user", "content": text}] if isinstance(text, str) else [*text]
+        more = ({"stop": [*stop]} if stop else {}) | ({"seed": sample} if sample else {})
+        body: dict[str, Any] = {**self._body, "messages": messages, **more}
         key = hashlib.sha256(json.dumps([self._url, body]).encode()).hexdigest()
         if (known := self._cache.get(key)) is not None:
             return known
+        said = text if isinstance(text, str) else json.dumps(messages)
+        most = len(said.encode()) + self._most
         for attempt in range(self._limits.retries + 1):
-            most = len(text.encode()) + self._body["max_tokens"]  # type: ignore[operator]
             if not self._budget.hold(most):
                 return None
             reply, used, wait = self._attempt(body, most)
@@ -149,8 +179,7 @@ class Endpoint:
             return None, 0, _number(headers.get("retry-after"))
         if status != 200:
             raise AlignkitError(
-                f"reward judge: {self._url} answered {status}: {content[:200]!r}; "
-                "check url, model and key_from"
+                f"{self._url} answered {status}: {content[:200]!r}; check url, model and key_from"
             )
         try:
             answer = json.loads(content)
@@ -173,11 +202,9 @@ class Endpoint:
             return response.status_code, response.headers, bytes(content)
 
     def close(self) -> None:
-        """Close the connections; calling it twice is fine."""
+        """Close the connections and threads; calling it twice is fine."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._client.close()
-
-
-Ask = Callable[[str], str | None]
 
 
 def _number(text: str | None) -> float:

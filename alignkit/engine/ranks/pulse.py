@@ -1,0 +1,138 @@
+"""Signs of life between ranks, and the word of a failure, so that none waits for one that is gone.
+
+Every rank counts up a number in the store that all of them share, and looks at the others'. Who
+fails writes why. A rank whose number stands still for ``SILENT`` seconds has been killed or
+stopped, or its machine is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from alignkit.errors import AlignkitError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
+SILENT = 15.0
+"""Seconds without one after which a rank is taken for gone."""
+GRACE = 20.0
+"""Seconds that a rank has, after another failed, to notice; then its process is ended."""
+
+
+class OtherRankFailed(AlignkitError):
+    """What ended the run on this rank has been said, by the rank that it happened on."""
+
+    exit_status = 1
+    told = True
+    """Whether it has been printed; see :mod:`alignkit.commands`."""
+
+
+class Pulse:
+    """This rank's signs of life, and what it knows of the others'."""
+
+    def __init__(self, store: Store, rank: int, size: int) -> None:
+        """``store`` is used by this thread of signs alone."""
+        self._store, self._rank, self._size = store, rank, size
+        self._beats = 0
+        self._seen = {r: (0, time.monotonic()) for r in range(size) if r != rank}
+        self._failed = ""
+        self._since = 0.0
+        self._noticed = False
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise OtherRankFailed if one has."""
+        if self._failed:
+            self._noticed = True
+            raise OtherRankFailed(self._failed)
+
+    def fail(self, why: str) -> None:
+        """Tell the other ranks that this one ends, and why; the first to do so is heard."""
+        self._noticed = True
+        said = f"rank {self._rank}: {why}"
+        self._try(lambda: bool(self._store.compare_set("failed", "", said)))
+
+    def gone(self) -> None:
+        """Raise OtherRankFailed for a rank that has vanished, after a connection to it broke."""
+        end = time.monotonic() + SILENT
+        while time.monotonic() < end:
+            self.check()
+            if self._silent(4 * BEAT):
+                break
+            time.sleep(BEAT / 5)
+        names = self._silent(4 * BEAT) or ["another rank"]
+        self._noticed = True
+        raise OtherRankFailed(f"{names[0]} is gone: the connection to it broke")
+
+    def leave(self) -> None:
+        """Have rank 0 end first; waits as long as it gives signs of life."""
+        while self._rank and not self._ended() and not self._silent(4 * BEAT, of=0):
+            time.sleep(BEAT / 5)
+
+    def end(self) -> None:
+        """Say that this rank ends now, and give no more signs of life."""
+        self._closed.set()
+        self._thread.join(2 * BEAT)
+        self._try(lambda: self._count(f"ended/{self._rank}"))
+
+    def _count(self, key: str) -> bool:
+        return bool(self._store.add(key, 1))
+
+    def _ended(self) -> bool:
+        """Whether rank 0 has ended, or the store with it."""
+        return self._try(lambda: bool(self._store.check(["ended/0"]))) is not False
+
+    def _silent(self, seconds: float, of: int | None = None) -> list[str]:
+        """Return the ranks without a sign of life for so long."""
+        now = time.monotonic()
+        ranks = self._seen if of is None else [of]
+        return [f"rank {r}" for r in ranks if now - self._seen[r][1] > seconds]
+
+    def _run(self) -> None:
+        while not self._closed.wait(BEAT):
+            if not self._try(self._beat):
+                self._note("rank 0 is gone: the store that all ranks share does not answer")
+            if self._failed and not self._noticed and time.monotonic() - self._since > GRACE:
+                sys.stderr.write(f"rank {self._rank}: ended at once, as {self._failed}\n")
+                sys.stderr.flush()
+                os._exit(1)
+
+    def _beat(self) -> bool:
+        self._beats += 1
+        self._store.set(f"beat/{self._rank}", str(self._beats))
+        for other in self._seen:
+            self._look(other)
+        if self._store.check(["failed"]):
+            self._note(self._store.get("failed").decode())
+        elif silent := self._silent(SILENT):
+            self._note(f"{silent[0]} gives no sign of life: killed, stopped or out of reach")
+        return True
+
+    def _look(self, other: int) -> None:
+        key = f"beat/{other}"
+        count = int(self._store.get(key)) if self._store.check([key]) else 0
+        if count > self._seen[other][0] or self._store.check([f"ended/{other}"]):
+            self._seen[other] = (count, time.monotonic())
+
+    def _note(self, why: str) -> None:
+        if not self._failed:
+            self._since, self._failed = time.monotonic(), why
+
+    def _try(self, call: Callable[[], bool]) -> bool | None:
+        """Return what a call of the store returns; None if the store is gone."""
+        with self._lock:
+            try:
+                return call()
+            except RuntimeError:  # torch.distributed's errors are
+                return None

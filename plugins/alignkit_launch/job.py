@@ -1,0 +1,120 @@
+"""A job: what a batch system is asked for, and the script that asks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from alignkit.errors import AlignkitError, shown
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCHEDULERS = tuple(sorted(path.stem for path in TEMPLATES.glob("*.sh")))
+_TIME = re.compile(r"\A(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as a batch job: its processes, its limits, and its commands."""
+
+    scheduler: str
+    """One of ``SCHEDULERS``."""
+    begin: Sequence[str]
+    """Words of the command that begins the run, after ``alignkit``."""
+    go_on: Sequence[str]
+    """Words of the command that resumes it."""
+    out: Path
+    """Run directory, absolute."""
+    nodes: int = 1
+    gpus: int = 0
+    """Per node."""
+    processes: int = 1
+    """Per node; several of them are the ranks of one run."""
+    cpus: int = 1
+    """Cores per process."""
+    seconds: int = 3600
+    """Limit of wall-clock time."""
+    grace: int = 120
+    """Seconds before the limit at which the run is told to save its state and stop."""
+    memory: str = ""
+    """Per node, as the scheduler takes it; "" = its default, here and below."""
+    queue: str = ""
+    account: str = ""
+    directives: Sequence[str] = ()
+    """Further options for the scheduler, as they stand behind ``#SBATCH`` or ``#PBS``."""
+    folder: Path = field(default_factory=Path.cwd)
+    """Directory in which the job works."""
+    python: str = sys.executable
+
+    def __post_init__(self) -> None:
+        """Raise AlignkitError where the script could not hold what was asked for."""
+        if not 0 < self.grace < self.seconds:
+            raise AlignkitError(
+                f"--grace {self.grace}: from 1 second to less than the job's {self.seconds}"
+            )
+        asked = (self.memory, self.queue, self.account, *self.directives)
+        written = (*asked, str(self.out), str(self.folder))
+        if bad := [text for text in written if not text.isprintable()]:
+            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+
+    @property
+    def name(self) -> str:
+        """The job's name, of characters that every scheduler takes."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", self.out.name)[:100]
+        return name if name[:1].isalpha() else f"run-{name}"
+
+    @property
+    def script(self) -> Path:
+        """Where the script is kept: beside the run directory."""
+        return self.out.with_name(f"{self.out.name}.{self.scheduler}.sh")
+
+    @property
+    def ranks(self) -> int:
+        """Processes on all nodes."""
+        return self.nodes * self.processes
+
+    def text(self, template: Path | None = None) -> str:
+        """Return the script, made from the scheduler's own template or from ``template``."""
+        file = template or TEMPLATES / f"{self.scheduler}.sh"
+        environment = Environment(  # nosec B701 # a shell script; | q quotes what goes into it
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+            keep_trailing_newline=True, comment_start_string="{##", comment_end_string="##}",
+        )  # fmt: skip
+        environment.filters |= {"q": _quoted, "clock": clock}
+        try:
+            return environment.from_string(file.read_text(encoding="utf-8")).render(job=self)
+        except (TemplateError, UnicodeDecodeError) as error:
+            raise AlignkitError(f"{shown(file)} is no usable template: {error}") from error
+
+
+def _quoted(value: Any) -> str:
+    """Quote a word, or each of several words, for the shell."""
+    return shlex.quote(str(value)) if isinstance(value, str | Path) else shlex.join(value)
+
+
+def clock(seconds: int) -> str:
+    """Write seconds as hours, minutes and seconds, as all schedulers take them.
+
+    >>> clock(5400)
+    '1:30:00'
+    """
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def seconds_in(text: str) -> int:
+    """Return the seconds of ``H:MM:SS`` or ``D-HH:MM:SS``; ValueError if it is neither.
+
+    >>> seconds_in("1:30:00"), seconds_in("2-00:00:00")
+    (5400, 172800)
+    """
+    found = _TIME.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is no time: write H:MM:SS or D-HH:MM:SS")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -1,0 +1,44 @@
+"""Hand a job's script to the program that takes it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from alignkit.errors import AlignkitError, RunFailed, shown
+from alignkit.lifecycle.files import write_whole
+
+PROGRAMS = {"slurm": ("sbatch", "--parsable"), "pbs": ("qsub",)}
+
+
+def keep(script: Path, text: str) -> None:
+    """Write the script; one that stands there with the same text may stay as it is."""
+    try:
+        script.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(script, text)
+        script.chmod(0o755)
+    except OSError as error:
+        raise AlignkitError(f"cannot write {shown(script)}: {error.strerror}") from error
+
+
+def submit(scheduler: str, script: Path) -> str:
+    """Submit the script and return the job's id.
+
+    Raises AlignkitError where the scheduler's program is missing, RunFailed where it refuses.
+    """
+    program, *options = PROGRAMS[scheduler]
+    found = shutil.which(program)
+    if found is None:
+        raise AlignkitError(f"{program} is not on this machine; submit {shown(script)} where it is")
+    command = [found, *options, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # nosec B603 # words
+    if done.returncode:
+        raise RunFailed(f"{program} refused {shown(script)}: {done.stderr.strip()}")
+    return done.stdout.strip().partition(";")[0]
+
+
+def run_here(script: Path) -> int:
+    """Run the script on this machine; return its exit status."""
+    bash = shutil.which("bash") or "/bin/bash"
+    return subprocess.run([bash, str(script)], check=False).returncode  # nosec B603 # words

@@ -1,0 +1,85 @@
+"""A real SLURM of one node, for the plugins that submit to one."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+CONF = """
+ClusterName=one
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmdPort={node}
+AuthType=auth/none
+AuthInfo=cred_expire=5
+CredType=cred/none
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/control.pid
+SlurmdPidFile={folder}/node.pid
+SlurmctldLogFile={folder}/control.log
+SlurmdLogFile={folder}/node.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """Start a cluster of this machine alone; yield the environment in which its commands work."""
+    if not shutil.which("slurmctld") or not shutil.which("slurmd"):
+        pytest.skip("needs SLURM: apt-get install slurm-wlm")
+    if os.getuid():
+        pytest.skip("a SLURM node must be started as root")
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    (folder / "slurm.conf").write_text(
+        CONF.format(
+            host=socket.gethostname().partition(".")[0], folder=folder, user=getpass.getuser(),
+            control=_free_port(), node=_free_port(), cpus=len(os.sched_getaffinity(0)),
+        )
+    )  # fmt: skip
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+    with (folder / "output").open("w") as output:
+        started = [
+            subprocess.Popen([name, "-D"], env=environment, stdout=output, stderr=output)
+            for name in ("slurmctld", "slurmd")
+        ]
+    try:
+        for _ in range(60):
+            found = subprocess.run(
+                ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            if found.stdout.strip() == "idle":
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail(f"the cluster did not start:\n{(folder / 'output').read_text()[-2000:]}")
+        yield environment
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in reversed(started):
+            process.wait(30)
