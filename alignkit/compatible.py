@@ -12,7 +12,16 @@ from alignkit.promises import source_of, unmet_api
 
 def unfit(entry: EntryPoint) -> str:
     """Return why a plugin does not fit, by its requirements and its API, or ``""``."""
-    return unmet_requirement(entry.dist) or unmet_api(source_of(entry.module))
+    return unmet_requirement(entry.dist) or unmet_api(source_of(_module(entry.value)))
+
+
+def _module(value: str) -> str:
+    """Return the module that an entry point names.
+
+    >>> _module("package.hooks:plugin [extra]")
+    'package.hooks'
+    """
+    return value.partition(":")[0].partition("[")[0].strip()
 
 
 def unmet_requirement(dist: Distribution | None) -> str:

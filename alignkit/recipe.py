@@ -164,7 +164,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
-        self.renamed: list[Renamed] = []
+        self.renamed: tuple[Renamed, ...] = ()
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
@@ -208,7 +208,7 @@ class _Resolver:
             key, present = (*table.key, old), (*table.key, new)
             if new in given:
                 self.problem(key, f"{old!r} is called {new!r} now, and both are given; take it out")
-            self.renamed.append(Renamed(key, new, self.document.origin(key)))
+            self.renamed += (Renamed(key, new, self.document.origin(key)),)
             self.document.origins = {
                 (*present, *k[len(key) :]) if k[: len(key)] == key else k: origin
                 for k, origin in self.document.origins.items()
