@@ -31,6 +31,7 @@ def test_a_package_of_every_kind_is_complete_and_clean(tmp_path, kind):
             "pyproject.toml",
             "README.md",
             *(["recipe.toml"] if kind != "command" else []),
+            ".github/workflows/conformance.yml",
             ".github/workflows/test.yml",
             f"alignkit_{name}/__init__.py",
             f"alignkit_{name}/py.typed",
