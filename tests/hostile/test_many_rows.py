@@ -51,6 +51,17 @@ def test_the_time_to_show_a_run_grows_with_its_rows(tmp_path, look):
 
 
 @pytest.mark.slow
+def test_a_row_of_metrics_takes_little_more_memory_than_its_numbers(tmp_path):
+    folder = run_dir(tmp_path / "run", 20_000)
+    tracemalloc.start()
+    found = read(folder)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(found.rows) == 20_000
+    assert kept < 900 * 20_000  # 11 numbers and a dict; 1,300 where each row has its own names
+
+
+@pytest.mark.slow
 def test_the_time_and_size_of_a_page_grow_with_its_settings(tmp_path):
     for n in (10, 10 * TIMES):
         for i in range(n):
