@@ -32,6 +32,8 @@ class Report(Params[click.Command]):
         @click.option("--png", is_flag=True, help="Also write every chart; needs matplotlib.")
         @click.option("--write-up", is_flag=True,
                       help="Also write a Markdown page to comment, with its charts.")  # fmt: skip
+        @click.option("--rollouts", is_flag=True,
+                      help="Also write a page to browse all saved responses.")  # fmt: skip
         @click.option("--against", type=click.Choice(["step", "time"]), default="step",
                       help="Horizontal axis of the PNGs.  [default: step]")  # fmt: skip
         @click.option("--band", type=click.Choice(["error", "range"]), default="error",
@@ -46,6 +48,7 @@ class Report(Params[click.Command]):
             csv: bool,
             png: bool,
             write_up: bool,
+            rollouts: bool,
             against: Literal["step", "time"],
             band: Literal["error", "range"],
             reference: str | None,
@@ -61,7 +64,7 @@ class Report(Params[click.Command]):
             target = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
             heading = title or write.title(folders)
             how: dict[str, Any] = {"against": against, "band": band, "reference": reference}
-            how["with_write_up"] = write_up
+            how |= {"with_write_up": write_up, "with_rollouts": rollouts}
             made = write.files(found, target, heading, with_csv=csv, with_png=png, **how)
             for path in made:
                 say(f"{'report:' if table else 'wrote'} {shown(path)}")

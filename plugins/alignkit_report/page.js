@@ -1,7 +1,7 @@
-"use strict";
 // Draws the charts and the samples from the JSON in the page. No library does: page.py has the
 // comparison. Text only ever enters the page as text nodes, so nothing a model wrote can become markup.
 (() => {
+  const { el, sample } = cards;
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["", "7 4", "2 3"];
@@ -11,12 +11,6 @@
   let wide = false; // bands from the least to the most, not by standard error
   let smoothing = 0;
 
-  function el(name, attributes = {}, ...children) {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
   function svg(name, attributes, parent) {
     const node = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -256,13 +250,7 @@
     const steps = data.samples[Number(which.value)].steps;
     const { step, rows } = steps[Math.min(Number(when.value), steps.length - 1)];
     document.getElementById("step").textContent = `step ${step}`;
-    document.getElementById("samples").replaceChildren(...rows.map(sample));
-  }
-  function sample(item) {
-    return el("div", { class: item.right ? "sample right" : "sample" },
-      el("b", {}, item.right ? "right" : "wrong"), el("span", { class: "soft" }, ` ${item.notes}`),
-      el("pre", { class: "question" }, item.question), el("pre", {}, item.response || "(empty)"),
-      el("span", { class: "soft" }, `gold: ${item.gold}`));
+    document.getElementById("samples").replaceChildren(...rows.map((item) => sample(item)));
   }
   function select() {
     const last = data.samples[Number(which.value)].steps.length - 1;

@@ -47,7 +47,11 @@ PAGE_SAMPLES, EACH = 4_000, 3
 
 def write(groups: Sequence[Group], path: Path, title: str, reference: str | None = None) -> None:
     """Write the page; an old one is replaced as a whole, so that a browser never sees half."""
-    text = render(groups, title, reference)
+    put(path, render(groups, title, reference))
+
+
+def put(path: Path, text: str) -> None:
+    """Write a page as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as file:
         # Half a character, as in a file that was cut, has no bytes in UTF-8.
@@ -58,7 +62,7 @@ def render(groups: Sequence[Group], title: str, reference: str | None = None) ->
     """Return the page as HTML; ``reference`` names the setting that others are compared with."""
     drawn = charts(groups)
     most = points_of(len(groups) * sum(len(c.metrics) for c in drawn))
-    script, samples = _asset("page.js"), _samples(groups)
+    samples = _samples(groups)
     payload = {
         "groups": [
             {"name": plain(g.name), "n": len(g.runs), "color": color(i), "stops": _stops(g)}
@@ -67,14 +71,21 @@ def render(groups: Sequence[Group], title: str, reference: str | None = None) ->
         "charts": [_chart(c, groups, most) for c in drawn],
         "samples": samples,
     }
-    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    elements = "\n".join(body(groups, drawn, title, bool(samples), reference))
+    return assembled(title, elements, payload, "page.js")
+
+
+def assembled(title: str, elements: str, payload: Any, script: str) -> str:
+    """Return a page of HTML elements, and data for the named script; ``title`` is plain text."""
+    source = "\n".join(map(_script, ("cards.js", script)))
+    digest = b64encode(hashlib.sha256(source.encode()).digest()).decode()
     parts = {
         "HASH": f"sha256-{digest}",
         "TITLE": escape(plain(title)),
         "STYLE": _asset("page.css"),
-        "BODY": "\n".join(body(groups, drawn, title, bool(samples), reference)),
+        "BODY": elements,
         "DATA": as_json(payload),
-        "SCRIPT": script,
+        "SCRIPT": source,
     }
     page = _asset("page.html")
     for name, text in parts.items():
@@ -94,6 +105,12 @@ def as_json(payload: Any) -> str:
 
 def _asset(name: str) -> str:
     return (files("alignkit_report") / name).read_text(encoding="utf-8").strip("\n")
+
+
+def _script(name: str) -> str:
+    """Return a script without the lines that only comment; pages need not carry them."""
+    lines = _asset(name).splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("//"))
 
 
 def _chart(chart: Chart, groups: Sequence[Group], most: int) -> dict[str, Any]:

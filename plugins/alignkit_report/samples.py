@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.run_data.runs import RunData, read_samples
+from alignkit.run_data.transcripts import CUTS, transcript
 from alignkit.security.text import printable
 
 LONGEST = 3000
@@ -24,6 +25,8 @@ class Sample:
     gold: str
     notes: str
     """Rewards, length and how the response ended."""
+    turns: tuple[Mapping[str, str], ...] = ()
+    """Role, text and note of each turn and observation of an episode."""
 
 
 def category(row: Mapping[str, Any]) -> str:
@@ -87,6 +90,10 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
         response=_clipped(printable(str(row.get("response", "")))),
         gold=_clipped(printable(str(row.get("gold", "")))),
         notes=", ".join(_notes(row)),
+        turns=tuple(
+            {"role": said.role, "text": _clipped(printable(said.text)), "note": said.note}
+            for said in transcript(row)
+        ),
     )
 
 
@@ -97,7 +104,9 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
     ]
     if "response_length" in row:
         notes.append(f"{row['response_length']} tokens")
-    if row.get("finish_reason") == "length":
+    if (cut := row.get("cut")) and str(cut) in CUTS:
+        notes.append(CUTS[str(cut)])
+    elif row.get("finish_reason") == "length":
         notes.append("cut off")
     return notes
 

@@ -194,12 +194,23 @@ def _answers(run: RunData) -> Iterator[str]:
 
 def answer(sample: Sample, label: str) -> Iterator[str]:
     """Yield the lines of one response: a label with its rewards, question, text and gold."""
-    yield f"  {label}  {sample.notes}"
-    for name, text in (
-        ("asked", sample.question),
-        ("said", sample.response),
-        ("gold", sample.gold),
-    ):
-        lines = [w for line in text.splitlines() for w in textwrap.wrap(line, 88) or [""]] or ["–"]
-        shown_lines = lines if len(lines) <= 12 else [*lines[:6], "…", *lines[-5:]]
-        yield from (f"    {name if i == 0 else '':<6} {line}" for i, line in enumerate(shown_lines))
+    yield f"  {label}  {'' if sample.turns else sample.notes}".rstrip()
+    yield from _text("asked", sample.question)
+    if not sample.turns:
+        yield from _text("said", sample.response)
+    for turn in sample.turns:
+        given = turn["role"] == "environment"
+        yield from _text("given" if given else "said", turn["text"], "│ " if given else "")
+        if turn["note"]:
+            yield f"           ({turn['note']})"
+    yield from _text("gold", sample.gold)
+    if sample.turns:
+        yield from _text("earned", sample.notes)
+
+
+def _text(name: str, text: str, margin: str = "") -> Iterator[str]:
+    """Yield a text under its name, the middle of a long one left out."""
+    lines = [w for line in text.splitlines() for w in textwrap.wrap(line, 88) or [""]] or ["–"]
+    shown_lines = lines if len(lines) <= 12 else [*lines[:6], "…", *lines[-5:]]
+    for i, line in enumerate(shown_lines):
+        yield f"    {name if i == 0 else '':<6} {margin}{line}"

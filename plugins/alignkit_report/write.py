@@ -9,7 +9,7 @@ from typing import Literal
 from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import Group
 from alignkit.run_data.runs import sweep_notes
-from alignkit_report import page, pairs, png, tables, write_up
+from alignkit_report import page, pairs, png, rollouts, tables, write_up
 
 
 def files(
@@ -23,6 +23,7 @@ def files(
     band: Literal["error", "range"] = "error",
     reference: str | None = None,
     with_write_up: bool = False,
+    with_rollouts: bool = False,
 ) -> Iterator[Path]:
     """Write the page to ``target`` and what else is wanted beside it; yield each file.
 
@@ -43,6 +44,9 @@ def files(
     try:
         page.write(groups, target, title, reference)
         yield target
+        if with_rollouts:
+            rollouts.write(groups, target.with_suffix(".rollouts.html"), title)
+            yield target.with_suffix(".rollouts.html")
         if with_csv:
             yield from _spreadsheets(groups, target, reference)
         if with_png:

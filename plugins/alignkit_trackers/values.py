@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from alignkit.run_data.transcripts import as_text
+
 
 def number(value: float) -> str:
     """Return a metric in about four significant digits; not-finite values by name.
@@ -57,8 +59,14 @@ def time_shares(seconds: Mapping[str, float]) -> str:
 def sample_table(
     rows: Sequence[Mapping[str, Any]], limit: int
 ) -> tuple[list[str], list[list[str | float | None]]]:
-    """Return the columns and cells of the first ``limit`` rows; nested values become JSON."""
-    chosen = rows[:limit]
+    """Return the columns and cells of the first ``limit`` rows; nested values become JSON.
+
+    The turns of an episode become its transcript as text.
+    """
+    chosen = [
+        {**row, "turns": as_text(row)} if isinstance(row.get("turns"), list) else row
+        for row in rows[:limit]
+    ]
     columns = list(dict.fromkeys(column for row in chosen for column in row))
     return columns, [[_cell(row.get(column)) for column in columns] for row in chosen]
 

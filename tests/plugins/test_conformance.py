@@ -158,6 +158,7 @@ test_algorithms = conformance(
         "algorithm/sft": {"train_batch_size": 4, **JUDGED, "rollout": ROLLOUT, "eval": EVAL},
         "algorithm/expert_iteration": {**SMALL, "min_reward": 0.1, "eval": EVAL},
         "algorithm/grpo": {**SMALL, "eval": EVAL},
+        "algorithm/distill": {**SMALL, "eval": EVAL},
         "algorithm/dpo": {
             "train_batch_size": 2,
             "data": {"use": "data/jsonl", "path": PAIRS},

@@ -34,8 +34,10 @@ class EnvironmentParams(Params[Environment]):
 
     lockstep: bool = True
     """Begin a turn when every episode of the batch has its observation: a run gives the same
-    numbers every time. ``false``: an episode goes on as soon as its own is there; what is drawn is
-    the same, but log-probs may differ in their last digits, as requests come together by chance."""
+    numbers every time. ``false``: an episode goes on as soon as its own is there. Its random
+    numbers are the same, keyed by seed, step, question, sample, turn and position; but chance
+    decides which requests share a forward pass, and the last digits of its sums depend on that.
+    Runs, and resumed runs, are then equal up to rounding and not bit for bit."""
 
     @property
     def limits(self) -> EpisodeLimits:

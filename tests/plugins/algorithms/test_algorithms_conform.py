@@ -46,6 +46,7 @@ test_conforms = conformance(
         "algorithm/sft": SUPERVISED | {"reward": REWARD},
         "algorithm/expert_iteration": SMALL | {"train_batch_size": 4},
         "algorithm/grpo": SMALL | {"train_batch_size": 4, "reference": {"beta": 0.1}},
+        "algorithm/distill": SMALL | {"train_batch_size": 4},
         "algorithm/dpo": SUPERVISED | {"n_steps": 3, "reward": REWARD, "data": _preferences()},
     },
 )

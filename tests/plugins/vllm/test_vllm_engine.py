@@ -209,3 +209,26 @@ def excess(a, b):
     expected = table.sum(0) * table.sum(1, keepdim=True) / table.sum()
     freedom = table.shape[1] - 1
     return float(((table - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom)
+
+
+def test_a_later_turn_reuses_the_cache_of_the_turns_before(served, monkeypatch):
+    """The second turn of an episode computes only what is new, to whole blocks of the cache."""
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    backend, policy = served
+    backend.sync(policy)
+    cached, step = [], LLMEngine.step
+
+    def recorded(self):
+        found = step(self)
+        cached.extend(output.num_cached_tokens for output in found if output.finished)
+        return found
+
+    monkeypatch.setattr(LLMEngine, "step", recorded)
+    first = tuple(reversed(LONG))
+    sampling = Sampling(temperature=0.0, max_tokens=8, min_tokens=8)
+    ((turn,),) = backend.generate([first], sampling)
+    ((after,),) = backend.generate([(*first, *turn.token_ids, 7, 8, 9)], sampling)
+    assert cached[0] == 0
+    assert 128 <= cached[1] <= len(first)
+    assert_same(policy, (*first, *turn.token_ids, 7, 8, 9), after)

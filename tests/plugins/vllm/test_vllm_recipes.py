@@ -81,3 +81,17 @@ def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_p
         assert row["train/importance_weight"] == pytest.approx(1, abs=1e-3)
         assert row["train/importance_capped"] == 0
     assert descendants(trainer.pid) == []
+
+
+def test_episodes_of_several_turns_run_on_vllm(tmp_path):
+    """The ids that the engine continued from are those that are trained on, turn by turn."""
+    sizes = ("n_steps=2", "rollout_batch_size=64", "train_batch_size=64", "eval.n=32")
+    run = command("tool_use.toml", tmp_path / "run", "rollout.use=vllm", *sizes)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    logged = rows(tmp_path / "run")
+    assert [row["step"] for row in logged] == [0, 1, 2]
+    for row in logged[1:]:
+        assert row["train/turns"] > 1
+        assert row["train/given_tokens"] > 0
+        assert row["train/rollout_logprob_gap"] < 1e-3
