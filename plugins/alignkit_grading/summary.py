@@ -52,10 +52,8 @@ class Summary:
         for name, meaning in CATEGORIES.items():
             if (count := self.categories[name]) or name != "(0,1)":
                 lines.append(f"{name:<6} {count:>19}  {_percent(count, self.n)}  {meaning}")
-        lines += [
-            f"total  {self.n:>19}",
-            f"mean reward {self.mean:.4f} ± {self.standard_error:.4f}",
-        ]
+        spread = f" ± {self.standard_error:.4f}" if self.n > 1 else ""
+        lines += [f"total  {self.n:>19}", f"mean reward {self.mean:.4f}{spread}"]
         if self.reasons:
             known = ", ".join(f"{why}: {n}" for why, n in self.reasons.most_common())
             lines.append(f"decided by {known}")
