@@ -31,11 +31,12 @@ from alignkit.following import follow
 from alignkit.lifecycle.ranks import follows
 from alignkit.plugin_files import with_files
 from alignkit.plugins import Registry
+from alignkit.promises import API
 from alignkit.run_result import RunResult, open_run
 from alignkit.security.secrets import redact, redact_text
 from alignkit.shipped import path_from
 
-__all__ = ["Plan", "RunResult", "load", "open_run", "run"]
+__all__ = ["API", "Plan", "RunResult", "load", "open_run", "run"]
 
 PathLike = str | os.PathLike[str]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+__all__ = ["Episode", "EpisodeLimits", "Settles", "Turn"]
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

@@ -23,6 +23,7 @@ from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Offers, Plugin, Registry, offer
+from alignkit.promises import unmet_api
 from alignkit.security.text import say
 from alignkit.shipped import resolved
 from alignkit.vetting import components_of
@@ -51,7 +52,7 @@ def _with_file(registry: Registry, file: Path) -> Registry:
             whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
             raise AlignkitError(
                 f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                "rename the file"
+                f"rename the file, or take it out if {whose} is meant"
             )
     offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
     for kind, component in imported(file, content, sha):
@@ -100,6 +101,8 @@ def _imported(
 ) -> tuple[ModuleType, tuple[tuple[str, Component[Any]], ...]]:
     if not follows():  # rank 0 says it
         say(f"plugin file {shown(file)}, sha256 {sha}", err=True)
+    if problem := unmet_api(content.decode("utf-8", errors="replace")):
+        raise AlignkitError(f"{shown(file)} {problem}")
     module = ModuleType(MODULES + file.stem)
     module.__file__ = str(file)
     sys.modules[module.__name__] = module

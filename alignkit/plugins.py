@@ -92,7 +92,7 @@ class Registry:
 
     def not_searched(self) -> str:
         """Return, in brackets, inactive plugins that may have what was looked for."""
-        down = [f"{p.name} is {p.status}" for p in self.plugins if p.status != "active"]
+        down = {f"{p.name} is {p.status}": p for p in self.plugins if p.status != "active"}
         return f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
 
 
@@ -132,8 +132,7 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    name, version = _named(entry.dist)
-    return Plugin(entry.name, name, version, entry.value)
+    return Plugin(entry.name, *_named(entry.dist), entry.value)
 
 
 @lru_cache(maxsize=64)
@@ -141,9 +140,8 @@ def _named(dist: Distribution | None) -> tuple[str, str]:
     """Return a distribution's name and version; its metadata, a README among them, is read once."""
     if dist is None:
         return "unknown", "?"
-    metadata = dist.metadata
-    told = "Version" in metadata
-    return str(metadata["Name"]), str(metadata["Version"] if told else dist.version)
+    found = dist.metadata
+    return str(found["Name"]), str(found["Version"] if "Version" in found else dist.version)  # noqa: SIM401
 
 
 def _vet(
@@ -157,9 +155,9 @@ def _vet(
         plugin.status = "conflict"
         plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
     elif plugin.dist != OURS:
-        from alignkit.compatible import unmet_requirement
+        from alignkit.compatible import unfit
 
-        if wanted := unmet_requirement(entry.dist):
+        if wanted := unfit(entry):
             plugin.status, plugin.detail = "incompatible", wanted
 
 

@@ -105,8 +105,7 @@ def load(
     overrides: Sequence[str] = (),
 ) -> Node:
     """Return the recipe at ``path`` as a validated tree; RecipeError lists every problem."""
-    document = read(path, overlays, overrides)
-    return resolve(document, registry)
+    return resolve(read(path, overlays, overrides), registry)
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
@@ -125,8 +124,7 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
     files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
-    renamed = tuple(resolver.renamed)
-    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
+    return replace(node, left_out=tuple(document.left_out), renamed=resolver.renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:
@@ -161,7 +159,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
-        self.renamed: list[Renamed] = []
+        self.renamed: tuple[Renamed, ...] = ()
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
@@ -198,7 +196,7 @@ class _Resolver:
             given, renamed, problems = present_names(
                 given, table.schema.renamed, table.key, self.document
             )
-            self.renamed += renamed
+            self.renamed = (*self.renamed, *renamed)
             self.problems += problems
         given = {name: value for name, value in given.items() if value is not None}
         table = replace(table, given=given)
@@ -247,10 +245,11 @@ class _Resolver:
                 child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
                 children |= {slot.name: child} if child is not None else {}
             elif slot.required and slot.unless not in table.given:
-                known = ", ".join(self.registry.names(slot.kind)) or "none"
-                choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
-                choices += f" [{slot.unless}] does in its place." if slot.unless else ""
-                self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
+                from alignkit.wrong_values import lacks_table
+
+                self.problem(
+                    table.key, lacks_table(table.use, key, slot, self.registry.names(slot.kind))
+                )
         return children
 
     def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:

@@ -1,4 +1,4 @@
-"""What is wrong with the values of a recipe's table, in words."""
+"""Messages for what is wrong in a table of a recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
+from alignkit.component import Slot
 from alignkit.errors import did_you_mean
 
 
@@ -25,3 +26,14 @@ def described(
             yield (), f"{name!r} needs a value for {'.'.join(at)!r}", ""
         else:
             yield at, f"{detail['msg']} (got {detail['input']!r:.200})", ""
+
+
+def lacks_table(use: str, key: Sequence[str], slot: Slot, names: Sequence[str]) -> str:
+    """Return the message for a component ``use`` without a table that it needs.
+
+    ``key`` is the table's key, ``names`` those of the components to choose from.
+    """
+    known = ", ".join(names) or "none"
+    choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
+    instead = f" [{slot.unless}] does in its place." if slot.unless else ""
+    return f"{use!r} needs a table [{'.'.join(key)}]{choices}{instead}"

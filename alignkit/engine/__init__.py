@@ -12,8 +12,51 @@ from those below it::
     asking       calls of a recipe's components
     tokens       the rows of token ids that all of them pass on
     seeds        the orders and generators that all of them draw from
-    ranks        the processes that a run is divided over: the only place that knows of them
+    ranks        the processes that a run is divided over, and models that are cut over them
 
-Modules named ``*_table`` define tables of a recipe and import no torch. Nothing is imported here or
-in a package's own ``__init__``: import what you need from its module.
+Modules named ``*_table`` define tables of a recipe and import no torch. ``__all__`` lists what
+plugins may rely on; these names are imported at first use, so that ``from alignkit.engine import
+SamplingParams`` needs no torch either. All else is internal, and imported from its module.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alignkit.engine.forward.frozen import PolicyView, frozen_copy
+    from alignkit.engine.forward.head import entropy_from_logits
+    from alignkit.engine.forward.logprobs import response_logprobs, token_logprobs
+    from alignkit.engine.learning.reference_table import Reference, ReferenceTable
+    from alignkit.engine.sampling.environment_table import EnvironmentParams
+    from alignkit.engine.sampling.rollout_table import SamplingParams, check_request
+    from alignkit.engine.seeds import shuffled
+    from alignkit.engine.tokens import TrainRow, encode, encode_prompt
+
+__all__ = [
+    "EnvironmentParams", "PolicyView", "Reference", "ReferenceTable", "SamplingParams", "TrainRow",
+    "check_request", "encode", "encode_prompt", "entropy_from_logits", "frozen_copy",
+    "response_logprobs", "shuffled", "token_logprobs",
+]  # fmt: skip
+_MODULES = {
+    "EnvironmentParams": "sampling.environment_table",
+    "PolicyView": "forward.frozen",
+    "Reference": "learning.reference_table",
+    "ReferenceTable": "learning.reference_table",
+    "SamplingParams": "sampling.rollout_table",
+    "TrainRow": "tokens",
+    "check_request": "sampling.rollout_table",
+    "encode": "tokens",
+    "encode_prompt": "tokens",
+    "entropy_from_logits": "forward.head",
+    "frozen_copy": "forward.frozen",
+    "response_logprobs": "forward.logprobs",
+    "shuffled": "seeds",
+    "token_logprobs": "forward.logprobs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name in _MODULES:
+        return getattr(import_module(f"alignkit.engine.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'alignkit.engine' has no attribute {name!r}")

@@ -16,6 +16,7 @@ from alignkit.engine.sampling.generating import generated
 from alignkit.engine.sampling.rollouts import serving, with_stops
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
+from alignkit.overrides import typed
 from alignkit.plugins import Registry
 from alignkit.protocols import Completion, Example, Policy, PromptTemplate, RolloutBackend
 from alignkit.run_data.runs import is_run
@@ -42,16 +43,16 @@ def parts_of(model: str, registry: Registry, overrides: Sequence[str]) -> Parts:
     Of a run it is the model it ended with, or the best one it kept, with the prompt and sampling
     of its recipe. A model without a run has its chat template, or if it has none its plain text.
     """
-    document = toml.typed(["rollout.use=hf"])
+    document = typed(["rollout.use=hf"])
     if is_run(Path(model)):
         merge(document, _of_run(Path(model)))
     else:
-        merge(document, toml.typed(["policy.use=hf", f"policy.path={json.dumps(model)}"]))
-    merge(document, toml.typed(overrides))
+        merge(document, typed(["policy.use=hf", f"policy.path={json.dumps(model)}"]))
+    merge(document, typed(overrides))
     policy: Policy = _built(document, "policy", registry)
     if "prompt" not in document.table:
         own = getattr(policy.tokenizer, "chat_template", None)
-        merge(document, toml.typed([f"prompt.use={'chat' if own else 'question_only'}"]))
+        merge(document, typed([f"prompt.use={'chat' if own else 'question_only'}"]))
     return Parts(policy, *(_built(document, name, registry) for name in ("prompt", "rollout")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -33,7 +34,18 @@ def component(kind: str, offer: Offer) -> str:
         lines += ["", _header(name, slot), *_short_lines(shape)]
     if schema.needs:
         lines += ["", f"Reads {', '.join(sorted(schema.needs))}."]
+    if cited := citation(schema):
+        lines += ["", "Cite", *(f"  {line}" for line in cited.splitlines())]
     return "\n".join([*lines, "", f"Source: {inspect.getsourcefile(schema)}"])
+
+
+def citation(schema: Schema) -> str:
+    """Return how a component's plugin is to be cited: ``__citation__`` of its module or package."""
+    module = schema.__module__
+    for name in dict.fromkeys((module, module.partition(".")[0])):
+        if cited := getattr(sys.modules.get(name), "__citation__", ""):
+            return inspect.cleandoc(str(cited)).strip()
+    return ""
 
 
 def table(name: str, registry: Registry) -> str:

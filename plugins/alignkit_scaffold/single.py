@@ -18,11 +18,21 @@ test_conforms = conformance("NAME")
 '''
 
 
+RIVALS = {
+    "advantage": ("advantage", "group_std"),
+    "loss_type": ("loss", "grpo_clip"),
+    "normalizer": ("normalizer", "masked_mean"),
+    "preference_loss": ("loss", "dpo"),
+}
+"""What a new component is compared with, by kind: its table in a recipe and the built-in one."""
+
+
 def new_file(name: str, kind: str, parent: Path, registry: Registry) -> list[Path]:
     """Write ``NAME.py`` with a working component of ``kind``, and ``NAME.toml`` that runs it.
 
-    Raises AlignkitError for a name that cannot be used, files that exist, and a kind whose
-    component does not fit one file.
+    Where there is a built-in component to compare it with, ``NAME_sweep.toml`` does that. Raises
+    AlignkitError for a name that cannot be used, files that exist, and a kind whose component does
+    not fit one file.
     """
     if problem := name_fault(name, kind, registry):
         raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
@@ -36,6 +46,8 @@ def new_file(name: str, kind: str, parent: Path, registry: Registry) -> list[Pat
         parent / f"{name}.py": plugin,
         parent / f"{name}.toml": f'{comment}\nplugins = ["{name}.py"]\n{rest}',
     }
+    if kind in RIVALS:
+        texts[parent / f"{name}_sweep.toml"] = _sweep(name, *RIVALS[kind])
     for path in texts:
         if path.exists():
             raise AlignkitError(f"{shown(path)} exists; choose another NAME or --dest")
@@ -43,6 +55,19 @@ def new_file(name: str, kind: str, parent: Path, registry: Registry) -> list[Pat
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     return list(texts)
+
+
+def _sweep(name: str, table: str, rival: str) -> str:
+    return f"""# {name} beside {rival}: the same seeds, data and steps.
+recipe = "{name}.toml"
+seeds = [0, 1]
+
+[variants.{name}.set]
+{table}.use = "{name}"
+
+[variants.{rival}.set]
+{table}.use = "{rival}"
+"""
 
 
 def package(file: Path, parent: Path, registry: Registry) -> Path:
@@ -104,12 +129,14 @@ In a recipe:
 
 def next_for_file(files: list[Path], kind: str, name: str) -> str:
     """Return what to say about files that :func:`new_file` wrote."""
-    plugin, recipe = (in_shell(path) for path in files)
+    plugin, recipe, *sweep = (in_shell(path) for path in files)
+    compare = [f"      alignkit sweep {path}   (and read its report)\n" for path in sweep]
     return (
-        f"wrote {shown(files[0])} and {shown(files[1])}\n"
+        f"wrote {', '.join(map(shown, files[:-1]))} and {shown(files[-1])}\n"
         f"next: alignkit check {plugin}\n"
         f"      alignkit describe {kind} {name} -p {plugin}\n"
         f"      alignkit run {recipe}\n"
+        f"{''.join(compare)}"
         f"      alignkit package {plugin}   (to publish it)"
     )
 

@@ -1,4 +1,4 @@
-"""Built-in trackers: console, jsonl, wandb, tensorboard."""
+"""Built-in trackers: console, jsonl, wandb, tensorboard, mlflow, trackio."""
 
 from __future__ import annotations
 
@@ -122,9 +122,73 @@ class Tensorboard(Params[Tracker]):
             yield "tracker tensorboard needs tensorboard: pip install 'alignkit[tensorboard]'"
 
 
+class Mlflow(Params[Tracker]):
+    """Log to MLflow: metrics over steps, the recipe as parameters, tables of samples as files."""
+
+    uri: Text | None = None
+    """Address of the tracking server, or a database such as ``sqlite:////home/me/mlflow.db``; its
+    samples are beside it. Unset: ``MLFLOW_TRACKING_URI``; without that, a database in ``mlflow/``
+    in the run directory."""
+
+    experiment: Text = "alignkit"
+    """Experiment the run goes to; made if it does not exist."""
+
+    name: Text | None = None
+    """Name of the run; without it that of the run directory."""
+
+    tags: Mapping[Text, str] = {}
+    """Labels to filter runs by."""
+
+    samples: Samples = 16
+    """Rows to keep of each table of rollouts and evaluation responses; 0 = no tables."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.mlflow_run import MlflowTracker
+
+        return MlflowTracker(self.uri, self.experiment, self.name, self.tags, samples=self.samples)
+
+    def missing(self) -> Iterable[str]:
+        if not find_spec("mlflow"):
+            yield "tracker mlflow needs the mlflow package: pip install 'alignkit[mlflow]'"
+
+
+class Trackio(Params[Tracker]):
+    """Log to Trackio: metrics over steps and tables of samples, shown by ``trackio show``.
+
+    They are in ``trackio/`` in the run directory, or in the folder that ``TRACKIO_DIR`` names.
+    """
+
+    project: Text = "alignkit"
+    """Project the run goes to."""
+
+    name: Text | None = None
+    """Name of the run; without it that of the run directory."""
+
+    group: Text | None = None
+    """Name that groups runs, such as the seeds of one experiment."""
+
+    space: Text | None = None
+    """Space on the Hugging Face Hub, ``USER/NAME``, that receives and shows the run."""
+
+    samples: Samples = 16
+    """Rows to log from each table of rollouts and evaluation responses; 0 = no tables."""
+
+    def build(self) -> Tracker:
+        from alignkit_trackers.trackio_run import TrackioTracker
+
+        settings = self.model_dump(include={"project", "name", "group"}) | {"space_id": self.space}
+        return TrackioTracker({k: v for k, v in settings.items() if v}, self.samples)
+
+    def missing(self) -> Iterable[str]:
+        if not find_spec("trackio"):
+            yield "tracker trackio needs the trackio package: pip install 'alignkit[trackio]'"
+
+
 @hookimpl
 def tracker() -> Iterable[Component[Tracker]]:
     yield Component("console", Console)
     yield Component("jsonl", Jsonl)
     yield Component("wandb", Wandb)
     yield Component("tensorboard", Tensorboard)
+    yield Component("mlflow", Mlflow)
+    yield Component("trackio", Trackio)

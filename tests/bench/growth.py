@@ -129,7 +129,7 @@ def sweep_jobs(place):
     for jobs in (1, 2, 4):
         sweep = place / f"{jobs}.toml"
         sweep.write_text(
-            f'recipe = "{RECIPES}/grpo.toml"\nseeds = [0, 1, 2, 3]\n[grid]\n"optimizer.lr" = [1e-4]\n'
+            f'recipe = "{RECIPES}/grpo.toml"\nseeds = [0, 1, 2, 3]\n[grid]\noptimizer.lr = [1e-4]\n'
         )
         words = [w for s in (*settings, "eval.n=4", "rollout.max_tokens=4") for w in ("-s", s)]
         out = place / f"out{jobs}"

@@ -193,6 +193,9 @@ def test_two_plugins_of_one_name_are_in_conflict_but_a_built_in_keeps_its_name(i
         ("losses", "alignkit"): "active",
         ("losses", "c"): "conflict",
     }
+    assert plugins.load().not_searched() == (
+        " (not searched: losses is conflict, mine is conflict; see `alignkit list-plugins`)"
+    )
 
 
 def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_recipe(install):

@@ -139,7 +139,7 @@ class Ranks:
         plugin.write_text(PLUGIN)
         return ["-m", "alignkit", "run", self.recipe(kind), "-p", plugin, "--out", out, *more]
 
-    def go(self, words, size=1, *, when=None, then=None, limit=60.0):
+    def go(self, words, size=1, *, when=None, then=None, limit=150.0):
         """Run on ``size`` ranks; ``then(processes)`` once ``when()``; return codes and outputs."""
         running = self.begin(words, size)
         end = time.monotonic() + limit

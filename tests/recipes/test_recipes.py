@@ -73,9 +73,8 @@ def test_an_overlay_for_ranks_samples_in_the_processes_that_learn(alignkit):
     assert done.exit_code == 0, done.output
     assert 'parallel = "replicate"' in done.output
     assert "vllm" not in done.output.partition("[rollout]")[2].partition("[")[0]
-    assert "max_tokens = 1024  # recipes/scale/ranks-4x40gb.toml" in " ".join(
-        done.output.split(" ")
-    )
+    plan = " ".join(done.output.split())
+    assert "max_tokens = 1024 # recipes/scale/ranks-4x40gb.toml" in plan
 
 
 @pytest.mark.parametrize("path", sorted(SCALE.glob("*.toml")), ids=lambda p: p.stem)

@@ -57,7 +57,7 @@ class Parts:
         if wanted == "shard" and ranks.size() > 1 and not self.on_shards:
             raise AlignkitError(
                 'policy.parallel = "shard" needs an optimizer that treats every number by itself: '
-                'adamw, but for implementation = "8bit"'
+                'rmsprop, or adamw, but for implementation = "8bit"'
             )
         if self.plan is not None:
             self.evaluator = Evaluator(

@@ -17,7 +17,7 @@ from alignkit.engine.ranks.shards import shards_of, whole_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from alignkit.protocols import Policy
 

@@ -9,6 +9,7 @@ import pytest
 
 from alignkit.kinds import HOOKS
 from alignkit.testing import run_cli
+from alignkit_scaffold.single import RIVALS
 
 ONE_FILE = sorted(
     {"algorithm", "dataset", "preference_loss", "prompt_template", "reward_fn", "environment",
@@ -37,6 +38,26 @@ def test_a_file_of_each_kind_is_clean_and_its_recipe_is_valid(kind, folder):
     ruff = [Path(sys.executable).with_name("ruff"), "check", "--no-cache", "."]
     clean = subprocess.run(ruff, cwd=folder, capture_output=True, text=True, check=False)
     assert clean.returncode == 0, clean.stdout
+
+
+@pytest.mark.parametrize("kind", sorted(RIVALS))
+def test_a_sweep_compares_it_with_a_built_in_one(kind, folder):
+    said = written(kind).stdout
+    assert "alignkit sweep my_idea_x_sweep.toml" in said
+    listed = run_cli("sweep", "my_idea_x_sweep.toml", "--list")
+    assert listed.status == 0, listed.stderr
+    table, rival = RIVALS[kind]
+    for name in ("my_idea_x", rival):
+        for seed in (0, 1):
+            line = next(
+                s for s in listed.stdout.splitlines() if s.startswith(f"{name}/seed_{seed} ")
+            )
+            assert f'{table}.use = "{name}"' in line
+
+
+def test_what_has_no_rival_has_no_sweep(folder):
+    assert "sweep" not in written("dataset").stdout
+    assert not list(folder.glob("*_sweep.toml"))
 
 
 @pytest.mark.parametrize("kind", sorted(set(HOOKS) - set(ONE_FILE)))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 import alignkit_trackers
 from alignkit import AlignkitError, plugins, recipe
 from alignkit.execution import Run
-from alignkit_trackers import Jsonl, Tensorboard, Wandb, tracker
+from alignkit_trackers import Jsonl, Mlflow, Tensorboard, Trackio, Wandb, tracker
 from alignkit_trackers.values import sample_table
 from alignkit_trackers.wandb_run import default_mode
 
@@ -43,10 +43,12 @@ def play(folder, *trackers, status="done"):
 
 def test_names_are_those_of_the_contract():
     names = {component.name for component in tracker()}
-    assert names == {"console", "jsonl", "wandb", "tensorboard"}
+    assert names == {"console", "jsonl", "wandb", "tensorboard", "mlflow", "trackio"}
 
 
-@pytest.mark.parametrize("params", [Wandb(), Tensorboard()])
+@pytest.mark.parametrize(
+    "params", [Wandb(), Tensorboard(), Mlflow(), Trackio()], ids=lambda p: type(p).__name__
+)
 def test_a_missing_package_is_named_with_its_extra(params, monkeypatch):
     monkeypatch.setattr(alignkit_trackers, "find_spec", lambda name: object())
     assert list(params.missing()) == []
