@@ -226,7 +226,7 @@ def test_a_later_turn_reuses_the_cache_of_the_turns_before(served, monkeypatch):
 
     monkeypatch.setattr(LLMEngine, "step", recorded)
     first = tuple(reversed(LONG))
-    sampling = Sampling(temperature=0.0, max_tokens=8, min_tokens=8)
+    sampling = Sampling(temperature=0.0, max_tokens=8)
     ((turn,),) = backend.generate([first], sampling)
     ((after,),) = backend.generate([(*first, *turn.token_ids, 7, 8, 9)], sampling)
     assert cached[0] == 0
