@@ -29,6 +29,7 @@ from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
 from alignkit.following import follow
 from alignkit.lifecycle.ranks import follows
+from alignkit.plugin_files import with_files
 from alignkit.plugins import Registry
 from alignkit.promises import API
 from alignkit.run_result import RunResult, open_run
@@ -84,7 +85,7 @@ def load(
     names = _names("plugins", plugins)
     files = [path_from(name, Path.cwd()) for name in names if not name.startswith("no:")]
     off = [name.removeprefix("no:") for name in names if name.startswith("no:")]
-    registry = installed.load(off).with_files(files)
+    registry = with_files(installed.load(off), files)
     given = (*_names("recipe", [recipe]), *_names("with_", with_))
     path, *overlays = (path_from(name, Path.cwd()) for name in given)
     return Plan(path, recipes.load(path, registry, overlays, _overrides(set)), registry)

@@ -158,7 +158,11 @@ def _registry(ctx: click.Context, option: click.Parameter, given: Sequence[str])
             f"{wrong[0]!r}: write FILE.py to add a file, no:NAME to switch a plugin off"
         )
     found = _loaded(ctx, [item.removeprefix(OFF) for item in given if item.startswith(OFF)])
-    return found.with_files([path_from(item, Path.cwd()) for item in files])
+    if files:
+        from alignkit.plugin_files import with_files
+
+        found = with_files(found, [path_from(item, Path.cwd()) for item in files])
+    return found
 
 
 def registry_in(ctx: click.Context) -> Registry:

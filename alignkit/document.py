@@ -7,15 +7,17 @@ for them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alignkit.errors import Origin
+from alignkit.errors import Origin, Problem, RecipeError
+from alignkit.shipped import exists, path_from
 
 Key = tuple[str, ...]
 T = TypeVar("T")
+TOO_LONG = "a number in it has more than 4,300 digits"
+"""What is said of a number that Python refuses to read."""
 
 
 @dataclass
@@ -41,6 +43,17 @@ class Document:
             key = key[:-1]
         return self.origins.get(key) or Origin(self.path, 1, "")
 
+    def take_plugins(self, folder: Path) -> None:
+        """Move the paths under the key ``plugins``, relative to ``folder``, to :attr:`plugins`."""
+        given = self.table.pop("plugins", [])
+        origin = self.origin(("plugins",))
+        for name in given if isinstance(given, list) else [given]:
+            file = path_from(name, folder) if isinstance(name, str) else None
+            if file is None or not exists(file, Path.is_file):
+                found = f"not a file name: {name!r}" if file is None else f"no such file: {name}"
+                raise RecipeError([Problem(("plugins",), found, origin=origin)])
+            self.plugins.append(file)
+
 
 def merge(base: Document, top: Document) -> None:
     """Lay ``top`` over ``base``: tables merge key by key.
@@ -55,8 +68,13 @@ def merge(base: Document, top: Document) -> None:
 
 
 def _merge_table(base: Document, top: Document, under: Any, over: dict[str, Any], at: Key) -> None:
-    if isinstance(under, dict) and _changes_use(under, over):
-        _change_use(base, under, over, at)
+    if "use" in over and isinstance(under, dict) and over["use"] != under.get("use", over["use"]):
+        from alignkit.inheritance import drop_values
+
+        marks, notes = drop_values(under, over, at, base.origin)
+        base.inherited |= marks
+        base.left_out += notes.values()
+        base.origins = {key: where for key, where in base.origins.items() if key not in notes}
     for name, value in over.items():
         key, slot, present = (*at, name), *_slot(under, name)
         below = under[slot] if present else None
@@ -94,67 +112,3 @@ def _over(base: dict[Key, T], top: dict[Key, T], key: Key) -> dict[Key, T]:
     size = len(key)
     kept = {k: v for k, v in base.items() if k[:size] != key}
     return kept | {k: v for k, v in top.items() if k[:size] == key}
-
-
-def _changes_use(below: dict[str, Any], value: dict[str, Any]) -> bool:
-    return "use" in value and "use" in below and value["use"] != below["use"]
-
-
-def _change_use(base: Document, under: dict[str, Any], over: Mapping[str, Any], at: Key) -> None:
-    """Remove the values of the table ``under`` at ``at``; mark the tables below it as inherited.
-
-    ``over`` is the table that is about to be laid over it, with another ``use``.
-    """
-    for name, value in list(under.items()):
-        key = (*at, name)
-        if _is_table(value):
-            base.inherited |= dict.fromkeys(_leaves(value, key), at)
-        elif name not in over:
-            reason = f"a value of {under['use']!r}; {over['use']!r} stands in its place"
-            base.left_out.append(f"{'.'.join(key)} ({base.origin(key)}): {reason}")
-            base.origins.pop(key, None)
-            del under[name]
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a value is a table or an array of tables."""
-    items = value if isinstance(value, list) else [value]
-    return bool(items) and all(isinstance(item, dict) for item in items)
-
-
-def _leaves(value: Any, at: Key) -> Iterator[Key]:
-    """Yield the keys of everything in ``value`` that is not a table, and of empty tables."""
-    if not isinstance(value, dict) or not value:
-        yield at
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, (*at, name))
-
-
-def fitting(
-    given: Mapping[str, Any], at: Key, slots: Collection[str], document: Document
-) -> dict[str, Any]:
-    """Return the table ``given`` at ``at`` without inherited tables that have no slot now.
-
-    What is left out is noted in the document.
-    """
-    kept = dict(given)
-    for name in [n for n in given if n not in slots]:
-        key = (*at, name)
-        marks = {k for k, changed in document.inherited.items() if changed == at}
-        own = _own(given[name], key, marks)
-        if own != given[name]:
-            reason = f"{given['use']!r} takes no such table"
-            document.left_out.append(f"[{'.'.join(key)}] ({document.origin(key)}): {reason}")
-            kept[name] = own
-    return {name: value for name, value in kept.items() if value is not None}
-
-
-def _own(value: Any, at: Key, marks: Collection[Key]) -> Any:
-    """Return the part of a value that is not inherited; None if all of it is."""
-    if at in marks:
-        return None
-    if not isinstance(value, dict) or not value:
-        return value
-    own = {name: _own(inner, (*at, name), marks) for name, inner in value.items()}
-    return {name: inner for name, inner in own.items() if inner is not None} or None

@@ -108,31 +108,24 @@ class Run:
         """
         if not self._place.is_kept():
             try:
-                self._lost = self._recovered()
+                self._recover()
             except OSError as error:
                 said = f"{shown(self.dir)} is gone, and cannot be made again: {error.strerror}"
                 raise AlignkitError(said) from error
         if self._lost:
             raise AlignkitError(self._lost)
 
-    def _recovered(self) -> str:
-        """Find the directory again, or create it anew; return what happened to it."""
-        before, there = shown(self.dir), self._place.moved_to()
-        if there is not None:
-            self.dir = there
-            self._place.close()
-            self._place = Place(there)
-            return f"{before} was moved to {shown(there)} while the run was at work"
+    def _recover(self) -> None:
+        """Find the directory again, or create it anew; keep what happened to it."""
+        from alignkit.lifecycle.recovery import recovered
+
         self._metrics.seek(0)
-        rows = self._metrics.read().encode()
-        self._metrics.close()
-        self._place.make_again(rows)
+        folder, self._lost = recovered(self._place, self._metrics.read())
         self._place.close()
-        self._metrics, self._place = (self.dir / METRICS).open("a+"), Place(self.dir)
-        return (
-            f"{before}, or metrics.jsonl in it, was deleted while the run was at work; it was made "
-            f"again with recipe and metrics, but earlier checkpoints and samples may be gone"
-        )
+        if folder == self.dir:
+            self._metrics.close()
+            self._metrics = (folder / METRICS).open("a+", encoding="utf-8")
+        self.dir, self._place = folder, Place(folder)
 
     def logged_bytes(self) -> int:
         """Return the length of ``metrics.jsonl``."""

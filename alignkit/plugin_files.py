@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import stat
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
@@ -19,12 +22,48 @@ from typing import Any
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.ranks import follows
+from alignkit.plugins import Offers, Plugin, Registry, offer
 from alignkit.promises import unmet_api
 from alignkit.security.text import say
+from alignkit.shipped import resolved
 from alignkit.vetting import components_of
 
 MODULES = "alignkit_file_"
 """Prefix of the modules made from files, so that none hides an installed module."""
+
+
+def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
+    """Return a registry that also has these files as plugins; files already in it are skipped.
+
+    Raises AlignkitError for a file that cannot be a plugin, and for names that are taken.
+    """
+    for file in files:
+        registry = _with_file(registry, resolved(file))
+    return registry
+
+
+def _with_file(registry: Registry, file: Path) -> Registry:
+    content, sha = content_of(file)
+    plugin = Plugin(file.stem, file.name, sha[:12], str(file), file=file)
+    for known in registry.plugins:
+        if known.name == plugin.name:
+            if (known.dist, known.version) == (plugin.dist, plugin.version):
+                return registry
+            whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
+            raise AlignkitError(
+                f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
+                f"rename the file, or take it out if {whose} is meant"
+            )
+    offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
+    for kind, component in imported(file, content, sha):
+        if taken := offers.get((kind, component.name)):
+            owner = taken[0][0]
+            raise AlignkitError(
+                f"{shown(file)} offers {kind} {component.name!r}, and so does plugin {owner.name} "
+                f"of {owner.dist} {owner.version}; give it another name"
+            )
+        offer(plugin, kind, component, offers)
+    return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
 
 
 def content_of(file: Path) -> tuple[bytes, str]:

@@ -10,17 +10,16 @@ import os
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from alignkit.component import Component
-from alignkit.errors import AlignkitError, did_you_mean, shown
-from alignkit.shipped import resolved
+from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.vetting import GROUP, components_of
 
 OURS = "alignkit"
@@ -64,16 +63,6 @@ class Registry:
     def disabled(self) -> list[str]:
         """Names of the plugins that were left out."""
         return [p.name for p in self.plugins if p.status == "disabled"]
-
-    def with_files(self, files: Sequence[Path]) -> Registry:
-        """Return a registry that also has these files as plugins; files already in it are skipped.
-
-        Raises AlignkitError for a file that cannot be a plugin, and for names that are taken.
-        """
-        found = self
-        for file in files:
-            found = _with_file(found, resolved(file))
-        return found
 
     def names(self, kind: str) -> list[str]:
         """Return the bare names offered for ``kind``, sorted."""
@@ -143,7 +132,8 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    return Plugin(entry.name, *_named(entry.dist), entry.value)
+    name, version = _named(entry.dist)
+    return Plugin(entry.name, name, version, entry.value)
 
 
 @lru_cache(maxsize=64)
@@ -151,8 +141,9 @@ def _named(dist: Distribution | None) -> tuple[str, str]:
     """Return a distribution's name and version; its metadata, a README among them, is read once."""
     if dist is None:
         return "unknown", "?"
-    found = dist.metadata
-    return str(found["Name"]), str(found["Version"] if "Version" in found else dist.version)  # noqa: SIM401
+    metadata = dist.metadata
+    told = "Version" in metadata
+    return str(metadata["Name"]), str(metadata["Version"] if told else dist.version)
 
 
 def _vet(
@@ -190,7 +181,7 @@ def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
             plugin.detail = f"command {word!r} is that of {owner}; rename {plugin.name}'s"
             return
     for kind, component in components:
-        _offer(plugin, kind, component, offers)
+        offer(plugin, kind, component, offers)
 
 
 def _owner(name: str, offers: Offers) -> str:
@@ -209,32 +200,7 @@ def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:
                 plugin.detail = "; ".join(filter(None, [plugin.detail, note]))
 
 
-def _with_file(registry: Registry, file: Path) -> Registry:
-    from alignkit.plugin_files import content_of, imported
-
-    content, sha = content_of(file)
-    plugin = Plugin(file.stem, file.name, sha[:12], str(file), file=file)
-    for known in registry.plugins:
-        if known.name == plugin.name:
-            if (known.dist, known.version) == (plugin.dist, plugin.version):
-                return registry
-            whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
-            raise AlignkitError(
-                f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                f"rename the file, or take it out if {whose} is meant"
-            )
-    offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
-    for kind, component in imported(file, content, sha):
-        if taken := offers.get((kind, component.name)):
-            owner = taken[0][0]
-            raise AlignkitError(
-                f"{shown(file)} offers {kind} {component.name!r}, and so does plugin {owner.name} "
-                f"of {owner.dist} {owner.version}; give it another name"
-            )
-        _offer(plugin, kind, component, offers)
-    return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
-
-
-def _offer(plugin: Plugin, kind: str, component: Component[Any], offers: Offers) -> None:
+def offer(plugin: Plugin, kind: str, component: Component[Any], offers: Offers) -> None:
+    """Add a plugin's component to ``offers``."""
     offers[kind, component.name].append((plugin, component))
     plugin.provides.setdefault(kind, []).append(component.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -12,27 +12,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from alignkit.component import FromRecipe, Params, Slot, make, slots_of
-from alignkit.document import Document, Key, fitting
-from alignkit.errors import AlignkitError, Origin, Problem, RecipeError, did_you_mean
+from alignkit.document import Document, Key
+from alignkit.errors import AlignkitError, Origin, Problem, RecipeError
 from alignkit.kinds import KINDS
 from alignkit.shipped import PREFIX, exists, path_from
 from alignkit.toml import read
 
 if TYPE_CHECKING:
     from alignkit.plugins import Plugin, Registry
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """A key that is set under its name in an earlier version."""
-
-    key: Key
-    now: str
-    origin: Origin
-
-    def __str__(self) -> str:
-        """Return where it is set and its present name."""
-        return str(Problem(self.key, f"is called {self.now!r} now", origin=self.origin))
+    from alignkit.renaming import Renamed
 
 
 @dataclass(frozen=True)
@@ -77,12 +65,16 @@ class Node:
         """Return the parameters of the slots' components, by slot, for checks across tables."""
         return {name: mapped(child, lambda n: n.params) for name, child in self.children.items()}
 
-    def dump(self) -> dict[str, Any]:
-        """Return the table as resolved: defaults filled in, paths absolute, no None."""
+    def dump(self, values: Callable[[Node], Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the table as resolved: defaults filled in, paths absolute, no None.
+
+        ``values`` may return other values of a node than all of its own.
+        """
         table: dict[str, Any] = {"use": self.use} if self.kind else {}
-        values = self.params.model_dump(mode="json")
-        table |= {k: v for k, v in values.items() if v is not None}
-        return table | {name: mapped(child, Node.dump) for name, child in self.children.items()}
+        own = values(self) if values else self.params.model_dump(mode="json")
+        table |= {k: v for k, v in own.items() if v is not None}
+        below = {n: mapped(c, lambda node: node.dump(values)) for n, c in self.children.items()}
+        return table | below
 
     def as_recipe(self) -> dict[str, Any]:
         """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
@@ -110,10 +102,11 @@ def load(
     path: Path,
     registry: Registry,
     overlays: Iterable[Path] = (),
-    overrides: Iterable[str] = (),
+    overrides: Sequence[str] = (),
 ) -> Node:
     """Return the recipe at ``path`` as a validated tree; RecipeError lists every problem."""
-    return resolve(read(path, overlays, overrides), registry)
+    document = read(path, overlays, overrides)
+    return resolve(document, registry)
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
@@ -121,7 +114,10 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
 
     The files that it names as plugins are imported.
     """
-    registry = registry.with_files(document.plugins)
+    if document.plugins:
+        from alignkit.plugin_files import with_files
+
+        registry = with_files(registry, document.plugins)
     resolver = _Resolver(document, registry)
     node = resolver.choose(document.table, kind, ())
     if node is not None and not resolver.problems:
@@ -129,7 +125,8 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
     files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
-    return replace(node, left_out=tuple(document.left_out), renamed=resolver.renamed, files=files)
+    renamed = tuple(resolver.renamed)
+    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:
@@ -164,7 +161,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
-        self.renamed: tuple[Renamed, ...] = ()
+        self.renamed: list[Renamed] = []
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
@@ -188,33 +185,29 @@ class _Resolver:
 
     def fill(self, table: _Table) -> Node | None:
         """Validate the values of a table and resolve its sub-tables."""
-        if table.kind:
-            given = fitting(table.given, table.key, table.slots, self.document)
-            table = replace(table, given=given)
-        table = replace(table, given=self.present_names(table))
+        given = dict(table.given)
+        if table.kind and self.document.inherited:
+            from alignkit.inheritance import fitting
+
+            inherited, origin = self.document.inherited, self.document.origin
+            given, notes = fitting(given, table.key, table.slots, inherited, origin)
+            self.document.left_out += notes
+        if table.schema.renamed.keys() & given.keys():
+            from alignkit.renaming import present_names
+
+            given, renamed, problems = present_names(
+                given, table.schema.renamed, table.key, self.document
+            )
+            self.renamed += renamed
+            self.problems += problems
+        given = {name: value for name, value in given.items() if value is not None}
+        table = replace(table, given=given)
         before = len(self.problems)
         params, children = self.values(table), self.children(table)
         if params is None or len(self.problems) > before:
             return None
         origins = {k: self.document.origin((*table.key, k)) for k in table.given}
         return Node(table.kind, table.use, table.plugin, params, children, table.key, origins)
-
-    def present_names(self, table: _Table) -> dict[str, Any]:
-        """Return the values of a table under the present names of its keys."""
-        given = dict(table.given)
-        for old, new in table.schema.renamed.items():
-            if old not in given:
-                continue
-            key, present = (*table.key, old), (*table.key, new)
-            if new in given:
-                self.problem(key, f"{old!r} is called {new!r} now, and both are given; take it out")
-            self.renamed += (Renamed(key, new, self.document.origin(key)),)
-            self.document.origins = {
-                (*present, *k[len(key) :]) if k[: len(key)] == key else k: origin
-                for k, origin in self.document.origins.items()
-            }
-            given[new] = given.pop(old)
-        return given
 
     def values(self, table: _Table) -> Params[Any] | None:
         slots = table.slots
@@ -225,8 +218,11 @@ class _Resolver:
             # JSON mode is strict about types, yet lets an array fill a tuple and a string a Path.
             return table.schema.model_validate_json(json.dumps(values, default=str))
         except ValidationError as error:
-            for detail in error.errors():
-                self.invalid(detail, table)
+            from alignkit.wrong_values import described
+
+            name, allowed = table.use or ".".join(table.key), [*table.schema.model_fields, *slots]
+            for at, *said in described(error, name, allowed):
+                self.problem((*table.key, *at), *said)
         return None
 
     def located(self, value: Any, table: _Table, name: str) -> Any:
@@ -243,19 +239,6 @@ class _Resolver:
             self.problem(key, f"no such file or folder: {value} (looked for {path})")
         return value
 
-    def invalid(self, detail: Mapping[str, Any], table: _Table) -> None:
-        at = tuple(str(part) for part in detail["loc"])
-        name, key = table.use or ".".join(table.key), (*table.key, *at)
-        if detail["type"] == "extra_forbidden":
-            allowed = [*table.schema.model_fields, *table.slots]
-            hint = f"it takes: {', '.join(allowed)}"
-            guess = did_you_mean(at[-1], allowed)
-            self.problem(key, f"{name!r} takes no {at[-1]!r}.{guess}", hint)
-        elif detail["type"] == "missing":
-            self.problem(table.key, f"{name!r} needs a value for {'.'.join(at)!r}")
-        else:
-            self.problem(key, f"{detail['msg']} (got {detail['input']!r:.200})")
-
     def children(self, table: _Table) -> dict[str, Any]:
         children: dict[str, Any] = {}
         for slot in table.slots.values():
@@ -264,10 +247,11 @@ class _Resolver:
                 child = self.child(table.given.get(slot.name, {}), slot, table.plugin, key)
                 children |= {slot.name: child} if child is not None else {}
             elif slot.required and slot.unless not in table.given:
-                known = ", ".join(self.registry.names(slot.kind)) or "none"
-                choices = f" choosing a {slot.kind}. Known: {known}." if slot.kind else "."
-                choices += f" [{slot.unless}] does in its place." if slot.unless else ""
-                self.problem(table.key, f"{table.use!r} needs a table [{'.'.join(key)}]{choices}")
+                from alignkit.wrong_values import lacks_table
+
+                self.problem(
+                    table.key, lacks_table(table.use, key, slot, self.registry.names(slot.kind))
+                )
         return children
 
     def child(self, value: Any, slot: Slot, plugin: Plugin, key: Key) -> Any:

@@ -17,7 +17,7 @@ from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
-from alignkit.lifecycle.run_dir import RECIPE, manifest_of, refuse_links
+from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.security.left_out import only_secrets
@@ -43,7 +43,7 @@ def resume(
     """
     folder = folder.absolute()
     manifest = manifest_of(folder)
-    refuse_links(folder)
+    resume_point.refuse_links(folder)
     lengths, secrets = longer.split(overrides)
     done = manifest.facts.get("status") == "done"
     idle = done and not lengths and not longer.edited(folder)

@@ -14,6 +14,7 @@ from alignkit import plugins
 from alignkit import recipe as recipes
 from alignkit.document import Document
 from alignkit.errors import AlignkitError, shown
+from alignkit.plugin_files import with_files
 from alignkit.run_data.runs import RunData, is_run, read, read_samples
 from alignkit.security.text import printable
 
@@ -116,8 +117,8 @@ class RunResult:
             raise AlignkitError(
                 f"{shown(self.dir)} has no final/ with a model: the run is {self.status}"
             )
-        registry = plugins.load().with_files(
-            [self.dir / name for name in self.recipe.get("plugins", ())]
+        registry = with_files(
+            plugins.load(), [self.dir / name for name in self.recipe.get("plugins", ())]
         )
         document = Document({**table, "path": str(final)}, {}, self.dir / "recipe.toml")
         built: Policy = recipes.resolve(document, registry, "policy").build()

@@ -6,18 +6,18 @@ They are merged into one document in which every value knows the file and line i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-from alignkit.document import Document, Key, merge
+from alignkit.document import TOO_LONG, Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, shown
 from alignkit.shipped import exists, path_from, resolved
 
 
-def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Document:
+def read(path: Path, overlays: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Document:
     """Return the recipe at ``path`` with its bases below and overlays, then overrides, on top.
 
     Raises RecipeError for a file that cannot be read or is not TOML, a cycle of ``extends``,
@@ -26,29 +26,11 @@ def read(path: Path, overlays: Iterable[Path] = (), overrides: Iterable[str] = (
     document = _read_file(path.absolute(), ())
     for overlay in overlays:
         merge(document, _read_file(overlay.absolute(), ()))
-    merge(document, typed(overrides))
+    if overrides:
+        from alignkit.overrides import typed
+
+        merge(document, typed(overrides))
     document.path = path.absolute()
-    return document
-
-
-def _take_plugins(document: Document, folder: Path) -> None:
-    """Remove the key ``plugins`` from a document; its paths are relative to ``folder``."""
-    given = document.table.pop("plugins", [])
-    origin = document.origin(("plugins",))
-    for name in given if isinstance(given, list) else [given]:
-        file = path_from(name, folder) if isinstance(name, str) else None
-        if file is None or not exists(file, Path.is_file):
-            found = f"not a file name: {name!r}" if file is None else f"no such file: {name}"
-            raise RecipeError([Problem(("plugins",), found, origin=origin)])
-        document.plugins.append(file)
-
-
-def typed(overrides: Iterable[str]) -> Document:
-    """Return ``key=value`` items as one overlay, so that their order does not matter."""
-    document = Document()
-    for item in overrides:
-        merge(document, _override(item))
-    _take_plugins(document, Path.cwd())
     return document
 
 
@@ -60,7 +42,7 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
             [Problem(("extends",), f"recipes extend each other in a circle: {cycle}")]
         )
     own = _parse(path)
-    _take_plugins(own, path.parent)
+    own.take_plugins(path.parent)
     bases = own.table.pop("extends", [])
     document = Document(path=path)
     for base in bases if isinstance(bases, list) else [bases]:
@@ -74,9 +56,6 @@ def _read_file(path: Path, within: tuple[Path, ...]) -> Document:
 def _bad_base(base: Any, own: Document) -> RecipeError:
     found = f"no such file: {base}" if isinstance(base, str) else f"not a file name: {base!r}"
     return RecipeError([Problem(("extends",), found, origin=own.origin(("extends",)))])
-
-
-_TOO_LONG = "a number in it has more than 4,300 digits"
 
 
 def _parse(path: Path) -> Document:
@@ -94,7 +73,7 @@ def _parse(path: Path) -> Document:
     except UnicodeDecodeError as error:
         raise RecipeError([Problem((), f"{shown(path)} is not UTF-8 text: {error}")]) from None
     except ValueError as error:  # Python's own, of a number with thousands of digits
-        reason = str(error) if "null byte" in str(error) else _TOO_LONG
+        reason = str(error) if "null byte" in str(error) else TOO_LONG
         raise RecipeError([Problem((), f"{shown(path)}: {reason}")]) from None
     except OSError as error:
         reason = error.strerror or str(error)
@@ -102,28 +81,6 @@ def _parse(path: Path) -> Document:
     rows = text.splitlines()
     origins = {k: Origin(path, n, rows[n - 1]) for k, n in key_lines(text).items()}
     return Document(table, origins, path)
-
-
-def _override(item: str) -> Document:
-    dotted, equals, raw = item.partition("=")
-    key = tuple(part.strip() for part in dotted.split("."))
-    if not equals or not all(key):
-        hint = "write key=value, for example loss.cliprange=0.1"
-        raise RecipeError([Problem((), f"cannot read override {item!r}", hint)])
-    try:
-        parsed = tomli.loads(f"v = {raw}")
-    except (tomli.TOMLDecodeError, RecursionError):
-        parsed = {}
-    except ValueError:
-        raise RecipeError([Problem(key, _TOO_LONG)]) from None
-    value = parsed["v"] if parsed.keys() == {"v"} else raw.strip()  # a bare word is a string
-    origin = Origin(None, 1, item)
-    document = Document(origins={key[:n]: origin for n in range(1, len(key) + 1)})
-    table = document.table
-    for part in key[:-1]:
-        table = table.setdefault(part, {})
-    table[key[-1]] = value
-    return document
 
 
 # ---------------------------------------------------------------- lines

@@ -23,6 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills", type=int, default=2, help="times each kind of run is killed, in tests/kills"
     )
+    parser.addoption("--days", type=int, default=18, help="bad days of runs, in tests/kills")
     parser.addoption(
         "--fuzz",
         type=int,

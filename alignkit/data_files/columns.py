@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -101,12 +100,12 @@ def _text(row: Row, column: str, key: str, value: Any, holds: str = "holds ") ->
     return value
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-
-
 def half_surrogate(text: str) -> bool:
     """Whether a text holds half of a surrogate pair, which cannot be written as UTF-8."""
-    return not text.isascii() and _HALF.search(text) is not None
+    try:
+        return not text.isascii() and not text.encode()
+    except UnicodeEncodeError:
+        return True
 
 
 def remedy(key: str) -> str:

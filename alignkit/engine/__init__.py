@@ -12,7 +12,7 @@ from those below it::
     asking       calls of a recipe's components
     tokens       the rows of token ids that all of them pass on
     seeds        the orders and generators that all of them draw from
-    ranks        the processes that a run is divided over: the only place that knows of them
+    ranks        the processes that a run is divided over, and models that are cut over them
 
 Modules named ``*_table`` define tables of a recipe and import no torch. ``__all__`` lists what
 plugins may rely on; these names are imported at first use, so that ``from alignkit.engine import

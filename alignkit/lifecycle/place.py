@@ -1,4 +1,4 @@
-"""Track where a run's directory is: it may be moved or deleted during the run."""
+"""Whether a run's directory is where it was; :mod:`recovery` finds it again if it is not."""
 
 from __future__ import annotations
 
@@ -18,33 +18,18 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        self._kept = {n: (folder / n).read_bytes() for n in _NEEDED if (folder / n).is_file()}
+        self.held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self.kept = {n: (folder / n).read_bytes() for n in _NEEDED if (folder / n).is_file()}
 
     def is_kept(self) -> bool:
         """Whether the directory and its metrics are still where they were."""
         try:
             here = os.stat(self.folder)
-            same = os.path.samestat(here, os.fstat(self._held))
+            same = os.path.samestat(here, os.fstat(self.held))
             return same and (self.folder / METRICS).is_file()
         except OSError:
             return False
 
-    def moved_to(self) -> Path | None:
-        """Return where it is now; None if it is deleted, or this cannot be determined."""
-        try:
-            there = Path(os.readlink(f"/proc/self/fd/{self._held}"))
-            same = os.path.samestat(there.stat(), os.fstat(self._held))
-        except OSError:
-            return None
-        return there if same and (there / METRICS).is_file() else None
-
-    def make_again(self, metrics: bytes) -> None:
-        """Create the directory again at its path, with all resuming needs but a checkpoint."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {**self._kept, METRICS: metrics}.items():
-            (self.folder / name).write_bytes(content)
-
     def close(self) -> None:
         """Close the directory."""
-        os.close(self._held)
+        os.close(self.held)

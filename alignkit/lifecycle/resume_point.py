@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,22 @@ def rewind(folder: Path, start: Start) -> None:
         (folder / name).unlink(missing_ok=True)
     if (folder / "final").is_dir():
         discard(folder / "final")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise AlignkitError for a link in a run directory, as a run would write elsewhere through it.
+
+    Resuming deletes what comes after the checkpoint, and the directory may be somebody else's.
+    """
+    within = (path for name in ("eval", "rollouts") for path in _below(folder / name))
+    for path in (*folder.iterdir(), *within):
+        if path.is_symlink():
+            raise AlignkitError(
+                f"{shown(path)} is a symbolic link, and resuming would write or delete where it "
+                f"leads to; put what it leads to in its place"
+            )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place) / name for name in (*folders, *files))

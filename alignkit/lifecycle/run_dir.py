@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -60,25 +59,6 @@ def manifest_of(folder: Path) -> Manifest:
         return Manifest.read(folder)
     except (OSError, ValueError) as error:
         raise AlignkitError(f"{shown(folder)}/manifest.json cannot be read: {error}") from error
-
-
-def refuse_links(folder: Path) -> None:
-    """Raise AlignkitError for a link in a run directory, as a run would write elsewhere through it.
-
-    Resuming deletes what comes after the checkpoint, and the directory may be somebody else's.
-    """
-    within = (path for name in ("eval", "rollouts") for path in _below(folder / name))
-    for path in (*folder.iterdir(), *within):
-        if path.is_symlink():
-            raise AlignkitError(
-                f"{shown(path)} is a symbolic link, and resuming would write or delete where it "
-                f"leads to; put what it leads to in its place"
-            )
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        yield from (Path(place) / name for name in (*folders, *files))
 
 
 def copied(files: Iterable[Path], folder: Path) -> list[str]:

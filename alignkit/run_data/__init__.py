@@ -1,4 +1,4 @@
-"""Read run directories: what a run logged, how it ended, runs that differ only in their seed.
+"""Read run directories: what was logged, how runs ended, and which runs differ only in their seed.
 
-For reports, sweeps and estimates; what makes a run does not need it.
+For reports, sweeps and estimates; running a recipe does not need it.
 """

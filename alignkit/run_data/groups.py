@@ -1,7 +1,8 @@
-"""Put runs that differ only in their seed together, and summarise each group.
+"""Group runs that differ only in their seed, and summarise each group.
 
-A standard error over n seeds is the deviation (ddof 1) over √n. With one seed it is the one the
-run logged over its evaluation examples, if it logged one: a smaller thing, and marked as such.
+The standard error over n seeds is the sample standard deviation (ddof 1) divided by √n. With one
+seed it is the standard error over evaluation examples, if the run logged it. That one is usually
+smaller, so an estimate records which of the two it has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Point = tuple[int, float]
 
 @dataclass
 class Group:
-    """Runs of one setting, one per seed."""
+    """Runs with the same settings, one per seed."""
 
     name: str
     runs: list[RunData] = field(default_factory=list)
@@ -53,10 +54,10 @@ def load(folders: Iterable[Path]) -> list[Group]:
 
 
 def group(runs: Iterable[RunData]) -> list[Group]:
-    """Group runs by setting: those of one sweep variant, else those whose plans are equal.
+    """Group the runs of each sweep variant; other runs are grouped if their plans are equal.
 
-    Two runs with one plan and one seed are a comparison of something else (code, machine), so
-    they stay apart.
+    Two runs with equal plans and seeds differ in something else, such as code or machine, so they
+    go into different groups.
     """
     groups: dict[str, list[Group]] = {}
     for run in runs:
@@ -101,13 +102,13 @@ class Estimate:
 
     value: float
     se: float | None
-    """None where nothing tells it."""
+    """None if it is not known."""
     n: int
-    """Runs the mean is over."""
+    """Number of runs."""
     over: Literal["seeds", "examples"] = "seeds"
-    """What the standard error is over."""
+    """Whether the standard error is over seeds or over evaluation examples."""
     step: float | None = None
-    """Mean step of the values, where they are best ones."""
+    """For best values: the mean of the steps at which they were logged."""
 
     def text(self, digits: int = 3) -> str:
         """Return ``0.712 ± 0.010``.
@@ -120,7 +121,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], logged_se: float | None = None) -> Estimate | None:
-    """Return mean and standard error of one value per run; None of none.
+    """Return mean and standard error of one value per run; None if there are no values.
 
     >>> estimate([1.0, 3.0])  # deviation √2 over √2
     Estimate(value=2.0, se=1.0, n=2, over='seeds', step=None)
@@ -148,16 +149,16 @@ def _points(g: Group, metric: str, pick: Callable[[Sequence[Point]], Point]) -> 
 
 
 def _estimate(g: Group, metric: str, points: Sequence[Point]) -> Estimate | None:
-    """Estimate from one point per run; a lone run's error is the one it logged at that step."""
+    """Estimate from one point per run; with one run, its error is the one logged at that step."""
     errors = {k: v for run in g.runs for k, v in run.series(f"{metric}_se")}
     lone = errors.get(points[0][0]) if len(points) == 1 and len(g.runs) == 1 else None
     return estimate([value for _, value in points], lone)
 
 
 def best(g: Group, metric: str, largest: bool = True) -> Estimate | None:
-    """Return the best logged value of a metric, each run's own.
+    """Return the mean over runs of each run's best logged value of a metric.
 
-    The best of several noisy evaluations is biased upwards; ``final`` is not.
+    The best of several noisy evaluations is biased; :func:`final` is not.
     """
     pick = max if largest else min
     chosen = _points(g, metric, lambda series: pick(series, key=lambda point: point[1]))
@@ -166,7 +167,7 @@ def best(g: Group, metric: str, largest: bool = True) -> Estimate | None:
 
 
 def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Return the plan values in which the groups differ: dotted key to one text per group."""
+    """Map the dotted key of each plan value that differs to its text in each group."""
     flat = [flatten(g.plan) for g in groups]
     keys = list(dict.fromkeys(k for plan in flat for k in plan if k != "seed"))
     table = {k: [_shown(plan.get(k)) for plan in flat] for k in keys}
@@ -197,7 +198,7 @@ def _shown(value: Any) -> str:
 
 
 def phases(g: Group) -> dict[str, float]:
-    """Return mean seconds per run by phase (``time/…``), what is left of the total as other."""
+    """Return mean seconds per run in each phase (``time/…``); "other" is the rest of the run."""
     names = [m for m in g.metrics() if m.startswith("time/")]
     means = {m: fmean(sum(v for _, v in run.series(m)) for run in g.runs) for m in names}
     found = {m.removeprefix("time/"): s for m, s in means.items() if s > 0}

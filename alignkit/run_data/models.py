@@ -1,4 +1,4 @@
-"""Which models a run left, and of which step they are."""
+"""Which models a run saved, and at which step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CHECKPOINT = re.compile(r"step_(\d{6,})(?:_part_(\d+))?")
 
 @dataclass(frozen=True)
 class Model:
-    """A folder of weights that a run left."""
+    """A folder of weights that a run saved."""
 
     which: Literal["last", "best"]
-    """The weights that the run ended with, in ``final/``; or those of its best evaluation."""
+    """The weights at the end of the run, in ``final/``, or those with the best evaluation."""
     step: int
-    """Last step that they have made whole."""
+    """Last complete step before they were saved."""
     part: bool = False
-    """Whether they have learned from some of the step after it as well."""
+    """Whether some updates of the next step are included."""
 
     def __str__(self) -> str:
         """Return such as ``last, step 24``."""
@@ -29,9 +29,9 @@ class Model:
 
 
 def models(run: RunData) -> list[Model]:
-    """Return the models of a run, first the one that it stands for: the last, then the best.
+    """Return the saved models of a run: the last, then the best ones.
 
-    The last is in ``final/``; a run that ended before its end has one if time or a budget ended it.
+    The last is in ``final/``. A run that ended early has it if a time limit or a budget ended it.
     """
     best = [m for m in _saved(run, "*/model", "best")]
     if not (run.path / "final").is_dir():
@@ -50,6 +50,6 @@ def _saved(run: RunData, pattern: str, which: Literal["last", "best"]) -> list[M
 
 
 def stands_for(runs: Iterable[RunData]) -> str:
-    """Return which model the runs of one setting stand for: ``last, step 24``, or none."""
+    """Return the first model of each run with the same settings: ``last, step 24``, or none."""
     first = [found[0] if (found := models(run)) else None for run in runs]
     return "; ".join(dict.fromkeys(str(model or "none") for model in first))

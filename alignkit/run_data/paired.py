@@ -1,7 +1,7 @@
-"""Compare two settings seed by seed, say how many seeds it would take, and name collapsed seeds.
+"""Compare two settings seed by seed, estimate how many seeds are needed, find collapsed seeds.
 
-Two runs with one seed ask the same questions in the same order, so that the differences between
-them have less spread than either setting: a paired t test (Student 1908) needs fewer seeds.
+Two runs with the same seed get the same questions in the same order, so their difference varies
+less than either result: a paired t test (Student 1908) needs fewer seeds.
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ from alignkit.run_data.runs import RunData
 from alignkit.run_data.student import quantile, two_sided
 
 POWER, LEVEL = 0.8, 0.05
-"""Of the number of seeds that is told: how often a difference of that size would be found."""
+"""Power and significance level for which the number of seeds is computed."""
 MOST = 10_000
-"""Seeds beyond which nobody would count."""
+"""Larger numbers of seeds are not reported."""
 LOST = 0.5
-"""A run collapsed if it ended below this share of its own best, or of the other seeds' median."""
+"""A run collapsed if it ended below this share of its best value, or of the other seeds' median."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What the seeds that two settings share say of their difference in one metric."""
+    """The difference of two settings in one metric, over the seeds that both have."""
 
     name: str
-    """The setting that is compared."""
+    """The setting that is compared with the reference."""
     reference: str
     seeds: tuple[int, ...]
     difference: float
-    """Mean over seeds of the final value less the reference's."""
+    """Mean over seeds of the final value minus the reference's."""
     low: float
-    """Bounds of the 95 % interval by Student's t; infinite with one seed."""
+    """Lower bound of the 95 % confidence interval by Student's t; infinite with one seed."""
     high: float
+    """Its upper bound."""
     p: float | None
-    """Chance of a difference so large if there were none; None with one seed."""
+    """Two-sided p-value of the paired t test; None with one seed."""
     needed: int | None
-    """Seeds that find a difference of this size and spread with 80 % power at the level of 5 %;
-    None where that is unknown or more than 10,000."""
+    """Seeds needed to detect this difference, given its spread, with 80 % power at the 5 % level;
+    None if that is unknown or more than 10,000."""
 
 
 def compare(
     g: Group, reference: Group, metric: str, without: frozenset[int] = frozenset()
 ) -> Paired | None:
-    """Return the comparison over the seeds that both have, but those left out; None if none.
+    """Compare over the seeds that both have, except those in ``without``; None if there are none.
 
-    None also where the data or the questions a step differ, as seeds then do not go together.
+    Also None if the data or the number of questions per step differ: equal seeds then do not mean
+    equal questions.
     """
     ours, theirs = finals(g, metric), finals(reference, metric)
     seeds = tuple(sorted((ours.keys() & theirs.keys()) - without))
@@ -74,10 +76,11 @@ def compare(
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
-    """Return the least n with n >= ((t_0.975 + t_0.8) spread / difference)², t of n - 1 degrees.
+    """Return the smallest n with n >= ((t_0.975 + t_0.8) spread / difference)².
 
-    That many pairs find a true ``difference`` between pairs of standard deviation ``spread`` at the
-    level of 5 % with 80 % power. None for no difference, or beyond 10,000.
+    The quantiles t are Student's with n - 1 degrees of freedom. With n pairs, a test at the 5 %
+    level detects a true ``difference`` with 80 % power, if the pairs' differences have the standard
+    deviation ``spread``. None if the difference is 0, or for more than 10,000 pairs.
     """
     if not difference:
         return None
@@ -103,7 +106,7 @@ def finals(g: Group, metric: str) -> dict[int, float]:
 
 
 def _order(g: Group) -> tuple[object, ...]:
-    """Return what, beside the seed, decides which questions are asked when."""
+    """Return what determines, besides the seed, which questions each step uses."""
     plan = g.plan
     size, of = plan.get("rollout_batch_size"), plan.get("group_size", 1)
     asked = size // of if isinstance(size, int) and isinstance(of, int) and of else None
@@ -118,10 +121,10 @@ def _frozen(table: object) -> object:
 
 
 def collapsed(g: Group, metric: str) -> dict[int, str]:
-    """Return the seeds that collapsed, each with how: for metrics of which more is better.
+    """Return the seeds that collapsed, each with a description; larger values must be better.
 
-    A sweep stopped the run as diverged; or its last value is less than half of its best one; or
-    less than half of the median of the other seeds' last values, of which there are two or more.
+    A seed collapsed if a sweep stopped the run as diverged, if its last value is less than half of
+    its best, or less than half of the median of the other seeds' last values (two or more).
     """
     last = finals(g, metric)
     found = {}
@@ -150,9 +153,9 @@ def _how(run: RunData, metric: str, last: Mapping[int, float]) -> str:
 def all_pairs(
     groups: Sequence[Group], metric: str, reference: Group
 ) -> Iterator[tuple[Paired, Paired | None]]:
-    """Yield each comparison with the reference, and the same without seeds that collapsed.
+    """Yield each comparison with the reference, and the same without collapsed seeds.
 
-    The second is None where no seed of either collapsed.
+    The second is None if no seed of either setting collapsed.
     """
     for g in groups:
         if g is reference or (found := compare(g, reference, metric)) is None:

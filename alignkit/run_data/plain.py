@@ -1,4 +1,4 @@
-"""What other people's files hold, made fit to be shown: no pipe is waited for, no value is odd."""
+"""Read files that somebody else wrote, and reduce them to values that can be shown and stored."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 1e300
-"""Numbers beyond this are taken for none: sums and differences of them are not finite."""
+"""Larger numbers are treated as missing, because their sums may not be finite."""
 MOST_STEPS = 2**53
-"""Steps beyond this are no steps: a float does not tell them apart."""
+"""Larger step numbers are invalid: a float cannot represent them exactly."""
 DEEPEST = 20
-"""Tables within tables that are kept."""
+"""Levels of nested tables that are kept."""
 
 FACTS: Mapping[str, tuple[type, ...]] = {
     "status": (str,), "seconds": (int, float), "seed": (int,), "command": (list,),
@@ -21,18 +21,18 @@ FACTS: Mapping[str, tuple[type, ...]] = {
     "components": (list,), "git": (dict,), "resumes": (list,), "result": (dict,), "reason": (str,),
     "title": (str,), "variants": (list,),
 }  # fmt: skip
-"""Types of what is read from a manifest and a sweep's notes."""
+"""Types of the values that are read from a manifest and from a sweep's notes."""
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a file; OSError for what is none, as a pipe that nobody writes to."""
+    """Return the text of a file; OSError if it is not a regular file, such as a pipe."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path.name} is no file")
     return path.read_text(encoding="utf-8", errors="replace")
 
 
 def json_of(text: str) -> Any:
-    """Return a JSON value; ValueError for whatever cannot be read."""
+    """Return a JSON value; ValueError if the text cannot be parsed."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -40,14 +40,16 @@ def json_of(text: str) -> Any:
 
 
 def number_of(value: Any) -> int | float | None:
-    """Return a number that can be computed with, None for anything else."""
+    """Return a number of usable size, None for anything else."""
+    if type(value) is float:  # nearly all are
+        return value if -LARGEST < value < LARGEST else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if -LARGEST < value < LARGEST else None
 
 
 def step_of(value: Any) -> int | None:
-    """Return a whole number of steps, None for anything else."""
+    """Return a valid step number, None for anything else."""
     number = number_of(value)
     if number is None or number != math.floor(number) or not 0 <= number <= MOST_STEPS:
         return None
@@ -55,12 +57,12 @@ def step_of(value: Any) -> int | None:
 
 
 def sayable(text: str) -> str:
-    """Return a text that can be written: halves of characters as escapes."""
+    """Return a text that can be encoded, with lone surrogates as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return a value of tables, lists, texts and numbers that can be written as JSON and TOML."""
+    """Return a value of tables, lists, strings and numbers that JSON and TOML can represent."""
     if depth > DEEPEST:
         return "…"
     if isinstance(value, Mapping):
@@ -75,7 +77,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def facts_of(found: Any, name: str, warnings: list[str]) -> dict[str, Any]:
-    """Return the facts of a JSON file whose types are right; a warning for each of the others."""
+    """Return the entries of a JSON file that have the right type; warn about each of the others."""
     if not isinstance(found, Mapping):
         warnings.append(f"{name} holds no table of facts; left out")
         return {}

@@ -1,4 +1,4 @@
-"""Read run directories, whole, half-finished or still being written."""
+"""Read run directories, whether the run is finished, was interrupted or is still going."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +14,18 @@ from typing import Any
 import tomli
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.run_data.metrics import Row, read_rows
 from alignkit.run_data.plain import (
     facts_of,
     json_of,
-    number_of,
     plain,
-    sayable,
-    step_of,
     text_of,
 )
 
-Row = Mapping[str, Any]
 STEP = re.compile("step_([0-9]{1,15})")
-"""Name of a file of samples, without its ending."""
+"""Name of a file of samples, without its suffix."""
 STOPPED = "stopped.json"
 """Written by a sweep into a run it stopped early: ``status``, ``reason`` and ``step``."""
-SPELT_OUT = 5
-"""Lines that cannot be read and are named; the rest are counted."""
 SWEEP = "sweep.json"
 """Written by a sweep into its own directory: ``title``, and ``variants``, names in order."""
 
@@ -52,7 +46,7 @@ class RunData:
     """The resolved recipe."""
     manifest: Mapping[str, Any]
     rows: Sequence[Row]
-    """Rows of ``metrics.jsonl`` by rising step; a number that was not finite is None."""
+    """Rows of ``metrics.jsonl``, sorted by step; a number that was not finite is None."""
     warnings: Sequence[str] = field(default=())
 
     @property
@@ -82,7 +76,7 @@ class RunData:
 
     @cached_property
     def _columns(self) -> dict[str, tuple[list[int], list[float]]]:
-        """Steps and finite values of each metric: rows may be many, and are gone through once."""
+        """Steps and finite values of each metric; one pass over the rows, as there may be many."""
         found: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         for row in self.rows:
             step = row["step"]
@@ -94,7 +88,7 @@ class RunData:
         return dict(found)
 
     def samples(self, name: str) -> dict[int, Path]:
-        """Return the files of sampled responses by step; ``name`` is rollouts or eval."""
+        """Return the files of sampled responses by step; ``name`` is "rollouts" or "eval"."""
         files = sorted((self.path / name).glob("step_*.jsonl"))
         numbered = ((STEP.fullmatch(f.stem), f) for f in files if f.is_file())
         return {int(found[1]): f for found, f in numbered if found}
@@ -119,10 +113,10 @@ def is_run(folder: Path) -> bool:
 
 
 def find(folders: Iterable[Path]) -> list[RunData]:
-    """Return the runs at or below the given directories, each once.
+    """Return the runs in and below the given directories, each once.
 
-    Raises AlignkitError for a directory that is no run and holds none. Hidden folders, such as
-    a sweep's ``.aside``, are not searched.
+    Raises AlignkitError for a directory without any run. Hidden folders, such as a sweep's
+    ``.aside``, are not searched.
     """
     found: dict[Path, RunData] = {}
     for folder in folders:
@@ -141,13 +135,13 @@ def find(folders: Iterable[Path]) -> list[RunData]:
 
 
 def _root(folder: Path) -> Path:
-    """Return the folder that variants are named from: a run's sweep, for a run that is given."""
+    """Return the folder that variants are named relative to: for a run of a sweep, the sweep."""
     above = [p for p in folder.parents if (p / SWEEP).is_file()] if is_run(folder) else []
     return above[0] if above else folder
 
 
 def sweep_notes(folder: Path) -> dict[str, Any]:
-    """Return what a sweep noted in its directory; nothing for any other directory."""
+    """Return the notes of a sweep in its directory; empty for any other directory."""
     notes = _json(folder / SWEEP, [])
     return {**notes, "variants": [v for v in notes.get("variants", []) if isinstance(v, str)]}
 
@@ -200,75 +194,8 @@ def _variant(path: Path, root: Path) -> str:
     return "/".join(parts) or path.name
 
 
-def read_rows(path: Path, warnings: list[str]) -> list[Row]:
-    """Return the rows of a ``metrics.jsonl`` by step, and say which lines could not be read.
-
-    A last line that is cut off is what a killed or a live run leaves. Of two rows for one step
-    the later one counts.
-    """
-    if not path.is_file():
-        warnings.append(f"there is no {path.name} yet")
-        return []
-    rows: dict[int, Row] = {}
-    wrong = cut = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            cut = 0 if line.endswith(b"\n") else number
-            try:
-                row = _row(line)
-            except ValueError:
-                wrong += 1
-                if wrong <= SPELT_OUT:
-                    warnings.append(f"{path.name}:{number}: {_unreadable(cut == number)}")
-            else:
-                rows[row["step"]] = row
-    if wrong > SPELT_OUT:
-        warnings.append(f"{path.name}: and {wrong - SPELT_OUT:,} more such lines")
-    return [rows[step] for step in sorted(rows)]
-
-
-class FollowedRows:
-    """The rows of a ``metrics.jsonl`` that is being written: each is read once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._at = path, 0
-
-    def more(self) -> Iterator[Row | None]:
-        """Yield the whole rows that came since the last call; None first if it began anew."""
-        size = self._path.stat().st_size if self._path.is_file() else 0
-        if size < self._at:
-            self._at = 0
-            yield None
-        if size == self._at:
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._at)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._at += len(line)
-                with suppress(ValueError):
-                    yield _row(line)
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    """Return a row of numbers with a step; ValueError where the line is none."""
-    found = json_of(line.decode("utf-8", errors="replace"))
-    step = step_of(found.get("step")) if isinstance(found, dict) else None
-    if step is None:
-        raise ValueError("not a row of metrics")
-    row: dict[str, Any] = {sayable(name): number_of(value) for name, value in found.items()}
-    return {**row, "step": step}
-
-
-def _unreadable(last: bool) -> str:
-    if last:
-        return "the last line is cut off (the run was killed, or is writing it); left out"
-    return "not a row of metrics; left out"
-
-
 def read_samples(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a file of sampled responses; lines that are cut off are left out."""
+    """Return the rows of a file of sampled responses; incomplete lines are skipped."""
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:

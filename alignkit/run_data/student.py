@@ -1,4 +1,4 @@
-"""Student's t distribution for whole degrees of freedom, exactly; no numerics library is needed.
+"""Student's t distribution for integer degrees of freedom, exact, without a numerics library.
 
 Abramowitz & Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
 """
@@ -9,7 +9,7 @@ import math
 from statistics import NormalDist
 
 LARGE = 300
-"""Degrees of freedom from which a quantile is the normal one with its first correction."""
+"""Above this many degrees of freedom, quantiles are normal ones with the first correction."""
 
 
 def two_sided(t: float, df: int) -> float:
@@ -47,7 +47,7 @@ def _odd(theta: float, df: int) -> float:
 
 
 def quantile(p: float, df: int) -> float:
-    """Return the t below which a share ``p`` of the distribution lies; 0.5 <= p < 1.
+    """Return the quantile t with P(T < t) = p; 0.5 <= p < 1.
 
     >>> round(quantile(0.975, 3), 6)
     3.182446

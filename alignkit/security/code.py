@@ -1,4 +1,4 @@
-"""Which code a recipe runs besides alignkit's own: printed before any of it runs."""
+"""List the code of others that a recipe runs, to be printed before any of it runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BUILT_IN = "alignkit"
 def foreign_code(node: Node) -> list[str]:
     """Return a phrase for each plugin of another distribution and each file the recipe names.
 
-    Built-in components run no code but alignkit's, save those whose
-    :meth:`~alignkit.Params.code` names some. Files are given with the start of their SHA-256.
+    Built-in components run only alignkit's code, except for files that
+    :meth:`~alignkit.Params.code` lists. Files are given with the start of their SHA-256.
     """
     found: dict[str, None] = {}
     for part in node.walk():
@@ -27,7 +27,7 @@ def foreign_code(node: Node) -> list[str]:
 
 
 def announcement(node: Node) -> str:
-    """Return the line to print before a recipe is built, "" if it runs alignkit's code alone."""
+    """Return the line to print before a recipe is built, "" if it runs only alignkit's code."""
     found = foreign_code(node)
     return f"this recipe runs code of: {'; '.join(found)}" if found else ""
 

@@ -1,4 +1,4 @@
-"""The secrets that the record of a recipe leaves out, and that a run needs again."""
+"""Check that ``-s`` gives a resumed run exactly the secrets that its recorded recipe lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignkit.security.recorded import lost
 
 
 def only_secrets(recipe: Path, given: Sequence[str]) -> None:
-    """Refuse, by an AlignkitError, unless ``given`` are the ``key=value`` left out of a record."""
+    """Raise AlignkitError unless ``given`` holds ``key=value`` for each secret left out."""
     try:
         left_out = {".".join(key) for key in lost(tomli.loads(recipe.read_text(encoding="utf-8")))}
     except (OSError, ValueError):

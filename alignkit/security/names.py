@@ -1,4 +1,4 @@
-"""Names that become files or folders: one rule for names from recipes, data and commands."""
+"""Check names that become files or folders, whether from recipes, data or commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from alignkit.errors import AlignkitError
 
 LONGEST = 255
-"""Bytes that file systems allow in one name."""
+"""Maximum length of a file name on common file systems, in bytes."""
 _DEVICE = re.compile(r"\A(?i:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|\Z)")
 _FAULTS = {
     re.compile(r"[/\\]"): "a separator", re.compile(r"\A\."): "a dot at its start",
@@ -20,11 +20,11 @@ _FAULTS = {
 
 
 def name_problem(name: str, *, room: int = 0, reserved: str = "") -> str:
-    r"""Return what keeps ``name`` from being one file or folder, ``""`` if nothing does.
+    r"""Return why ``name`` cannot be the name of a file or folder, ``""`` if it can.
 
-    ``room`` is the number of bytes to keep free for what is added to it, ``reserved`` a pattern of
-    names that stand for something else. The names of Windows' devices (``NUL``, ``com1.txt``) are
-    refused too: runs are copied to other machines.
+    ``room`` is the number of bytes reserved for a suffix, ``reserved`` a pattern of names with
+    another meaning. Device names of Windows (``NUL``, ``com1.txt``) are refused too, because runs
+    are copied between machines.
 
     >>> [name_problem(n) for n in ("math", "../up", "end.", "nul.txt", "")]
     ['', 'a separator', 'a dot at its end', "a device's name", 'no character']
@@ -38,7 +38,7 @@ def name_problem(name: str, *, room: int = 0, reserved: str = "") -> str:
 
 
 def path_problem(path: Path) -> str:
-    """Return what keeps ``path`` from being written, in whichever folder, ``""`` if nothing."""
+    """Return why ``path`` cannot be written in any folder, ``""`` if it can."""
     return next(filter(None, (_unwritable(part, LONGEST) for part in path.parts)), "")
 
 
@@ -50,20 +50,20 @@ def _unwritable(name: str, most: int) -> str:
 
 
 def checked_name(name: str, what: str, *, room: int = 0) -> str:
-    """Return ``name``; AlignkitError where it cannot be the name of ``what``."""
+    """Return ``name``; AlignkitError if it cannot be the name of ``what``."""
     if problem := name_problem(name, room=room):
         raise AlignkitError(refused(name, what, problem))
     return name
 
 
 def refused(name: str, what: str, problem: str) -> str:
-    """Return the line that refuses a name for a problem it has."""
+    """Return the message that refuses a name because of ``problem``."""
     short = name if len(name) <= 60 else f"{name[:57]}..."
     return f"{short!r} cannot be the name of {what}: it has {problem}"
 
 
 def file_name(text: str, *, room: int = 0) -> str:
-    """Return the name of a file for any text: its letters and digits, cut where it is too long.
+    """Return a valid file name made from any text; shortened if it is too long.
 
     >>> file_name("eval/pass@1"), file_name("../../etc"), file_name("NUL"), file_name("")
     ('eval_pass@1', '_.._etc', '_NUL', '_')

@@ -1,4 +1,4 @@
-"""Where a run may write: its own directory, and what the command line names."""
+"""A run may write only to its own directory and to files that the command line names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alignkit.recipe import Node, path_mark
 
 
 def refuse_outside(node: Node, folder: Path) -> None:
-    """Raise RecipeError for files that the recipe alone would have written outside ``folder``.
+    """Raise RecipeError if the recipe alone names files to write outside ``folder``.
 
     Otherwise a recipe from somebody else could append to any file of the user who runs it.
     """

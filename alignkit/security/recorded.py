@@ -1,8 +1,8 @@
-"""A recipe as it is recorded: without its secrets, and with all else as it was.
+"""Record a recipe without its secrets and otherwise unchanged.
 
-A field is left out if its name says that it is a secret, or its text is one (see
-``alignkit.security.secrets``). Names of components, and paths, are never secrets: a run that is
-resumed needs them.
+A value is left out if its name or its text is that of a secret (see
+``alignkit.security.secrets``). Names of components and paths are never secrets: resuming a run
+needs them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignkit.recipe import Node, mapped, path_mark
+from alignkit.recipe import Node, path_mark
 from alignkit.security.secrets import REDACTED, redact
 
 
 def without_secrets(node: Node) -> dict[str, Any]:
-    """Return what :meth:`Node.dump` returns, without the secrets."""
-    table: dict[str, Any] = {"use": node.use} if node.kind else {}
-    table |= {k: v for k, v in recorded_values(node).items() if v is not None}
-    return table | {name: mapped(child, without_secrets) for name, child in node.children.items()}
+    """Return the result of :meth:`Node.dump` without the secrets."""
+    return node.dump(recorded_values)
 
 
 def recorded_values(node: Node) -> dict[str, Any]:
-    """Return a node's own parameters, without the secrets."""
+    """Return a node's own parameters without the secrets."""
     params = node.params
     return {
         name: value if path_mark(type(params), name) else redact(value, name)
@@ -31,7 +29,7 @@ def recorded_values(node: Node) -> dict[str, Any]:
 
 
 def lost(table: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Return the keys of a recorded recipe whose value was left out of the record."""
+    """Return the keys of a recorded recipe whose values were left out."""
     if isinstance(table, Mapping):
         return [key for name, item in table.items() for key in lost(item, (*at, str(name)))]
     if isinstance(table, list):

@@ -3,9 +3,9 @@
 - By name: a value whose key is called ``api_key``, ``password``, ``hf_token`` and the like.
 - By shape: user and password in a URL, ``Bearer`` headers, keys with a published prefix
   (``sk-``, ``hf_``, ``ghp_``, ``AKIA``…), JSON web tokens, PEM blocks.
-- By value: what the environment holds under such a name, wherever it turns up.
+- By value: the values of environment variables with such names, wherever they occur.
 
-Prompts and responses are data and are left as they are.
+Prompts and responses are data and are not changed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 REDACTED = "<redacted>"
-"""Stands where a secret stood. A recipe that holds it cannot be run as it is."""
+"""Replaces a secret. A recipe that contains it cannot be run as it is."""
 
 SHORTEST = 8
-"""Characters below which a value of the environment is not looked for: ``1`` is everywhere."""
+"""Shorter values of environment variables are not searched for: ``1`` occurs everywhere."""
 
 _LAST_WORDS = (
     "secret", "secrets", "password", "passwd", "passphrase", "credential", "credentials", "apikey",
@@ -31,10 +31,13 @@ _MARKERS = (
     "eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "end", "start", "image", "think",
     "special", "first", "last", "next", "per",
 )  # fmt: skip
-"""Words that make a ``token`` one of text: ``eos_token`` is no secret."""
+"""With one of these words before it, ``token`` means a token of text: ``eos_token``.
 
-# Each pattern reads a text once, however long its words are: it begins at the start of a word
-# (by what stands before it) and never gives back what it has read (``++``, ``(?>…)``).
+Such a name is not that of a secret.
+"""
+
+# Each pattern takes linear time: it starts only at the beginning of a word (by a lookbehind) and
+# does not backtrack (``++``, ``(?>…)``).
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _USERINFO = re.compile(r"(?<=[A-Za-z0-9+.-])://[^/\s?#'\"<>]*@")
 _ASSIGNED = re.compile(
@@ -43,7 +46,7 @@ _ASSIGNED = re.compile(
     r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;&)\]}"']{1,256}+)"""
 )
 _REST = re.compile(r"""(?<!["'])[^\s,;&)\]}"']*""")
-"""What of a value stands behind its first 256 characters, by which it is judged."""
+"""The rest of a value after its first 256 characters, which decide whether it is a secret."""
 _OPTION = re.compile(
     r"(?<![\w-])(?>[\w-]*?(?P<name>--?[A-Za-z][\w-]*+))(?P<sign>\s++)(?P<value>[^\s-]\S*)"
 )
@@ -58,7 +61,7 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)(?=[\w+/.=~-]*\d)[\w+/.=~-]{8,}"
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what goes by this name is not to be written down.
+    """Whether a value of this name is a secret, which must not be written down.
 
     >>> [is_secret_name(n) for n in ("judge.api_key", "HF_TOKEN", "apiKey", "db-password")]
     [True, True, True, True]
@@ -72,7 +75,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact(value: Any, name: str = "") -> Any:
-    """Return ``value`` (tables, lists, texts) with each secret in it replaced by ``REDACTED``."""
+    """Return ``value`` (tables, lists, strings) with each secret replaced by ``REDACTED``."""
     if isinstance(value, Mapping):
         return {key: redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -83,7 +86,7 @@ def redact(value: Any, name: str = "") -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Return a text without its secrets: a traceback, a command, a message.
+    """Return a text, such as a traceback or a command, with its secrets replaced.
 
     >>> redact_text("GET https://me:hunter2@host/v1?api_key=abc&n=1")
     'GET https://<redacted>@host/v1?api_key=<redacted>&n=1'
@@ -99,7 +102,7 @@ def redact_text(text: str) -> str:
 
 
 def redact_command(words: Sequence[str]) -> list[str]:
-    """Return a command line word by word without its secrets.
+    """Return the words of a command line with secrets replaced.
 
     >>> redact_command(["run", "--api-key", "abc", "-s", "url=http://a:b@c"])
     ['run', '--api-key', '<redacted>', '-s', 'url=http://<redacted>@c']
@@ -109,7 +112,7 @@ def redact_command(words: Sequence[str]) -> list[str]:
 
 
 def _replace(pattern: re.Pattern[str], text: str) -> str:
-    """Replace the values that ``pattern`` finds under a secret's name."""
+    """Replace values found by ``pattern`` whose name is that of a secret."""
     parts, at = [], 0
     while found := pattern.search(text, at):
         secret = _is_assigned_secret(found["name"], found["value"])
@@ -127,12 +130,12 @@ def _is_assigned_secret(name: str, value: str) -> bool:
     bare = value.strip("\"'")
     if not is_secret_name(name) or bare in ("", "None", "null", REDACTED):
         return False
-    # In code about text, ``token = tokens[i]`` is no secret.
+    # In code that handles text, ``token = tokens[i]`` is not a secret.
     return name.lower() != "token" or bool(_LIKE_A_KEY.fullmatch(bare))
 
 
 def _of_the_environment() -> list[str]:
-    """Return the values of the environment's secrets, also as URLs spell them; longest first."""
+    """Return the secrets in the environment, also percent-encoded, longest first."""
     values = {
         value
         for name, value in os.environ.items()

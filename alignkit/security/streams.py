@@ -1,4 +1,4 @@
-"""A command's stdout and stderr, whatever they are: no terminal, closed, full, read by nobody."""
+"""Write to stdout and stderr safely, also if they are closed, full, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, TextIO, cast
 
 
 class Guarded:
-    """A text stream that drops the rest once nothing can be written to it any more.
+    """A text stream that drops further output after a write has failed.
 
-    The results of the work, such as a run's directory, matter more than its output, so it
-    continues.
+    The command continues, because its results, such as a run directory, matter more than its
+    output.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
-        """Why nothing more was written."""
+        """The error of the write that failed."""
 
     def write(self, text: str) -> int:
-        """Write ``text``, or drop it."""
+        """Write ``text``, or drop it after a failure."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
@@ -33,7 +33,7 @@ class Guarded:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
+        """Flush the stream's buffer."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
@@ -51,11 +51,11 @@ class Guarded:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Guard stdout and stderr while a command runs; end it with status 1 if its output was lost.
+    """Guard stdout and stderr while a command runs; exit with status 1 if output was lost.
 
-    Characters that an encoding lacks are written as escapes. A closed stream discards its output,
-    and files opened later do not take its place. A reader that has gone away, as ``head`` does, is
-    no error; any other failure is reported on stderr.
+    Characters that the encoding lacks are written as escapes. Output to a closed stream is
+    discarded, and files opened later do not get its descriptor. A reader that closes the pipe, as
+    ``head`` does, is not an error; any other failure is reported on stderr.
     """
     _fill_closed()
     before = sys.stdout, sys.stderr
@@ -87,7 +87,7 @@ def _fill_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
 def _tolerant(stream: TextIO | None) -> TextIO:

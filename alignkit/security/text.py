@@ -1,4 +1,4 @@
-"""Text from models, files and recipes, made fit to be shown on a terminal or a page."""
+"""Make text from models, files and recipes safe to show on a terminal or a page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _CONTROL = re.compile(
 
 
 def printable(text: str) -> str:
-    """Make visible what could act on a terminal or page, or that no file can hold.
+    """Escape characters that could affect a terminal or page, or that cannot be encoded.
 
-    These are control and text-direction characters and halves of surrogate pairs; line feeds and
-    tabs stay.
+    These are control and text-direction characters and lone surrogates; line feeds and tabs stay.
 
     >>> printable("a\\x1b[31mb\\tc")
     'a\\\\x1b[31mb\\tc'
@@ -23,5 +22,5 @@ def printable(text: str) -> str:
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a text that may hold what is not ours, :func:`printable`, to stdout or to stderr."""
+    """Print a text from any source, made :func:`printable`, to stdout or stderr."""
     print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)

@@ -1,1 +1,1 @@
-"""Text functions that several plugins share. Pure functions; imports nothing."""
+"""Pure text functions that several plugins share."""

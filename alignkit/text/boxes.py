@@ -1,4 +1,4 @@
-r"""``\boxed{…}`` and ``\fbox{…}``: where solutions to mathematical problems mark their answer."""
+r"""Find ``\boxed{…}`` and ``\fbox{…}``, which mark the answer of a mathematical solution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 class Box(NamedTuple):
-    """A box whose braces balance, by its places in the text."""
+    """A box with balanced braces, by its position in the text."""
 
     start: int
     end: int
@@ -20,15 +20,14 @@ class Box(NamedTuple):
 
     @property
     def content(self) -> str:
-        """What stands between the braces."""
+        """The text between the braces."""
         return self.text[self.inside : self.end - 1]
 
 
 def boxes(text: str) -> list[Box]:
-    r"""Return every box whose braces balance, in the order of their beginnings.
+    r"""Return every box with balanced braces, nested ones too, in order of their starts.
 
-    Boxes within boxes are among them; ``\{`` and ``\}`` are no braces. Linear in the length of
-    the text.
+    Escaped braces (``\{`` and ``\}``) do not count. Linear in the length of the text.
 
     >>> [box.content for box in boxes(r"\boxed{\frac{1}{2}} and \boxed{3")]
     ['\\frac{1}{2}']
@@ -47,7 +46,7 @@ def boxes(text: str) -> list[Box]:
 
 
 def outermost(text: str) -> list[Box]:
-    r"""Return the boxes that balance and stand in no other.
+    r"""Return the balanced boxes that are not inside another.
 
     >>> [box.content for box in outermost(r"\boxed{x = \boxed{3}}")]
     ['x = \\boxed{3}']

@@ -26,10 +26,10 @@ _ANOTHER = re.compile(r"[)\]*_\s,.]*(?:\b(?:and|or)\b|[/,&])[\s*_(\[]*([A-Z])(?!
 def chosen_option(texts: Sequence[str], output: str) -> str | None:
     r"""Return the letter of the option the output chooses, or None.
 
-    ``texts`` are the options in order, A first.
-    What follows the first "answer is", "answer:" or "option" counts, else the beginning of the
-    output: the whole text of an option there, or else the letter of one. The options in
-    ``\boxed{}`` count before all of these if they are one; two different ones are None.
+    ``texts`` are the options in order, A first. If boxes (``\boxed{}``) name options, these decide:
+    the option if all name the same one, None otherwise. Without them, the text of an option or else
+    its letter is looked for after each "answer is", "answer:" or "option", or at the beginning of
+    the output if there is no such phrase. The first one found is returned.
     """
     options = {chr(ord("A") + i): text for i, text in enumerate(texts)}
     boxed = {_option_in_box(box.content, options) for box in outermost(output)} - {None}
@@ -45,7 +45,7 @@ def chosen_option(texts: Sequence[str], output: str) -> str | None:
 
 
 def _shown(text: str) -> str:
-    """Return ``text`` without the marks that only make a letter bold or set it as a formula."""
+    """Return ``text`` without markup that only makes a letter bold or a formula."""
 
     def bare(found: re.Match[str]) -> str:
         inner = found[1] or found[2] or ""
@@ -55,7 +55,7 @@ def _shown(text: str) -> str:
 
 
 def _option_in_box(content: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that a whole box names: ``B``, ``(B)``, ``B. its text`` or its text."""
+    """Return the option that the content of a box names: ``B``, ``(B)`` or its text."""
     shown = _STYLED.sub(lambda m: m[1] or m[2] or "", content).strip(" *$\n")
     letter = re.fullmatch(r"\(?\s*([A-Z])\s*\)?(?:$|(?<=\)).*|\s*[.:)].*)", shown, re.S)
     if letter and letter[1] in options and not _ANOTHER.match(shown[letter.end(1) :]):
@@ -66,10 +66,10 @@ def _option_in_box(content: str, options: Mapping[str, str]) -> str | None:
 
 
 def _option_at(text: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that ``text`` begins with, by its wording or its letter.
+    """Return the option that ``text`` begins with, given by its text or its letter.
 
-    Wordings of two characters and more come first, the longest before the others: "B-cells"
-    may be the wording of option C.
+    Option texts of two or more characters are tried first, longest first: "B-cells" may be the
+    text of option C.
     """
     for name, wording in sorted(options.items(), key=lambda item: -len(item[1])):
         pattern = rf"{re.escape(wording.strip())}(?!\w|[.,]\d)"
@@ -85,12 +85,12 @@ def _option_at(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _is_article(text: str, end: int) -> bool:
-    """Tell whether a leading "A" is the word: "A cell divides", but not "A." or "A) cell"."""
+    """Whether a leading "A" is the article, as in "A cell divides", not in "A." or "A) cell"."""
     return text.startswith("A") and re.match(r"\s+[a-z]", text[end:]) is not None
 
 
 def last_number(output: str) -> str | None:
-    """Return the last number of the output, without thousands commas, or None.
+    """Return the last number in the output, without thousands separators, or None.
 
     >>> last_number("She sold 48 + 24 = 72 clips, or $1,234.50 in all.")
     '1234.50'

@@ -70,3 +70,26 @@ class OrpoLoss(Params[PreferenceLoss]):
         from alignkit_algorithms.preference import orpo
 
         return partial(orpo, weight=self.weight)
+
+
+class KtoLoss(Params[PreferenceLoss]):
+    """Each response for itself against a reference point (KTO, arXiv:2402.01306 eqs. 7 and 8).
+
+    The reference point is estimated from the step's own pairs, so use batches of some size.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """β: how firmly the policy is held to the reference; the smaller, the freer. Dimensionless."""
+
+    desirable: Annotated[float, Field(ge=0)] = 1.0
+    """λ_D: weight of the preferred responses. Dimensionless."""
+
+    undesirable: Annotated[float, Field(ge=0)] = 1.0
+    """λ_U: weight of the other responses. Dimensionless."""
+
+    def build(self) -> PreferenceLoss:
+        from alignkit_algorithms.preference import kto
+
+        return partial(kto, beta=self.beta, desirable=self.desirable, undesirable=self.undesirable)

@@ -55,6 +55,30 @@ def orpo(pairs: PreferencePairs, weight: float) -> PreferenceOutput:
     return PreferenceOutput(loss=loss, margin=margin.detach())
 
 
+def kto(
+    pairs: PreferencePairs, *, beta: float, desirable: float, undesirable: float
+) -> PreferenceOutput:
+    """λ_D (1 - σ(β (r_w - z_l))) + λ_U (1 - σ(β (z_w - r_l))), r = log πθ/πref.
+
+    Ethayarajh et al. 2024, arXiv:2402.01306 eqs. 7 and 8, for responses that come in pairs. The
+    paper estimates the reference point z0, a KL divergence that is at least 0, from responses to
+    other prompts; here z_w and z_l are the means of r over the preferred and over the other
+    responses of the step, as in the authors' first code for pairs. No gradient goes through them.
+    """
+    r_w, r_l = log_ratios_each(pairs)
+    z_w, z_l = (r.detach().mean().clamp(min=0) for r in (r_w, r_l))
+    loss = desirable * torch.sigmoid(-beta * (r_w - z_l))
+    loss = loss + undesirable * torch.sigmoid(-beta * (z_w - r_l))
+    return PreferenceOutput(loss=loss, margin=(beta * (r_w - r_l)).detach())
+
+
+def log_ratios_each(pairs: PreferencePairs) -> tuple[Tensor, Tensor]:
+    """Return log πθ/πref of w and of l, (P,) each; ValueError without a reference."""
+    if pairs.ref_chosen is None or pairs.ref_rejected is None:
+        raise ValueError("this loss reads ref_logprobs, which the algorithm did not provide")
+    return pairs.chosen - pairs.ref_chosen, pairs.rejected - pairs.ref_rejected
+
+
 def log_ratios(pairs: PreferencePairs) -> Tensor:
     """Return log πθ/πref (w) - log πθ/πref (l), (P,); ValueError without a reference."""
     if pairs.ref_chosen is None or pairs.ref_rejected is None:

@@ -177,6 +177,8 @@ class Trained(Params[Algorithm]):
         there = min(made, plan.keep_last)
         at_end = {_count(there): there * state} if there else {}
         at_end["final/"] = model
+        if kept_models := work.steps // plan.keep_every if plan.keep_every else 0:
+            at_end["models/"] = kept_models * model
         while_one_is_written = {_count(there + 1): (there + 1) * state}
         more = made > there and sum(while_one_is_written.values()) > sum(at_end.values())
         return while_one_is_written if more else at_end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class _Ordered(Params[Dataset]):
     """Order in which algorithms that sample ask the questions: "shuffled" anew for each pass, by
     the run's seed, or "given", in the order of the rows, starting again after the last."""
 
-    def in_order(self, examples: tuple[Example, ...]) -> Dataset:
+    def in_order(self, examples: Sequence[Example]) -> Dataset:
         """Return the examples as a data set that gives its questions in the order chosen."""
         return examples if self.order == "shuffled" else InOrder(examples)
 
@@ -117,9 +117,12 @@ class Jsonl(_Ordered):
         if not source.local:
             return source.facts()
         examples = self._load().examples[self.skip :]
+        facts = {"rows": f"{len(examples):,}"}
+        if not self._input:
+            return facts
         more = sum(columns.INPUT in example.question for example in examples)
         shown = {"input": f"column {self._input!r} follows the question in {more:,} rows"}
-        return {"rows": f"{len(examples):,}", **(shown if self._input and more else {})}
+        return {**facts, **(shown if more else {})}
 
     @property
     def _input(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from alignkit.data_files.columns import (
     BadRow,
     answers_of,
     bad,
+    half_surrogate,
     question_of,
     remedy,
     text_of,
@@ -47,6 +49,17 @@ class Plain:
             extra=_others(row, self.question, self.answer, self.id, self.input),
             also_accepted=tuple(others),
         )
+
+    def sure(self, values: Mapping[str, Any]) -> bool:
+        """Whether a row needs no closer look: plain texts in all columns that are read."""
+        if self.id is not None or "." in self.input:
+            return False
+        read = (self.question, self.answer) if self.answer else (self.question,)
+        for column in read:
+            value = values.get(column)
+            if type(value) is not str or not value or value.isspace() or half_surrogate(value):
+                return False
+        return not self.input or not values.get(self.input)
 
     def _input(self, row: Row) -> str:
         value = value_of(row.values, self.input) if self.input else None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 from alignkit import AlignkitError
+from alignkit.data_files.progress import watched
 from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.errors import shown
 from alignkit.protocols import Example
 from alignkit_data.columns import BadRow
+from alignkit_data.indexed import indexed
 from alignkit_data.rows import SUFFIXES, Fault, Row, files_in, read_rows
 
 SHOWN = 5
@@ -25,7 +27,7 @@ Convert = Callable[[Row], Example]
 class Loaded:
     """The examples of a data set, and what is wrong with its other rows."""
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     faults: tuple[Fault, ...]
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -39,7 +41,7 @@ class Loaded:
         if len(faults) > SHOWN:
             yield "path", f"and {len(faults) - SHOWN:,} more bad rows"
 
-    def checked(self) -> tuple[Example, ...]:
+    def checked(self) -> Sequence[Example]:
         """Return the examples; AlignkitError if any row is bad."""
         if self.faults:
             raise AlignkitError("\n".join(message for _, message in self.problems()))
@@ -91,8 +93,10 @@ def _load_files(
     limit: int | None,
     unpacked_gib: float,
 ) -> Loaded:
+    if len(files) == 1 and (found := indexed(files[0], root, convert, limit)):
+        return Loaded(found, ())
     rows = (row for file in files for row in read_rows(file, root, unpacked_gib=unpacked_gib))
-    return load_rows(rows, convert, limit, where=shown(files[0]))
+    return load_rows(watched(rows, shown(files[0])), convert, limit, where=shown(files[0]))
 
 
 def load_rows(

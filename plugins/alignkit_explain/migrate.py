@@ -13,7 +13,7 @@ from alignkit import recipe
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
 from alignkit.plugins import Registry
-from alignkit.recipe import Renamed
+from alignkit.renaming import Renamed
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from alignkit.abilities import judges
 from alignkit.data_files.columns import half_surrogate
 from alignkit.document import Document, merge
 from alignkit.errors import AlignkitError, shown
+from alignkit.overrides import typed
 from alignkit.plugins import Registry
 from alignkit.protocols import Closes, Example, Explains, Reward, RewardFn
 from alignkit.shipped import path_from
@@ -34,8 +35,8 @@ def reward_for(reward: str, registry: Registry, overrides: Sequence[str] = ()) -
     if reward.endswith(".toml"):
         document = _reward_table(toml.read(path_from(reward, Path.cwd())))
     else:
-        document = toml.typed([f"use={json.dumps(reward)}"])
-    merge(document, toml.typed(overrides))
+        document = typed([f"use={json.dumps(reward)}"])
+    merge(document, typed(overrides))
     built: RewardFn = recipe.resolve(document, registry, "reward_fn").build()
     return built
 

@@ -27,6 +27,11 @@ class ScheduledAdamW(Scheduled):
     weight_decay: float
     implementation: Literal["fused", "foreach", "8bit", "offload", "kahan"]
 
+    @property
+    def on_shards(self) -> bool:
+        """Whether it treats every number by itself, so that it can be given parts of tensors."""
+        return self.implementation != "8bit"  # which scales numbers by the blocks they are in
+
     def make(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         how: dict[str, Any] = {
             "lr": self.lr,

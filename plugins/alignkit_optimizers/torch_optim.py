@@ -21,6 +21,11 @@ class ScheduledRmsProp(Scheduled):
     momentum: float
     weight_decay: float
 
+    @property
+    def on_shards(self) -> bool:
+        """Whether it can be given parts of tensors: it treats every number by itself."""
+        return True
+
     def make(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Return torch's RMSprop, with weight decay apart from the gradient, as AdamW has it."""
         return DecayedRmsProp(

@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +41,8 @@ from alignkit_report.samples import choose, spread
 
 MOST_STEPS = 9
 """Steps of which samples are shown, per setting and kind."""
+PAGE_SAMPLES, EACH = 4_000, 3
+"""Approximate number of samples on a page; right and wrong ones of a step at most."""
 
 
 def write(groups: Sequence[Group], path: Path, title: str, reference: str | None = None) -> None:
@@ -123,19 +125,32 @@ def _short(lists: dict[str, list[float]]) -> dict[str, list[float]]:
     return {name: [float(f"{v:.6g}") for v in values] for name, values in lists.items()}
 
 
+def steps_of(sets: int) -> int:
+    """Return the steps of which samples are kept where a page has so many settings and kinds."""
+    return min(MOST_STEPS, max(1, PAGE_SAMPLES // (2 * EACH * max(sets, 1))))
+
+
 def _samples(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Return samples of the first run of each group that saved some, held-out ones first."""
-    found = []
+    chosen = list(_saved(groups))
+    most = steps_of(len(chosen))
+    return [
+        {
+            "name": name,
+            "steps": [
+                {"step": step, "rows": [vars(s) for s in choose(saved[step], EACH, EACH)]}
+                for step in spread(sorted(saved), most)
+            ],
+        }
+        for name, saved in chosen
+    ]
+
+
+def _saved(groups: Sequence[Group]) -> Iterator[tuple[str, dict[int, Path]]]:
+    """Yield the name, and the files by step, of each setting's samples of each kind."""
     for g in groups:
         for kind, label in (("eval", "held out"), ("rollouts", "training")):
-            run = next((r for r in g.runs if r.samples(kind)), None)
-            if run is None:
-                continue
-            saved = run.samples(kind)
-            steps = [
-                {"step": step, "rows": [vars(s) for s in choose(saved[step], 3, 3)]}
-                for step in spread(sorted(saved), MOST_STEPS)
-            ]
-            seed = f", seed {run.seed}" if len(g.runs) > 1 else ""
-            found.append({"name": plain(f"{g.name}{seed}: {label}"), "steps": steps})
-    return found
+            found = ((run, run.samples(kind)) for run in g.runs)
+            if first := next(((run, saved) for run, saved in found if saved), None):
+                seed = f", seed {first[0].seed}" if len(g.runs) > 1 else ""
+                yield plain(f"{g.name}{seed}: {label}"), first[1]

@@ -68,9 +68,13 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
 
     >>> spread([0, 10, 20, 30, 40], 3)
     [0, 20, 40]
+    >>> spread([0, 10, 20, 30, 40], 1)
+    [40]
     """
     if len(steps) <= most:
         return list(steps)
+    if most == 1:
+        return [steps[-1]]
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 

@@ -11,12 +11,12 @@ from shlex import quote
 from typing import Any
 
 from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.overrides import typed
 from alignkit.run_data.groups import Group, best, final, flatten
 from alignkit.run_data.models import models
 from alignkit.run_data.runs import RunData, duration, find, is_run, read
 from alignkit.security.text import printable
 from alignkit.shipped import PREFIX
-from alignkit.toml import typed
 from alignkit_report import tables
 from alignkit_report.samples import Sample, choose, latest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ _FINALS = (
     ("train/token_entropy", "training entropy"),
 )
 """Metrics by heading. Without "training" before it, a heading is of held-out problems."""
+
+_OF_SET = re.compile(r"eval/([^/]+)/answer_reward")
+"""Metric of a named evaluation set; with one more part it is that of one value of a column."""
 
 BIAS = "The best of several noisy evaluations is biased upwards; final is not."
 
@@ -58,7 +62,8 @@ def headline(groups: Sequence[Group]) -> str:
 def lines(groups: Sequence[Group]) -> list[Line]:
     """Return one line per group."""
     metric = headline(groups)
-    wanted = [(m, h) for m, h in _FINALS if any(m in g.metrics() for g in groups) and m != metric]
+    finals = (*_FINALS, *sets(groups))
+    wanted = [(m, h) for m, h in finals if any(m in g.metrics() for g in groups) and m != metric]
     return [
         Line(
             group=g,
@@ -73,14 +78,38 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     ]
 
 
+def sets(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Return the accuracy of each named evaluation set: metric, and the set's name as heading."""
+    found = (_OF_SET.fullmatch(m) for g in groups for m in g.metrics())
+    return list(dict.fromkeys((m[0], m[1]) for m in found if m))
+
+
+def by_set(groups: Sequence[Group]) -> str:
+    """Return the final accuracy of each group on each named set, "" where there are not several.
+
+    Groups that were evaluated on none of them, such as those that only train, are left out.
+    """
+    columns = sets(groups)
+    if len(columns) < 2:
+        return ""
+    rows = [(g.name, [final(g, metric) for metric, _ in columns]) for g in groups]
+    cells = [
+        [name, *(value.text() if value else "–" for value in values)]
+        for name, values in rows
+        if any(values)
+    ]
+    return aligned(["VARIANT", *(name for _, name in columns)], cells)
+
+
 def text(groups: Sequence[Group]) -> str:
-    """Return the table as aligned text."""
+    """Return the table as aligned text; below it that of named evaluation sets, if any."""
     found = lines(groups)
     metric = headline(groups)
     heads = ("VARIANT", "RUNS", "START", f"FINAL {metric}", "BEST", "AT STEP", "TIME", "STATE",
              "MODEL")  # fmt: skip
     table = aligned(heads, [_cells(line) for line in found])
-    return "\n".join([table, *notes(groups)])
+    named = by_set(groups)
+    return "\n".join([table, *notes(groups), *(["", named] if named else [])])
 
 
 def notes(groups: Sequence[Group]) -> list[str]:

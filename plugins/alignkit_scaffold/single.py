@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.plugin_files import with_files
 from alignkit.plugins import Plugin, Registry
 from alignkit_scaffold.scaffold import TABLES, TEMPLATES, filled, name_fault
 
@@ -75,7 +76,8 @@ def package(file: Path, parent: Path, registry: Registry) -> Path:
     Raises AlignkitError for a file that is no plugin, a name that is taken by an installed one,
     and a folder that exists.
     """
-    plugin = next(p for p in registry.with_files([file]).plugins if p.file and p.name == file.stem)
+    found = with_files(registry, [file]).plugins
+    plugin = next(p for p in found if p.file and p.name == file.stem)
     kind, names = next(iter(plugin.provides.items()))
     if problem := name_fault(plugin.name, kind, registry):
         raise AlignkitError(f"{shown(file)}: {problem}; rename the file")

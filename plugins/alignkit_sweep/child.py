@@ -15,7 +15,8 @@ import tomli_w
 
 from alignkit.errors import AlignkitError, shown
 from alignkit.run_data.groups import flatten
-from alignkit.run_data.runs import STOPPED, FollowedRows, is_run, read
+from alignkit.run_data.metrics import FollowedRows
+from alignkit.run_data.runs import STOPPED, is_run, read
 from alignkit_sweep.launchers import Process
 from alignkit_sweep.stop import Divergence
 from alignkit_sweep.tables import SweepTable

@@ -95,9 +95,15 @@ class Plans:
         return (*self.chain(winner), winner)
 
     def best(self, table: str) -> Variant:
-        """Return the best variant of a table; one with a run that diverged loses to any other."""
+        """Return the best variant of a table; one with a run that diverged loses to any other.
+
+        A table of one variant is that variant, whatever its runs log.
+        """
         ranked = []
-        for v in self.sweep.candidates(table):
+        candidates = list(self.sweep.candidates(table))
+        if len(candidates) == 1 and self.runs(candidates[0]):
+            return candidates[0]
+        for v in candidates:
             runs = self.runs(v)
             found = final(Group(v.name, runs), self.sweep.table.metric) if runs else None
             if found:

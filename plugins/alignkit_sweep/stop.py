@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignkit.component import Params
-from alignkit.run_data.runs import Row
+from alignkit.run_data.metrics import Row
 
 
 class StopTable(Params[Any]):

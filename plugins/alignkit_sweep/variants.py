@@ -17,6 +17,7 @@ from alignkit import recipe, toml
 from alignkit.component import Params
 from alignkit.document import Document, Key, merge
 from alignkit.errors import Origin, Problem, RecipeError, did_you_mean
+from alignkit.overrides import typed
 from alignkit.plugins import Registry
 from alignkit.security.names import file_name, name_problem, refused
 from alignkit.shipped import path_from, resolved
@@ -240,7 +241,7 @@ class Sweep:
         if weights:
             origin = self.document.origin(("variants", variant.table, "start_from"))
             layers.append(layer(("policy", "path"), str(weights), origin))
-        for top in (*layers, toml.typed(self.overrides)):
+        for top in (*layers, typed(self.overrides)):
             merge(document, copy.deepcopy(top))
         return document
 

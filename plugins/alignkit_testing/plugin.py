@@ -62,7 +62,8 @@ def _two_deep(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[Case]:
     """Yield the checks of a file or of an installed plugin."""
-    from alignkit.toml import typed
+    from alignkit.overrides import typed
+    from alignkit.plugin_files import with_files
     from alignkit_testing.kit import checks
 
     given = typed(values).table
@@ -70,7 +71,7 @@ def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[C
         raise AlignkitError(f"-s {short[0]}: write -s KIND.NAME.KEY=VALUE")
     params = {f"{kind}/{name}": table for kind in given for name, table in given[kind].items()}
     if plugin.endswith(".py"):
-        yield from checks(Path(plugin).stem, params, registry=registry.with_files([Path(plugin)]))
+        yield from checks(Path(plugin).stem, params, registry=with_files(registry, [Path(plugin)]))
     else:
         yield from checks(plugin, params)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from alignkit.run_data.runs import read_rows
+from alignkit.run_data.metrics import read_rows
 from alignkit.security.names import checked_name, name_problem, refused
 from alignkit_trackers.values import sample_table
 from alignkit_trackers.wandb_files import steps_on_disk

@@ -368,3 +368,24 @@ def test_sets_that_sample_alike_share_a_call_up_to_a_number_of_responses(evaluat
     run = SimpleNamespace(rows=lambda step, name, rows: None)
     subject.run(run, 0)
     assert len(subject._backend.calls) == len(calls)
+
+
+@pytest.mark.parametrize("n", [1024, 5000])
+def test_a_seed_draws_any_so_many_of_all_problems_of_math(tiny_policy, n):
+    """Each seed another 1,024 of 5,000, the same every time, in the order of the data."""
+    data = [Example(f"m{i}", f"q{i}", "1") for i in range(5000)]
+
+    policy = tiny_policy()
+    policy.tokenizer = Tokenizer()
+
+    def drawn(seed):
+        prompts = fixed_subset(EvalSet(data=data, n=n, seed=seed), Template(), policy)
+        return [p.example.id for p in prompts]
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    assert first == again == sorted(first, key=lambda name: int(name[1:]))
+    assert len(set(first)) == n
+    if n < 5000:
+        assert 100 < len(set(first) & set(other)) < 350  # 1024² / 5000 = 210 by chance
+    else:
+        assert first == other == [e.id for e in data]

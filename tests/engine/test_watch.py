@@ -162,8 +162,8 @@ def test_every_key_is_explained_and_in_the_order_of_the_rules():
     docs = field_docs(WatchTable)
     assert all(docs.values())
     assert (docs["no_tokens"], docs["no_tokens_below"]) == (
-        "The updates of a step held no response token to learn from.",
-        "Response tokens in all of a step's updates.",
+        "The updates of a step contained no response token to learn from.",
+        "Number of response tokens in all updates of a step.",
     )
     keys = [key for rule in RULES for key in (rule.name, rule.level_key)]
     assert [*docs] == ["steps", "start_steps", *dict.fromkeys(keys), "nonfinite"]

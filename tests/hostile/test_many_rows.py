@@ -5,13 +5,16 @@ import time
 import tracemalloc
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignkit.engine.observing.watch import Rule, Watcher
 from alignkit.run_data.groups import group
-from alignkit.run_data.runs import FollowedRows, find, read
+from alignkit.run_data.metrics import FollowedRows
+from alignkit.run_data.runs import find, read
 from alignkit_data import Jsonl
 from alignkit_report import page, story
 from alignkit_report.curves import FEWEST_POINTS, MOST_POINTS, PAGE_POINTS, curve, points_of
@@ -48,6 +51,34 @@ def whole_page(folder):
 def test_the_time_to_show_a_run_grows_with_its_rows(tmp_path, look):
     short, long = (run_dir(tmp_path / f"r{n}", n) for n in (4_000, 4_000 * TIMES))
     assert seconds(look, long) < 1.7 * TIMES * seconds(look, short)
+
+
+@pytest.mark.slow
+def test_catching_up_on_what_a_resumed_run_had_logged_keeps_no_rows(tmp_path):
+    short, long = (run_dir(tmp_path / f"w{n}", n) for n in (5_000, 5_000 * TIMES))
+
+    def catch_up(folder):
+        Watcher([rule], steps=3).start(SimpleNamespace(dir=folder))
+
+    what = {"action": "warn", "cause": "It is high.", "remedy": "Lower it."}
+    rule = Rule(name="high", metric="train/m0", level=0.9, side="above", **what)
+    assert seconds(catch_up, long) < 1.7 * TIMES * seconds(catch_up, short)
+    tracemalloc.start()
+    catch_up(long)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20 < (long / "metrics.jsonl").stat().st_size
+
+
+@pytest.mark.slow
+def test_a_row_of_metrics_takes_little_more_memory_than_its_numbers(tmp_path):
+    folder = run_dir(tmp_path / "run", 20_000)
+    tracemalloc.start()
+    found = read(folder)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(found.rows) == 20_000
+    assert kept < 900 * 20_000  # 11 numbers and a dict; 1,300 where each row has its own names
 
 
 @pytest.mark.slow

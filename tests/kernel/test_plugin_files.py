@@ -12,6 +12,7 @@ import tomli
 
 from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError, RecipeError
+from alignkit.plugin_files import with_files
 from alignkit.testing import run_cli
 
 LOSS = '''"""A loss."""
@@ -150,7 +151,7 @@ def test_what_cannot_be_a_plugin_is_refused(tmp_path, name, text, wanted):
     file = tmp_path / name
     file.write_text(text)
     with pytest.raises(AlignkitError) as refused:
-        plugins.load().with_files([file])
+        with_files(plugins.load(), [file])
     assert wanted in str(refused.value)
 
 
@@ -167,16 +168,16 @@ def test_what_cannot_be_a_plugin_is_refused(tmp_path, name, text, wanted):
 def test_what_cannot_be_read_as_a_file_is_refused_at_once(tmp_path, make, wanted):
     make(tmp_path / "mine.py")
     with pytest.raises(AlignkitError, match=wanted):
-        plugins.load().with_files([tmp_path / "mine.py"])
+        with_files(plugins.load(), [tmp_path / "mine.py"])
 
 
 def test_two_files_of_one_name_are_refused_and_one_file_twice_is_not(folder):
     (folder / "b").mkdir()
     (folder / "b/my_loss.py").write_text(LOSS.replace("NAME", "other"))
-    once = plugins.load().with_files([folder / "my_loss.py", folder / "my_loss.py"])
+    once = with_files(plugins.load(), [folder / "my_loss.py", folder / "my_loss.py"])
     assert [p.name for p in once.plugins].count("my_loss") == 1
     with pytest.raises(AlignkitError, match=r"my_loss\.py is already; rename the file"):
-        once.with_files([folder / "b/my_loss.py"])
+        with_files(once, [folder / "b/my_loss.py"])
 
 
 @pytest.mark.parametrize("given", ['"gone.py"', "3", "[3]", '["my_loss.py", "gone.py"]'])
@@ -198,4 +199,4 @@ def test_check_refuses_a_value_that_names_no_key_of_a_component(folder, given):
 def test_a_file_named_like_an_installed_plugin_is_refused_with_both_remedies(folder):
     (folder / "losses.py").write_text(LOSS.replace("NAME", "other"))
     with pytest.raises(AlignkitError, match=r"alignkit \S+ is already; rename .*, or take it out"):
-        plugins.load().with_files([folder / "losses.py"])
+        with_files(plugins.load(), [folder / "losses.py"])

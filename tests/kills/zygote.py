@@ -1,18 +1,20 @@
 """A process that has imported everything and forks runs that are killed; started by conftest.
 
 Reads a JSON job per line, answers with a JSON line. A job runs an alignkit command in a child of
-its own process group and kills it with SIGKILL, or sends another signal, at a moment of its CPU
-time (so that a busy machine does not shift it), as soon as a path exists, or at the n-th step of a
-write to the disk.
+its own process group and kills it with SIGKILL, sends another signal, or does it other harm, at a
+moment of its CPU time (so that a busy machine does not shift it), as soon as a path exists, or at
+the n-th step of a write to the disk.
 """
 
 import gc
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from contextlib import suppress
@@ -144,6 +146,21 @@ def tell(disk, path, leave, status):
     leave(status)
 
 
+def prepare(job):
+    """Limit, in a fork, the size of files, and let the clock jump once a path exists."""
+    if size := job.get("file_bytes"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    if jumped := job.get("clock"):
+        real = time.time
+        time.time = lambda: real() + (job["jump"] if os.path.exists(jumped) else 0)
+    if job.get("pipe"):
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        os.close(writing)
+        return reading
+    return None
+
+
 def start(job):
     pid = os.fork()
     if pid == 0:
@@ -154,6 +171,9 @@ def start(job):
         os.dup2(log, 2)
         os.chdir(job["cwd"])
         launchers.subprocess = SimpleNamespace(**(vars(subprocess) | {"Popen": Forked}))
+        reading = prepare(job)
+        if reading is not None:  # nobody reads any more once the path exists
+            threading.Thread(target=lose, args=(reading, job["pipe"]), daemon=True).start()
         disk = Disk(job.get("write", 0)) if "write" in job else None
         if disk and not disk.fatal:
             real = os._exit
@@ -163,6 +183,26 @@ def start(job):
             )
         command_line(job["words"])
     return pid
+
+
+def lose(reading, path):
+    """Read a pipe until ``path`` exists, then close it."""
+    os.set_blocking(reading, False)
+    while not os.path.exists(path):
+        with suppress(BlockingIOError):
+            os.read(reading, 65536)
+        time.sleep(0.005)
+    os.close(reading)
+
+
+def strike(job, pid):
+    """Do what a job's bad day consists of: signals with pauses, or a command of the shell."""
+    for number, pause in job.get("signals", ()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        time.sleep(pause)
+    if "shell" in job:
+        subprocess.run(job["shell"], shell=True, cwd=job["cwd"], check=False, capture_output=True)
 
 
 def do(job):
@@ -177,6 +217,9 @@ def do(job):
         due = at is not None and used >= at
         if (due or os.path.exists(job.get("when", ""))) and not sent:
             sent = True
+            if job.get("bad_day"):
+                strike(job, pid)
+                continue
             number = job.get("signal", signal.SIGKILL)
             if job.get("group", True) and number == signal.SIGKILL:
                 os.killpg(pid, number)

@@ -146,8 +146,15 @@ test_trackers = conformance(
 test_hf = conformance("hf", params={"policy/hf": {"path": tiny_model()}})
 test_algorithms = conformance(
     "algorithms",
+    waive={"preference_loss/kto/keeps_pairs_independent": "reference point of the whole batch"},
     params={
         "algorithm/evaluate": {**JUDGED, **EVAL},
+        "algorithm/generate": {
+            "batch_size": 2,
+            **JUDGED,
+            "policy": {"use": "hf/hf", "path": tiny_model()},
+            "rollout": ROLLOUT,
+        },
         "algorithm/sft": {"train_batch_size": 4, **JUDGED, "rollout": ROLLOUT, "eval": EVAL},
         "algorithm/expert_iteration": {**SMALL, "min_reward": 0.1, "eval": EVAL},
         "algorithm/grpo": {**SMALL, "eval": EVAL},

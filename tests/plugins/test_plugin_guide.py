@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkit import hookspecs, protocols, recipe
+from alignkit import hookspecs, recipe
 from alignkit.kinds import HOOKS, KINDS
 from alignkit.testing import checks, registry_of
 from alignkit.toml import read
@@ -33,7 +33,7 @@ def signatures(protocol, kind):
     for member, value in vars(protocol).items():
         if isinstance(value, property):
             yield f"{name}.{member}: {inspect.signature(value.fget).return_annotation}"
-        elif getattr(value, "__module__", "") == protocols.__name__ and is_shown(member):
+        elif getattr(value, "__module__", "") == protocol.__module__ and is_shown(member):
             yield f"{name}.{member}{inspect.signature(value)}".replace("(self, ", "(", 1)
 
 

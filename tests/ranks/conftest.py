@@ -15,7 +15,7 @@ import pytest
 PLUGIN = '''
 import os, time
 from alignkit import Component, Params, hookimpl
-from alignkit.protocols import Reward, RewardFn
+from alignkit.protocols import LossOutput, LossType, Reward, RewardFn
 
 class Vowels(Params[RewardFn]):
     """The share of vowels in a response; breaks on one rank if told to."""
@@ -37,9 +37,28 @@ class Vowels(Params[RewardFn]):
             return [Reward(t, {"format": 1.0, "answer": t}) for t in totals]
         return judge
 
+class Brittle(Params[LossType]):
+    """The plainest policy gradient; breaks in an update on one rank."""
+
+    breaks_on: int
+    """Rank whose loss raises at its third call."""
+
+    def build(self) -> LossType:
+        calls = []
+        def loss(x):
+            calls.append(1)
+            if len(calls) > 2 and os.environ.get("RANK") == str(self.breaks_on):
+                raise ValueError("no more losses")
+            return LossOutput(per_token=-x.advantages * x.logprobs)
+        return loss
+
 @hookimpl
 def reward_fn():
     yield Component("vowel_share", Vowels)
+
+@hookimpl
+def loss_type():
+    yield Component("brittle", Brittle)
 '''
 
 HEAD = """
@@ -77,12 +96,12 @@ keep_last = 9
 SAMPLED = "n_steps = 3\nrollout_batch_size = 12\ngroup_size = 4\nsave_rollouts_every = 1\n"
 GROUPS = '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n'
 KINDS = {
-    "on_policy": ("grpo", SAMPLED + "train_batch_size = 12\n", GROUPS),
+    "brittle": ("grpo", SAMPLED + "train_batch_size = 12\n",
+                GROUPS.replace("grpo_clip", "brittle") + "breaks_on = 1\n"),
     "off_policy": ("grpo", SAMPLED + "train_batch_size = 4\nepochs_per_rollout_batch = 2\n"
                    "shuffle = true\n", GROUPS),
-    "kl": ("grpo", SAMPLED + "train_batch_size = 12\n", GROUPS + "[reference]\nbeta = 0.1\n"),
-    "dynamic": ("grpo", SAMPLED + "train_batch_size = 12\nmax_refills = 1\n"
-                "drop_groups_without_signal = true\n", GROUPS),
+    "kl_dynamic": ("grpo", SAMPLED + "train_batch_size = 12\nmax_refills = 1\n"
+                   "drop_groups_without_signal = true\n", GROUPS + "[reference]\nbeta = 0.1\n"),
     "ahead": ("grpo", SAMPLED + "train_batch_size = 12\npipeline_depth = 1\n", GROUPS),
     "sft": ("sft", "n_steps = 3\ntrain_batch_size = 5\n", ""),
     "expert_iteration": ("expert_iteration", SAMPLED + "train_batch_size = 4\n"
@@ -90,6 +109,8 @@ KINDS = {
     "dpo": ("dpo", 'n_steps = 3\ntrain_batch_size = 3\nrejected_column = "other"\n', ""),
 }  # fmt: skip
 OWN_TIME = ("time", "memory/", "train/tokens_per_second", "train/mfu")
+SHARD = ("-s", "policy.parallel=shard")
+"""Options of a run whose policy is cut over the ranks."""
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
@@ -118,7 +139,7 @@ class Ranks:
         plugin.write_text(PLUGIN)
         return ["-m", "alignkit", "run", self.recipe(kind), "-p", plugin, "--out", out, *more]
 
-    def go(self, words, size=1, *, when=None, then=None, limit=60.0):
+    def go(self, words, size=1, *, when=None, then=None, limit=150.0):
         """Run on ``size`` ranks; ``then(processes)`` once ``when()``; return codes and outputs."""
         running = self.begin(words, size)
         end = time.monotonic() + limit
@@ -151,14 +172,15 @@ class Ranks:
             for r in range(size)
         ]  # fmt: skip
 
-    def whole(self, kind, size):
+    def whole(self, kind, size, *more):
         """Return the folder of an undisturbed run of that kind."""
-        if (kind, size) not in self.made:
-            out = self.place / f"{kind}-{size}"
-            codes, said = self.go(self.words(kind, out), size)
-            assert codes == [0] * size, said
-            self.made[kind, size] = out
-        return self.made[kind, size]
+        key = (kind, size, *more)
+        if key not in self.made:
+            out = self.place / f"whole-{len(self.made)}"
+            codes, said = self.go(self.words(kind, out, *more), size)
+            assert codes == [0] * size, "\n".join(said)
+            self.made[key] = out
+        return self.made[key]
 
 
 def metrics(folder):

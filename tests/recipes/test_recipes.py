@@ -63,7 +63,18 @@ def test_a_recipe_resolves_on_the_embedded_default(path):
 
 
 def test_every_overlay_is_known_here():
-    assert sorted(p.stem for p in SCALE.glob("*.toml")) == sorted([*MODELS, *HARDWARE])
+    found = sorted(p.stem for p in SCALE.glob("*.toml"))
+    assert found == sorted([*MODELS, *HARDWARE, "ranks-4x40gb"])
+
+
+def test_an_overlay_for_ranks_samples_in_the_processes_that_learn(alignkit):
+    overlays = ["qwen2.5-math-1.5b", "ranks-4x40gb"]
+    done = alignkit(*scaled("grpo", *overlays), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert 'parallel = "replicate"' in done.output
+    assert "vllm" not in done.output.partition("[rollout]")[2].partition("[")[0]
+    plan = " ".join(done.output.split())
+    assert "max_tokens = 1024 # recipes/scale/ranks-4x40gb.toml" in plan
 
 
 @pytest.mark.parametrize("path", sorted(SCALE.glob("*.toml")), ids=lambda p: p.stem)

@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSet:
-    """One set of held-out problems and how the policy is asked them."""
+    """One set of held-out problems, and how the policy is evaluated on it."""
 
     data: Dataset
     n: int = 0
-    """Examples in the fixed subset; 0 or more than there are = all."""
+    """Examples in the fixed subset; 0, or more than there are, means all."""
     seed: int = 0
-    """Chooses the subset and keys the draws."""
+    """Determines the subset and the random draws."""
     samples: int = 1
     """Responses per example."""
     temperature: float | None = None
@@ -39,7 +39,7 @@ class EvalSet:
     max_tokens: int | None = None
     """None = the rollout backend's."""
     by: str = ""
-    """Column whose values split the accuracy; "" = none."""
+    """Column by whose values accuracy is also reported; "" = none."""
     prompt: PromptTemplate | None = None
     """None = the algorithm's."""
     reward: RewardFn | None = None
@@ -53,9 +53,9 @@ class EvalPlan:
     """When to evaluate, and on what."""
 
     sets: Mapping[str, EvalSet]
-    """By name; the unnamed one, ``""``, logs as ``eval/…``, the others as ``eval/NAME/…``."""
+    """By name. Set ``""`` is logged as ``eval/…``, the others as ``eval/NAME/…``."""
     every: int = 1
-    """Steps between evaluations, besides those before the first and after the last step."""
+    """Steps between evaluations; the first is before step 1, the last after the last step."""
 
     def due(self, step: int, last: int) -> bool:
         """Whether to evaluate after ``step`` of ``last``; step 0 is before the first."""
@@ -66,22 +66,22 @@ class EvalFields(Params[T], Generic[T]):
     """The keys of one evaluation set besides its sub-tables."""
 
     n: Annotated[int, Field(ge=0)] = 256
-    """Examples: a subset fixed by ``seed``, the same at every evaluation. 0 = all."""
+    """Number of examples: a subset determined by ``seed``, the same in each evaluation. 0 = all."""
 
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
-    """Chooses the subset and keys the draws; the run's own seed does not touch them."""
+    """Determines the subset and the random draws, independently of the run's seed."""
 
     samples: Annotated[int, Field(ge=1)] = 1
     """Responses per example; above 1, pass@k and majority@k are reported too."""
 
     temperature: Annotated[float, Field(ge=0)] | None = None
-    """Sampling temperature, 0 = greedy. Left out = the [rollout] table's."""
+    """Sampling temperature; 0 = greedy. Default: that of [rollout]."""
 
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Response tokens at most. Left out = the [rollout] table's."""
+    """Maximum number of response tokens. Default: that of [rollout]."""
 
     by: str = ""
-    """Column of the data, such as "subject"; accuracy is also reported for each of its values, as
+    """Column of the data, such as "subject": accuracy is also reported for each of its values, as
     ``answer_reward/VALUE``. "" = none."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -101,13 +101,13 @@ class EvalFields(Params[T], Generic[T]):
         reward: RewardFn | None,
         environment: Environment | None,
     ) -> EvalSet:
-        """Join the table's values with the components of its sub-tables."""
+        """Return the set, made of the table's values and its components."""
         values = self.model_dump(include={*EvalFields.model_fields})
         return EvalSet(data=data, prompt=prompt, reward=reward, environment=environment, **values)
 
 
 class EvalSetTable(EvalFields[EvalSet]):
-    """One more set of problems, ``[eval.sets.NAME]``; logged as ``eval/NAME/…``."""
+    """Another set of problems, ``[eval.sets.NAME]``, logged as ``eval/NAME/…``."""
 
     def build(
         self,
@@ -161,7 +161,7 @@ def complete(
     reward: RewardFn | None,
     environment: Environment | None = None,
 ) -> dict[str, tuple[EvalSet, PromptTemplate | Opening, RewardFn | None]]:
-    """Give each set its own components or else the algorithm's; error if one is missing.
+    """Return each set with its own components or else the algorithm's; error if one is missing.
 
     A set in an environment needs neither prompt nor reward.
     """

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.engine.forward.logprobs import cut, detached
+from alignkit.engine.ranks.shards import whole_of
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Adapted, Policy
 
@@ -74,7 +75,11 @@ class FrozenPolicy(PolicyView):
         memory, so it is not offloaded.
         """
         base = _adapterless(policy) if copied else policy.model
-        model = frozen_copy(policy.model) if base is None else base.requires_grad_(False).eval()
+        model = (
+            frozen_copy(whole_of(policy.model))
+            if base is None
+            else base.requires_grad_(False).eval()
+        )
         frozen = cls(policy, model, policy.version)
         if offload and (base is None or not copied):
             frozen.offload()

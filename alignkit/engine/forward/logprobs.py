@@ -9,7 +9,8 @@ H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,17 +24,22 @@ from alignkit.engine.forward.passes import has_linear_head, token_logprobs
 from alignkit.engine.forward.trial import still
 from alignkit.engine.observing.metering import note_pass
 from alignkit.engine.ranks import here
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.engine.tokens import TrainRow, micro_batches, on_host
 from alignkit.errors import AlignkitError
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
+NOTHING = TrainRow((0,), (0,))
+"""What a rank computes when it has no rows left and others have."""
+
 __all__ = [
     "by_row",
     "cut",
     "detached",
     "has_linear_head",
+    "in_pace",
     "response_logprobs",
     "token_logprobs",
 ]
@@ -118,16 +124,40 @@ def detached(
     at = [i for i in mine if rows[i].trained_ids]
     batches = [[at[j] for j in batch] for batch in cut([rows[i] for i in at])]
     values = []
-    for batch in batches:
-        chosen = [rows[i] for i in batch]
-        logprobs, entropy, _ = response_logprobs(
-            policy, chosen, temperature=temperature, with_entropy=entropies
-        )
-        values.append((chosen, logprobs if entropy is None else entropy))
+    with in_pace(policy, len(batches)):
+        for batch in batches:
+            chosen = [rows[i] for i in batch]
+            logprobs, entropy, _ = response_logprobs(
+                policy, chosen, temperature=temperature, with_entropy=entropies
+            )
+            values.append((chosen, logprobs if entropy is None else entropy))
     found = {i: torch.zeros(0) for i in mine}
     for batch, own in zip(batches, by_row(values), strict=True):
         found |= zip(batch, own, strict=True)
     return list(group.merge(found).values())
+
+
+@contextmanager
+def in_pace(policy: Policy, passes: int) -> Iterator[None]:
+    """Do ``passes`` in the block, and then as many more as the rank with the most has to do.
+
+    That is for a model that is cut: its layers are gathered by all ranks together. The gradients
+    of the passes added, if any are computed, are zero. Other models do nothing more.
+    """
+    if shards_of(policy.model) is None:
+        yield
+        return
+    missing = max(here().gather(passes)) - passes
+    with here().guarded():
+        yield
+        _pass_on(policy, missing)
+
+
+def _pass_on(policy: Policy, count: int) -> None:
+    for _ in range(count):
+        logprobs, _, _ = response_logprobs(policy, [NOTHING], with_entropy=False)
+        if logprobs.requires_grad:
+            torch.autograd.backward(logprobs, torch.zeros_like(logprobs))
 
 
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:

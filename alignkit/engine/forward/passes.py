@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alignkit.engine.forward.head import linear_logprobs, logits_logprobs
 from alignkit.engine.forward.packed import Packed, attending
 from alignkit.engine.forward.trial import once_per_model
+from alignkit.engine.ranks.shards import within
 from alignkit.engine.tokens import Padded, TrainRow, onto
 
 Found = tuple[Tensor, Tensor, Tensor]
@@ -88,16 +89,20 @@ def token_logprobs(
     if position_ids is not None:
         inputs["position_ids"] = position_ids
     if has_linear_head(model):
-        hidden = _decoder(model)(**inputs).last_hidden_state
-        head = _head(model)
-        return linear_logprobs(
-            hidden[at],
-            head.weight,
-            targets,
-            bias=head.bias,
-            temperature=temperature,
-            with_entropy=with_entropy,
-        )
+
+        def through_head(model: nn.Module) -> tuple[Tensor, Tensor]:
+            hidden = _decoder(model)(**inputs).last_hidden_state
+            head = _head(model)
+            return linear_logprobs(
+                hidden[at],
+                head.weight,
+                targets,
+                bias=head.bias,
+                temperature=temperature,
+                with_entropy=with_entropy,
+            )
+
+        return within(model, through_head)
     logits = _full_logits(model, inputs)[at]  # (N, V)
     return logits_logprobs(logits, targets, temperature=temperature)
 

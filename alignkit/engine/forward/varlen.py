@@ -124,13 +124,7 @@ def flash_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float
     """Do as :func:`kernel` does, by the package flash-attn (2.1 or later)."""
     package: Any = import_module("flash_attn")
     found: Tensor = package.flash_attn_varlen_func(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        layout.starts,
-        layout.key_starts,
-        layout.longest,
-        layout.longest_keys,
+        *_operands(q, k, v, layout),
         softmax_scale=scaling,
         causal=True,
     )
@@ -142,18 +136,18 @@ def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | Non
     from torch.nn.attention.varlen import varlen_attn
 
     found: Tensor = cast(Any, varlen_attn)(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        layout.starts,
-        layout.key_starts,
-        layout.longest,
-        layout.longest_keys,
+        *_operands(q, k, v, layout),
         scale=scaling,
         window_size=(-1, 0),  # causal
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return found
+
+
+def _operands(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor | int, ...]:
+    """Return what both kernels take first: tensors, offsets of segments and longest lengths."""
+    packed = (q.contiguous(), k.contiguous(), v.contiguous())
+    return (*packed, layout.starts, layout.key_starts, layout.longest, layout.longest_keys)
 
 
 _PROBE: tuple[Span, ...] = ((0, 3, 0, 0), (3, 2, 0, 3), (5, 4, 0, 3), (9, 5, 0, 0))

@@ -166,9 +166,10 @@ def _logged(path: Path) -> Iterator[dict[str, float]]:
     """Yield the complete rows of a run's metrics, without their null values."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # a line cut off by a crash
-            continue
-        yield {name: value for name, value in row.items() if value is not None}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:  # a line cut off by a crash
+                continue
+            yield {name: value for name, value in row.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -48,6 +49,10 @@ class Ranks(Protocol):
         """Raise what ended another rank."""
         ...
 
+    def guarded(self) -> AbstractContextManager[None]:
+        """Return a block in which torch speaks with other ranks; raises what ended one of them."""
+        ...
+
     def agree(self) -> None:
         """Raise Interrupted on every rank if a signal has reached one of them."""
         ...
@@ -82,6 +87,9 @@ class Alone:
 
     def poll(self) -> None:
         """There is no other rank."""
+
+    def guarded(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def agree(self) -> None:
         """Signals are raised where they arrive."""

@@ -8,9 +8,11 @@ ahead, each in its own order.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -30,6 +32,8 @@ EXCHANGE = timedelta(seconds=20)
 """Longest time of one exchange between ranks that have met."""
 SHORT = 4096
 """Bytes that are sent in one go with their length."""
+LOST = re.compile(r"gloo|NCCL|[Cc]onnection|[Tt]imed out")
+"""In what torch says when another rank does not answer."""
 BUCKET = 2**24
 """Numbers of gradients added in one go."""
 AGAIN = (0.0002, 0.005)
@@ -92,6 +96,16 @@ class Group:
     def poll(self) -> None:
         """Raise what ended another rank."""
         self._pulse.check()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Raise what ended another rank in place of torch's error about the connection to it."""
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, dist.DistError) or LOST.search(str(error)):
+                self._pulse.gone()
+            raise
 
     def agree(self) -> None:
         """Raise Interrupted on every rank if a signal has reached one of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -112,6 +113,9 @@ def _store(end: float) -> Store:
     hosts = ranks.rank() == 0 and not agent
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     while True:
+        if not (hosts or _listens(name, int(port)) or time.monotonic() > end):
+            time.sleep(0.1)
+            continue
         try:
             made = TCPStore(
                 name,
@@ -127,3 +131,12 @@ def _store(end: float) -> Store:
             continue
         made.set_timeout(EXCHANGE)
         return PrefixStore(f"alignkit/{again}", made)
+
+
+def _listens(name: str, port: int) -> bool:
+    """Whether rank 0 is there; torch's own attempts print a trace of calls each."""
+    try:
+        socket.create_connection((name, port), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from alignkit.abilities import streams
 from alignkit.dialogues import SampledResponse
 from alignkit.engine.observing.clock import Clock
-from alignkit.engine.sampling.episodes import play
+from alignkit.engine.sampling.episodes import Plays
 from alignkit.engine.sampling.generating import generated, streamed
 from alignkit.engine.sampling.judging import Judging
 from alignkit.engine.sampling.opening import Opening
@@ -128,7 +128,7 @@ def played(
             judging.start(group, _responses(prompts[group], [p.completion for p in played]))
 
     with clock("rollout"):
-        groups = play(
+        plays = Plays(
             prompts,
             opening,
             policy=policy,
@@ -137,6 +137,7 @@ def played(
             settle=judging is None,
             over=over,
         )
+        groups = plays.play()
     rewards: Sequence[Sequence[Reward]] = [[p.reward for p in group] for group in groups]
     if judging is not None:
         with clock("reward"):

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -32,58 +32,44 @@ from alignkit.protocols import Completion, Policy, Reward, RolloutBackend, Sampl
 logger = logging.getLogger("alignkit")
 
 
-def play(
-    prompts: Sequence[Prompt],
-    opening: Opening,
-    *,
-    policy: Policy,
-    backend: RolloutBackend,
-    sampling: Sampling,
-    settle: bool,
-    over: Callable[[int, list[Played]], None],
-) -> list[list[Played]]:
-    """Play ``sampling.n`` episodes for each prompt; return them group by group.
+@dataclass(eq=False)
+class Plays:
+    """All episodes of one call, ``sampling.n`` for each prompt."""
 
-    With ``settle`` the environment gives their rewards. ``over`` is called for each group as soon
-    as all of its episodes are over. A prompt that leaves no room for an answer gets empty episodes.
-    """
-    with Beside(opening.environment.limits.workers) as beside:
-        plays = _Plays(prompts, opening, policy, backend, sampling, settle, over, beside)
-        try:
-            return plays.run()
-        except BaseException:
-            plays.abandon()
-            raise
+    prompts: Sequence[Prompt]
+    """A prompt that leaves no room for an answer gets empty episodes."""
+    opening: Opening
+    _: KW_ONLY
+    policy: Policy
+    backend: RolloutBackend
+    sampling: Sampling
+    settle: bool
+    """Whether the environment gives the rewards."""
+    over: Callable[[int, list[Played]], None]
+    """Called for each group as soon as all of its episodes are over."""
 
-
-class _Plays:
-    """All episodes of one call."""
-
-    def __init__(
-        self,
-        prompts: Sequence[Prompt],
-        opening: Opening,
-        policy: Policy,
-        backend: RolloutBackend,
-        sampling: Sampling,
-        settle: bool,
-        over: Callable[[int, list[Played]], None],
-        beside: Beside,
-    ) -> None:
-        self.prompts, self.opening = prompts, opening
-        self.policy, self.backend, self.sampling = policy, backend, sampling
-        self.settle, self.over, self.beside = settle, over, beside
-        self.limits: EpisodeLimits = opening.environment.limits
+    def __post_init__(self) -> None:
+        self.limits: EpisodeLimits = self.opening.environment.limits
+        self.beside = Beside(self.limits.workers)
         self.steps: dict[Future[Turn], Transcript] = {}
         self.ends: dict[Future[Reward], Transcript] = {}
         self.live: set[Transcript] = set()
-        blank = Completion("", (), (), "length", policy.version)
-        empty = [Played(blank, (), "episode", Reward(0.0))] * sampling.n
+        blank = Completion("", (), (), "length", self.policy.version)
+        empty = [Played(blank, (), "episode", Reward(0.0))] * self.sampling.n
         self.done: list[dict[int, Played]] = [
-            {} if fits(p, policy) else dict(enumerate(empty)) for p in prompts
+            {} if fits(p, self.policy) else dict(enumerate(empty)) for p in self.prompts
         ]
 
-    def run(self) -> list[list[Played]]:
+    def play(self) -> list[list[Played]]:
+        """Play until all episodes are over; return them group by group."""
+        with self.beside:
+            try:
+                return self._run()
+            except BaseException:
+                self._abandon()
+                raise
+
+    def _run(self) -> list[list[Played]]:
         """Play turns until all episodes are over."""
         ready = self._opened()
         while ready or self.steps:
@@ -94,7 +80,7 @@ class _Plays:
         self._settled(wait_for_all=True)
         return [[group[j] for j in range(self.sampling.n)] for group in self.done]
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Close what is still open; errors in doing so are only logged."""
         for play in self.live:
             try:

@@ -119,7 +119,9 @@ def collect(
     Raises RuntimeError when the backend breaks its contract, AlignkitError when the reward does.
     """
     ranks = here()
-    mine = dealt(ranks, len(prompts), in_order=isinstance(reward, Stateful))
+    world = opening.environment if opening is not None else None
+    in_order = isinstance(reward, Stateful) or isinstance(world, Stateful)
+    mine = dealt(ranks, len(prompts), in_order=in_order)
     some = [prompts[i] for i in mine]
     groups: list[list[Answer]] = []
     if not some and ranks.size > 1:

@@ -12,7 +12,7 @@ from alignkit.engine.sampling.transcript import Exchange
 def dealt(ranks: Ranks, count: int, *, in_order: bool) -> list[int]:
     """Return the places of this rank's prompts, of ``count``.
 
-    ``in_order`` leaves all to rank 0, for a reward that remembers what it has judged.
+    ``in_order`` leaves all to rank 0, for a reward or environment that remembers what it has seen.
     """
     if in_order and ranks.size > 1:
         return list(range(count)) if ranks.rank == 0 else []

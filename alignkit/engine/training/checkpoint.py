@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.sampling.transcript import Exchange
 from alignkit.engine.tokens import TrainRow
@@ -216,7 +217,16 @@ def os_errors() -> Iterator[None]:
 
 
 def weights(policy: Policy) -> dict[str, Tensor]:
-    """Return what training changes in a policy: trainable parameters, and saved buffers."""
+    """Return what training changes in a policy: trainable parameters, and saved buffers.
+
+    Of a model that is cut over ranks rank 0 gets whole tensors, if all ranks call this.
+    """
+    shards, held = shards_of(policy.model), _held(policy)
+    return held | (shards.weights() if shards else {})
+
+
+def _held(policy: Policy) -> dict[str, Tensor]:
+    """Return the tensors that this rank holds, which may be parts."""
     trained = {n: p.detach() for n, p in policy.model.named_parameters() if p.requires_grad}
     kept = policy.model.state_dict().keys()
     return trained | {n: b for n, b in policy.model.named_buffers() if n in kept}
@@ -225,13 +235,14 @@ def weights(policy: Policy) -> dict[str, Tensor]:
 @torch.no_grad()
 def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
     """Load saved weights into the policy, in place; AlignkitError if they do not fit it."""
-    own = weights(policy)
+    shards, own = shards_of(policy.model), _held(policy)
     for name, tensor in own.items():
         if name not in saved or saved[name].shape != tensor.shape:
             raise AlignkitError(f"the checkpoint does not hold the weights {name} of the policy")
         if saved[name].is_floating_point() and not saved[name].isfinite().all():
             raise AlignkitError(f"the checkpoint's weights {name} hold numbers that are not finite")
-        tensor.copy_(saved[name])
+        if shards is None or not shards.load(name, saved[name]):
+            tensor.copy_(saved[name])
     if extra := saved.keys() - own.keys():
         raise AlignkitError(f"the checkpoint holds weights the policy lacks, as {min(extra)}")
 

@@ -21,7 +21,7 @@ DURATION = re.compile(r"(?=\d)" + "".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for uni
 
 
 def seconds(text: str) -> float:
-    """Return a duration in seconds; ValueError for anything but such as "3h50m" or "90s".
+    """Return a duration such as "3h50m" or "90s" in seconds; ValueError for anything else.
 
     >>> seconds("3h50m"), seconds("1.5h"), seconds("90s")
     (13800.0, 5400.0, 90.0)
@@ -47,7 +47,7 @@ Duration = Annotated[str, AfterValidator(_duration)]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPlan:
-    """When to save a run's state, how much of it to keep, and when to stop."""
+    """When to save checkpoints, how many to keep, and when to stop."""
 
     every: int | str = "15m"
     """Steps (0 = never), or a duration."""
@@ -55,41 +55,55 @@ class CheckpointPlan:
     keep_best: int = 0
     metric: str = "eval/answer_reward"
     goal: Literal["max", "min"] = "max"
+    keep_every: int = 0
+    """Steps between models that stay, in ``models/``; 0 = none."""
     stop_after: str | None = None
 
+    def keeps(self, step: int, part: int) -> bool:
+        """Whether the model stays as it is after ``step``, or ``part`` of the next."""
+        return part == 0 and step > 0 and self.keep_every > 0 and step % self.keep_every == 0
+
     def due(self, step: int, part: int, waited: float) -> bool:
-        """Whether to save after ``step``, or ``part`` of the next, ``waited`` s after the last."""
+        """Whether to save now: after ``step``, or ``part`` of the next one.
+
+        ``waited`` is the time since the last checkpoint, in seconds.
+        """
         if isinstance(self.every, str):
             return waited >= seconds(self.every)
         return part == 0 and step > 0 and self.every > 0 and step % self.every == 0
 
 
 class CheckpointTable(Params[CheckpointPlan]):
-    """Saved states of the run, to resume it from; besides, it is saved whenever a signal or
-    ``stop_after`` ends it."""
+    """Checkpoints, from which the run can be resumed. One is also saved whenever a signal or
+    ``stop_after`` ends the run."""
 
     harmless = True
 
     every: Annotated[int, Field(ge=0)] | Duration = "15m"
-    """Steps between saved states, or a duration such as "15m" or "1h"; 0 = only when the run is
-    ended before its end. What a run loses that is killed without warning."""
+    """Steps between checkpoints, or a duration such as "15m" or "1h"; 0 = only when the run is
+    ended early. A run that is killed without warning loses at most this much work."""
 
     keep_last: Annotated[int, Field(ge=1)] = 2
-    """Newest states kept. With 2 there is one to go back to when a file is damaged."""
+    """Number of newest checkpoints to keep. With 2, there is another if one is damaged."""
 
     keep_best: Annotated[int, Field(ge=0)] = 0
-    """States kept besides whose evaluation was best; each is saved when it is evaluated, with a
-    folder ``model`` that ``from_pretrained`` loads."""
+    """Number of checkpoints with the best evaluation to keep in addition. Each is saved when it is
+    evaluated, with a folder ``model`` that ``from_pretrained`` loads."""
 
     metric: str = "eval/answer_reward"
-    """What keep_best goes by."""
+    """Metric by which keep_best chooses."""
 
     goal: Literal["max", "min"] = "max"
-    """Whether more or less of ``metric`` is better."""
+    """Whether larger or smaller values of ``metric`` are better."""
+
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between models that stay, whatever becomes of the states: folders ``models/step_…``
+    that ``from_pretrained`` loads; 0 = none. Equal to ``eval.every``, one for each evaluation."""
 
     stop_after: Duration | None = None
-    """Save and stop, with exit status 75, so long after this process began: less than the time
-    limit of a batch job, such as "3h50m" of 4 hours. ``alignkit resume`` counts anew."""
+    """Save and stop, with exit status 75, this long after the process started. Choose it shorter
+    than the time limit of a batch job, such as "3h50m" for 4 hours. ``alignkit resume`` starts a
+    new count."""
 
     def build(self) -> CheckpointPlan:
         return CheckpointPlan(**self.model_dump())

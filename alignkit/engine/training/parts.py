@@ -13,6 +13,7 @@ from alignkit.engine.observing.inspector import Inspector
 from alignkit.engine.observing.watch import UNWATCHED, Watcher
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle import ranks
 from alignkit.lifecycle.ranks import refuse_unless_divided
 from alignkit.protocols import (
     Environment,
@@ -52,6 +53,12 @@ class Parts:
         if self.backend is not None:
             params = made_by(self.backend)
             refuse_unless_divided(params or self.backend, "the backend of [rollout]")
+        wanted = getattr(self.policy, "parallel", "replicate")
+        if wanted == "shard" and ranks.size() > 1 and not self.on_shards:
+            raise AlignkitError(
+                'policy.parallel = "shard" needs an optimizer that treats every number by itself: '
+                'rmsprop, or adamw, but for implementation = "8bit"'
+            )
         if self.plan is not None:
             self.evaluator = Evaluator(
                 self.plan,
@@ -62,6 +69,11 @@ class Parts:
                 environment=self.environment,
                 token_budget=self.token_budget,
             )
+
+    @property
+    def on_shards(self) -> bool:
+        """Whether the optimizer, if there is one, can be given parts of tensors."""
+        return self.optimizer is None or getattr(self.optimizer, "on_shards", False)
 
     def learner(self, *, total_steps: int) -> Learner:
         """Return the learner of these parts; see :class:`Learner`."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from transformers import (
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
+from alignkit.engine.ranks.shards import whole_of
 from alignkit.errors import AlignkitError
 from alignkit_hf.policy.cards import refuse_unseen_cards
 from alignkit_hf.policy.finite import refuse_not_finite
@@ -61,6 +62,11 @@ class CausalPolicy:
     def name(self) -> str:
         """Folder or Hub name the weights came from."""
         return self.params.path
+
+    @property
+    def parallel(self) -> Literal["auto", "replicate", "shard"]:
+        """How several ranks hold the model."""
+        return self.params.parallel
 
     @cached_property
     def device(self) -> torch.device:
@@ -229,7 +235,7 @@ class CausalPolicy:
         ``adapter/`` within the folder.
         """
         with quiet():
-            model = self.adapter.merged_model() if self.adapter else self.model
+            model: Any = self.adapter.merged_model() if self.adapter else whole_of(self.model)
             model.generation_config = _savable(self.generation_config)
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)

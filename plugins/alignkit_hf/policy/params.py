@@ -83,8 +83,10 @@ class PolicyParams(Params[Policy]):
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
     parallel: Literal["auto", "replicate", "shard"] = "auto"
-    """How several processes of ``torchrun`` hold the model: "replicate" gives each all of it, and
-    "auto" does so too. "shard" would cut it over them; it is refused, as that is not there yet."""
+    """How several processes of ``torchrun`` hold the model. "replicate": each has all of it, its
+    gradients and its optimizer. "shard": each has a part of every layer (FSDP2), and one whole copy
+    without gradients, which rollouts sample from. "auto" replicates, unless weights, gradients and
+    AdamW (16 bytes a weight) take more than 60 % of a CUDA card. No effect in one process."""
 
     peak_tflops: Annotated[float, Field(gt=0)] | None = None
     """Peak speed of the device, in 10^12 floating-point operations a second, for ``train/mfu``.
@@ -104,8 +106,8 @@ class PolicyParams(Params[Policy]):
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Look for the files of a local folder."""
         yield from folder_problems(self.path)
-        if self.parallel == "shard":
-            yield "parallel", '"shard" is not there yet; each process holds all: "replicate"'
+        if self.parallel == "shard" and "lora" in tables:
+            yield "parallel", 'an adapter is not cut over processes; "replicate" gives each all'
         if self.attention == "flash_attention_2" and not self._half():
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from alignkit.engine.forward.frozen import PolicyView, frozen_copy
+from alignkit.engine.ranks.shards import shards_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from alignkit.protocols import Policy
 
@@ -25,24 +26,29 @@ class Served(PolicyView):
     """The weights of a policy at the last :meth:`take`; everything else is the policy's."""
 
     def __init__(self, policy: Policy) -> None:
-        adapter = getattr(policy, "adapter", None)
-        model: nn.Module = adapter.merged_model() if adapter else frozen_copy(policy.model)
-        super().__init__(policy, model, policy.version)
+        adapter, whole = getattr(policy, "adapter", None), whole_of(policy.model)
+        if whole is policy.model:
+            whole = adapter.merged_model() if adapter else frozen_copy(policy.model)
+        super().__init__(policy, whole, policy.version)
 
     @torch.no_grad()
     def take(self) -> None:
         """Copy the policy's present weights."""
+        self.version = self.original.version
+        if shards := shards_of(self.original.model):
+            shards.gather()
+            return
         adapter = getattr(self.original, "adapter", None)
         source = adapter.merged() if adapter else self.original.model.state_dict().items()
-        self._copy(source, self.original.version)
+        self._copy(source)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take over these weights instead, of that version."""
-        self._copy(weights.items(), version)
+        self._copy(weights.items())
+        self.version = version
 
     @torch.no_grad()
-    def _copy(self, source: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def _copy(self, source: Iterable[tuple[str, Tensor]]) -> None:
         own = self.model.state_dict()
         for name, value in source:
             own[name].copy_(value)
-        self.version = version

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
@@ -22,8 +23,9 @@ _NOT_STARTED = "the hf rollout backend was not started: call start(policy)"
 class HfBackend:
     """Samples with the model itself. Keeps nothing between calls but the tokenizer's tables.
 
-    A policy with an adapter is sampled with merged weights, a copy made at each sync; after
-    ``hold`` any policy is sampled from such a copy.
+    A policy with an adapter is sampled with merged weights, a copy made at each sync; a policy cut
+    over several ranks from a whole copy, gathered at each sync; after ``hold`` any policy is
+    sampled from a copy.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class HfBackend:
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
-        self._served = Served(policy) if getattr(policy, "adapter", None) else None
+        apart = getattr(policy, "adapter", None) or shards_of(policy.model)
+        self._served = Served(policy) if apart else None
         texts = Texts(policy.tokenizer, _vocabulary(policy))
         self._paths = self._find_paths(self._served or policy, texts)
 

@@ -1,4 +1,4 @@
-r"""Is an answer equal to the gold? Works on text alone; README.md says what it decides and how.
+r"""Decide whether an answer equals the gold answer, from text alone; README.md says how.
 
 >>> judge([r"\frac{3}{4}", "75\\%"], r"so she gets \boxed{\tfrac34} of it", Conventions()).correct
 True

@@ -1,4 +1,4 @@
-"""Is an answer right? From the texts of golds and answer to a verdict."""
+"""Decide whether an answer is right, from the texts of the gold answers and the answer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from alignkit_rewards.answers.verdict import Conventions, Verdict
 
 _COMMAND = re.compile(r"\\[A-Za-z]+ ?\{([^{}]*)\}")
 _FORMAL = re.compile(r"[\[\](){}<>|^_=]")
-"""Signs that words leave out; a formula that cannot be read is not to be compared without them."""
+"""Symbols that comparing words ignores: an unreadable formula with them is not compared so."""
 
 MAX_ANSWER = 20_000
-"""Characters of an answer that are looked at; a longer one is right only if it is the gold."""
+"""Maximum length of an answer; a longer one is right only if it equals the gold character by
+character."""
 
 BETWEEN = 300
-"""Characters from one box to the next that may be parts of one answer."""
+"""Maximum distance, in characters, between two boxes that are parts of one answer."""
 
 MAX_LENGTH = 4000
-"""Characters of an answer, once its prose is cut off, that are read as mathematics."""
+"""Maximum length of an answer without its prose that is parsed as mathematics."""
 
 
 def quick(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict | None:
-    """Decide at once the gold itself, plain numbers, what is empty or too long; None for the rest.
+    """Decide simple cases at once: equal text, plain numbers, empty or too long; None otherwise.
 
     >>> quick(["0.5"], "1/2", Conventions())
     Verdict(correct=True, why='number')
@@ -60,7 +61,7 @@ def quick(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict | No
 def judge(golds: Sequence[str], answer: str, rules: Conventions) -> Verdict:
     r"""Return the verdict on ``answer`` against the accepted ``golds``.
 
-    What sympy is asked about may run for ever: judge hostile text where it can be killed.
+    sympy may not return on hostile text: call this where it can be killed.
 
     >>> judge([r"\frac{1}{2}"], "so the answer is $0.5$.", Conventions())
     Verdict(correct=True, why='expression')
@@ -95,7 +96,7 @@ def _compared(gold: str, answer: str, rules: Conventions) -> Verdict:
 
 
 def _by_shape(gold: Node, found: str, rules: Conventions) -> Verdict:
-    """Compare an answer without its prose with a gold, in another reading if the first differs."""
+    """Compare an answer without its prose with a gold, in a second reading if the first differs."""
     node = read(found, decimal_comma=rules.decimal_comma)
     same = _comparer(rules).same
     other = "" if (right := same(gold, node)) else other_reading(gold, found)
@@ -108,7 +109,7 @@ _comparer = lru_cache(maxsize=16)(Comparer)
 
 
 def _ending(text: str) -> str:
-    r"""Return what of a solution holds its last boxes, or what follows its ``####``.
+    r"""Return the part of a solution with its last boxes, or the part after ``####``.
 
     >>> print(_ending(r"We add 2 and 3, so it is $\boxed{5}$, as was to be shown."))
     \boxed{5}
@@ -125,7 +126,7 @@ def _ending(text: str) -> str:
 
 
 def _to_the_last_box(text: str) -> str:
-    """Cut what follows the last box, unless a tag in it may hold the answer."""
+    """Cut the text after the last box, unless a tag in it may contain the answer."""
     boxes = outermost(text)
     return text[: boxes[-1].end] if boxes and "<" not in text[boxes[-1].end :] else text
 
@@ -137,13 +138,13 @@ def _spelled(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _gold_answer(gold: str) -> tuple[str, str, str]:
-    """Return the answer inside a gold, which may be a whole solution, its letter and value."""
+    """Return the answer in a gold, which may be a whole solution, with its letter and value."""
     wanted = digits(answer_in(_spelled(_ending(gold))))
     return wanted, words.choice(wanted), words.choice_value(wanted)
 
 
 def _is_words(node: Node) -> bool:
-    """Return whether a gold is made of words, or of what can only be compared as words."""
+    """Return whether a gold is made of words, or can only be compared as words."""
     if isinstance(node, Scalar):
         bare = _COMMAND.sub(r"\1", node.text)
         return node.text.isalpha() or (node.tree is None and not _FORMAL.search(bare))

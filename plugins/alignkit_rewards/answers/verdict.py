@@ -1,4 +1,4 @@
-"""What a grader says of one answer, and the conventions it goes by."""
+"""The verdict on one answer, and the conventions by which it is reached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SeveralBoxes = Literal["listed", "last", "agree"]
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """Choices on which reasonable graders differ; :class:`alignkit_rewards.Graded` says more."""
+    """Choices on which graders may reasonably differ; see :class:`alignkit_rewards.Graded`."""
 
     percent: Percent = "either"
     rounding: int = 6
@@ -26,7 +26,7 @@ class Conventions:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an answer is right, and what decided it."""
+    """Whether an answer is right, and why."""
 
     correct: bool
     why: str

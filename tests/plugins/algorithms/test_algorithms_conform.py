@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from alignkit.testing import conformance
+from alignkit.testing import conformance, tiny_model
 
 
 def _preferences():
@@ -27,10 +27,19 @@ REWARD = {"use": "rewards/r1_zero"}
 
 test_conforms = conformance(
     "algorithms",
+    waive={"preference_loss/kto/keeps_pairs_independent": "reference point of the whole batch"},
     params={
         "algorithm/evaluate": {
             "data": _preferences(),
             "prompt": {"use": "prompts/question_only"},
+            "reward": REWARD,
+            "rollout": ROLLOUT,
+        },
+        "algorithm/generate": {
+            "batch_size": 2,
+            "samples": 2,
+            "data": _preferences(),
+            "policy": {"use": "hf/hf", "path": str(tiny_model())},
             "reward": REWARD,
             "rollout": ROLLOUT,
         },

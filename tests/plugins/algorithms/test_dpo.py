@@ -23,7 +23,7 @@ from alignkit_algorithms.dpo import (
     preference_metrics,
     weighted_likelihood,
 )
-from alignkit_algorithms.pairs import DpoLoss, IpoLoss, OrpoLoss, SimpoLoss
+from alignkit_algorithms.pairs import DpoLoss, IpoLoss, KtoLoss, OrpoLoss, SimpoLoss
 from alignkit_algorithms.preference import dpo as dpo_loss
 
 
@@ -242,8 +242,16 @@ PAIR = ([-2.0], [-6.0], [2], [3])
         # d log odds / d log p = 1 / (1 - p): slopes -(1 + 0.2 s e/(e-1)) / 2, 0.2 s e²/(e²-1) / 3
         # with s = σ(-m) = 1 / (e + 2)
         (OrpoLoss(weight=0.2), 1.0476366053, 1.3132616875, (-0.5335286607, 0.0163409434)),
+        # r_w = 1, r_l = -1, so z_w = 1, z_l = 0 (not -1): σ(-0.5) + 2 σ(-1); without the bound at 0
+        # the first would be σ(-1). Slopes -0.5 σ(0.5) σ(-0.5) and 2 * 0.5 σ(1) σ(-1).
+        (
+            KtoLoss(beta=0.5, undesirable=2.0),
+            0.9154235116,
+            1.0,
+            (-0.1175018561, 0.1966119332),
+        ),
     ],
-    ids=["dpo", "ipo at its target", "ipo", "simpo", "orpo"],
+    ids=["dpo", "ipo at its target", "ipo", "simpo", "orpo", "kto"],
 )
 def test_losses_and_slopes_by_hand(table, loss, margin, slopes):
     given = replace(
@@ -253,6 +261,21 @@ def test_losses_and_slopes_by_hand(table, loss, margin, slopes):
     assert float(out.loss) == pytest.approx(loss, abs=1e-9)
     assert float(out.margin) == pytest.approx(margin, abs=1e-9)
     assert (-A).tolist() == pytest.approx(slopes, abs=1e-9)
+
+
+def test_the_reference_point_of_kto_is_of_the_other_responses_and_has_no_gradient():
+    """r_w 1 and 3, r_l -1 and 2: z_w = 2, z_l = 0.5; a gradient through z would differ."""
+    chosen, rejected = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 2.0])
+    given = pairs(chosen, rejected, torch.zeros(2), torch.zeros(2))
+    out, A = differentiated(KtoLoss(beta=1.0).build(), given)
+    s = torch.sigmoid
+    want = s(-(chosen - 0.5)) + s(-(2 - rejected))
+    assert out.loss.tolist() == pytest.approx(want.tolist(), abs=1e-7)
+    slopes = [
+        -s(chosen - 0.5) * s(-(chosen - 0.5)),
+        s(2 - rejected) * s(-(2 - rejected)),
+    ]
+    assert (-A).tolist() == pytest.approx(torch.stack(slopes, 1).flatten().tolist(), abs=1e-7)
 
 
 def test_the_advantages_of_dpo_are_the_closed_form_to_the_bit():
@@ -265,7 +288,9 @@ def test_the_advantages_of_dpo_are_the_closed_form_to_the_bit():
     assert torch.equal(A[1::2], -expected)
 
 
-@pytest.mark.parametrize("table", [IpoLoss(tau=0.5), SimpoLoss(), OrpoLoss()], ids=repr)
+@pytest.mark.parametrize(
+    "table", [IpoLoss(tau=0.5), SimpoLoss(), OrpoLoss(), KtoLoss(beta=0.5)], ids=repr
+)
 def test_every_loss_learns_preferences_that_generalise(table, dpo, toys, tmp_path):
     subject = dpo(
         {"n_steps": 20, "validate_every": 20, "train_batch_size": 8},

@@ -141,6 +141,34 @@ def test_the_best_by_its_evaluation_is_kept_with_a_model_to_load(sft, toys, tmp_
     AutoModelForCausalLM.from_pretrained(best / "model")
 
 
+def test_models_stay_at_the_steps_asked_for_also_when_resumed(sft, toys, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    def make():
+        plan = CheckpointPlan(every=1, keep_last=1, keep_every=2)
+        return sft(checkpoint=plan)
+
+    toys.carry_out(make(), tmp_path / "whole")
+    toys.end_after(3, make(), tmp_path / "cut")
+    models = {
+        name: sorted(p.name for p in (tmp_path / name / "models").iterdir())
+        for name in ("whole", "cut")
+    }
+    assert models == {"whole": ["step_000002", "step_000004"], "cut": ["step_000002"]}
+    toys.go_on(make(), tmp_path / "cut")
+    for step in models["whole"]:
+        found = [
+            AutoModelForCausalLM.from_pretrained(tmp_path / name / "models" / step).state_dict()
+            for name in ("whole", "cut")
+        ]
+        assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    final = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "final").state_dict()
+    same = [torch.equal(final[name], found[0][name]) for name in final]
+    assert all(same)  # step 4 is the last
+    first = AutoModelForCausalLM.from_pretrained(tmp_path / "whole/models/step_000002")
+    assert not all(torch.equal(final[name], x) for name, x in first.state_dict().items())
+
+
 @pytest.mark.parametrize("implementation", ["fused", "foreach", "8bit", "offload"])
 def test_every_optimizer_goes_on_exactly(sft, toys, resumes_exactly, implementation):
     if implementation == "8bit":

@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, at the width of a desk and of a phone."""
 
 import random
+import time
 
 import pytest
 
@@ -187,3 +188,29 @@ def test_single_seeds_stand_behind_the_means_and_bands_widen_on_demand(written, 
     chromium.js("document.querySelector('[data-band=error]').click()")
     assert chromium.js(points) == narrow
     assert chromium.console() == []
+
+
+def test_a_page_of_200_long_runs_is_opened_and_used(make_run, load, sample, browser, tmp_path):
+    answers = [sample(i % 2 == 0, "x" * 5_000) for i in range(8)]
+    said = {f"{k}/step_{s:06d}.jsonl": answers for k in ("eval", "rollouts") for s in range(4)}
+    for i in range(200):
+        draw = random.Random(i)
+        rows = [{ACC: draw.random(), "train/loss": draw.random()} for _ in range(500)]
+        make_run(f"s/lr={i}/seed_0", rows, samples=said, lr=i, seed=0)
+    path = tmp_path / "report.html"
+    page.write(load(tmp_path / "s"), path, "Many")
+    assert path.stat().st_size < 22 * 2**20
+    chromium = browser(1280)
+    began = time.monotonic()
+    chromium.open(path)
+    assert len(chromium.js(SEEN)) == 2
+    assert chromium.js(CURVES) == 200
+    assert time.monotonic() - began < 30
+    assert chromium.console() == []
+
+
+def test_many_settings_have_samples_of_fewer_steps():
+    assert page.steps_of(1) == page.steps_of(40) == page.MOST_STEPS
+    assert page.steps_of(400) == page.steps_of(10**6) == 1
+    for sets in (80, 120, 300, 600):
+        assert page.steps_of(sets) * sets * 2 * page.EACH <= page.PAGE_SAMPLES

@@ -228,3 +228,30 @@ def test_a_run_that_is_given_alone_has_the_name_of_its_variant_in_the_sweep(make
     assert [run.variant for run in runs.find([deep])] == ["wide/lr=1"]
     assert [run.variant for run in runs.find([tmp_path / "sweep"])] == ["wide/lr=1"]
     assert [run.variant for run in runs.find([tmp_path / "sweep/wide"])] == ["lr=1"]
+
+
+def test_accuracies_of_named_sets_are_one_table(make_run, load, tmp_path):
+    """Settings by sets; one that was evaluated on none is left out, part of a set is no set."""
+
+    def row(**scores):
+        return {f"eval/{name}/answer_reward": value for name, value in scores.items()}
+
+    parts = {"eval/mmlu/answer_reward/art": 0.9}
+    make_run("s/before/seed_0", [row(mmlu=0.25, gsm8k=0.125) | parts])
+    make_run("s/sft/seed_0", [{"train/loss": 1.0}])
+    make_run("s/after/seed_0", [row(mmlu=0.5), row(mmlu=0.75)])
+    (tmp_path / "s" / "sweep.json").write_text('{"variants": ["before", "sft", "after"]}')
+    found = load(tmp_path / "s")
+    lines = [line.split() for line in tables.by_set(found).splitlines()]
+    assert lines == [
+        ["VARIANT", "mmlu", "gsm8k"],
+        ["before", "0.250", "0.125"],
+        ["after", "0.750", "–"],
+    ]
+    assert tables.by_set(found) in tables.text(found)
+    assert tables.lines(found)[0].others["gsm8k"].value == 0.125
+
+
+def test_one_named_set_needs_no_table_of_its_own(make_run, load, tmp_path):
+    make_run("r", [{"eval/gsm8k/answer_reward": 0.5}])
+    assert tables.by_set(load(tmp_path / "r")) == ""

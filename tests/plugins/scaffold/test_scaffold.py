@@ -102,6 +102,19 @@ def test_init_copies_recipes_and_data_and_says_what_next(tmp_path):
     assert not list(folder.rglob("*.py")), "how the data was made belongs to the checkout"
 
 
+@pytest.mark.parametrize(("below", "links"), [("loop", 1), ("loop/course", 3), ("loop/a/b", 2)])
+def test_init_at_a_circle_of_links_says_so_in_a_line(tmp_path, below, links):
+    names = ["loop", *(f"next{i}" for i in range(1, links))]
+    for name, target in zip(names, [*names[1:], "loop"], strict=True):
+        (tmp_path / name).symlink_to(target)
+    command = (sys.executable, "-m", "alignkit", "init", tmp_path / below)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (done.stdout, len(done.stderr.strip().splitlines())) == ("", 1)
+    assert "symbolic links" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+
+
 def test_init_leaves_a_folder_that_is_not_empty_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     done = run_cli("init", tmp_path)

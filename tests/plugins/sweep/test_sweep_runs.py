@@ -181,6 +181,17 @@ def test_a_variant_starts_from_the_weights_of_the_same_seed(sweep, make, place):
     assert ends == [str(place / f"out/sft/seed_{s}/final") for s in (1, 0)]
 
 
+def test_a_table_of_one_variant_is_the_best_whatever_it_logs(sweep, make, place):
+    text = (
+        'recipe = "toy.toml"\nmetric = "eval/of_another_recipe"\nseeds = [0]\n'
+        '[variants.sft]\n[variants.rl]\nstart_from = "sft"\nset.policy.use = "weights"\n'
+        'set.policy.path = "hub/name"\n'
+    )
+    made = make(sweep(text))
+    assert not made.failures
+    assert plan(place, "rl/seed_0")["policy"]["path"] == str(place / "out/sft/seed_0/final")
+
+
 def test_what_cannot_continue_is_told(sweep, make):
     text = CHAIN.replace("set.group = 1", "set.fail = 'die'")
     made = make(sweep(text))

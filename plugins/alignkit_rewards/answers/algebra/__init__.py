@@ -1,1 +1,1 @@
-"""Single expressions: from text to a tree, from trees to values, and whether two are equal."""
+"""Parse, evaluate and compare single mathematical expressions."""

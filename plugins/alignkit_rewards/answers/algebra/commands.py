@@ -1,4 +1,4 @@
-r"""The named parts of expressions: constants, functions, ``\frac`` and its kin, matrices."""
+r"""Parse the named parts of expressions: constants, functions, ``\frac`` and similar, matrices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_ANGLES = frozenset({"sin", "cos", "tan", "sec", "csc", "cot"})
 
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Tree:
-    r"""Return the tree of one expression in canonical spelling; UnreadableError if it is none.
+    r"""Return the tree of an expression in canonical spelling; UnreadableError if there is none.
 
     >>> parse(r"2x^{2}")[1:]
     (('num', Fraction(2, 1), 0), ('pow', ('var', 'x'), ('num', Fraction(2, 1), 0)))
@@ -37,7 +37,7 @@ def parse(text: str) -> Tree:
 
 
 def tree_of(text: str) -> Tree | None:
-    """Return the tree of an expression, None if it is left to math-verify."""
+    """Return the tree of an expression, None if it must be left to math-verify."""
     try:
         tree = parse(text)
     except (UnreadableError, RecursionError):
@@ -77,7 +77,7 @@ def _root(parser: Parser) -> Tree:
 
 
 def _radicand(parser: Parser) -> Tree:
-    """Read what is under a root; ``√12`` written plainly is the root of 12."""
+    """Read the radicand; in plain text, ``√12`` is the root of 12."""
     if parser.peek()[0] == "num":
         return parser.number(parser.next()[1])
     return _argument(parser)
@@ -128,7 +128,7 @@ def _arguments(parser: Parser) -> list[Tree]:
 
 
 def _bare_argument(parser: Parser) -> Tree:
-    r"""Read ``2x`` of ``\sin 2x \cos x``: factors up to an operator, a bracket or a function."""
+    r"""Read ``2x`` of ``\sin 2x \cos x``: factors up to an operator, bracket or function."""
     if parser.accept("-"):
         return ("neg", _bare_argument(parser))
     value = parser.power()

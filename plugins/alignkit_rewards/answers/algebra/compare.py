@@ -1,4 +1,4 @@
-"""Are two trees equal? Exact arithmetic first, then high-precision numbers at points."""
+"""Compare two trees: by exact arithmetic first, then numerically at random points."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from alignkit_rewards.answers.algebra.trees import NoValueError, Tree
 
 
 def same_tree(gold: Tree, answer: Tree, *, rounding: int) -> bool:
-    """Return whether two trees have the same value wherever they have one.
+    """Return whether two trees have the same value wherever both are defined.
 
-    A decimal with at least ``rounding`` (0: never) significant digits also equals whatever
+    A decimal with at least ``rounding`` significant digits (0: never) also equals any value that
     rounds to it.
     """
     if gold == answer:
@@ -30,7 +30,7 @@ def same_tree(gold: Tree, answer: Tree, *, rounding: int) -> bool:
 
 
 def same_everywhere(a: Tree, b: Tree) -> bool:
-    """Return whether two trees agree at points, and modulo a prime if they are rational."""
+    """Return whether two trees agree at random points, and modulo a prime if they are rational."""
     if agree(a, b) is not True:
         return False
     try:
@@ -41,7 +41,7 @@ def same_everywhere(a: Tree, b: Tree) -> bool:
 
 @lru_cache(maxsize=8192)
 def constant(tree: Tree) -> Fraction | None:
-    """Return the value of a rational constant, None if it is none or too large."""
+    """Return the value of a rational constant, None if it is not one or is too large."""
     try:
         return exact_value(tree)
     except NoValueError:
@@ -57,7 +57,7 @@ def _same_matrix(gold: Tree, answer: Tree, rounding: int) -> bool:
 
 
 def _rounds(decimal: Tree, other: Tree, rounding: int) -> bool:
-    """Return whether a decimal is long enough to stand for the other side's value."""
+    """Return whether a decimal has enough digits to be compared by rounding the other side."""
     written = _decimal(decimal)
     if written is None or not 0 < rounding <= written[1]:
         return False
@@ -73,7 +73,7 @@ def _decimal(tree: Tree) -> tuple[Fraction, int] | None:
 
 
 def real_value(tree: Tree) -> Fraction | None:
-    """Return a real constant as a fraction, to working precision."""
+    """Return a real constant as a fraction, to the working precision."""
     exact = constant(tree)
     if exact is not None:
         return exact

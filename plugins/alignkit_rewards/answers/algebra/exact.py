@@ -1,6 +1,6 @@
 """Exact values of expression trees: rationals, and residues modulo a prime.
 
-Sizes are checked before the operation that would make them.
+The size of a result is checked before it is computed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import lru_cache
 from alignkit_rewards.answers.algebra.trees import NoValueError, Tree
 
 MAX_BITS = 200_000
-"""Exact numbers larger than this are left to floating point."""
+"""Larger exact numbers are left to floating point."""
 
 PRIME = 2**61 - 31
-"""A prime that is 1 modulo 4, so that -1 has a square root."""
+"""A prime that is 1 modulo 4, so that -1 has a square root modulo it."""
 
 _I = pow(7, (PRIME - 1) // 4, PRIME)
 """That square root: 7 is not a square modulo PRIME."""
@@ -25,7 +25,7 @@ _I = pow(7, (PRIME - 1) // 4, PRIME)
 
 @lru_cache(maxsize=8192)
 def exact_value(tree: Tree) -> Fraction:
-    """Return the value of a rational constant; NoValueError if it is none, or too large."""
+    """Return the value of a rational constant; NoValueError if it is not one, or is too large."""
     kind = tree[0]
     if kind == "num":
         return Fraction(tree[1])
@@ -72,7 +72,7 @@ def _function(name: str, arguments: list[Fraction]) -> Fraction:
         raise NoValueError(name)
     try:
         return Fraction(_OF_INTEGERS[name](*(a.numerator for a in arguments)))
-    except TypeError as error:  # as many arguments as the function does not take
+    except TypeError as error:  # the wrong number of arguments
         raise NoValueError(name) from error
 
 

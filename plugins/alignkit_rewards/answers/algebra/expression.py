@@ -1,4 +1,4 @@
-r"""The grammar of mathematics in LaTeX or plain text: sums, products, powers, brackets, numbers.
+r"""A parser of mathematics in LaTeX or plain text: sums, products, powers, brackets, numbers.
 
 No text is ever evaluated as Python; depth and length are capped.
 """
@@ -36,10 +36,10 @@ class Parser:
         self._depth = 0
         self._bars = 0
         self.angles = False
-        """Whether what is read is the argument of a trigonometric function."""
+        """Whether the parser is inside the argument of a trigonometric function."""
 
     def expression(self) -> Tree:
-        """Read all of the text."""
+        """Parse the whole text."""
         tree = self.sum()
         if self.peek()[0] != "end":
             raise UnreadableError(f"unexpected {self.peek()[1]!r}")
@@ -128,7 +128,7 @@ class Parser:
     def postfix(self, value: Tree) -> Tree:
         while True:
             if self.peek() == ("sym", "^") and self.peek(1) == ("cmd", "circ"):
-                self.at += 2  # outside of sines and their kin, a degree sign changes no number
+                self.at += 2  # outside trigonometric functions, a degree sign has no effect
                 value = ("mul", value, _DEGREE) if self.angles else value
             elif self.accept("!"):
                 value = ("fn", "factorial", value)
@@ -161,7 +161,7 @@ class Parser:
         raise UnreadableError(f"unexpected {value!r}")
 
     def bracketed(self, closing: str) -> Tree:
-        """Read a sum up to the bracket that closes it; bars that are open outside do not count."""
+        """Read a sum up to its closing bracket; bars that were opened outside do not end it."""
         return self.listed(closing, separators=False)[0]
 
     def listed(self, closing: str, *, separators: bool = True) -> list[Tree]:

@@ -1,7 +1,6 @@
-"""Plain numbers, decided with exact arithmetic in the calling process.
+"""Compare plain numbers with exact arithmetic, in the calling process.
 
-Nothing here can be slow: what is read is capped at 40 characters and has no operation that grows
-beyond them.
+This is always fast: input is limited to 40 characters, and no operation makes results much longer.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 MAX_LENGTH = 40
-"""Longer literals are left to the workers."""
+"""Longer literals are left to the worker processes."""
 
 _GROUPED = r"\d{1,3}(?:,\d{3})+"
 _NUMBER = re.compile(
@@ -25,7 +24,7 @@ _NUMBER = re.compile(
 
 @lru_cache(maxsize=65536)
 def exact(text: str) -> tuple[Fraction, int] | None:
-    r"""Return a literal's value and its significant digits if it is a decimal, else 0.
+    r"""Return a literal's value, and the number of significant digits of a decimal, else 0.
 
     None for anything that is not a plain integer, decimal or fraction.
 
@@ -46,7 +45,7 @@ def exact(text: str) -> tuple[Fraction, int] | None:
 def same_number(gold: tuple[Fraction, int], answer: tuple[Fraction, int], *, rounding: int) -> bool:
     """Compare two results of :func:`exact`.
 
-    A decimal with at least ``rounding`` (0: never) significant digits also equals whatever
+    A decimal with at least ``rounding`` significant digits (0: never) also equals any value that
     rounds to it.
 
     >>> third = exact("1/3")
@@ -61,7 +60,7 @@ def same_number(gold: tuple[Fraction, int], answer: tuple[Fraction, int], *, rou
 
 
 def rounds(decimal: tuple[Fraction, int], value: Fraction, rounding: int) -> bool:
-    """Return whether a decimal with enough significant digits is what a value rounds to."""
+    """Return whether a value rounds to a decimal that has enough significant digits."""
     written, significant = decimal
     if not 0 < rounding <= significant or written == 0:
         return False

@@ -1,7 +1,7 @@
 """High-precision values of expression trees at random points.
 
-Everything is bounded: the precision is fixed, and results beyond 2**±1,000,000 are refused
-before they are made.
+Cost is bounded: the precision is limited, and results beyond 2**±1,000,000 are refused before they
+are computed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIGITS = 60
 """Working precision in decimal digits; more where the literals of an expression have more."""
 
 TOLERANCE_DIGITS = 15
-"""Digits that rounding may cost: values agree if they agree to all but these."""
+"""Digits that may be lost to rounding: values agree if all other digits do."""
 
 MAX_EXPONENT = 1_000_000
 """Binary exponents beyond this are out of range."""
@@ -36,7 +36,7 @@ Point = Mapping[str, Any]
 
 
 def value(tree: Tree, point: Point) -> Any:
-    """Return the number at ``point``; NoValueError where there is none."""
+    """Return the value at ``point``; NoValueError if it is not defined there."""
     try:
         return _value(tree, point)
     except (ZeroDivisionError, OverflowError, ValueError, TypeError, RecursionError) as error:
@@ -114,7 +114,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 @lru_cache(maxsize=4096)
 def _working_digits(tree: Tree) -> int:
-    """Return how many digits the literals and constant exponents of a tree call for."""
+    """Return how many digits the literals and constant exponents of a tree require."""
     if tree[0] == "num":
         return len(str(tree[1].numerator)) + len(str(tree[1].denominator)) - 2
     inner = sum(_working_digits(t) for t in tree[1:] if isinstance(t, tuple))
@@ -144,10 +144,10 @@ def points(variables: frozenset[str], *, signed: bool = False) -> list[dict[str,
 
 
 def agree(a: Tree, b: Tree) -> bool | None:
-    """Compare two trees numerically; None where neither has enough values to tell.
+    """Compare two trees numerically; None if there are too few points at which they have values.
 
     Variables stand for positive numbers, except that ``|x|`` also has to hold at negative ones.
-    Points where only one side is real are skipped: branches of logarithms and roots differ.
+    Points where only one side is real are skipped, as branches of logarithms and roots may differ.
     """
     with mp.workdps(precision(a, b)):
         variables = names(a) | names(b)

@@ -28,7 +28,7 @@ _GLUED_MIXED = re.compile(r"(?<![\w.^_)}/])(\d+) ?\\frac ?(\d) ?(\d)(?!\d)")
 
 
 class UnreadableError(ValueError):
-    """The text is not an expression this parser knows."""
+    """The text is not an expression that this parser supports."""
 
 
 def mixed_numbers(text: str) -> str:
@@ -77,7 +77,7 @@ def tokens(text: str) -> list[tuple[str, str]]:
 
 
 def _split_word(word: str) -> list[tuple[str, str]]:
-    """Cut run-together letters into known names and single-letter variables."""
+    """Split adjacent letters into known names and single-letter variables."""
     found: list[tuple[str, str]] = []
     at = 0
     while at < len(word):

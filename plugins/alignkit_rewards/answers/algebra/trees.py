@@ -1,4 +1,4 @@
-r"""Expression trees, and what can be asked of any of them.
+r"""Expression trees, and functions on any of them.
 
 Trees are nested tuples whose first item names the node:
 
@@ -27,14 +27,14 @@ def names(tree: Tree) -> frozenset[str]:
 
 
 def contains(tree: Tree, *marks: str) -> bool:
-    """Return whether a node kind, function or constant of these names is in the tree."""
+    """Return whether the tree has a node kind, function or constant with one of these names."""
     return tree[0] in marks or any(
         contains(t, *marks) if isinstance(t, tuple) else t in marks for t in tree[1:]
     )
 
 
 def choose_signs(tree: Tree, upper: bool) -> Tree:
-    r"""Replace every ``\pm`` by + and ``\mp`` by -, or the other way round."""
+    r"""Replace every ``\pm`` by + and ``\mp`` by -, or vice versa."""
     if tree[0] in {"pm", "mp"}:
         a, b = (choose_signs(t, upper) for t in tree[1:])
         return ("add", a, b if (tree[0] == "pm") is upper else ("neg", b))

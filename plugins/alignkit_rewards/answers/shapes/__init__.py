@@ -1,1 +1,1 @@
-"""Whole answers: lists, tuples, intervals, relations, quantities, and whether two are equal."""
+"""Parse and compare whole answers: lists, tuples, intervals, relations, quantities."""

@@ -1,7 +1,8 @@
-r"""Answers that can be read in two ways, of which the gold decides: 5x4, R, 25 and 2/3.
+r"""Answers with two readings, between which the gold decides: 5x4, R, 25 and 2/3.
 
-A product, the reals or a mixed number only where the gold is a number or the reals; beside another
-gold, ``5x4`` is a size or has an unknown, ``R`` is a letter, and 25 and 2/3 are two numbers.
+They are a product, the real numbers and a mixed number only if the gold is a number or the real
+numbers. Otherwise ``5x4`` is a size or contains an unknown, ``R`` is a letter, and 25 and 2/3 are
+two numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MIXED = re.compile(rf"\$?([1-9]\d{{0,8}}+)\$? and \$?(?:{_PART})\$?(.*+)", re.S
 
 
 def other_reading(gold: Node, answer: str) -> str:
-    r"""Return the text of an answer as the gold asks to read it, ``""`` if there is no other way.
+    r"""Return the answer in the reading that the gold suggests, ``""`` if there is no second one.
 
     >>> from alignkit_rewards.answers.shapes.reading import read
     >>> other_reading(read("20"), "5x4"), other_reading(read("20x"), "5x4")

@@ -1,4 +1,4 @@
-"""Are two answers equal? Compares shapes part by part; see :mod:`.nodes`."""
+"""Compare two answers part by part; their shapes are in :mod:`.nodes`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Comparer:
         }
 
     def same(self, gold: Node, answer: Node) -> bool:
-        """Return whether ``answer`` says what ``gold`` says."""
+        """Return whether ``answer`` equals ``gold``."""
         if isinstance(gold, Scalar) and isinstance(answer, Scalar):
             timed = self._same_time(gold, answer) if gold.unit or answer.unit else None
             return same_scalar(gold, answer, self._rules) if timed is None else timed
@@ -56,7 +56,7 @@ class Comparer:
 
     @staticmethod
     def _same_time(gold: Node, answer: Node) -> bool | None:
-        """Compare times of day, of which one is a ratio or in a half of the day."""
+        """Compare times of day, if one was parsed as a ratio or has "am" or "pm"."""
         if any(
             isinstance(n, Ratio) or getattr(n, "unit", "") in {"am", "pm"} for n in (gold, answer)
         ):
@@ -90,7 +90,7 @@ class Comparer:
         if gold.braces and answer.braces:
             left, right = self._distinct(left), self._distinct(right)
         if len(right) > len(left) == len(self._distinct(left)):
-            right = self._distinct(right)  # the same solution said twice
+            right = self._distinct(right)  # the same solution given twice
         return self._matched(left, right) or same_intervals(gold, answer, self.same)
 
     def _distinct(self, items: list[Node]) -> list[Node]:
@@ -101,7 +101,7 @@ class Comparer:
         return kept + items[50:]
 
     def _matched(self, gold: list[Node], answer: list[Node]) -> bool:
-        """Return whether the items can be paired off."""
+        """Return whether the items can be matched one to one."""
         left = list(answer)
         for item in gold:
             place = next((i for i, other in enumerate(left) if self.same(item, other)), None)
@@ -113,7 +113,7 @@ class Comparer:
     # -------------------------------------------------------------- mixed shapes
 
     def _same_beside_scalar(self, gold: Node, answer: Node) -> bool:
-        """Compare a column or row matrix with a tuple, a list that says one thing with it."""
+        """Compare a column or row matrix with a tuple, a list of equal items with one item."""
         scalar, other = (gold, answer) if isinstance(gold, Scalar) else (answer, gold)
         assert isinstance(scalar, Scalar)
         if isinstance(other, Bag) and other.items and not other.braces:
@@ -125,7 +125,7 @@ class Comparer:
         return self._ordered(entries, other.items)
 
     def _same_ratio(self, gold: Node, answer: Node) -> bool:
-        """Compare ratios by proportion, times of day digit by digit, a ratio with a quotient."""
+        """Compare ratios by proportion, times of day by digits, and a ratio with a quotient."""
         left, right = _terms(gold), _terms(answer)
         if left is None or right is None:
             return False
@@ -151,7 +151,7 @@ def _half_day(node: Node) -> bool:
 def coordinates(node: Node) -> tuple[Node, ...] | None:
     """Return the values of ``y = 3, x = 5`` in the order of the names; None if it names nothing.
 
-    Names that are no neighbours in the alphabet, and names said twice, give no values.
+    Returns None also for names that are not adjacent in the alphabet, and for repeated names.
     """
     items = node.items if isinstance(node, Bag) else ()
     named = [i for i in items if isinstance(i, Relation) and set(i.signs) == {"="}]
@@ -166,7 +166,7 @@ def coordinates(node: Node) -> tuple[Node, ...] | None:
 
 
 def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:
-    """Return whether two collections, not both of them bags, can only be equal as sets of reals."""
+    """Return whether two collections, at most one of them a bag, can only be equal as real sets."""
     if isinstance(gold, Group) and isinstance(answer, Group):
         return len(gold.items) == 2 and (gold.left, gold.right) != (answer.left, answer.right)
     bag, group = (gold, answer) if isinstance(gold, Bag) else (answer, gold)
@@ -176,7 +176,7 @@ def _are_sets(gold: Bag | Group, answer: Bag | Group) -> bool:
 
 
 def _vector(scalar: Scalar) -> tuple[Node, ...] | None:
-    """Return the entries of a column or row matrix, None if it is neither."""
+    """Return the entries of a column or row matrix, None for anything else."""
     if scalar.tree is None or scalar.tree[0] != "mat":
         return None
     rows = [row[1:] for row in scalar.tree[1:]]
@@ -187,7 +187,7 @@ def _vector(scalar: Scalar) -> tuple[Node, ...] | None:
 
 
 def _terms(node: Node) -> list[Scalar] | None:
-    """Return what stands in proportion in a ratio or a quotient, None if it is neither."""
+    """Return the terms of a ratio or a quotient, None for anything else."""
     if isinstance(node, Ratio):
         found = [i for i in node.items if isinstance(i, Scalar) and i.tree is not None]
         return found if len(found) == len(node.items) else None

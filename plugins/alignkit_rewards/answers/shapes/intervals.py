@@ -1,4 +1,4 @@
-r"""Sets of real numbers: intervals, unions, and the inequalities that describe them."""
+r"""Compare sets of real numbers: intervals, unions, and inequalities that describe them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignkit_rewards.answers.shapes.nodes import Bag, Group, Node, Relation, Sc
 from alignkit_rewards.answers.shapes.sets import points_of, without
 
 Same = Callable[[Node, Node], bool]
-"""Whether an answer (second) says what the gold (first) says."""
+"""Whether an answer (second) equals the gold (first)."""
 
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
 """Each sign, read from the right."""
@@ -24,7 +24,7 @@ MAX_PARTS = 50
 
 
 def same_intervals(gold: Node, answer: Node, same: Same) -> bool:
-    """Return whether both are sets of reals, and made of the same intervals in some order."""
+    """Return whether both are sets of real numbers with the same intervals in some order."""
     left, rest = as_intervals(gold), as_intervals(answer)
     if left == [] and isinstance(gold, Bag):  # a gold is not empty: its "and" lists two parts
         left = _each(gold.items)
@@ -44,7 +44,7 @@ def _same_interval(gold: Group, answer: Group, same: Same) -> bool:
 
 
 def as_intervals(node: Node) -> list[Group] | None:
-    """Return the disjoint intervals a node stands for, None if it is no such set."""
+    """Return the disjoint intervals of the set that a node describes, None if it describes none."""
     if isinstance(node, Group):
         return [_open_at_infinity(node)] if len(node.items) == 2 else None
     if isinstance(node, Bag) and node.joint:
@@ -67,7 +67,7 @@ def _each(items: tuple[Node, ...]) -> list[Group] | None:
 
 
 def _meeting(items: tuple[Node, ...]) -> list[Group] | None:
-    """Return what several sets have in common, None where their bounds cannot be compared."""
+    """Return the intersection of several sets, None if their bounds cannot be compared."""
     common: list[Group] = [_interval("(", _MINUS_INFINITY, _INFINITY, ")")]
     for item in items[:MAX_PARTS]:
         part = as_intervals(item)
@@ -96,7 +96,7 @@ def _is_empty(group: Group) -> bool:
 
 
 def _place(node: Node) -> float | Fraction | None:
-    """Return where a bound lies on the number line, None if it is no real constant."""
+    """Return the value of a bound, None if it is not a real constant."""
     if not isinstance(node, Scalar) or node.tree is None:
         return None
     if _infinite(node):
@@ -105,7 +105,7 @@ def _place(node: Node) -> float | Fraction | None:
 
 
 def _excludes(node: Node) -> bool:
-    """Return whether a node is an inequation that takes points out of the reals: x ≠ 2."""
+    """Return whether a node excludes points from the real numbers: x ≠ 2."""
     return (
         isinstance(node, Relation)
         and node.signs == ("!=",)
@@ -115,7 +115,7 @@ def _excludes(node: Node) -> bool:
 
 
 def _excluded(items: tuple[Node, ...]) -> list[Group] | None:
-    """Return what inequations leave, alone (``x ≠ 1, 2``) or of one set (``x > 0, x ≠ 1``)."""
+    """Remove excluded points from the reals (``x ≠ 1, 2``) or from one set (``x > 0, x ≠ 1``)."""
     points: list[Node] = []
     base = [_interval("(", _MINUS_INFINITY, _INFINITY, ")")]
     for place, item in enumerate(items):
@@ -146,7 +146,7 @@ def _from_relation(node: Relation) -> list[Group] | None:
 
 
 def _edges(sign: str) -> tuple[str, str]:
-    """Return the brackets, left and right, that bound an interval as the sign does."""
+    """Return the left and right brackets of the interval that corresponds to a sign."""
     return ("[", "]") if sign in {"<=", ">="} else ("(", ")")
 
 
@@ -172,7 +172,7 @@ def _interval(left: str, low: Node, high: Node, right: str) -> Group:
 
 
 def _open_at_infinity(group: Group) -> Group:
-    """Write ``[-oo, 1]`` as ``(-oo, 1]``: there is no other way to mean it."""
+    """Write ``[-oo, 1]`` as ``(-oo, 1]``, the only possible meaning."""
     low, high = group.items
     left = "(" if _infinite(low) else group.left
     right = ")" if _infinite(high) else group.right

@@ -1,4 +1,4 @@
-"""The shapes an answer can have. Each keeps the text it was read from."""
+"""The shapes an answer can have; each keeps the text it was parsed from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from alignkit_rewards.answers.algebra.trees import Tree
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One expression, with what stood around it."""
+    """One expression, with its unit, sign of percentage and the like."""
 
     text: str
     tree: Tree | None
-    """None: not readable by the own parser."""
+    """None if this package cannot parse it."""
     percent: bool = False
     unit: str = ""
 
@@ -43,7 +43,7 @@ class Bag:
     items: tuple[Node, ...]
     braces: bool = False
     joint: bool = False
-    """Inequalities joined by "and": all of them hold at once."""
+    """Inequalities joined by "and", which all hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """``x = 2``, ``1 < x \\le 2``, ``x \\in A``: one sign fewer than sides."""
+    """``x = 2``, ``1 < x \\le 2``, ``x \\in A``: with one sign fewer than sides."""
 
     text: str
     sides: tuple[Node, ...]

@@ -1,4 +1,4 @@
-r"""From the text of an answer to its shape: number, tuple, interval, set, list, relation, words."""
+r"""Parse an answer into its shape: number, tuple, interval, set, list, relation or words."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _AND = re.compile(
 )
 _MAY_LIST = re.compile("[,;&]|and|or")
 _UNMARKED = re.compile(r"[\d+\-*/^(){}.,!|=' ]+")
-"""What can have no unit, currency or percent sign."""
+"""Shapes that cannot have a unit, currency or percent sign."""
 _COMMA, _SEPARATOR, _COLON = re.compile(","), re.compile("[,;]"), re.compile(":")
 _SEMICOLON = re.compile(";")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*[Uu]\s*(?=[\[(])")
@@ -68,7 +68,7 @@ _ONLY_TEXT = re.compile(r"\(?\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\)?\.?")
 
 @lru_cache(maxsize=4096)
 def read(text: str, *, decimal_comma: bool = False) -> Node:
-    r"""Return the shape of an answer that has been cut out of its prose."""
+    r"""Return the shape of an answer whose prose has been removed."""
     if text.startswith(UNREAD):
         return Scalar(text, None)
     clean = plain_brackets(strip_marks(canonical(marked_price(text))))
@@ -81,7 +81,7 @@ def read(text: str, *, decimal_comma: bool = False) -> Node:
 
 @lru_cache(maxsize=4096)
 def _shape(clean: str) -> Node:
-    """Return the shape of what has been rid of its layout, and so may be said in many ways."""
+    """Return the shape of an answer without layout, which may still be phrased in many ways."""
     if "." in clean:
         clean = _NOON.sub(lambda m: f"{m[1]}m", clean)
     if " " in clean:
@@ -157,7 +157,7 @@ def _is_inequality(node: Node) -> bool:
 
 
 def _flat(items: Sequence[Node]) -> tuple[Node, ...]:
-    """Open lists within lists."""
+    """Flatten nested lists."""
     inner = (i.items if isinstance(i, Bag) and not i.braces else (i,) for i in items)
     return tuple(node for nodes in inner for node in nodes)
 

@@ -45,14 +45,14 @@ def same_relation(gold: Node, answer: Node, same: Same) -> bool:
 
 
 def _values(relation: Relation) -> tuple[Node, ...]:
-    """Return what an equation chain gives: its last side; before ``≈`` also the exact one."""
+    """Return the result of an equation chain: its last side, and the exact one before ``≈``."""
     if relation.signs[-1] != "in" and not set(relation.signs) <= _EQUAL:
         return ()
     return relation.sides[: -3 if relation.signs[-1] == "~" else -2 : -1]
 
 
 def _names_a_value(relation: Relation) -> bool:
-    """Return whether the left side only names what the right side gives: x, f(x), |AB|, NO/BO.
+    """Return whether the left side only names the right side: x, f(x), |AB|, NO/BO.
 
     ``a + 3z = 0`` is an equation: its right side alone is not the answer.
     """
@@ -69,7 +69,7 @@ def _names_a_value(relation: Relation) -> bool:
 
 
 def _is_computed(side: Node) -> bool:
-    """Return whether a side is a number or a computation of one."""
+    """Return whether a side is a number or a calculation."""
     return isinstance(side, Scalar) and side.tree is not None and not names(side.tree)
 
 
@@ -80,7 +80,7 @@ def _is_multiple(side: Node) -> bool:
 
 def _is_name(side: Scalar) -> bool:
     if side.tree is not None and (side.tree[0] == "var" or not names(side.tree)):
-        return True  # a variable, or a computation as in 2 + 3 = 5
+        return True  # a variable, or a calculation as in 2 + 3 = 5
     text = _MARKS.sub("", side.text)
     return not _COMPUTED.search(text.strip())
 
@@ -117,14 +117,14 @@ def _variables(relation: Relation) -> frozenset[str]:
 
 
 def _same_name(gold: Relation, answer: Relation) -> bool:
-    """Return whether both chains give the value of one thing; a function may be called y."""
+    """Return whether both chains give the value of the same thing; a function may be called y."""
     if not (_names_a_value(gold) and _names_a_value(answer)):
         return False
     left, right = gold.sides[0], answer.sides[0]
     if any(
         isinstance(s, Scalar) and s.tree is not None and not names(s.tree) for s in (left, right)
     ):
-        return True  # a computation has no name
+        return True  # a calculation has no name
     spelled = squeeze(left.text), squeeze(right.text)
     if spelled[0] == spelled[1] or _is_collection(left) != _is_collection(right):
         return True
@@ -158,7 +158,7 @@ def _equivalent(gold: Relation, answer: Relation) -> bool:
 
 
 def _difference(relation: Relation) -> Tree | None:
-    """Return left side minus right side, None if there is no such expression."""
+    """Return the left side minus the right side, None if they are not expressions."""
     trees = [s.tree for s in relation.sides if isinstance(s, Scalar) and s.tree is not None]
     if len(trees) != 2 or len(relation.sides) != 2 or "mat" in {t[0] for t in trees}:
         return None

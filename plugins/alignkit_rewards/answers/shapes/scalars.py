@@ -1,4 +1,4 @@
-"""Are two single expressions equal, with their units, percent signs and number bases?"""
+"""Compare two single expressions with their units, percent signs and number bases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Conventions) -> bool:
 
 
 def _with_letters(side: Scalar, wanted: str) -> Scalar:
-    """Read letters behind a number as a unit beside a quantity that has one."""
+    """Read letters after a number as a unit if the other side has one."""
     if not wanted or not any(map(str.isalpha, side.text)):
         return side
     core, unit = letter_unit(side.text, wanted)
@@ -68,7 +68,7 @@ def _with_constant_of(gold: Tree, answer: Tree) -> Tree:
 
 
 def _is_constant_added(tree: Tree, name: str) -> bool:
-    """Return whether ``tree`` is a function of something else plus the variable ``name``."""
+    """Return whether ``tree`` is the variable ``name`` plus a function of other variables."""
     terms, variable = _terms(tree), ("var", name)
     others = [names(t) for t in terms if t != variable]
     return len(terms) - len(others) == 1 and any(others) and not any(name in o for o in others)
@@ -100,7 +100,7 @@ def _same_in_base(gold: re.Match[str], answer: str) -> bool:
 def _readings(
     gold: Tree, answer: Tree, gold_percent: bool, answer_percent: bool, rules: Conventions
 ) -> list[tuple[Tree, Tree]]:
-    """Return the pairs of trees to compare: a percent sign on one side can be read two ways."""
+    """Return the pairs of trees to compare: a percent sign on one side has two readings."""
     if gold_percent == answer_percent:
         return [(gold, answer)]
     hundredth = (

@@ -1,4 +1,4 @@
-"""Sets by description: builders such as ``{x | x > 2}``, differences, inequations, none."""
+"""Sets given by a description: ``{x | x > 2}``, differences, excluded points, no solution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAY_BE_EMPTY = re.compile(r"\s*(?:\\[et{]|[{tThHnNeE])")
 
 
 def is_empty(text: str) -> bool:
-    r"""Return whether a text says that nothing is a solution.
+    r"""Return whether a text says that there is no solution.
 
     >>> [is_empty(t) for t in (r"\emptyset", r"\{\}", "No real solutions", "one solution")]
     [True, True, True, False]
@@ -44,7 +44,7 @@ def condition(inner: str) -> str:
 
 
 def without(intervals: Sequence[Group], points: Sequence[Node]) -> list[Group] | None:
-    """Take points out of disjoint intervals; None where an end or a point has no real value.
+    """Remove points from disjoint intervals; None if a bound or a point has no real value.
 
     >>> low, mid, high = (Scalar(t, ("num", Fraction(t), 0)) for t in "012")
     >>> [(g.left, g.right) for g in without([Group("", (low, high), "[", "]")], [mid])]
@@ -78,7 +78,7 @@ def _cut(group: Group, point: Node) -> list[Group] | None:
 
 
 def number(node: Node) -> Fraction | float | None:
-    """Return the real value of a constant, infinity included."""
+    """Return the real value of a constant, which may be infinite."""
     if not isinstance(node, Scalar) or node.tree is None:
         return None
     if node.tree == ("const", "inf"):

@@ -1,7 +1,7 @@
-r"""Sums, integrals, limits: what `algebra` cannot read is left to math-verify and sympy.
+r"""Leave what `algebra` cannot parse, such as sums, integrals and limits, to math-verify and sympy.
 
-math-verify's "equal" counts only if the guards have nothing against it: both sides must be
-expressions in the same variables, and their values at random points must not differ.
+If math-verify says "equal", two guards must agree: both sides must be expressions in the same
+variables, and their values at random points must not differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alignkit_rewards.answers.text.normalize import ROW
 from alignkit_rewards.answers.text.prose import is_prose
 
 MAX_LENGTH = 300
-"""Characters of an expression that sympy is asked about."""
+"""Maximum length of an expression that is passed to sympy, in characters."""
 
 
 def same(gold: str, answer: str) -> bool:
@@ -37,14 +37,14 @@ def same(gold: str, answer: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _import_untimed() -> None:
-    """Import sympy, a second's work, without charging it to the verdict that is under way."""
+    """Import sympy, which takes a second, without counting it towards the time of a verdict."""
     left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
     importlib.import_module("math_verify")
     signal.setitimer(signal.ITIMER_PROF, left)
 
 
 def _parsed(text: str) -> Any:
-    """Return a sympy expression or matrix, None if there is none or it is a set or relation."""
+    """Return a sympy expression or matrix, None if there is none, or for a set or relation."""
     import sympy  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse
 

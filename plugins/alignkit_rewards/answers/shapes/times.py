@@ -13,7 +13,7 @@ _NAMED = {"noon": (12, "pm"), "midday": (12, "pm"), "midnight": (12, "am")}
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A time as it is written; ``half`` is ``am``, ``pm`` or empty."""
+    """A time as written; ``half`` is ``am``, ``pm`` or empty."""
 
     hour: int
     minute: int
@@ -22,13 +22,13 @@ class Clock:
 
     @property
     def seconds(self) -> int:
-        """Seconds since midnight; without a half of the day the 24-hour clock counts."""
+        """Seconds since midnight; without "am" or "pm" on the 24-hour clock."""
         hour = self.hour % 12 + 12 * (self.half == "pm") if self.half else self.hour
         return (hour * 60 + self.minute) * 60 + self.second
 
 
 def clock(node: Node) -> Clock | None:
-    """Return the time of day that an answer may be, None if it can be none."""
+    """Return the answer as a time of day, None if it cannot be one."""
     if not isinstance(node, Ratio | Scalar | Text):
         return None
     text = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}|[.\s]", r"\1", node.text).lower()
@@ -45,9 +45,9 @@ def clock(node: Node) -> Clock | None:
 
 
 def same_time(gold: Node, answer: Node) -> bool | None:
-    """Return whether two times of day are equal, None if they are not both told by the clock.
+    """Return whether two times of day are equal, None if they are not both clock times.
 
-    A half of the day that the gold names must be known of the answer: ``7:30`` is 7:30 AM only.
+    If the gold has "am" or "pm", the answer must agree; ``7:30`` alone can only be 7:30 AM.
     """
     left, right = clock(gold), clock(answer)
     if left is None or right is None or not (left.half or right.half):

@@ -1,1 +1,1 @@
-"""Before any mathematics: the answer in its prose, one spelling for it, its words and units."""
+"""Work on text before any mathematics: extract the answer, normalise it, read words and units."""

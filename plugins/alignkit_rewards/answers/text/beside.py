@@ -1,7 +1,7 @@
-r"""What stands beside a number in prose and changes it: not 5, at least 5, 5 or more.
+r"""Words beside a number that change its meaning: not 5, at least 5, 5 or more.
 
-A number that is denied is no answer; one that is compared, doubled or bounded is another answer
-than the number alone.
+A denied number is not an answer. A number that is compared, doubled or bounded is a different
+answer from the number alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 Beside = Literal["", "denied", "changed", "rough"]
 
 MAX_BEFORE, MAX_AFTER = 12, 6
-"""Words before and after a number that are looked at."""
+"""How many words before and after a number are examined."""
 
 
 def _any(text: str) -> str:
-    """Return a pattern for any of the phrases that semicolons part."""
+    """Return a pattern for any of the phrases, which semicolons separate."""
     return "(?:" + "|".join(phrase.strip() for phrase in text.split(";")) + ")"
 
 
@@ -128,7 +128,7 @@ _EDGES = "()[]*_\"'“”"
 
 
 def beside(tokens: Sequence[str], start: int, end: int, floor: int = 0) -> Beside:
-    """Say what the words around ``tokens[start:end]``, after ``floor``, do to the number there.
+    """Return how words around ``tokens[start:end]``, from ``floor`` on, change the number there.
 
     >>> words = "it is not 5".split(), "at least 5".split(), "about 5".split(), "it is 5".split()
     >>> [beside(w, len(w) - 1, len(w)) for w in words]
@@ -151,7 +151,7 @@ def _adds(after: str) -> bool:
 
 
 def before_number(words: str) -> Beside:
-    """Say what words do to a number after them."""
+    """Return how words change a number after them."""
     if not words:
         return ""
     clause = _last_clause(words)
@@ -164,7 +164,7 @@ def before_number(words: str) -> Beside:
 
 
 def after_number(words: str) -> Beside:
-    """Say what words do to a number before them."""
+    """Return how words change a number before them."""
     if _REFUSED.match(words):
         return "denied"
     words = words.lstrip(" -+,;")
@@ -172,7 +172,7 @@ def after_number(words: str) -> Beside:
 
 
 def is_denied(clause: str) -> bool:
-    """Return whether the last clause of a text denies what comes after it."""
+    """Return whether the last clause of a text denies what follows it."""
     return bool(_DENIAL.search(_SURE.sub("", _last_clause(clause[-200:]))))
 
 

@@ -1,4 +1,4 @@
-"""Brackets in mathematical text: where they close, and what stands outside of them."""
+"""Brackets in mathematical text: where they close, and what is outside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def split_top(text: str, mark: re.Pattern[str]) -> list[tuple[str, str]]:
-    r"""Cut ``text`` at marks outside all brackets; each part comes with the mark before it.
+    r"""Split ``text`` at separators outside all brackets; return each part with the one before it.
 
     >>> split_top("a,(b,c),d", re.compile(","))
     [('', 'a'), (',', '(b,c)'), (',', 'd')]
@@ -25,12 +25,12 @@ def split_top(text: str, mark: re.Pattern[str]) -> list[tuple[str, str]]:
 
 
 def pieces(text: str, mark: re.Pattern[str]) -> list[str]:
-    """Cut ``text`` at marks outside all brackets."""
+    """Split ``text`` at separators outside all brackets."""
     return [part for _, part in split_top(text, mark)]
 
 
 def _levels(text: str) -> list[int]:
-    """Return the bracket depth in front of every character."""
+    """Return the bracket depth before each character."""
     levels, depth, at = [], 0, 0
     while at < len(text):
         char = text[at]
@@ -51,15 +51,15 @@ def _levels(text: str) -> list[int]:
 
 
 def outside(text: str, mark: re.Pattern[str], new: Callable[[re.Match[str]], str]) -> str:
-    """Substitute outside all brackets, where a comma cannot part the items of a tuple."""
+    """Substitute outside all brackets, where a comma does not separate the items of a tuple."""
     levels = _levels(text)
     return mark.sub(lambda m: new(m) if levels[m.start()] == 0 else m[0], text)
 
 
 def matching(text: str, start: int) -> int:
-    """Return the place of the bracket that closes the one at ``start``, or -1.
+    """Return the index of the bracket that closes the one at ``start``, or -1.
 
-    Interval brackets need not be of one kind: ``(0, 1]`` closes.
+    The two brackets of an interval may differ, as in ``(0, 1]``.
     """
     depth, at = 0, start
     while at < len(text):

@@ -1,7 +1,7 @@
-"""Answers in Chinese, Japanese, French, German and Spanish, said with English words and digits.
+"""Translate answers in Chinese, Japanese, French, German and Spanish into English and digits.
 
-Only short forms whose meaning is certain: what introduces an answer, yes and no, "and" and "or"
-between numbers, counters and units behind a number, Chinese numerals.
+Only short forms with a certain meaning are translated: phrases that introduce an answer, yes and
+no, "and" and "or" between numbers, counters and units after a number, Chinese numerals.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from alignkit.text.boxes import outermost
 
 MAX_LENGTH = 400
-"""Longer texts are left alone, but for what introduces an answer in them."""
+"""In longer texts, only phrases that introduce an answer are translated."""
 
 _INTRODUCTIONS = re.compile(
     r"(?:(?:最终|最后|正确)?(?:的)?答案(?:是|为|為)?|(?:最終)?(?:的な)?(?:答え|解答|回答)(?:は|が)?"
@@ -127,12 +127,12 @@ _FOREIGN = re.compile(
 _GROUPED = re.compile(r"\d\.\d{3},\d")
 _ASCII_WORD = re.compile("[a-z]+")
 _ASCII_SIGNS = frozenset(sign.split()[0] for sign in (*_SIGNS, *_AFTER_DIGIT))
-"""The first words of what tells another language."""
+"""First words of the phrases that identify another language."""
 _BEGINS_LATIN = re.compile(r"\w*[A-Za-z]")
 
 
 def in_english(text: str) -> str:
-    """Return a foreign answer in English words and digits; other texts stay.
+    """Return an answer in another language in English and digits; other texts are unchanged.
 
     >>> [in_english(t) for t in ("答案是5个。", "二十五", "1 ou 2", "Die Antwort ist 3,5", "oui")]
     ['5', '25', '1 or 2', '3.5', 'yes']
@@ -154,14 +154,14 @@ def in_english(text: str) -> str:
 
 
 def _may_be_foreign(text: str) -> bool:
-    """Return whether a text has a sign of another language; ASCII is first asked for its words."""
+    """Return whether a text may be in another language; ASCII is first checked for its words."""
     if text.isascii() and _ASCII_SIGNS.isdisjoint(_ASCII_WORD.findall(text.lower())):
         return "," in text and bool(_GROUPED.search(text))
     return bool(_FOREIGN.search(text))
 
 
 def _phrase(text: str, *, latin: bool) -> str:
-    """Say a short answer without introduction in English."""
+    """Translate a short answer without an introduction into English."""
     word = text.lower().strip(" *$")
     if word in _ANSWERS or word in _NONE:
         return _ANSWERS.get(word, "no solution")

@@ -1,4 +1,4 @@
-"""Does an answer say the gold's words, whole: a name, a kind, yes or no?"""
+"""Decide whether an answer gives a gold in words: a name, a kind, yes or no."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LINKS = word_set(
     " name named called has have had choose chose pick picked say therefore thus so hence forms"
     " form makes make remains stays likely"
 )
-"""Words before a name that say that it is the answer."""
+"""Words before a name which indicate that it is the answer."""
 _ADVERBS = word_set("a an the indeed clearly definitely just simply always only also then both")
 _VERBS = word_set(
     "is are was were will would has had have wins won beats beat can should must does did gets got"
     " runs ran finishes finished scores scored"
 )
-"""Words after a name at the start that say something of it."""
+"""Words after a name at the start of a sentence that say something about it."""
 _REASONS = word_set(
     "because since as for who which with so it he she they the this that by being having i we"
     " therefore thus hence whose where"
@@ -38,16 +38,16 @@ _YES_NO = {"yes": "yes", "no": "no", "true": "yes", "false": "no"}
 _SUBJECTS = word_set("it they he she there this that we i you because since the a an as not these")
 
 MAX_LENGTH = 1000
-"""Characters of an answer that may set its name against another."""
+"""Maximum length of an answer that may contrast its name with another, in characters."""
 MAX_SENTENCE = 40
-"""Words of a sentence in which an answer may stand at the start or the end."""
+"""Maximum number of words in a sentence that may give the answer at its start or end."""
 _LISTING = re.compile(r",|;|&|\band\b")
 
 
 def same_words(gold: str, answer: str) -> bool:
-    """Return whether an answer says the words of the gold, and no others that change them.
+    """Return whether an answer has the words of the gold, without others that change the meaning.
 
-    In a short sentence the gold may stand at either end, unless the sentence denies or offers
+    In a short sentence, the gold may be at either end, unless the sentence denies it or offers
     alternatives.
 
     >>> same_words("Evelyn", "Evelyn was the fastest."), same_words("Evelyn", "not Evelyn")
@@ -70,7 +70,7 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 def without_contrast(gold: str, answer: str) -> str:
-    """Cut "not Bob" off "Alice, not Bob", unless the gold is what is denied.
+    """Remove "not Bob" from "Alice, not Bob", unless the gold is what is denied.
 
     >>> without_contrast("Alice", "Alice, not Bob"), without_contrast("Bob", "Alice, not Bob")
     ('Alice', 'Alice, not Bob')
@@ -82,7 +82,7 @@ def without_contrast(gold: str, answer: str) -> str:
 
 
 def yes_or_no(text: str) -> str:
-    """Return ``yes`` or ``no`` if that is what a text says, else ``""``.
+    """Return ``yes`` or ``no`` if a text means that, else ``""``.
 
     >>> [yes_or_no(t) for t in ("Yes, it is.", "It is not true", "no solution", "yes and no")]
     ['yes', 'no', '', '']
@@ -102,7 +102,7 @@ def yes_or_no(text: str) -> str:
 
 
 def _value(words: list[str], at: int) -> str:
-    """Return what one of the words says where it stands; "not yes" says nothing."""
+    """Return the meaning of one of the words in its context; "not yes" has none."""
     value = _YES_NO[words[at]]
     denied = bool({"not", "isn't", "never"} & set(words[max(0, at - 2) : at]))
     if not denied:
@@ -111,7 +111,7 @@ def _value(words: list[str], at: int) -> str:
 
 
 def _answers(words: list[str], text: str) -> bool:
-    """Return whether the first word answers a question, as "no" does not in "no solution"."""
+    """Return whether the first word answers a question; "no" in "no solution" does not."""
     if len(words) == 1 or words[1] in _SUBJECTS:
         return True
     marked = re.match(rf"\W*{words[0]}\W*[,.;:!(–—-]", text, re.I)
@@ -119,7 +119,7 @@ def _answers(words: list[str], text: str) -> bool:
 
 
 def names(gold: str, answer: str) -> bool:
-    """Return whether a short sentence gives the gold, whole, as its answer.
+    """Return whether a short sentence gives the whole gold as its answer.
 
     >>> names("Evelyn", "Evelyn was the fastest."), names("Evelyn", "Bob beats Evelyn")
     (True, False)

@@ -1,4 +1,4 @@
-r"""One spelling for the many ways to write the same mathematics, before any parsing.
+r"""Normalise the many ways to write the same mathematics, before parsing.
 
 LaTeX layout (``\left``, ``\,``, ``\dfrac``), unicode symbols and plain-text operators become a
 small LaTeX dialect. Nothing here changes what an expression means.
@@ -63,7 +63,7 @@ _DEGREES = re.compile(r"\^\s*+(?:\{\s*+)?\\circ\s*+\}?")
 _UNEQUAL = re.compile(r"(?<![\d)])!=")
 
 ROW = "\x01"
-r"""Stands for ``\\``, the end of a row."""
+r"""Represents ``\\``, the end of a row."""
 
 
 @lru_cache(maxsize=4096)
@@ -88,12 +88,12 @@ def canonical(text: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    """Write one space for every run of white space."""
+    """Replace each run of white space by one space."""
     return _WIDE.sub(" ", text)
 
 
 def _with_plain_commands(text: str) -> str:
-    """Rename commands, mark the ends of rows, and drop what only makes space."""
+    """Rename commands, mark the ends of rows, and remove commands that only add space."""
     if "\\\\" in text:
         if "\\begin" not in text.replace("\\\\begin", ""):
             text = _KNOWN_AFTER_DOUBLE.sub(lambda _: "\\", text)
@@ -116,7 +116,7 @@ def _renamed(found: re.Match[str]) -> str:
 
 
 def plain_unicode(text: str) -> str:
-    """Return ``text`` with mathematical symbols beyond ASCII in LaTeX or ASCII."""
+    """Return ``text`` with non-ASCII mathematical symbols in LaTeX or ASCII."""
     if text.isascii():
         return text
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", text)
@@ -127,7 +127,7 @@ def plain_unicode(text: str) -> str:
 
 
 def _folded(char: str) -> str:
-    """Return what one character is for a reader: vulgar fractions, full-width forms."""
+    """Return the equivalent of one character, such as a vulgar fraction or a full-width form."""
     if char in _UNICODE:
         return ""
     if char.isascii():

@@ -1,4 +1,4 @@
-r"""Other ways to write numbers and sets, in the notation that is read: before any parsing.
+r"""Rewrite numbers and sets in other notations into the one that is parsed.
 
 ``1.5 x 10^6``, ``0.333...``, ``+/-``, ``1011 base 2``, ``0b1011``, ``25 $\frac{2}{3}$``,
 ``]2, 3[``, ``R \ {1}``, "all real numbers except 1".
@@ -22,7 +22,7 @@ _Rewrite = Callable[[re.Match[str]], str]
 
 
 def expanded(template: str | _Rewrite) -> _Rewrite:
-    """Return what expands a template only where its pattern was found, which is quicker."""
+    """Return a function that expands a template only where its pattern matches, which is faster."""
     return template if callable(template) else lambda found: found.expand(template)
 
 
@@ -51,7 +51,7 @@ _REALS = r"(\bR|ℝ|\\mathbb\s*+(?:\{\s*+)?R(?:\s*+\})?|[)\]])\s*+"
 _BESIDE_A_NUMBER = rf"(?<![\w.$])(\d+)\s*(?:\$\s*({_FRACTION})\s*\$|\\\(\s*({_FRACTION})\s*\\\))"
 _WITHOUT = _REALS + r"\\\s*+\\?\{([^{}\\]*+)\\?\}"
 _SIMPLE: tuple[tuple[str, str, str | _Rewrite], ...] = (
-    # what has to be in the text, in lower case, for the pattern to be tried; pattern; new text
+    # a lower-case string without which the pattern is not tried; the pattern; its replacement
     ("10", r"(?<=[\d)])\s*[xX]\s*(?=10\s*(?:\^|\*\*|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]))", r" \\times "),
     (" x ", r"(?<=\d) [xX] (?=\d)", r" \\times "),
     ("+", r"(?<![\w\\])\\?\+\s?(?:/|or)\s?-", r"\\pm "),
@@ -95,7 +95,7 @@ _SIDE_BY_SIDE = re.compile(r"\)\s*+(?:&\s*+)?\(")
 
 
 def plain_notation(text: str) -> str:
-    r"""Return a text with its numbers and sets in the notation that is read.
+    r"""Return a text with its numbers and sets in the notation that is parsed.
 
     >>> print(plain_notation("1.5 x 10^6"), plain_notation("0.1666..."), plain_notation("+/-3"))
     1.5 \times 10^6 0.1\overline{6} \pm 3
@@ -122,7 +122,8 @@ def plain_notation(text: str) -> str:
 
 
 def _with_overline(found: re.Match[str]) -> str:
-    """Mark what repeats in ``0.1666...``: twice at least, one digit thrice or from the point on."""
+    """Mark the repeating digits of ``0.1666...``: they must occur twice, a single digit three times
+    unless it starts right after the point."""
     digits = found["digits"]
     for size in range(1, len(digits) // 2 + 1):
         block = digits[-size:]

@@ -35,13 +35,13 @@ _NAMES = frozenset({*CARDINALS, *_LARGE, *_PARTS, "hundred", "point", "dozen", "
 _BEGINS = re.compile(r"[\s$]*(?:[A-Za-z]|\\(?:text|mathrm)\b)")
 
 MAX_WORDS = 16
-"""Words of an answer in which numbers are looked for."""
+"""Maximum number of words in an answer that is searched for numbers."""
 _ONE_GROUP = re.compile(r"^\\(?:text|mathrm)\s*\{([^{}]*)\}$")
 _WORD = re.compile(r"[A-Za-z]+|[^\sA-Za-z-]")
 
 
 def digits(text: str) -> str:
-    r"""Write the number that begins a short text of words in digits; other texts stay.
+    r"""Write a number in words at the start of a short text in digits; other texts are unchanged.
 
     >>> [digits(t) for t in ("twenty-five", "two and a half hours", "three quarters", "one of us")]
     ['25', '5/2 hours', '3/4', 'one of us']
@@ -62,13 +62,13 @@ def digits(text: str) -> str:
 
 
 def _may_follow(rest: list[str]) -> bool:
-    """Return whether nothing after a number looks like another number, or like a choice from it."""
+    """Return whether the words after a number contain neither another number nor an alternative."""
     lower = [w.lower() for w in rest]
     return len(rest) <= 4 and not ({*_NAMES, "of", "or", "and", "to", "a", "an"} & set(lower[:2]))
 
 
 def _number(words: list[str]) -> tuple[Fraction | None, int]:
-    """Return the number that begins a list of words, and how many words it takes."""
+    """Return the number at the start of a list of words, and how many words it has."""
     whole, used = _whole(words)
     if whole is None:
         part, taken = _part(words)
@@ -102,9 +102,9 @@ def _decimal(whole: int, words: list[str], used: int) -> tuple[Fraction | None, 
 
 
 def _whole(words: list[str]) -> tuple[int | None, int]:
-    """Return a cardinal: tens and ones, hundreds, and groups of thousands that fall."""
+    """Return a cardinal: tens and ones, hundreds, and descending groups of thousands."""
     total, group, used, limit = 0, None, 0, 10**12
-    last = 10**12  # what the next word has to be smaller than
+    last = 10**12  # the next word must be smaller than this
     while used < len(words):
         word = words[used]
         if word in CARDINALS and CARDINALS[word] < last:

@@ -1,4 +1,4 @@
-"""Words that say the opposite of each other beside one number: profit and loss, ago and hence."""
+"""Words with opposite meanings beside a number: profit and loss, ago and hence."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PAIRS = (
     ("inside interior", "outside exterior"),
     ("win wins won", "lose loses"),
 )  # fmt: skip
-"""Sides of a pair; words are parted by spaces, or by bars where a phrase has several."""
+"""Pairs of opposites; words are separated by spaces, or by bars if a phrase has several words."""
 
 MAX_LENGTH = 200
-"""Characters of a gold that is read for such words: a worked solution has many."""
+"""Maximum length of a gold that is searched for such words, as a worked solution has many."""
 
 
 def _words(side: str) -> list[str]:
@@ -48,7 +48,7 @@ _SIDES = tuple((_pattern(a), _pattern(b)) for a, b in _PAIRS)
 
 @lru_cache(maxsize=4096)
 def _said(gold: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
-    """Return for each pair of which the gold says one side: that side, and the other."""
+    """Return, for each pair of which the gold has one side, that side and the other."""
     if len(gold) > MAX_LENGTH or not _DIGIT.search(gold) or not _says_any(gold):
         return ()
     both = [((a, b), bool(a.search(gold)), bool(b.search(gold))) for a, b in _SIDES]
@@ -60,7 +60,7 @@ def _says_any(text: str) -> bool:
 
 
 def contradicts(gold: str, answer: str) -> bool:
-    """Return whether an answer says only the opposite of a word beside the gold's number.
+    """Return whether an answer has only the opposite of a word beside the gold's number.
 
     >>> contradicts("5 years ago", "5 years from now"), contradicts("5", "a loss of 5")
     (True, False)

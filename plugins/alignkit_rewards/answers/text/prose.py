@@ -1,4 +1,4 @@
-r"""The answer inside prose: boxes, ``####``, "the answer is …", the last formula or number."""
+r"""Find the answer in prose: boxes, ``####``, "the answer is …", the last formula or number."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TAKEN_BACK = word_set(
     "wait oops scratch correction mean meant rather make thought thoughts kidding correct no sorry"
     " actually"
 )
-"""A word of every correction."""
+"""Words of which each correction contains one."""
 _STARRED = re.compile(r"(^|[A-Za-z:.,] |:)\*(?=[^\s*])([^*\n]{1,80}?)(?<=\S)\*(?=[\s.,;!?]|$)")
 _ARROW = re.compile(r"\s*[=-]+>\s*")
 _UNDERLINED = re.compile(r"_{1,2}([^_]+)_{1,2}")
@@ -64,7 +64,7 @@ _SIGNS = (
     r"\U0001f6ac-\U0001faff]"
 )
 _ORNAMENT = re.compile(rf"(?:^|(?<=[:\n])|(?<=[:\n] ))(?:{_SIGNS}\s?)+|(?<!{_SIGNS}){_SIGNS}+$")
-"""Bullets, arrows, ticks and emoji at the edge of a line, but no crosses: those deny."""
+"""Bullets, arrows, ticks and emoji at the edge of a line, but not crosses, which deny."""
 _GAP = re.compile(r"\s{3,}")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+")
 
@@ -83,9 +83,9 @@ _PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
 
 
 def answer_in(text: str, rules: Conventions | None = None) -> str:
-    r"""Return the part of ``text`` that is the answer: the whole of it if there is no prose.
+    r"""Return the part of ``text`` that is the answer; all of it if there is no prose.
 
-    ``rules`` say whether "about 5" is 5, and what several boxes say together.
+    ``rules`` determine whether "about 5" is 5, and how several boxes are combined.
 
     >>> answer_in("She has 3 + 4 = 7 cups."), answer_in(r"so \boxed{x = 5}, a prime")
     ('3 + 4 = 7 cups', 'x = 5')
@@ -111,7 +111,7 @@ def answer_in(text: str, rules: Conventions | None = None) -> str:
 
 
 def last_tagged(text: str) -> str | None:
-    """Return what stands between the last pair of answer tags, None if there is no pair.
+    """Return the text between the last pair of answer tags, None if there is no pair.
 
     >>> last_tagged("<answer>4</answer>, or <answer> 5 </answer> <answer>6")
     ' 5 '
@@ -122,12 +122,12 @@ def last_tagged(text: str) -> str | None:
 
 
 def _narrow(gap: re.Match[str]) -> str:
-    """Return what a long gap says: a new paragraph, a new line or a space."""
+    """Return the meaning of a long gap: a new paragraph, a new line or a space."""
     return "\n\n"[: gap[0].count("\n")] or " "
 
 
 def _corrected(text: str) -> str:
-    """Cut what a writer takes back, as in "5, no wait, 6", if an answer comes after it."""
+    """Remove what a writer corrects, as in "5, no wait, 6", if an answer follows."""
     if _TAKEN_BACK.isdisjoint(_LOWER_WORD.findall(text.lower())):
         return text
     for found in reversed(list(_CORRECTION.finditer(text))):
@@ -137,7 +137,7 @@ def _corrected(text: str) -> str:
 
 
 def _before_special(text: str) -> str:
-    """Cut at a chat template's special token, unless nothing stands before it."""
+    """Cut at a special token of a chat template, unless there is nothing before it."""
     if "<" not in text:
         return text
     parts = [p for p in _SPECIAL.split(text) if p.strip()]
@@ -153,7 +153,7 @@ def _first_paragraph(text: str) -> str:
 
 
 def last_boxes(text: str, rule: SeveralBoxes) -> str:
-    r"""Return the content of the last box, joined with the boxes that list on before it.
+    r"""Return the content of the last box, joined with preceding boxes of the same list.
 
     ``rule`` is the convention ``several_boxes``; boxes that disagree are ``UNREAD`` under
     ``"agree"``.
@@ -179,7 +179,7 @@ def last_boxes(text: str, rule: SeveralBoxes) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Return whether words stand around the mathematics.
+    """Return whether there are words around the mathematics.
 
     >>> is_prose("2 sin x + pi"), is_prose("the sum is 5"), is_prose(r"5 \\text{ cm}")
     (False, True, False)
@@ -227,7 +227,7 @@ def _may_be_aside(text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Drop marks of layout, and write in digits what words do to numbers."""
+    """Remove layout marks, and rewrite arithmetic in words in digits."""
     text = _unmarked(text.replace("`", "")).strip()
     text = _CJK.sub(r" \g<0> ", text) if not text.isascii() else text
     text = arithmetic(text)
@@ -239,7 +239,7 @@ def _bare(text: str) -> str:
 
 
 def _unmarked(text: str) -> str:
-    """Drop Markdown's stars and underlines, and an arrow in front."""
+    """Remove asterisks and underscores of Markdown, and a leading arrow."""
     if "*" in text:
         text = _STARS.sub("", text).strip()
         text = _STARRED.sub(r"\1\2", text)
@@ -249,13 +249,13 @@ def _unmarked(text: str) -> str:
 
 
 def _worded(text: str) -> bool:
-    """Return whether a text begins with words in LaTeX, or they change a number beside them."""
+    """Return whether a text begins with words in LaTeX, or has some that change a number."""
     groups = [g.strip() for g in _TEXT_GROUP.findall(text)]
     return text.startswith("\\text") or any(before_number(g) or after_number(g) for g in groups)
 
 
 def _stated(text: str, rules: Conventions) -> str:
-    """Return what the last sentence that states a number says; unread if all of them deny it."""
+    """Return the number or formula of the last sentence that states one; unread if all deny it."""
     protected, formulas = _protect(text)
     denied = False
     for sentence in reversed([s for s in _SENTENCE_END.split(protected) if s.strip()]):
@@ -267,7 +267,7 @@ def _stated(text: str, rules: Conventions) -> str:
 
 
 def _quantity_first(text: str) -> bool:
-    """Return whether the text is a number followed by words without another number."""
+    """Return whether the text is a number followed by words, with no other number."""
     found = _QUANTITY.match(text)
     rest = text[found.end() :] if found else ""
     if after_number(rest):
@@ -276,7 +276,7 @@ def _quantity_first(text: str) -> bool:
 
 
 def _protect(text: str) -> tuple[str, list[str]]:
-    """Replace formulas by placeholders that hold no white space."""
+    """Replace formulas by placeholders without white space."""
     formulas: list[str] = []
 
     def keep(found: re.Match[str]) -> str:

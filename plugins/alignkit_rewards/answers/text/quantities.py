@@ -1,4 +1,4 @@
-"""Quantities: a number with a unit of the table, or several of them, as 1 hour 30 minutes."""
+"""Quantities: a number with a known unit, or several, as in 1 hour 30 minutes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def several_units(text: str) -> tuple[Fraction, str] | None:
 
 
 def is_quantity(text: str) -> bool:
-    """Return whether a whole text is a number with a unit of the table, or several of these."""
+    """Return whether a whole text is a number with a known unit, or several of them."""
     found = _PLAIN.match(text)
     unit = words_of(text[found.end() :]) if found else ""
     return bool(unit) and (table.product(unit) is not None or several_units(text) is not None)

@@ -1,4 +1,4 @@
-r"""Numbers and formulas among the words of a sentence, and which of them is the answer."""
+r"""Find numbers and formulas in a sentence, and choose the one that is the answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 from alignkit_rewards.answers.verdict import Rough
 
 HOLE = "\x02"
-"""Stands on both sides of a formula's number in place of the formula."""
+"""Encloses the number of a formula in the placeholder for it."""
 
 UNREAD = "\x03"
-"""Stands before an answer that is no plain number although one is in it: "at least 5"."""
+"""Precedes an answer that contains a number but is not just that number: "at least 5"."""
 
 _STRONG = word_set("in within after per every each during before")
 _WEAK = word_set("for from with at on than among over")
@@ -28,12 +28,12 @@ _PLURAL = re.compile(
     r"(?!(?:equals|always|plus|less|minus|thus|does|goes|yes|times|means|gives|makes|works|becomes"
     r"|perhaps|is|was|has)\b)[a-z]{2,}s[.,;!]?"
 )
-"""A plural after a number: what is counted. Verbs are left out."""
+"""A plural noun after a number: what is counted. Verbs are excluded."""
 _TIMES = word_set("second minute hour day night week weekend month quarter year decade century")
 _JOINERS = word_set("and or maybe possibly perhaps & plus nor")
 
 Run = tuple[int, int]
-"""The first token, and the one after the last, of a number or formula in a sentence."""
+"""A number or formula in a sentence: its first token, and the one after its last."""
 _DECIMAL = re.compile(r"\d\.\d")
 _PLACE = re.compile(f"{HOLE}(\\d+){HOLE}")
 _NAME = re.compile(r"\s*+[A-Za-z]*+\s*+")
@@ -49,7 +49,7 @@ _SPACE = re.compile(r"\s+")
 def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
     """Return the last run of mathematical tokens that states a number or a formula.
 
-    It is ``UNREAD`` alone if all of them are denied, and ``UNREAD`` with the sentence if words
+    It is ``UNREAD`` alone if all are denied, and ``UNREAD`` followed by the sentence if words
     change the number.
     """
     tokens = _spaced_tuples(sentence).split()
@@ -84,12 +84,12 @@ def last_run(sentence: str, formulas: list[str], rough: Rough) -> str:
 
 
 def _vague(found: str, rough: Rough) -> bool:
-    """Return whether a number that is said to be rough is no answer."""
+    """Return whether a number is excluded because it is said to be approximate."""
     return rough == "refused" or (rough == "decimals" and not _DECIMAL.search(found))
 
 
 def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
-    """Return the last run that is not a mere circumstance: "in 12 months", "for the 16 glasses"."""
+    """Return the last run that is not just a circumstance: "in 12 months", "for the 16 glasses"."""
     clause = next(
         (i for i, t in enumerate(tokens) if i >= runs[0][1] and t.lower() in _SUBORDINATE),
         len(tokens),
@@ -99,7 +99,7 @@ def _preferred(tokens: list[str], runs: list[tuple[int, int]]) -> int:
 
 
 def _circumstance(tokens: list[str], start: int, clause: int, first: int) -> int:
-    """Return 0 for a number that may be the answer, more the less likely it is."""
+    """Return 0 for a number that may be the answer, larger values for less likely ones."""
     if start >= clause:
         return 2
     before = [t.lower() for t in tokens[max(0, start - 3) : start]]
@@ -137,7 +137,7 @@ def _unit_end(tokens: list[str], at: int) -> int:
 
 
 def _last_name(tokens: list[str], formulas: list[str]) -> str:
-    """Return the last formula even if it is a mere name, as in "the point is $E$"."""
+    """Return the last formula even if it is only a name, as in "the point is $E$"."""
     named = [t for t in tokens if HOLE in t]
     return named[-1].strip(",.;") if named else ""
 
@@ -150,7 +150,7 @@ def _counts(token: str, formulas: list[str]) -> bool:
 
 
 def is_math(token: str) -> bool:
-    """Return whether a token is a number, a formula or a sign, and no word."""
+    """Return whether a token is a number, a formula or a sign, not a word."""
     if HOLE in token:
         return True
     bare = _COMMAND.sub(" ", token.strip(".,;:!?\"'"))
@@ -170,7 +170,7 @@ def _connects(tokens: list[str], at: int) -> bool:
 
 
 def _spaced_tuples(text: str) -> str:
-    """Close the gaps inside bracketed tuples so that they stay one token."""
+    """Remove spaces inside bracketed tuples, so that each is one token."""
     return re.sub(
         r"[(\[][^()\[\]]{1,80},[^()\[\]]{1,80}[)\]]",
         lambda m: m[0] if _LONG_WORD.search(m[0]) else _SPACE.sub("", m[0]),
@@ -179,7 +179,7 @@ def _spaced_tuples(text: str) -> str:
 
 
 def related(tokens: list[str], runs: list[Run], index: int) -> bool:
-    """Return whether a word alone relates a number to the next: "5 to 6", "5 of 10", "5 by 6"."""
+    """Return whether a single word relates a number to the next: "5 to 6", "5 of 10", "5 by 6"."""
     near = [(i, i + 1) for i in (index - 1, index) if 0 <= i < len(runs) - 1]
     return any(
         (said := " ".join(tokens[runs[i][1] : runs[j][0]]).lower()) in _RELATING
@@ -196,9 +196,9 @@ def _is_span(tokens: list[str], run: Run) -> bool:
 
 
 def joined(tokens: list[str], runs: list[Run], index: int) -> str:
-    """Return two numbers that go together: "2 feet 3 inches", "5 apples and 6 pears"; else "".
+    """Return two numbers that belong together, "2 feet 3 inches", "5 apples and 6 pears", else "".
 
-    What is measured in two units stays whole; other numbers make a list.
+    A quantity in two units is kept whole; other numbers become a list.
     """
     if not index or any("=" in tokens[slice(*run)] for run in runs[index - 1 : index + 1]):
         return ""

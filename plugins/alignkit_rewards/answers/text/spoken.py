@@ -1,6 +1,6 @@
-r"""Arithmetic said in words around digits: negative 5, 5 dozen, 3 fifths, 5 and a half, 5 times 6.
+r"""Arithmetic in words around digits: negative 5, 5 dozen, 3 fifths, 5 and a half, 5 times 6.
 
-Each becomes the number or expression that it says, before the prose around it is cut off.
+Each is rewritten as a number or expression before the prose around it is removed.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ _SAID = word_set(
     for phrase in phrases
     for word in _WORD.findall(phrase)
 )
-"""A word of every phrase that is rewritten."""
+"""Words of which each phrase that is rewritten contains one."""
 
 
 def arithmetic(text: str) -> str:
-    r"""Rewrite words that count, divide, negate or join numbers in digits.
+    r"""Rewrite words that multiply, divide, negate or join numbers in digits.
 
     >>> arithmetic("negative 5"), arithmetic("so 5 dozen eggs"), arithmetic("3 fifths")
     ('-5', 'so 60 eggs', '3/5')

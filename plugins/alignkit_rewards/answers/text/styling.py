@@ -1,6 +1,6 @@
-r"""Looks without meaning: bold, colour and size in LaTeX, HTML or Markdown, and what hides behind.
+r"""Remove styling without meaning: bold, colour and size in LaTeX, HTML or Markdown.
 
-Braces of a styling command group nothing for a reader: ``\mathbf{4}2`` shows as 42.
+The braces of a styling command do not group: ``\mathbf{4}2`` is shown as 42.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 def unstyled(text: str) -> str:
-    r"""Return ``text`` without what only changes its looks.
+    r"""Return ``text`` without markup that only changes its appearance.
 
     >>> unstyled(r"\mathbf{42}"), unstyled("<b>5</b> &times; 10<sup>3</sup>"), unstyled("*x* = 5")
     ('42', '5 × 10^{3}', 'x = 5')
@@ -95,7 +95,7 @@ def unstyled(text: str) -> str:
 
 
 def _bared(found: re.Match[str]) -> str:
-    """Keep a word that follows emphasis at once apart: ``**5**cm``."""
+    """Separate a word from the emphasis right before it: ``**5**cm``."""
     return found[2] + (" " if re.match(r"\w", found.string[found.end() :][:1]) else "")
 
 
@@ -103,7 +103,7 @@ def _bared(found: re.Match[str]) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """Drop the tags that are closed somewhere, so that ``a<b>c`` stays an inequality."""
+    """Remove only tags that are closed, so that ``a<b>c`` stays an inequality."""
     closed = {m["name"].lower() for m in _TAG.finditer(text) if m["close"]}
 
     def new(found: re.Match[str]) -> str:
@@ -121,7 +121,7 @@ def _without_tags(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """Drop styling commands together with the braces of their argument."""
+    """Remove styling commands together with the braces of their argument."""
     styled = list(_STYLED.finditer(text))
     if not styled:
         return text
@@ -140,7 +140,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _edits(text: str, first: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    """Yield the cuts at the two ends of a styled argument, and what is left in their places."""
+    """Yield the text to cut at both ends of a styled argument, with its replacements."""
     before = text[max(0, first - 20) : first].rstrip()
     if _ARGUMENT_OF.search(before):
         yield first, start, "{"
@@ -151,7 +151,7 @@ def _edits(text: str, first: int, start: int, end: int) -> Iterator[tuple[int, i
 
 
 def _only_looks(found: re.Match[str], content: str) -> bool:
-    """Return whether a command shows its argument as the mathematics or words it is."""
+    """Return whether a command shows its argument unchanged, as mathematics or words."""
     words = _bare_words(content)
     if found["words"] or found["text"]:
         if _is_choice(content.strip()) or (words and not _NAMES_A_VALUE.search(content)):
@@ -163,7 +163,7 @@ def _only_looks(found: re.Match[str], content: str) -> bool:
 
 
 def _bare_words(content: str) -> bool:
-    """Return whether a text holds words outside of commands and their ``\\text{}``."""
+    """Return whether a text has words outside commands and their ``\\text{}``."""
     content = _WORDS_GROUP.sub(" ", content)
     return bool(_TWO_LETTERS.search(_COMMAND.sub(" ", content)))
 
@@ -173,7 +173,7 @@ def _is_choice(text: str) -> bool:
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Return the place of the closing brace for each opening one."""
+    """Return the index of the closing brace for each opening one."""
     pairs, stack = {}, []
     for found in _BRACE.finditer(text):
         if found[0] == "{":

@@ -20,7 +20,7 @@ _FILLING = word_set(
     "a an the of unit in from at to for on by with per each every total all altogether away left"
     " long wide tall high deep old more extra remaining about only worth now her his their its"
 )
-"""Words beside a unit that name no other thing."""
+"""Words beside a unit that do not name another quantity."""
 _PER = re.compile(
     r"(?<!\s)\s++(?:per|an?|each|every)\s++(?=(?:second|minute|hour|day|week|month|year)\b)"
 )
@@ -103,7 +103,7 @@ def marked_price(text: str) -> str:
 
 
 def split_currency(text: str) -> tuple[str, str]:
-    r"""Cut a currency mark in front or behind, and name it.
+    r"""Remove a currency mark before or after a number; return the currency too.
 
     >>> split_currency(r"\$36"), split_currency("-€5"), split_currency("USD 7")
     (('36', 'dollar'), ('-5', 'euro'), ('7', 'dollar'))
@@ -118,7 +118,7 @@ def split_currency(text: str) -> tuple[str, str]:
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""Cut trailing unit words off a quantity; the second item is ``""`` if there are none.
+    r"""Remove trailing unit words from a quantity; the second item is ``""`` if there are none.
 
     Single letters count as units only inside ``\text{}``; attached letters only if they are
     a known unit.
@@ -144,7 +144,7 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def letter_unit(text: str, wanted: str) -> tuple[str, str]:
-    """Cut a unit of mere letters, to be read as one only beside a quantity in ``wanted``.
+    """Remove a unit of single letters, which counts as one only if the other side has ``wanted``.
 
     >>> letter_unit("5 m", "meter"), letter_unit("5m", ""), letter_unit("20 C", "degree C")
     (('5', 'meter'), ('5m', ''), ('20', 'degree C'))
@@ -195,7 +195,7 @@ def _are_unit_words(words: list[str], *, attached: bool) -> bool:
 
 
 def _is_measured(unit: str, core: str) -> bool:
-    """Return whether a plain number stands before a unit of the table."""
+    """Return whether a plain number is followed by a known unit."""
     return table.product(words_of(unit)) is not None and _is_number(core)
 
 
@@ -208,13 +208,13 @@ def _is_known(word: str) -> bool:
 
 
 def words_of(unit: str) -> str:
-    r"""Take the words of a unit out of their ``\text{}``."""
+    r"""Remove the ``\text{}`` around the words of a unit."""
     unit = _MICRO.sub("μ", unit).replace("\\Omega", "Ω")
     return _GROUP.sub(r" \1 ", unit)
 
 
 def canonical_unit(unit: str) -> str:
-    r"""Return one name for the spellings of a unit.
+    r"""Return the same name for all spellings of a unit.
 
     >>> [canonical_unit(u) for u in ("square feet", r"\text{ ft}^2", "ft squared", "Dollars")]
     ['foot^2', 'foot^2', 'foot^2', 'dollar']
@@ -246,10 +246,10 @@ def _singular(word: str) -> str:
 
 @lru_cache(maxsize=4096)
 def units_agree(gold: str, answer: str) -> bool:
-    """Return whether two units can stand for the same quantity; a missing one always can.
+    """Return whether two units can belong to equal quantities; a missing unit fits any other.
 
-    A direction that the gold gives must be there, and so must a unit beside a quantity in
-    several.
+    If the gold has a direction, the answer must have it; if one quantity is in several units, the
+    other must have a unit.
 
     >>> units_agree("foot^2", ""), units_agree("cent", "dollar"), units_agree("east", "")
     (True, False, False)
@@ -279,7 +279,7 @@ def temperature(unit: str) -> str:
 
 
 def _same_things(gold: str, answer: str) -> bool:
-    """Return whether one says no more than the other of the things that are counted."""
+    """Return whether one of the two descriptions of what is counted contains the other."""
     left, right = (set(unit.split()) - _FILLING - DIRECTIONS for unit in (gold, answer))
     return bool(left & right) and (left <= right or right <= left)
 
@@ -289,10 +289,10 @@ def _is_measure(unit: str) -> bool:
 
 
 def scale(gold: str, answer: str, *, convert: bool) -> Fraction | None:
-    """Return what turns a number of the answer's units into the gold's, None if nothing does.
+    """Return the factor from the answer's units to the gold's, None if there is none.
 
-    A quantity in several units, ``"hour+minute"``, is in none of them alone and is compared
-    with all of their dimension; others only where they may ``convert``.
+    A quantity in several units, ``"hour+minute"``, can be converted to any unit of its dimension;
+    others only if ``convert`` allows it.
 
     >>> scale("hour", "minute", convert=True), scale("hour", "minute", convert=False)
     (Fraction(1, 60), None)

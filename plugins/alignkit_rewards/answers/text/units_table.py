@@ -1,4 +1,4 @@
-"""Units: their spellings, and what each is in SI base units.
+"""Units: their spellings, and their values in SI base units.
 
 Factors are those of NIST SP 811 (2008), appendix B; fluid measures and short tons are US
 customary. A currency is a dimension of its own.
@@ -110,14 +110,14 @@ _COMPOUNDS = MappingProxyType(
     }
 )
 _ANY_CASE = word_set("cm mm km kg ft in lb oz ml hr yd")
-"""Abbreviations that stay what they are in capitals."""
+"""Abbreviations with the same meaning in capitals."""
 
 Dimension = tuple[tuple[str, int], ...]
 """Powers of base units, sorted by name."""
 
 
 class Unit(NamedTuple):
-    """A named unit: so many of a product of base units."""
+    """A named unit: a factor times a product of base units."""
 
     factor: Fraction
     dimension: Dimension
@@ -145,11 +145,11 @@ UNITS, _SPELLINGS = _load()
 LETTERS = word_set("ms ns us um gm dm nm cc pt pts qt qts ha hp mA cal rad gal gals wk") | {
     s for s in _SPELLINGS if len(s) == 1 and s.isascii()
 }
-"""Spellings that may as well be products of variables: ``m``, ``N``, ``ms``."""
+"""Spellings that could also be products of variables: ``m``, ``N``, ``ms``."""
 
 
 def named(word: str) -> str:
-    """Return the name of a unit in any spelling, ``""`` for what is none.
+    """Return the name of a unit in any spelling, ``""`` if it is not a unit.
 
     >>> [named(w) for w in ("cm", "Meters", "feet", "N", "n", "lbs.", "cats")]
     ['centimeter', 'meter', 'foot', 'newton', '', 'pound', '']
@@ -224,7 +224,7 @@ def _collected(found: list[tuple[str, int]]) -> Dimension | None:
 
 
 def written(powers: Dimension) -> str:
-    """Return one spelling of a product: what is multiplied, then what divides.
+    """Return the standard spelling of a product: factors, then divisors.
 
     >>> written((("meter", 1), ("second", -2)))
     'meter/second^2'
@@ -236,7 +236,7 @@ def written(powers: Dimension) -> str:
 
 @lru_cache(maxsize=4096)
 def measure(unit: str) -> Unit | None:
-    """Return what a unit in the spelling of :func:`written` is in base units, None if unknown.
+    """Return a unit, spelled as by :func:`written`, in base units; None if it is unknown.
 
     >>> measure("kilometer/hour").factor
     Fraction(5, 18)

@@ -1,4 +1,4 @@
-r"""Answers that are words: names, yes and no, choice letters."""
+r"""Answers in words: names, yes and no, letters of options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def choice(text: str) -> str:
 
 
 def choice_value(text: str) -> str:
-    r"""Return what stands behind the letter of a gold such as ``\textbf{(D)}\ 5``, else ``""``.
+    r"""Return the value after the letter of a gold such as ``\textbf{(D)}\ 5``, else ``""``.
 
     >>> choice_value(r"\textbf{(D)}\ 5"), choice_value(r"\text{(D)}"), choice_value("(D) + 5")
     ('5', '', '')
@@ -61,7 +61,7 @@ def chosen(text: str) -> str:
     bare = _COMMAND_GROUP.sub(r" \1 ", canonical(text))
     bare = _BOXES.sub(" ", bare).strip()
     if len(set(_IN_BRACKETS.findall(bare))) > 1 and not _CHOSEN[2].search(bare):
-        return ""  # several letters, none of them named as the answer
+        return ""  # several letters, none of them stated to be the answer
     for pattern in _CHOSEN:
         if found := pattern.findall(bare):
             letter = str(found[-1])

@@ -1,0 +1,81 @@
+"""Models that are cut over the ranks, and where each of them is whole.
+
+Known here without ``torch.distributed``: a run of one process cuts nothing, and never loads it.
+See :mod:`alignkit.engine.ranks.cutting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Shards(Protocol):
+    """A model cut over the ranks. All ranks call the same methods in the same order.
+
+    A *part* is what this rank holds of a tensor: consecutive rows of it, maybe none.
+    """
+
+    whole: nn.Module
+    """A copy on every rank, with the weights of the last :meth:`gather`."""
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return this rank's parts of the trained parameters, in the model's order."""
+        ...
+
+    def collect(self) -> None:
+        """Give each part its gradient, summed over the ranks; zeros where there is none."""
+        ...
+
+    def norm(self, own: Tensor) -> Tensor:
+        """Return the norm of whole gradients, () float64, from that of this rank's parts."""
+        ...
+
+    def gather(self) -> None:
+        """Copy the present weights into ``whole``."""
+        ...
+
+    def within(self, work: Callable[[nn.Module], T]) -> T:
+        """Return ``work(model)``, in which the weights outside the layers are whole."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the trained parameters, whole, on rank 0's CPU; other ranks get empty ones."""
+        ...
+
+    def load(self, name: str, value: Tensor) -> bool:
+        """Take this rank's part of a trained parameter; False if there is none of that name."""
+        ...
+
+    def joined_state(self, optimizer: Any) -> dict[str, Any]:
+        """Return an optimizer's ``state_dict`` with whole tensors, as :meth:`weights`."""
+        ...
+
+    def parted_state(self, optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what :meth:`joined_state` returned with this rank's parts."""
+        ...
+
+
+CUT: WeakKeyDictionary[nn.Module, Shards] = WeakKeyDictionary()
+
+
+def shards_of(model: nn.Module) -> Shards | None:
+    """Return how ``model`` is cut over the ranks; None if it is not."""
+    return CUT.get(model)
+
+
+def whole_of(model: nn.Module) -> nn.Module:
+    """Return a module with all weights of ``model`` on this rank: itself, if it is not cut."""
+    shards = CUT.get(model)
+    return shards.whole if shards else model
+
+
+def within(model: nn.Module, work: Callable[[nn.Module], T]) -> T:
+    """Return ``work(model)``; a model that is cut gathers what lies outside its layers before."""
+    shards = CUT.get(model)
+    return shards.within(work) if shards else work(model)
