@@ -132,7 +132,8 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 
 
 def _describe(entry: EntryPoint) -> Plugin:
-    return Plugin(entry.name, *_named(entry.dist), entry.value)
+    name, version = _named(entry.dist)
+    return Plugin(entry.name, name, version, entry.value)
 
 
 @lru_cache(maxsize=64)
@@ -140,8 +141,9 @@ def _named(dist: Distribution | None) -> tuple[str, str]:
     """Return a distribution's name and version; its metadata, a README among them, is read once."""
     if dist is None:
         return "unknown", "?"
-    found = dist.metadata
-    return str(found["Name"]), str(found["Version"] if "Version" in found else dist.version)  # noqa: SIM401
+    metadata = dist.metadata
+    told = "Version" in metadata
+    return str(metadata["Name"]), str(metadata["Version"] if told else dist.version)
 
 
 def _vet(

@@ -105,7 +105,8 @@ def load(
     overrides: Sequence[str] = (),
 ) -> Node:
     """Return the recipe at ``path`` as a validated tree; RecipeError lists every problem."""
-    return resolve(read(path, overlays, overrides), registry)
+    document = read(path, overlays, overrides)
+    return resolve(document, registry)
 
 
 def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> Node:
@@ -124,7 +125,8 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
     files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
-    return replace(node, left_out=tuple(document.left_out), renamed=resolver.renamed, files=files)
+    renamed = tuple(resolver.renamed)
+    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:
@@ -159,7 +161,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
-        self.renamed: tuple[Renamed, ...] = ()
+        self.renamed: list[Renamed] = []
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))

@@ -199,4 +199,4 @@ def test_check_refuses_a_value_that_names_no_key_of_a_component(folder, given):
 def test_a_file_named_like_an_installed_plugin_is_refused_with_both_remedies(folder):
     (folder / "losses.py").write_text(LOSS.replace("NAME", "other"))
     with pytest.raises(AlignkitError, match=r"alignkit \S+ is already; rename .*, or take it out"):
-        plugins.load().with_files([folder / "losses.py"])
+        with_files(plugins.load(), [folder / "losses.py"])

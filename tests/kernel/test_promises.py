@@ -18,6 +18,7 @@ import alignkit
 from alignkit import plugins, promises
 from alignkit.errors import AlignkitError
 from alignkit.kinds import HOOKS
+from alignkit.plugin_files import with_files
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "fixtures" / "public_names.txt"
@@ -209,7 +210,7 @@ def test_a_file_for_another_api_is_refused_and_does_not_run(tmp_path):
     file = tmp_path / "apifile.py"
     file.write_text(MODULE.format(declared='ALIGNKIT_API = "99.0"\nimport nothing_there', name="x"))
     with pytest.raises(AlignkitError, match=r"apifile\.py is built for API 99\.0 of alignkit"):
-        plugins.load().with_files([file])
+        with_files(plugins.load(), [file])
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
