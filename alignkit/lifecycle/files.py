@@ -17,8 +17,8 @@ from alignkit.errors import shown
 UNWRITABLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
 )  # fmt: skip
-"""Errors of a disk that is full, over its quota or read-only, of a limit on file sizes, and of folders
-that may not be written."""
+"""Errors of a disk that is full, over its quota or read-only, of a limit on file sizes, and of
+folders that may not be written."""
 
 
 def write_whole(path: Path, text: str) -> None:
