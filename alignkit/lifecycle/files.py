@@ -14,8 +14,11 @@ from typing import IO, Any
 
 from alignkit.errors import shown
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""Errors of a disk that is full, over its quota or read-only, and of a limit on file sizes."""
+UNWRITABLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
+)  # fmt: skip
+"""Errors of a disk that is full, over its quota or read-only, of a limit on file sizes, and of
+folders that may not be written."""
 
 
 def write_whole(path: Path, text: str) -> None:
