@@ -109,7 +109,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 else:
                     p = kept.clone()
                 places = targets[part] - block.start
-                delta = _delta(p, places, scale[part], whole=len(blocks) == 1)
+                delta = _delta(p, places, scale[part])
                 if grad_bias is not None:
                     grad_bias[block] += delta.sum(0)
                 delta = delta.to(ctx.compute)
@@ -219,19 +219,18 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, length)) for i in range(0, length, max(size, 1))]
 
 
-def _delta(p: Tensor, places: Tensor, scale: Tensor, *, whole: bool) -> Tensor:
+def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
     """Return d loss / d logits (n, v) for probabilities ``p`` and d loss / d log-prob, (n,).
 
     d logp / d logits = onehot(target) - softmax; ``scale`` is over the temperature already.
-    ``whole``: the tile spans the vocabulary, so that every target is in it. Overwrites ``p``.
+    Targets outside the tile change nothing. No shape depends on data, so that the host does not
+    wait for a CUDA device. Overwrites ``p``.
     """
+    inside = _inside(places, p)[:, None]
+    at = places.clamp(0, p.shape[1] - 1)[:, None]  # a target outside: any column, left as it is
     delta = p.mul_(-scale[:, None])
-    if whole:  # nothing to look for, which a CUDA device would have to be waited for
-        at = places[:, None]
-        return delta.scatter_(1, at, delta.gather(1, at) + scale[:, None])
-    rows = _inside(places, p).nonzero()[:, 0]
-    delta[rows, places[rows]] += scale[rows]
-    return delta
+    old = delta.gather(1, at)
+    return delta.scatter_(1, at, torch.where(inside, old + scale[:, None], old))
 
 
 def _inside(places: Tensor, tile: Tensor) -> Tensor:
