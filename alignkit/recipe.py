@@ -161,7 +161,7 @@ class _Resolver:
         self.document = document
         self.registry = registry
         self.problems: list[Problem] = []
-        self.renamed: list[Renamed] = []
+        self.renamed: tuple[Renamed, ...] = ()
 
     def problem(self, key: Key, message: str, hint: str = "") -> None:
         self.problems.append(Problem(key, message, hint, self.document.origin(key)))
