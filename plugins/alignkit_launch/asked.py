@@ -39,6 +39,8 @@ def job_for(
     if scheduler == "local" and nodes > 1:
         raise AlignkitError("--scheduler local is this machine: --nodes must be 1")
     folder = (out or Path("runs") / file_name(path.stem)).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise AlignkitError(f"{shown(folder)} is a file; choose another --out")
     if folder.exists() and not (folder / RECIPE).is_file() and any(folder.iterdir()):
         raise AlignkitError(f"{shown(folder)} is not empty and holds no run; choose another --out")
     laid = [word for file in overlays for word in ("--with", str(file.absolute()))]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined
 
 from alignkit.errors import AlignkitError, shown
 
@@ -62,6 +62,9 @@ class Job:
         written = (*asked, str(self.out), str(self.folder))
         if bad := [text for text in written if not text.isprintable()]:
             raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+        for word in (*self.begin, *self.go_on, self.python):
+            if any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise AlignkitError(f"{word!r} is no UTF-8, which the script is written in")
 
     @property
     def name(self) -> str:
@@ -80,7 +83,10 @@ class Job:
         return self.nodes * self.processes
 
     def text(self, template: Path | None = None) -> str:
-        """Return the script, made from the scheduler's own template or from ``template``."""
+        """Return the script, made from the scheduler's own template or from ``template``.
+
+        Raises AlignkitError where the template cannot be read or filled in.
+        """
         file = template or TEMPLATES / f"{self.scheduler}.sh"
         environment = Environment(  # nosec B701 # a shell script; | q quotes what goes into it
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -89,7 +95,9 @@ class Job:
         environment.filters |= {"q": _quoted, "clock": clock}
         try:
             return environment.from_string(file.read_text(encoding="utf-8")).render(job=self)
-        except (TemplateError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise AlignkitError(f"cannot read {shown(file)}: {error.strerror}") from error
+        except Exception as error:  # a template is a program: it can fail in any way
             raise AlignkitError(f"{shown(file)} is no usable template: {error}") from error
 
 

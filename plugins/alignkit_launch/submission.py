@@ -25,17 +25,26 @@ def keep(script: Path, text: str) -> None:
 def submit(scheduler: str, script: Path) -> str:
     """Submit the script and return the job's id.
 
-    Raises AlignkitError where the scheduler's program is missing, RunFailed where it refuses.
+    Raises AlignkitError where the scheduler's program is missing or cannot be started, RunFailed
+    where it refuses or names no job.
     """
     program, *options = PROGRAMS[scheduler]
     found = shutil.which(program)
     if found is None:
         raise AlignkitError(f"{program} is not on this machine; submit {shown(script)} where it is")
     command = [found, *options, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # nosec B603 # words
+    try:
+        done = subprocess.run(  # nosec B603 # words
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise AlignkitError(f"cannot start {found}: {error.strerror}") from error
     if done.returncode:
         raise RunFailed(f"{program} refused {shown(script)}: {done.stderr.strip()}")
-    return done.stdout.strip().partition(";")[0]
+    number = done.stdout.strip().partition(";")[0]
+    if not number:
+        raise RunFailed(f"{program} took {shown(script)} but named no job: {done.stderr.strip()}")
+    return number
 
 
 def run_here(script: Path) -> int:

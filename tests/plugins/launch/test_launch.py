@@ -225,3 +225,55 @@ def test_a_time_is_read_as_it_is_written(seconds):
 )
 def test_what_is_no_time_is_refused(text):
     assert launch(RECIPE, "--time", text).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ 1 / 0 }}", "{{ job.nodes | q }}", "{{ job.nodes() }}", "{{ job.nope }}", "{{ (",
+     "{% include 'x' %}", "{{ job.out < 3 }}", "{{ job.seconds | clock(2) }}",
+     "{{ job.directives[9].x }}", "{% set ns.a = 1 %}"],
+)  # fmt: skip
+def test_a_template_that_fails_in_any_way_is_named(tmp_path, text):
+    own = tmp_path / "own.sh"
+    own.write_text(text)
+    with pytest.raises(AlignkitError, match=r"own\.sh is no usable template"):
+        job("slurm").text(own)
+
+
+def test_a_template_that_cannot_be_read_is_named(tmp_path):
+    for unreadable in (tmp_path, tmp_path / "missing.sh"):
+        with pytest.raises(AlignkitError, match="cannot read"):
+            job("slurm").text(unreadable)
+
+
+@pytest.mark.parametrize(("scheduler", "tool"), [("slurm", "sbatch"), ("pbs", "qsub")])
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [(b"no program", 2, "cannot start"), (b"#!/no/such/shell\n", 2, "cannot start"),
+     (b"#!/bin/sh\nprintf 'no \\377 way' >&2\nexit 3\n", 1, "refused"),
+     (b"#!/bin/sh\nprintf 'all well' >&2\n", 1, "named no job: all well")],
+    ids=["text", "shell missing", "no UTF-8", "silent"],
+)  # fmt: skip
+def test_a_broken_program_of_the_scheduler_is_an_error(
+    tmp_path, monkeypatch, scheduler, tool, content, status, says
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / tool).write_bytes(content)
+    (tmp_path / tool).chmod(0o755)
+    told = launch(RECIPE, "--scheduler", scheduler, "--out", "run", "--submit", "--yes")
+    assert (told.exit_code, says in told.stderr) == (status, True)
+
+
+def test_a_file_is_no_run_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").touch()
+    refused = launch(RECIPE, "--out", "notes")
+    assert (refused.exit_code, "notes is a file" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", ["begin", "go_on"])
+def test_a_word_that_is_no_text_is_refused(words):
+    """A script is UTF-8; a path of other bytes cannot stand in it."""
+    with pytest.raises(AlignkitError, match="UTF-8"):
+        job_with(**{words: ["run", "/work/r\udcff.toml"]})
