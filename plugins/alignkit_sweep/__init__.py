@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_SEEDS = 1000
 """A larger number after ``--seeds`` is taken for one seed, not for a number of seeds."""
+MOST_DIGITS = 20
+"""Digits from which a number is none that SLURM takes."""
 
 
 class SweepCommand(Params[click.Command]):
@@ -104,7 +106,7 @@ def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> Sequence[
 
 
 def _options(ctx: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    if wrong := [item for item in given if not item.partition("=")[2]]:
+    if wrong := [item for item in given if not all(item.partition("="))]:
         raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
     return dict(item.split("=", 1) for item in given)
 
@@ -117,8 +119,13 @@ def _launcher(name: str | None, out: Path, jobs: int, asked: Mapping[str, str]) 
         raise AlignkitError("--job is for --launcher slurm or pbs; this machine takes --jobs")
     if name == "pbs":
         return pbs.Pbs(out, jobs, asked)
-    typed = {key: int(value) if value.isdecimal() else value for key, value in asked.items()}
+    typed = {key: _number(value) for key, value in asked.items()}
     return slurm.Slurm(out, jobs, typed)
+
+
+def _number(text: str) -> int | str:
+    """Return an integer where one is written, in as many digits as an option of SLURM can have."""
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else text
 
 
 @hookimpl

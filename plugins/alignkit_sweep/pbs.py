@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from signal import Signals
 
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.signals import STOPPED
 from alignkit_sweep.launchers import MOST, Command, Process
@@ -104,13 +104,18 @@ class Pbs:
         """Prepare arrays of which ``side_by_side`` elements run at a time.
 
         ``options``: ``walltime`` as H:MM:SS (4:00:00 unless given), ``queue``, ``account``; any
-        other is a resource, such as ``select``. Raises AlignkitError where there is no PBS.
+        other is a resource, such as ``select``. Raises AlignkitError where there is no PBS, or
+        where a line of the script could not hold an option or ``out``.
         """
         if not shutil.which("qsub"):
             raise AlignkitError("--launcher pbs: qsub is not on this machine")
+        if bad := [
+            text for text in (str(out), *options, *options.values()) if not text.isprintable()
+        ]:
+            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
         self._out, self._most = out, side_by_side
         self._asked = {"walltime": "4:00:00", **options}
-        time = re.fullmatch(r"(\d+):(\d\d):(\d\d)", self._asked["walltime"], re.ASCII)
+        time = re.fullmatch(r"(\d{1,4}):([0-5]\d):([0-5]\d)", self._asked["walltime"], re.ASCII)
         if not time:
             raise AlignkitError(f"walltime={self._asked['walltime']}: write it as H:MM:SS")
         hours, minutes, seconds = map(int, time.groups())
@@ -131,6 +136,10 @@ class Pbs:
         if done.returncode:
             raise AlignkitError(f"PBS does not take the runs: {done.stderr.strip()}")
         number = done.stdout.strip()
+        if not number:
+            raise AlignkitError(
+                f"qsub took {shown(script)} but named no job: {done.stderr.strip()}"
+            )
         head, dot, server = number.partition("[]")
         each = [f"{head}[{n}]{server}" if dot else number for n in range(len(commands))]
         return [(name, folder / str(n)) for n, name in enumerate(each)]
@@ -170,7 +179,11 @@ class Pbs:
 
 
 def _pbs(*words: str) -> subprocess.CompletedProcess[str]:
-    """Call one of PBS's programs."""
-    return subprocess.run(  # nosec B603 # a list of words, no shell
-        words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    """Call one of PBS's programs; AlignkitError if it cannot be started."""
+    try:
+        return subprocess.run(  # nosec B603 # a list of words, no shell
+            words, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        raise AlignkitError(f"cannot start {words[0]}: {error.strerror}") from error

@@ -110,11 +110,14 @@ class Slurm:
             raise AlignkitError(
                 "--launcher slurm needs submitit: pip install 'alignkit[cluster]'"
             ) from error
+        written = (str(out), *(v for v in options.values() if isinstance(v, str)))
+        if bad := [text for text in written if not text.isprintable()]:
+            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
         shared = {"time": 240, "job_name": out.name, "array_parallelism": side_by_side}
         try:
             self._executor = SlurmExecutor(out / ".slurm", max_num_timeout=10**6)
             self._executor.update_parameters(**{**shared, **options})
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise AlignkitError(f"--launcher slurm: {error}") from error
 
     def start(self, commands: Sequence[Command]) -> Sequence[Process]:
@@ -123,6 +126,7 @@ class Slurm:
         try:
             with self._executor.batch():
                 jobs = [self._executor.submit(Element(command)) for command in commands]
-        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError,
+                OSError, TypeError, ValueError) as error:  # fmt: skip
             raise AlignkitError(f"SLURM does not take the runs: {error}") from error
         return [Job(job) for job in jobs]
