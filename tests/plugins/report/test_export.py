@@ -1,5 +1,6 @@
 """Responses for other programs, and the leaderboard of alpaca_eval."""
 
+import itertools
 import json
 
 import pytest
@@ -121,3 +122,68 @@ def test_another_file_is_refused(tmp_path, text, said):
     file.write_text(text)
     with pytest.raises(AlignkitError, match=said):
         export.leaderboard(file)
+
+
+@pytest.mark.parametrize("missing", ["", "nan"])
+def test_a_model_without_length_control_comes_after_those_with_it(tmp_path, missing):
+    """The order of the file's rows says nothing."""
+    lines = BOARD.splitlines()
+    for rows in itertools.permutations(lines[1:]):
+        file = tmp_path / "leaderboard.csv"
+        file.write_text("\n".join([lines[0], *rows]))
+        shown = export.leaderboard(file).splitlines()[1:]
+        assert [line.split()[0] for line in shown] == ["best", "mine", "older"]
+    if missing:
+        file.write_text(f",win_rate\na,{missing}\n")
+        with pytest.raises(AlignkitError, match="not a number"):
+            export.leaderboard(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b",win_rate\n\xff,1\n", b",win_rate\n" + b"a" * 200_000 + b",1\n"],
+    ids=["no UTF-8", "a huge cell"],
+)
+def test_a_file_that_is_no_table_is_an_error(tmp_path, content):
+    file = tmp_path / "leaderboard.csv"
+    file.write_bytes(content)
+    with pytest.raises(AlignkitError, match="no table"):
+        export.leaderboard(file)
+
+
+def test_a_leaderboard_that_cannot_be_read_is_an_error(tmp_path):
+    for file in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(AlignkitError, match="cannot read"):
+            export.leaderboard(file)
+
+
+@pytest.mark.parametrize("key", ["id", "question", "response"])
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_response_without_its_texts_is_named(run, key, value):
+    wrong = json.dumps(row(2, **{key: value}))
+    (run / "eval" / "step_000013.jsonl").write_text(f"{json.dumps(row(1))}\n{wrong}\n")
+    with pytest.raises(AlignkitError, match=f"response 2 has no '{key}'"):
+        export.responses(run, "", None)
+
+
+@pytest.mark.parametrize("option", ["--question", "--response"])
+@pytest.mark.parametrize("key", ["", "id", "gold", "by", "reward", "answer_reward", "same"])
+def test_no_value_of_json_lines_takes_the_key_of_another(run, option, key):
+    other = {"--question": "--response", "--response": "--question"}[option]
+    words = [option, key, *([other, "same"] if key == "same" else [])]
+    done = run_cli("export", run, "--as", "jsonl", "--out", run / "o.jsonl", *words)
+    assert (done.status, "cannot be the key" in done.stderr) == (2, True)
+    assert not (run / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["alpaca_eval", "--generator"], ["jsonl", "--question"], ["jsonl", "--response"]],
+    ids=" ".join,
+)
+def test_a_name_without_utf_8_leaves_the_file_alone(run, words):
+    out = run / "out"
+    out.write_text("kept")
+    done = run_cli("export", run, "--out", out, "--as", *words, "\udcff")
+    assert (done.status, "has no UTF-8" in done.stderr) == (2, True)
+    assert out.read_text() == "kept"
