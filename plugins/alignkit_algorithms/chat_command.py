@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -58,7 +60,12 @@ class Chat(Params[click.Command]):
 
 
 def _typed() -> Iterator[str]:
-    """Yield the lines that are typed, until the end of input or Ctrl-C."""
+    """Yield the lines that are typed, until the end of input or Ctrl-C.
+
+    A byte that is no UTF-8 is a surrogate in them.
+    """
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             yield input("> ")

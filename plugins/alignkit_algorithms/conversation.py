@@ -14,7 +14,7 @@ from alignkit.document import Document, merge
 from alignkit.engine.prompting import end_turns, prompt_of
 from alignkit.engine.sampling.generating import generated
 from alignkit.engine.sampling.rollouts import serving, with_stops
-from alignkit.errors import AlignkitError, shown
+from alignkit.errors import AlignkitError, Problem, RecipeError, shown
 from alignkit.lifecycle.files import write_whole
 from alignkit.overrides import typed
 from alignkit.plugins import Registry
@@ -48,7 +48,7 @@ def parts_of(model: str, registry: Registry, overrides: Sequence[str]) -> Parts:
         merge(document, _of_run(Path(model)))
     else:
         merge(document, typed(["policy.use=hf", f"policy.path={json.dumps(model)}"]))
-    merge(document, typed(overrides))
+    merge(document, _asked(overrides))
     policy: Policy = _built(document, "policy", registry)
     if "prompt" not in document.table:
         own = getattr(policy.tokenizer, "chat_template", None)
@@ -56,12 +56,23 @@ def parts_of(model: str, registry: Registry, overrides: Sequence[str]) -> Parts:
     return Parts(policy, *(_built(document, name, registry) for name in ("prompt", "rollout")))
 
 
+def _asked(overrides: Sequence[str]) -> Document:
+    """Return what the command line sets; RecipeError for what a conversation does not read."""
+    document = typed(overrides)
+    if unread := [name for name in document.table if name not in KINDS]:
+        message = f"a conversation does not read this; it reads {', '.join(KINDS)}"
+        keys = [(name,) for name in unread]
+        raise RecipeError([Problem(k, message, origin=document.origins[k]) for k in keys])
+    return document
+
+
 def _of_run(folder: Path) -> Document:
     """Return the tables of a run's recipe; its policy is the model that the run left."""
     document = toml.read(folder / "recipe.toml")
     table = {name: document.table[name] for name in KINDS if name in document.table}
-    if found := model_of(folder):
-        table["policy"] = {"use": table["policy"]["use"], "path": str(found)}
+    policy = table.get("policy", {})
+    if isinstance(policy, dict) and (found := model_of(folder)):
+        table["policy"] = {**{k: v for k, v in policy.items() if k == "use"}, "path": str(found)}
     return replace(document, table=table)
 
 
@@ -103,7 +114,12 @@ class Conversation:
         self.messages = []
 
     def reply(self, text: str) -> str:
-        """Return the policy's answer, and keep both; AlignkitError if there is no room for one."""
+        """Return the policy's answer, and remember both.
+
+        AlignkitError if there is no room for an answer, or if ``text`` is no text.
+        """
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise AlignkitError("this is no UTF-8; type it again")
         policy = self.parts.policy
         said = {"role": "user", "content": text}
         before = [*self.messages, said] if self.remembers else ()
@@ -118,7 +134,6 @@ class Conversation:
         answer = SampledResponse.after(prompt, completion)
         kept = answer.answer or str(answer) if self.remembers else str(answer)
         self.messages += [said, {"role": "assistant", "content": kept}]
-        self._keep()
         return str(answer)
 
     def _sampled(self, ids: tuple[int, ...]) -> Completion:
@@ -128,12 +143,19 @@ class Conversation:
         [[completion]] = generated(self.parts.rollout, [ids], how, self.parts.policy)
         return completion
 
-    def _keep(self) -> None:
-        """Write every conversation, one a line, in the form that the data set ``chat`` reads."""
+    def keep(self) -> None:
+        """Write every conversation, one a line, in the form that the data set ``chat`` reads.
+
+        AlignkitError if the file cannot be written.
+        """
         rows = ({"messages": m, **self.about} for m in [*self.ended, self.messages] if m)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self.transcript.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.transcript, lines)
+        try:
+            self.transcript.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.transcript, lines)
+        except OSError as error:
+            where = shown(self.transcript)
+            raise AlignkitError(f"not kept: cannot write {where}: {error.strerror}") from error
 
 
 def transcript_for(model: str, given: Path | None) -> Path:
@@ -169,7 +191,8 @@ def talk(
             elif text:
                 try:
                     say(conversation.reply(text))
+                    conversation.keep()
                 except AlignkitError as error:
                     say(str(error))
-    if conversation.messages or conversation.ended:
+    if conversation.transcript.exists():
         say(f"kept in {shown(conversation.transcript)}")

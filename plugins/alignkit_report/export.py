@@ -45,7 +45,7 @@ def responses(folder: Path, name: str, step: int | None) -> list[Mapping[str, An
         steps = ", ".join(map(str, sorted(saved))) or "none"
         of = "" if step is None else f" of step {step}"
         raise AlignkitError(f"{shown(where)} has no responses{of}; steps kept: {steps}")
-    rows = list(read_samples(saved[chosen]))
+    rows: list[Mapping[str, Any]] = list(read_samples(saved[chosen]))
     for number, row in enumerate(rows, 1):
         if lacking := [name for name in NEEDED if not isinstance(row.get(name), str)]:
             raise AlignkitError(f"{shown(saved[chosen])}: response {number} has no {lacking[0]!r}")

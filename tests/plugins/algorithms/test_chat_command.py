@@ -193,3 +193,42 @@ def test_a_transcript_is_not_written_over(tmp_path):
 def test_wrong_settings_are_named():
     with pytest.raises(RecipeError, match="tempature"):
         parts_of(str(TINY), plugins.load(), ["rollout.tempature=1"])
+
+
+@pytest.mark.parametrize("key", ["nope=1", "n_steps=4", "data.path=x", "eval.n=2", "sampling=3"])
+def test_a_setting_that_a_conversation_does_not_read_is_refused(key):
+    with pytest.raises(RecipeError, match="reads policy, prompt, rollout"):
+        parts_of(str(TINY), plugins.load(), [key])
+
+
+@pytest.mark.parametrize("table", ["", "policy = 3", '[policy]\npath = "x"', "policy = []"])
+def test_a_run_whose_recipe_names_no_policy_is_a_wrong_recipe(tmp_path, table):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    (tmp_path / "recipe.toml").write_text(f'use = "grpo"\n{table}\n')
+    (tmp_path / "final").symlink_to(TINY)
+    with pytest.raises(RecipeError, match="policy"):
+        parts_of(str(tmp_path), plugins.load(), [])
+
+
+@pytest.mark.parametrize("line", [b"\xff", b"a\xe9b", b"\xed\xa0\x80"])
+def test_a_line_that_is_no_text_is_not_asked(chat, tmp_path, line):
+    out = tmp_path / "t.jsonl"
+    done = chat(TINY, "-s", "rollout.max_tokens=4", "--out", out, typed=line + b"\nhi\n")
+    assert done.exit_code == 0, done.exception
+    assert "no UTF-8" in done.output
+    assert [m["content"] for m in json.loads(out.read_text())["messages"]][:1] == ["hi"]
+
+
+def test_an_answer_that_cannot_be_kept_is_shown_and_kept_when_it_can(talked, tmp_path):
+    (tmp_path / "kept").touch()
+
+    def lines():
+        yield "one"
+        (tmp_path / "kept").unlink()
+        yield "two"
+
+    _, shown, said = talked(lines(), "A", "B")
+    assert [line for line in shown if line in "AB"] == ["A", "B"]
+    assert sum("not kept: cannot write" in line for line in shown) == 1
+    row = json.loads(said.transcript.read_text())
+    assert [m["content"] for m in row["messages"]] == ["one", "A", "two", "B"]
