@@ -23,6 +23,24 @@ class Looks(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesTemplate(Protocol):
+    """Parameters of a policy that know its chat template before the policy is built."""
+
+    def chat_template(self) -> str | None:
+        """Return the template, "" if the tokenizer has none, None if that is not known."""
+        ...
+
+
+@runtime_checkable
+class TakesTemplate(Protocol):
+    """Parameters of a prompt that is written by the chat template of the policy's tokenizer."""
+
+    def template_problem(self, template: str, /) -> str:
+        """Return why prompts cannot be written by this template, "" if they can."""
+        ...
+
+
 def judges(reward: object) -> TypeGuard[Judges]:
     """Whether ``submit`` may be used instead of calling ``reward``."""
     return _stands_in(reward, "submit", "__call__")

@@ -125,8 +125,7 @@ def resolve(document: Document, registry: Registry, kind: str = "algorithm") -> 
     if resolver.problems or node is None:
         raise RecipeError(resolver.problems)
     files = tuple(plugin.file for plugin in registry.plugins if plugin.file)
-    renamed = tuple(resolver.renamed)
-    return replace(node, left_out=tuple(document.left_out), renamed=renamed, files=files)
+    return replace(node, left_out=tuple(document.left_out), renamed=resolver.renamed, files=files)
 
 
 def missing(node: Node) -> list[Problem]:

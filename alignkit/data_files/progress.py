@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from alignkit.security.text import printable
+
 T = TypeVar("T")
 _EVERY = 16_384
 """Rows between two looks at the clock."""
@@ -20,7 +22,7 @@ class Progress:
 
     def __init__(self, name: str, size: int = 0) -> None:
         """``size``: bytes of the file, for the percentage; 0 = not known."""
-        self._name, self._size = name, size
+        self._name, self._size = printable(name), size
         self._next = time.monotonic() + FIRST
         self._written = 0
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 GENERATION = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
 """Tags around what the assistant says, which transformers adds to Jinja."""
 
+NONE = (
+    "the tokenizer has no chat template, as those of base models often have none; give one of "
+    'your own: [prompt] template = "FILE"'
+)
+
 THINKING = ("enable_thinking", "thinking")
 """The templates' name for the switch between answers with and without a thought."""
 
@@ -28,10 +33,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> str:
             tokenizer.get_chat_template(form.template, [dict(tool) for tool in form.tools] or None)
         )
     except ValueError as error:
-        raise AlignkitError(
-            f"the tokenizer has no chat template, as those of base models often have none; give "
-            f'one of your own: [prompt] template = "FILE" ({str(error).splitlines()[0]})'
-        ) from error
+        raise AlignkitError(f"{NONE} ({str(error).splitlines()[0]})") from error
 
 
 def arguments_for(template: str, form: ChatFormat) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from alignkit_algorithms.shared import (
     Trained,
     divides,
     sampled_not_greedy,
+    templated,
     token_facts,
     warm_enough,
 )
@@ -110,6 +111,7 @@ class Distill(Trained):
         return frozenset({"old_logprobs", "ref_logprobs", "rollout_logprobs"})
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        yield from templated(tables)
         yield from divides(self, "group_size", "responses per prompt")
         yield from divides(self, "train_batch_size", "responses per optimizer step")
         yield from warm_enough(self.n_steps * self.updates_per_batch, tables)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignkit import AlignkitError, Params
+from alignkit.abilities import NamesTemplate, TakesTemplate
 from alignkit.engine.training.checkpoint_table import CheckpointTable
 from alignkit.footprint import OPTIMIZER, ModelSizes, Workload, no_room
 from alignkit.protocols import Algorithm, Dataset, Groups, Orders, Prefetches
@@ -63,6 +64,15 @@ def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tu
     advantage = tables.get("advantage")
     if isinstance(advantage, Groups) and (problem := advantage.group_problem(group_size)):
         yield "group_size", problem
+
+
+def templated(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the policy's chat template cannot write the prompts."""
+    prompt, policy = tables.get("prompt"), tables.get("policy")
+    if isinstance(prompt, TakesTemplate) and isinstance(policy, NamesTemplate):
+        template = policy.chat_template()
+        if template is not None and (problem := prompt.template_problem(template)):
+            yield "prompt", problem
 
 
 def warm_enough(updates: int, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

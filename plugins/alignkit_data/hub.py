@@ -17,6 +17,10 @@ FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?
 """Address of one file in a data set's repository, as fsspec writes it."""
 
 
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[\w.-]+)?", re.ASCII)
+"""Name of a data set: an owner's, or one of the Hub's own without an owner."""
+
+
 def missing(name: str) -> Iterator[str]:
     """Yield what has to be installed to read ``name`` from the Hub."""
     if not (find_spec("datasets") or find_spec("huggingface_hub")):
@@ -98,4 +102,4 @@ def is_no_name(name: str) -> bool:
     """
     if name.startswith("hf://"):
         return FILE.fullmatch(name) is None or ".." in name.split("/")
-    return name.endswith(SUFFIXES) or name.count("/") > 1 or name.startswith((".", "/", "~"))
+    return name.endswith(SUFFIXES) or NAME.fullmatch(name) is None

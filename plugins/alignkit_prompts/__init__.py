@@ -152,7 +152,7 @@ class Chat(Params[PromptTemplate]):
 
     system: str | None = None
     """The system message for dialogues that have none. Left out = no system message, or the
-    template's own."""
+    template's own; "" = an empty one, in place of the template's own."""
 
     thinking: bool | Literal["template"] = "template"
     """Whether the policy should think before it answers, set by the template's own switch.
@@ -172,15 +172,32 @@ class Chat(Params[PromptTemplate]):
 
     def build(self) -> PromptTemplate:
         try:
-            form = ChatFormat(
-                tools=read_tools(self.tools) if self.tools else (),
-                thinking=None if self.thinking == "template" else self.thinking,
-                arguments=self.template_kwargs,
-                template=read_chat_template(self.template) if self.template else None,
-            )
+            return ChatPrompt(self._form(), self.system)
         except ValueError as error:
             raise AlignkitError(str(error)) from error
-        return ChatPrompt(form, self.system)
+
+    def _form(self) -> ChatFormat:
+        return ChatFormat(
+            tools=read_tools(self.tools) if self.tools else (),
+            thinking=None if self.thinking == "template" else self.thinking,
+            arguments=self.template_kwargs,
+            template=read_chat_template(self.template) if self.template else None,
+        )
+
+    def template_problem(self, template: str, /) -> str:
+        """Return what the template lacks for these keys; see ``TakesTemplate``."""
+        from alignkit.engine.chat_template import NONE, arguments_for
+
+        try:
+            form = self._form()
+            if not (form.template or template):
+                return NONE
+            arguments_for(form.template or template, form)
+        except AlignkitError as error:
+            return str(error)
+        except ValueError:
+            return ""  # of a file, which `check` reports
+        return ""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for key, path, read in (

@@ -31,7 +31,7 @@ class ChatPrompt:
 
     def render(self, question: str) -> str:
         """Return the messages as plain text; only a tokenizer knows the template's markers."""
-        return question if self.system is None else f"{self.system}\n\n{question}"
+        return f"{self.system}\n\n{question}" if self.system else question
 
 
 def read_tools(path: Path) -> tuple[Mapping[str, Any], ...]:

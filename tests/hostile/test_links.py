@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from alignkit.cli import main
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle.files import write_whole
-from alignkit.lifecycle.run_dir import refuse_links
+from alignkit.lifecycle.resume_point import refuse_links
 from alignkit.testing import run_cli
 
 

@@ -188,6 +188,7 @@ def test_halves_of_characters_can_be_said(capsys):
 
 PRINTING = {
     "alignkit/security/text.py", "alignkit/security/streams.py",
+    "alignkit/data_files/progress.py",  # made printable there: its line is written over
     "plugins/alignkit_vllm/watchdog.py",  # made printable there: the line goes to a file as well
     "plugins/alignkit_vllm/guard.py",  # the key of the server that it serves
     "plugins/alignkit_environments/jail.py",  # runs in the sandbox: a pipe takes it

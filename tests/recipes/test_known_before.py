@@ -19,6 +19,12 @@ BROKEN = {
     "warm-up sft": ("sft", ["n_steps=3", "optimizer.warmup_steps=4"], "only 3 optimizer steps"),
     "warm-up dpo": ("dpo", ["n_steps=3", "optimizer.warmup_steps=4"], "only 3 optimizer steps"),
     "warm-up ei": ("expert_iteration", ["n_steps=1", "optimizer.warmup_steps=9999"], "steps"),
+    **{
+        f"no chat template {recipe}": (recipe, ["prompt.use=chat"], "has no chat template")
+        for recipe in ("grpo", "evaluate", "sft", "dpo", "expert_iteration", "distill")
+    },
+    "no switch": ("chat/grpo", ["prompt.thinking=true"], "no switch for it"),
+    "no argument": ("chat/sft", ["prompt.template_kwargs.day=1"], "reads no argument 'day'"),
     "folder": ("grpo", ["policy.path=./models/mine"], "no such file or folder"),
 }
 

@@ -78,7 +78,7 @@ def test_a_run_notes_where_the_shipped_recipe_is(call, tmp_path):
     assert manifest["recipe"] == str(shipped() / "recipes" / "evaluate.toml")
 
 
-WRITTEN = {"out", "dest"}
+WRITTEN = {"out", "dest", "card"}
 """Parameters that name what a command writes."""
 BESIDE = {("init", "folder"), ("cs336", "folder"), ("grade", "path")}
 """Arguments that a command writes to, or beside: it must not write where alignkit is installed."""

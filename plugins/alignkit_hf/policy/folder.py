@@ -37,6 +37,24 @@ def folder_problems(path: str) -> Iterator[tuple[str, str]]:
         yield "path", f"there is no folder {path}"
 
 
+def chat_template(path: str) -> str | None:
+    """Return the chat template of a local folder's tokenizer, "" if it has none.
+
+    None where that is not known: the model is not local, or names several templates.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "additional_chat_templates").is_dir():
+        return None
+    try:
+        if (file := folder / "chat_template.jinja").is_file():
+            return file.read_text(encoding="utf-8")
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        found = settings.get("chat_template", "")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def unreadable(folder: Path) -> str | None:
     """Return which files of a model folder are not whole and what to do, None if all seem to be."""
     return _only_pointers(folder) or _cut_off(folder)

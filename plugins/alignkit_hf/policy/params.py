@@ -16,7 +16,7 @@ from alignkit.component import PathOrName
 from alignkit.footprint import WEIGHTS, ModelSizes, Workload, learning
 from alignkit.model_shape import parameters_by_name, shape_at
 from alignkit.protocols import Policy
-from alignkit_hf.policy.folder import folder_problems
+from alignkit_hf.policy.folder import chat_template, folder_problems
 from alignkit_hf.policy.hub import not_in_cache
 from alignkit_hf.policy.vocabulary import adds_bos, names_eos
 
@@ -110,6 +110,10 @@ class PolicyParams(Params[Policy]):
             yield "parallel", 'an adapter is not cut over processes; "replicate" gives each all'
         if self.attention == "flash_attention_2" and not self._half():
             yield "attention", 'flash_attention_2 needs dtype = "bfloat16" or autocast = "bfloat16"'
+
+    def chat_template(self) -> str | None:
+        """Return the template in the model's folder; see ``NamesTemplate``."""
+        return chat_template(self.path)
 
     def missing(self) -> Iterable[str]:
         """Name flash-attn if it is asked for but not installed."""

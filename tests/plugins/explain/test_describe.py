@@ -67,7 +67,7 @@ def test_a_fixed_table_is_described_in_full_by_its_name(alignkit, name):
 
 def test_it_says_who_has_the_table(alignkit):
     done = alignkit("describe", "table", "[eval.sets.NAME]")
-    assert done.output.startswith("[eval.sets.NAME]  (of algorithm dpo, ")
+    assert done.output.startswith("[eval.sets.NAME]  (of algorithm distill, algorithm dpo, ")
     assert "algorithm grpo" in done.output.splitlines()[0]
 
 

@@ -37,6 +37,9 @@ def test_the_system_comes_first_unless_it_has_spoken():
     developer = Example("0", "2 + 2?", "4", messages=({**TOLD, "role": "developer"}, ASKED))
     assert template.messages(developer) == developer.messages
     assert template.render("2 + 2?") == "Be kind.\n\n2 + 2?"
+    empty = Chat(system="").build()
+    assert empty.messages(Example("0", "2 + 2?", "4"))[0] == {"role": "system", "content": ""}
+    assert empty.render("2 + 2?") == "2 + 2?"
 
 
 @pytest.mark.parametrize("family", ["chatml", "qwen3", "llama3", "gemma", "mistral", "olmo2"])
