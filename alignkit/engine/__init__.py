@@ -51,7 +51,7 @@ _MODULES = {
     "frozen_copy": "forward.frozen",
     "response_logprobs": "forward.logprobs",
     "shuffled": "seeds",
-    "token_logprobs": "forward.logprobs",
+    "token_logprobs": "forward.logprobs",  # nosec B105 # no password
 }
 
 
