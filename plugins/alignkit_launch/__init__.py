@@ -10,6 +10,7 @@ import click
 
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, GIVEN, plugin_option
+from alignkit.errors import shown
 from alignkit.plugins import Registry
 from alignkit.security.text import say
 
@@ -96,7 +97,8 @@ def _launch(
         return 0
     if not yes:
         click.confirm(f"Submit this as {job.script}?", abort=True, err=True)
-    submission.keep(job.script, text)
+    if before := submission.keep(job.script, text):
+        say(f"the script that was there is now {shown(before)}", err=True)
     if job.scheduler == "local":
         return submission.run_here(job.script)
     say(f"job {submission.submit(job.scheduler, job.script)}: {job.script}")

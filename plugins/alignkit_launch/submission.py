@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import count
 from pathlib import Path
 
 from alignkit.errors import AlignkitError, RunFailed, shown
@@ -12,14 +13,24 @@ from alignkit.lifecycle.files import write_whole
 PROGRAMS = {"slurm": ("sbatch", "--parsable"), "pbs": ("qsub",)}
 
 
-def keep(script: Path, text: str) -> None:
-    """Write the script; one that stands there with the same text may stay as it is."""
+def keep(script: Path, text: str) -> Path | None:
+    """Write the script; another that stands there is renamed, and its new path returned."""
+    before = None
     try:
         script.parent.mkdir(parents=True, exist_ok=True)
+        if script.exists() and script.read_bytes() != text.encode():
+            before = free_name(script)
+            script.rename(before)
         write_whole(script, text)
         script.chmod(0o755)
     except OSError as error:
         raise AlignkitError(f"cannot write {shown(script)}: {error.strerror}") from error
+    return before
+
+
+def free_name(path: Path) -> Path:
+    """Return the first of ``NAME.1``, ``NAME.2`` … that is free."""
+    return next(p for n in count(1) if not (p := path.with_name(f"{path.name}.{n}")).exists())
 
 
 def submit(scheduler: str, script: Path) -> str:

@@ -170,6 +170,19 @@ def test_submission_keeps_the_script_and_says_the_job(
     assert script.read_text() in said.stdout + "\n"
 
 
+def test_a_script_that_was_edited_is_not_lost(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    program("sbatch", "5")
+    words = (RECIPE, "--out", "run", "--submit", "--yes")
+    script = tmp_path / "run.slurm.sh"
+    for n in (1, 2):
+        script.write_text(f"my own {n}")
+        said = launch(*words)
+        assert f"is now run.slurm.sh.{n}" in said.stderr
+        assert (tmp_path / f"run.slurm.sh.{n}").read_text() == f"my own {n}"
+    assert "is now" not in launch(*words).stderr
+
+
 def test_a_refusal_of_the_scheduler_is_an_error(tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
     program("sbatch", status=1, complains="invalid partition")
