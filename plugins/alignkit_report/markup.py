@@ -186,7 +186,8 @@ _BAR = """<div class="bar">
 <p class="soft">Thick lines are means over seeds, thin ones single seeds. Bands are ± 1.96 standard
 errors (1.96 σ / √n) over seeds, or with a single seed over the evaluation's examples where it was
 logged; "min to max" makes them reach from the smallest seed to the largest. ✕ marks where a run was
-stopped; from there on a mean is over fewer seeds.</p>"""
+stopped; from there on a mean is over fewer seeds.
+Single seeds and bands are drawn while at most 8 settings are shown.</p>"""
 
 _SAMPLES = """<section><h2>Samples over time</h2>
 <div class="pick"><select id="which" aria-label="whose samples"></select>

@@ -6,6 +6,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["", "7 4", "2 3"];
   const TOLD = 12; // lines that a tip tells of
+  const BANDED = 8; // settings shown with bands and single seeds; those of more would hide each other
   const hidden = new Set();
   let axis = "step";
   let wide = false; // bands from the least to the most, not by standard error
@@ -114,8 +115,10 @@
       svg("text", { x: X(t), y: bottom + 17, "text-anchor": X(t) > right - 20 ? "end" : "middle" }, root).textContent = axis === "time" ? clock(t) : shown(t);
     }
     svg("line", { x1: left, x2: right, y1: bottom, y2: bottom, stroke: "var(--line)" }, root);
-    for (const line of lines) single(root, line, X, Y);
-    for (const line of lines) band(root, line, X, Y);
+    if (new Set(lines.map((line) => line.group)).size <= BANDED) {
+      for (const line of lines) single(root, line, X, Y);
+      for (const line of lines) band(root, line, X, Y);
+    }
     for (const line of lines) stroke(root, line, X, Y);
     hover(box, root, chart, lines, { X, Y, left, right, top, bottom, x1 });
   }

@@ -31,6 +31,8 @@ Band = Literal["error", "range"]
 _DASHES = ("-", "--", ":")
 IN_A_CHART = 40
 """Entries of a legend that stand below each chart."""
+BANDED = 8
+"""Settings up to which bands and single seeds are drawn; those of more would hide each other."""
 WIDTH, HEIGHT = 6.4, 4.0
 """Inches of a chart without its legend."""
 
@@ -40,8 +42,8 @@ def write(
 ) -> list[Path]:
     """Write each chart, once, against step or wall-clock; return the files.
 
-    More than ``IN_A_CHART`` settings are named in a file of their own, ``legend.png``. Raises
-    AlignkitError where matplotlib is not installed.
+    More than ``BANDED`` settings have no bands; more than ``IN_A_CHART`` are named in a file of
+    their own, ``legend.png``. Raises AlignkitError where matplotlib is not installed.
     """
     try:
         mpl, figures = import_module("matplotlib"), import_module("matplotlib.figure")
@@ -100,7 +102,7 @@ def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
     """Put the legend below the axes, and make the figure taller by it."""
     if not names:
         return
-    columns = max(1, min(len(names), int(100 / (max(map(len, names)) + 6))))
+    columns = max(1, min(len(names), int(92 / (max(map(len, names)) + 6))))
     rows = -(-len(names) // columns)
     figure.set_figheight(figure.get_figheight() + 0.18 * rows + 0.1)
     how = {"loc": "outside lower left", "ncols": columns, "fontsize": 8, "frameon": False}
@@ -115,9 +117,11 @@ def _draw(axes: Any, chart: Chart, groups: Sequence[Group], axis: Axis, band: Ba
                 continue
             x, paint = _along(found, axis), {"color": _rgb(i)}
             mark = "o" if len(x) <= 30 else None
+            axes.plot(x, found.mean, dash, **paint, marker=mark, markersize=3)
+            if len(groups) > BANDED:
+                continue
             for seed in found.seeds:
                 axes.plot(_along(seed, axis), seed.value, dash, **paint, alpha=0.4, linewidth=0.6)
-            axes.plot(x, found.mean, dash, **paint, marker=mark, markersize=3)
             wide = (found.least, found.most) if band == "range" else (found.low, found.high)
             axes.fill_between(x, *wide, **paint, alpha=0.16, linewidth=0)
     axes.set_xlabel("step" if axis == "step" else "wall-clock minutes")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from alignkit.testing import run_cli
 from alignkit_report import page
 
 pytestmark = pytest.mark.slow
@@ -214,3 +215,20 @@ def test_many_settings_have_samples_of_fewer_steps():
     assert page.steps_of(400) == page.steps_of(10**6) == 1
     for sets in (80, 120, 300, 600):
         assert page.steps_of(sets) * sets * 2 * page.EACH <= page.PAGE_SAMPLES
+
+
+@pytest.mark.parametrize(("settings", "bands"), [(8, True), (9, False)])
+def test_bands_are_drawn_for_settings_that_do_not_hide_each_other(
+    make_run, tmp_path, browser, settings, bands
+):
+    for i in range(settings):
+        for seed in (0, 1):
+            rows = [{"eval/answer_reward": 0.1 * seed}, {"eval/answer_reward": 0.5}]
+            make_run(f"s/n{i}/seed_{seed}", rows, seed=seed)
+    run_cli("report", str(tmp_path / "s"), "--out", str(tmp_path / "many.html"))
+    chromium = browser(1280)
+    chromium.open(tmp_path / "many.html")
+    assert chromium.js("document.querySelectorAll('.band').length > 0") == bands
+    chromium.js("document.querySelector('.legend button').click()")
+    assert chromium.js("document.querySelectorAll('.band').length") > 0
+    assert chromium.console() == []

@@ -294,3 +294,25 @@ def test_a_png_has_a_thin_line_for_each_seed_and_the_band_that_is_asked_for(
     tops = [path.get_extents().y1 for poly in axes.collections for path in poly.get_paths()]
     # mine: mean 0.4775, deviation 0.2517 over √4
     assert max(tops) == pytest.approx(0.61 if band == "range" else 0.4775 + 1.96 * 0.1258, abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [8, 9])
+def test_bands_of_many_settings_do_not_hide_their_lines(
+    make_run, load, tmp_path, monkeypatch, settings
+):
+    figures = pytest.importorskip("matplotlib.figure")
+    for i in range(settings):
+        for seed in (0, 1):
+            make_run(f"s/n{i}/seed_{seed}", [{ACC: 0.1 * seed}, {ACC: 0.5}], seed=seed)
+    seen, save = {}, figures.Figure.savefig
+
+    def watched(figure, path):
+        save(figure, path)
+        seen[path.name] = figure
+
+    monkeypatch.setattr(figures.Figure, "savefig", watched)
+    png.write(load(tmp_path / "s"), tmp_path / "out")
+    (axes,) = seen["eval_answer_reward-by-step.png"].axes
+    assert len(axes.collections) == (8 if settings == 8 else 0)
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert len(drawn) == (24 if settings == 8 else 9)
