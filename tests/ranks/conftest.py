@@ -100,8 +100,9 @@ KINDS = {
                 GROUPS.replace("grpo_clip", "brittle") + "breaks_on = 1\n"),
     "off_policy": ("grpo", SAMPLED + "train_batch_size = 4\nepochs_per_rollout_batch = 2\n"
                    "shuffle = true\n", GROUPS),
-    "kl_dynamic": ("grpo", SAMPLED + "train_batch_size = 12\nmax_refills = 1\n"
-                   "drop_groups_without_signal = true\n", GROUPS + "[reference]\nbeta = 0.1\n"),
+    "kl": ("grpo", SAMPLED + "train_batch_size = 12\n", GROUPS + "[reference]\nbeta = 0.1\n"),
+    "dynamic": ("grpo", SAMPLED + "train_batch_size = 12\nmax_refills = 1\n"
+                "drop_groups_without_signal = true\n", GROUPS),
     "ahead": ("grpo", SAMPLED + "train_batch_size = 12\npipeline_depth = 1\n", GROUPS),
     "sft": ("sft", "n_steps = 3\ntrain_batch_size = 5\n", ""),
     "expert_iteration": ("expert_iteration", SAMPLED + "train_batch_size = 4\n"
