@@ -25,10 +25,10 @@ SHAPES = {
 
 
 def job(scheduler, **changes):
-    out = changes.get("out", Path("/work/runs/it's mine"))
+    out = changes.get("out", Path("/lab/runs/it's mine"))
     values = {
-        "begin": ["run", "/work/a recipe.toml", "--out", str(out), "-s", 'name = "$HOME"'],
-        "go_on": ["resume", str(out)], "out": out, "folder": Path("/work"),
+        "begin": ["run", "/lab/a recipe.toml", "--out", str(out), "-s", 'name = "$HOME"'],
+        "go_on": ["resume", str(out)], "out": out, "folder": Path("/lab"),
         "python": "/env/bin/python",
     }  # fmt: skip
     return Job(scheduler=scheduler, **{**values, **changes})
@@ -78,7 +78,7 @@ def job_with(**values):
 
 
 def test_a_path_with_a_line_break_is_refused():
-    for bad in ({"out": Path("/work/a\nb")}, {"directives": ["--x\n#SBATCH --y"]},
+    for bad in ({"out": Path("/lab/a\nb")}, {"directives": ["--x\n#SBATCH --y"]},
                 {"queue": "a\nb"}):  # fmt: skip
         with pytest.raises(AlignkitError, match="cannot hold"):
             job_with(**bad)
@@ -289,4 +289,4 @@ def test_a_file_is_no_run_directory(tmp_path, monkeypatch):
 def test_a_word_that_is_no_text_is_refused(words):
     """A script is UTF-8; a path of other bytes cannot stand in it."""
     with pytest.raises(AlignkitError, match="UTF-8"):
-        job_with(**{words: ["run", "/work/r\udcff.toml"]})
+        job_with(**{words: ["run", "/lab/r\udcff.toml"]})

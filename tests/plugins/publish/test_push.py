@@ -131,7 +131,7 @@ def test_a_run_without_a_metric_has_a_card_too(finished):
 
 def test_only_hub_names_are_base_models():
     assert base_model({"policy": {"path": "Qwen/Qwen2.5-Math-1.5B"}}) == "Qwen/Qwen2.5-Math-1.5B"
-    for path in ("/work/model", "../data/tiny_policy", "C:\\model", "model", None, 3):
+    for path in ("/lab/model", "../data/tiny_policy", "C:\\model", "model", None, 3):
         assert base_model({"policy": {"path": path}}) == ""
     assert base_model({}) == ""
 

@@ -2,7 +2,7 @@
 #PBS -N sweep
 #PBS -r y
 #PBS -j oe
-#PBS -o /work/sweep/.pbs/1
+#PBS -o /lab/sweep/.pbs/1
 #PBS -J 0-1%4
 #PBS -l walltime=1:00:00
 #PBS -A lab
@@ -10,7 +10,7 @@
 set -u
 trap : TERM INT HUP # the run gets them too: wait until it has saved its state
 cd / || exit 1
-folder=/work/sweep/.pbs/1
+folder=/lab/sweep/.pbs/1
 case "${PBS_ARRAY_INDEX:-0}" in
 0) element=0 log='/logs/a 0.log' command=(python run 'it'"'"'s 0') ;;
 1) element=1 log='/logs/a 1.log' command=(python run 'it'"'"'s 1') ;;

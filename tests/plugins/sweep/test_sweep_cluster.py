@@ -155,14 +155,14 @@ def test_a_running_job_gets_the_signal_and_a_waiting_one_is_taken_back(place, cl
 
 def test_the_script_of_an_array_is_the_one_that_was_read_over(place, cluster, monkeypatch):
     monkeypatch.chdir("/")
-    array = Pbs(Path("/work/sweep"), 4, {"walltime": "1:00:00", "account": "lab",
+    array = Pbs(Path("/lab/sweep"), 4, {"walltime": "1:00:00", "account": "lab",
                                          "select": "1:ncpus=4:ngpus=1"})  # fmt: skip
     runs = [
         Command(["python", "run", f"it's {n}"], [], Path(f"/none/{n}"), Path(f"/logs/a {n}.log"))
         for n in range(2)
     ]
     golden = Path(__file__).parent / "array.pbs.sh"
-    assert array.script(runs, Path("/work/sweep/.pbs/1")) == golden.read_text()
+    assert array.script(runs, Path("/lab/sweep/.pbs/1")) == golden.read_text()
 
 
 @pytest.mark.parametrize("wrong", ["90", "1:00", "0:02:00", "-1:00:00"])

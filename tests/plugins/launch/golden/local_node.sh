@@ -1,13 +1,13 @@
 #!/bin/bash
 # One run of alignkit on this machine. Started again, it resumes what it has begun.
 set -u
-cd /work || exit 1
+cd /lab || exit 1
 export OMP_WAIT_POLICY=passive
 
-if [ -e '/work/runs/it'"'"'s mine/recipe.toml' ]; then
-  command=(resume '/work/runs/it'"'"'s mine')
+if [ -e '/lab/runs/it'"'"'s mine/recipe.toml' ]; then
+  command=(resume '/lab/runs/it'"'"'s mine')
 else
-  command=(run '/work/a recipe.toml' --out '/work/runs/it'"'"'s mine' -s 'name = "$HOME"')
+  command=(run '/lab/a recipe.toml' --out '/lab/runs/it'"'"'s mine' -s 'name = "$HOME"')
 fi
 # The run saves its state at this signal, 120 seconds before the limit.
 exec timeout --preserve-status --signal=USR1 3480 \

@@ -6,21 +6,21 @@
 #PBS -l walltime=48:00:00
 #PBS -r y
 #PBS -j oe
-#PBS -o /work/runs/it's mine.pbs.log
+#PBS -o /lab/runs/it's mine.pbs.log
 set -u
 trap : TERM INT HUP # the run gets them too: wait until it has saved its state
-cd /work || exit 1
-script='/work/runs/it'"'"'s mine.pbs.sh'
+cd /lab || exit 1
+script='/lab/runs/it'"'"'s mine.pbs.sh'
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
 
 begun=no
-[ -e '/work/runs/it'"'"'s mine/recipe.toml' ] && begun=yes
+[ -e '/lab/runs/it'"'"'s mine/recipe.toml' ] && begun=yes
 [ "$#" -eq 4 ] && begun=$4 # on a node, below: what the first node found before any of them began
 if [ "$begun" = yes ]; then
-  command=(resume '/work/runs/it'"'"'s mine')
+  command=(resume '/lab/runs/it'"'"'s mine')
 else
-  command=(run '/work/a recipe.toml' --out '/work/runs/it'"'"'s mine' -s 'name = "$HOME"')
+  command=(run '/lab/a recipe.toml' --out '/lab/runs/it'"'"'s mine' -s 'name = "$HOME"')
 fi
 # The run saves its state at this signal, 300 seconds before the limit.
 limit=(timeout --preserve-status --signal=USR1 172500)
@@ -37,7 +37,7 @@ if [ "$#" -eq 4 ]; then # this script, called below on one of several nodes
   ranks "$1" "$2" "$3"
   exit
 fi
-manifest='/work/runs/it'"'"'s mine/manifest.json'
+manifest='/lab/runs/it'"'"'s mine/manifest.json'
 started="$script.started"
 : >"$started"
 port=$((20000 + ${PBS_JOBID%%.*} % 20000))

@@ -5,20 +5,20 @@
 #PBS -l walltime=1:00:00
 #PBS -r y
 #PBS -j oe
-#PBS -o /work/runs/it's mine.pbs.log
+#PBS -o /lab/runs/it's mine.pbs.log
 set -u
 trap : TERM INT HUP # the run gets them too: wait until it has saved its state
-cd /work || exit 1
-script='/work/runs/it'"'"'s mine.pbs.sh'
+cd /lab || exit 1
+script='/lab/runs/it'"'"'s mine.pbs.sh'
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
 
 begun=no
-[ -e '/work/runs/it'"'"'s mine/recipe.toml' ] && begun=yes
+[ -e '/lab/runs/it'"'"'s mine/recipe.toml' ] && begun=yes
 if [ "$begun" = yes ]; then
-  command=(resume '/work/runs/it'"'"'s mine')
+  command=(resume '/lab/runs/it'"'"'s mine')
 else
-  command=(run '/work/a recipe.toml' --out '/work/runs/it'"'"'s mine' -s 'name = "$HOME"')
+  command=(run '/lab/a recipe.toml' --out '/lab/runs/it'"'"'s mine' -s 'name = "$HOME"')
 fi
 # The run saves its state at this signal, 120 seconds before the limit.
 limit=(timeout --preserve-status --signal=USR1 3480)

@@ -11,19 +11,19 @@
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output="/work/runs/it's mine.slurm.log"
+#SBATCH --output="/lab/runs/it's mine.slurm.log"
 #SBATCH --partition=gpu
 #SBATCH --account=lab
 set -u
 trap : TERM INT HUP # the run gets them too: wait until it has saved its state
-cd /work || exit 1
+cd /lab || exit 1
 export OMP_WAIT_POLICY=passive
 export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
 
-if [ -e '/work/runs/it'"'"'s mine/recipe.toml' ]; then
-  command=(resume '/work/runs/it'"'"'s mine')
+if [ -e '/lab/runs/it'"'"'s mine/recipe.toml' ]; then
+  command=(resume '/lab/runs/it'"'"'s mine')
 else
-  command=(run '/work/a recipe.toml' --out '/work/runs/it'"'"'s mine' -s 'name = "$HOME"')
+  command=(run '/lab/a recipe.toml' --out '/lab/runs/it'"'"'s mine' -s 'name = "$HOME"')
 fi
 
 srun --cpus-per-task=1 /env/bin/python -m alignkit "${command[@]}"
