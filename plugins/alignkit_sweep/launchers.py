@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from alignkit.errors import AlignkitError
 from alignkit.lifecycle.run_dir import begun
 
+POLL = 0.5
+"""Seconds between looks at a job of a cluster."""
+TAKEN_BACK = 143
+"""Exit status of a job that was taken back, as if SIGTERM had ended it."""
 MOST = 1000
 """Runs handed to a cluster at a time; it decides how many of them run side by side."""
 
@@ -30,6 +35,12 @@ class Command:
     def words(self) -> Sequence[str]:
         """Return the words that are due now."""
         return self.go_on if begun(self.folder) else self.begin
+
+
+def refuse_unwritable(texts: Iterable[str]) -> None:
+    """Raise AlignkitError for a text that a line of a script's directives could not hold."""
+    if bad := [text for text in texts if not text.isprintable()]:
+        raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
 
 
 class Process(Protocol):

@@ -19,16 +19,12 @@ from signal import Signals
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.signals import STOPPED
-from alignkit_sweep.launchers import MOST, Command, Process
+from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_unwritable
 
-POLL = 0.5
-"""Seconds between looks at a job's files."""
 ASK = 60.0
 """Seconds between questions to PBS about a job that has left no exit status."""
 GRACE = 120
 """Seconds before its time limit at which a run is told to save its state and stop."""
-TAKEN_BACK = 143
-"""Exit status of a job that was taken back, as if SIGTERM had ended it."""
 SCRIPT = """#!/bin/bash
 {directives}
 set -u
@@ -109,16 +105,13 @@ class Pbs:
         """
         if not shutil.which("qsub"):
             raise AlignkitError("--launcher pbs: qsub is not on this machine")
-        if bad := [
-            text for text in (str(out), *options, *options.values()) if not text.isprintable()
-        ]:
-            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+        refuse_unwritable((str(out), *options, *options.values()))
         self._out, self._most = out, side_by_side
         self._asked = {"walltime": "4:00:00", **options}
-        time = re.fullmatch(r"(\d{1,4}):([0-5]\d):([0-5]\d)", self._asked["walltime"], re.ASCII)
-        if not time:
+        limit = re.fullmatch(r"(\d{1,4}):([0-5]\d):([0-5]\d)", self._asked["walltime"], re.ASCII)
+        if not limit:
             raise AlignkitError(f"walltime={self._asked['walltime']}: write it as H:MM:SS")
-        hours, minutes, seconds = map(int, time.groups())
+        hours, minutes, seconds = map(int, limit.groups())
         self._limit = (hours * 60 + minutes) * 60 + seconds - GRACE
         if self._limit <= 0:
             raise AlignkitError(f"walltime={self._asked['walltime']}: more than {GRACE} seconds")
@@ -147,7 +140,7 @@ class Pbs:
     def script(self, commands: Sequence[Command], folder: Path) -> str:
         """Return the script of an array, an element for each command."""
         cases = [
-            f"{n}) element={n} log={shlex.quote(str(c.log))} command=({self._words(c)}) ;;"
+            f"{n}) element={n} log={shlex.quote(str(c.log))} command=({shlex.join(c.words())}) ;;"
             for n, c in enumerate(commands)
         ]
         return SCRIPT.format(
@@ -155,9 +148,6 @@ class Pbs:
             here=shlex.quote(str(Path.cwd())),
             folder=shlex.quote(str(folder)), cases="\n".join(cases), limit=self._limit,
         )  # fmt: skip
-
-    def _words(self, command: Command) -> str:
-        return shlex.join(command.words())
 
     def _directives(self, elements: int, folder: Path) -> list[str]:
         named = {"queue": "q", "account": "A"}

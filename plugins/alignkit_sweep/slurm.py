@@ -17,12 +17,7 @@ from signal import Signals
 from typing import Any
 
 from alignkit.errors import AlignkitError
-from alignkit_sweep.launchers import MOST, Command, Process
-
-POLL = 0.5
-"""Seconds between looks at a process or job."""
-ENDED_BEFORE_IT_BEGAN = 143
-"""Exit status of a job that was taken back, as if SIGTERM had ended it."""
+from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_unwritable
 
 
 class Element:
@@ -75,8 +70,7 @@ class Job:
         if self.began():
             self._scancel(f"--signal={Signals(number).name}")
         else:
-            self._scancel()
-            self._status = ENDED_BEFORE_IT_BEGAN
+            self.kill()
 
     def wait(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
@@ -86,7 +80,7 @@ class Job:
 
     def kill(self) -> None:
         self._scancel()
-        self._status = ENDED_BEFORE_IT_BEGAN
+        self._status = TAKEN_BACK
 
     def _scancel(self, *options: str) -> None:
         command = ["scancel", *options, self._job.job_id]
@@ -110,9 +104,7 @@ class Slurm:
             raise AlignkitError(
                 "--launcher slurm needs submitit: pip install 'alignkit[cluster]'"
             ) from error
-        written = (str(out), *(v for v in options.values() if isinstance(v, str)))
-        if bad := [text for text in written if not text.isprintable()]:
-            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+        refuse_unwritable((str(out), *(v for v in options.values() if isinstance(v, str))))
         shared = {"time": 240, "job_name": out.name, "array_parallelism": side_by_side}
         try:
             self._executor = SlurmExecutor(out / ".slurm", max_num_timeout=10**6)

@@ -1,6 +1,7 @@
 """A real SLURM of one node, for the plugins that submit to one."""
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -36,6 +37,20 @@ ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+
+
+@pytest.fixture(scope="session")
+def lasting_rows():
+    """Return a function that reads a run's whole rows, without what differs each time."""
+    measured = ("time", "seconds", "per_second", "peak")
+
+    def read(run):
+        file = run / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        return [{k: v for k, v in r.items() if not any(w in k for w in measured)} for r in rows]
+
+    return read
 
 
 def _free_port():

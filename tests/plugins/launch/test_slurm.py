@@ -1,6 +1,5 @@
 """A real SLURM of one node: a job is told to stop, queued again, and ends as if undisturbed."""
 
-import json
 import subprocess
 import sys
 import time
@@ -31,17 +30,9 @@ def wait_for(what, seen, log):
         time.sleep(0.2)
 
 
-def rows_of(run):
-    file = run / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    measured = ("time", "seconds", "per_second", "peak")
-    return [
-        {k: v for k, v in row.items() if not any(word in k for word in measured)} for row in rows
-    ]
-
-
-def test_a_job_that_is_stopped_and_queued_again_ends_as_an_undisturbed_run(tmp_path, slurm):
+def test_a_job_that_is_stopped_and_queued_again_ends_as_an_undisturbed_run(
+    tmp_path, slurm, lasting_rows
+):
     settings = [word for value in SMALL for word in ("-s", value)]
     recipe = ("alignkit:recipes/grpo.toml", *settings)
     alignkit("run", *recipe, "--out", "undisturbed", folder=tmp_path, environment=slurm)
@@ -52,7 +43,7 @@ def test_a_job_that_is_stopped_and_queued_again_ends_as_an_undisturbed_run(tmp_p
     number = said.rsplit("job ", 1)[1].split(":")[0]
     run, log = tmp_path / "job", tmp_path / "job.slurm.log"
     log.touch()
-    wait_for("the second step", lambda: len(rows_of(run)) >= 2, log)
+    wait_for("the second step", lambda: len(lasting_rows(run)) >= 2, log)
     subprocess.run(["scancel", "--signal=USR1", number], env=slurm, check=True)
 
     def state():
@@ -66,6 +57,6 @@ def test_a_job_that_is_stopped_and_queued_again_ends_as_an_undisturbed_run(tmp_p
     assert state()["JobState"] == "COMPLETED", log.read_text()
     assert state()["Restarts"] == "1"
     assert "stopped by SIGUSR1" in log.read_text()
-    assert rows_of(run) == rows_of(tmp_path / "undisturbed")
+    assert lasting_rows(run) == lasting_rows(tmp_path / "undisturbed")
     ours, theirs = (r / "final" / "model.safetensors" for r in (run, tmp_path / "undisturbed"))
     assert ours.read_bytes() == theirs.read_bytes()

@@ -157,3 +157,17 @@ def browser():
     yield start
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved from now on, by the name of their file."""
+    figures = pytest.importorskip("matplotlib.figure")
+    seen, save = {}, figures.Figure.savefig
+
+    def watched(figure, path):
+        save(figure, path)
+        seen[path.name] = figure
+
+    monkeypatch.setattr(figures.Figure, "savefig", watched)
+    return seen

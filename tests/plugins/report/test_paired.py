@@ -275,18 +275,10 @@ def test_settings_of_another_order_are_said_not_to_be_compared(settings, make_ru
 
 @pytest.mark.parametrize("band", ["error", "range"])
 def test_a_png_has_a_thin_line_for_each_seed_and_the_band_that_is_asked_for(
-    swept, load, tmp_path, monkeypatch, band
+    swept, load, tmp_path, drawn, band
 ):
-    figures = pytest.importorskip("matplotlib.figure")
-    seen, save = {}, figures.Figure.savefig
-
-    def watched(figure, path):
-        save(figure, path)
-        seen[path.name] = figure
-
-    monkeypatch.setattr(figures.Figure, "savefig", watched)
     png.write(load(swept), tmp_path / "out", band=band)
-    (axes,) = seen["eval_answer_reward-by-step.png"].axes
+    (axes,) = drawn["eval_answer_reward-by-step.png"].axes
     thin = [line for line in axes.lines if line.get_linewidth() < 1 and len(line.get_xdata())]
     assert len(thin) == 12
     ends = sorted(float(line.get_ydata()[-1]) for line in thin)
@@ -297,22 +289,12 @@ def test_a_png_has_a_thin_line_for_each_seed_and_the_band_that_is_asked_for(
 
 
 @pytest.mark.parametrize("settings", [8, 9])
-def test_bands_of_many_settings_do_not_hide_their_lines(
-    make_run, load, tmp_path, monkeypatch, settings
-):
-    figures = pytest.importorskip("matplotlib.figure")
+def test_bands_of_many_settings_do_not_hide_their_lines(make_run, load, tmp_path, drawn, settings):
     for i in range(settings):
         for seed in (0, 1):
             make_run(f"s/n{i}/seed_{seed}", [{ACC: 0.1 * seed}, {ACC: 0.5}], seed=seed)
-    seen, save = {}, figures.Figure.savefig
-
-    def watched(figure, path):
-        save(figure, path)
-        seen[path.name] = figure
-
-    monkeypatch.setattr(figures.Figure, "savefig", watched)
     png.write(load(tmp_path / "s"), tmp_path / "out")
-    (axes,) = seen["eval_answer_reward-by-step.png"].axes
+    (axes,) = drawn["eval_answer_reward-by-step.png"].axes
     assert len(axes.collections) == (8 if settings == 8 else 0)
-    drawn = [line for line in axes.lines if len(line.get_xdata())]
-    assert len(drawn) == (24 if settings == 8 else 9)
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    assert len(lines) == (24 if settings == 8 else 9)

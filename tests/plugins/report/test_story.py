@@ -185,27 +185,17 @@ def test_each_png_is_written_once_against_step_or_wall_clock(run, tmp_path, give
 
 
 @pytest.mark.parametrize("settings", [1, 4, 17, 60])
-def test_the_legend_of_a_png_stands_outside_its_axes(
-    make_run, load, tmp_path, monkeypatch, settings
-):
-    figures = pytest.importorskip("matplotlib.figure")
+def test_the_legend_of_a_png_stands_outside_its_axes(make_run, load, tmp_path, drawn, settings):
     for i in range(settings):
         counts = {"eval/n_correct": i, "eval/n_format_only": 1, "eval/n_neither": 2}
         rows = [{"train/loss": float(i)} | counts, {"train/loss": 1.0} | counts]
         make_run(f"s/learning_rate={i},group_size={i}/seed_0", rows)
-    seen, save = {}, figures.Figure.savefig
-
-    def watched(figure, path):
-        save(figure, path)
-        seen[path.name] = figure
-
-    monkeypatch.setattr(figures.Figure, "savefig", watched)
     png.write(load(tmp_path / "s"), tmp_path / "out")
-    assert ("legend.png" in seen) == (settings == 60)
-    names = [t.get_text() for f in seen.values() for x in f.legends for t in x.get_texts()]
+    assert ("legend.png" in drawn) == (settings == 60)
+    names = [t.get_text() for f in drawn.values() for x in f.legends for t in x.get_texts()]
     assert len({n for n in names if n.startswith("learning")}) == settings
     assert {"right", "right format only", "neither"} <= set(names)
-    for name, figure in seen.items():
+    for name, figure in drawn.items():
         (axes,) = figure.axes
         place, page = axes.get_window_extent(), figure.bbox
         assert axes.get_legend() is None

@@ -1,6 +1,5 @@
 """Sweeps as job arrays: of a made-up PBS, and of a real SLURM."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -207,19 +206,8 @@ n = 4
 """
 
 
-def rows_of(run):
-    measured = ("time", "seconds", "per_second", "peak")
-    file = run / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [
-        {k: v for k, v in json.loads(line).items() if not any(w in k for w in measured)}
-        for line in lines
-        if line.endswith("}")
-    ]
-
-
 @pytest.mark.slow
-def test_an_array_of_slurm_makes_the_runs_that_are_made_here(tmp_path, slurm):
+def test_an_array_of_slurm_makes_the_runs_that_are_made_here(tmp_path, slurm, lasting_rows):
     """One of its elements is pre-empted on the way, saves its state and is queued again."""
     (tmp_path / "small.toml").write_text(SMALL)
     (tmp_path / "s.toml").write_text('recipe = "alignkit:recipes/grpo.toml"\nseeds = [0, 1]\n')
@@ -241,7 +229,7 @@ def test_an_array_of_slurm_makes_the_runs_that_are_made_here(tmp_path, slurm):
     sweep.start()
     folder = tmp_path / "array"
     end = time.monotonic() + 120
-    while len(rows_of(next(folder.glob("*/seed_0"), folder))) < 2:
+    while len(lasting_rows(next(folder.glob("*/seed_0"), folder))) < 2:
         assert time.monotonic() < end, told
         time.sleep(0.1)
     (first,) = {p.name.split("_")[0] for p in (folder / ".slurm").glob("*_0_0_log.out")}
@@ -252,6 +240,6 @@ def test_an_array_of_slurm_makes_the_runs_that_are_made_here(tmp_path, slurm):
     runs = sorted(p.relative_to(folder) for p in folder.glob("*/seed_*") if p.is_dir())
     assert len(runs) == 2
     for run_ in runs:
-        assert rows_of(folder / run_) == rows_of(tmp_path / "here" / run_)
+        assert lasting_rows(folder / run_) == lasting_rows(tmp_path / "here" / run_)
     logs = [p.read_text() for p in folder.glob("*/seed_*.log")]
     assert sum("stopped by SIGUSR2" in log for log in logs) == 1
