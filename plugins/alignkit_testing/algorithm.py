@@ -132,9 +132,11 @@ def _run(subject: Subject, end_after: int = 0) -> dict[str, Any]:
             _resume(subject, out)
         except RunFailed as error:
             raise AssertionError(f"{subject.id} does not run:\n{error}") from error
+        kept = tomli.loads((out / "recipe.toml").read_text(encoding="utf-8"))
+        kept.pop("plugins", None)  # where the copies of plugin files are
         return {
             "plan": tomli.loads(tomli_w.dumps(node.dump())),
-            "recipe": tomli.loads((out / "recipe.toml").read_text(encoding="utf-8")),
+            "recipe": kept,
             "manifest": json.loads((out / "manifest.json").read_text(encoding="utf-8")),
             "metrics": _lines(out / "metrics.jsonl"),
             "recorded": _lines(out / RECORDED) if (out / RECORDED).exists() else [],

@@ -84,6 +84,7 @@ def conformance(
     waive: Mapping[str, str] | None = None,
     responses: Mapping[str, Sequence[tuple[str, Example]]] | None = None,
     registry: Registry | None = None,
+    ranks: int = 1,
 ) -> Callable[..., None]:
     """Return a pytest test with a case for every check of every component of ``plugin``.
 
@@ -93,12 +94,13 @@ def conformance(
     must fail by its nature to the reason; the check has to fail, or the test does.
     ``responses`` holds, by ``"kind/name"``, what a reward is tried on: pairs of a response and the
     example it answers, not all of which earn the same. ``registry`` replaces what is installed,
-    see :func:`registry_of`.
+    see :func:`registry_of`. With ``ranks=2`` every algorithm also runs on two processes, which has
+    to give what one process does; that takes some ten seconds each.
     """
     import pytest
 
     waived = dict(waive or {})
-    cases = list(checks(plugin, params, responses, registry))
+    cases = list(checks(plugin, params, responses, registry, ranks))
     if cases[1:]:  # a plugin that could not be loaded has but the one case that says so
         _refuse_unknown(waived, [case.id for case in cases], "check")
 
@@ -122,6 +124,7 @@ def checks(
     params: Mapping[str, Mapping[str, Any]] | None = None,
     responses: Mapping[str, Sequence[tuple[str, Example]]] | None = None,
     registry: Registry | None = None,
+    ranks: int = 1,
 ) -> Iterator[Case]:
     """Yield every check of every component of ``plugin``; see :func:`conformance`."""
     installed = registry is None
@@ -149,6 +152,14 @@ def checks(
         subject = Subject(kind, info, component, furnished, table, tried)
         for check in checks_of(kind):
             yield Case(f"{subject.id}/{check.__name__}", partial(check, subject))
+        if kind == "algorithm" and ranks > 1:
+            yield _on_ranks(subject, ranks)
+
+
+def _on_ranks(subject: Subject, size: int) -> Case:
+    from alignkit_testing.several import gives_the_same_on_ranks as check
+
+    return Case(f"{subject.id}/{check.__name__}", partial(check, subject, size))
 
 
 def checks_of(kind: str) -> Iterator[Check]:

@@ -33,15 +33,21 @@ class CheckPlugin(Params[click.Command]):
             metavar="KIND.NAME.KEY=VALUE",
             help="What a component needs to be built, such as loss_type.my_loss.cap=2.0.",
         )
+        @click.option(
+            "--ranks",
+            default=1,
+            type=click.IntRange(1, 8),
+            help="Also run each algorithm on so many processes.  [default: 1]",
+        )
         @plugin_option
-        def check(plugin: str, values: Sequence[str], registry: Registry) -> None:
+        def check(plugin: str, values: Sequence[str], ranks: int, registry: Registry) -> None:
             try:
                 from alignkit_testing.report import Results
             except ImportError as error:
                 raise AlignkitError(f"checks need pytest ({error}): pip install pytest") from error
 
             found = Results()
-            for case in _cases(plugin, values, registry):
+            for case in _cases(plugin, values, registry, ranks):
                 found.add(case.id, case.run)
             say(found.text())
             if found.failed:
@@ -60,7 +66,7 @@ def _two_deep(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[Case]:
+def _cases(plugin: str, values: Sequence[str], registry: Registry, ranks: int) -> Iterator[Case]:
     """Yield the checks of a file or of an installed plugin."""
     from alignkit.overrides import typed
     from alignkit.plugin_files import with_files
@@ -71,9 +77,10 @@ def _cases(plugin: str, values: Sequence[str], registry: Registry) -> Iterator[C
         raise AlignkitError(f"-s {short[0]}: write -s KIND.NAME.KEY=VALUE")
     params = {f"{kind}/{name}": table for kind in given for name, table in given[kind].items()}
     if plugin.endswith(".py"):
-        yield from checks(Path(plugin).stem, params, registry=with_files(registry, [Path(plugin)]))
+        known = with_files(registry, [Path(plugin)])
+        yield from checks(Path(plugin).stem, params, registry=known, ranks=ranks)
     else:
-        yield from checks(plugin, params)
+        yield from checks(plugin, params, ranks=ranks)
 
 
 @hookimpl

@@ -101,7 +101,7 @@ def test_its_algorithm_conforms(environment, tmp_path):
     (tmp_path / "test_it.py").write_text(
         "from alignkit.testing import conformance\n"
         "KEYS = {'n_steps': 2, 'questions_per_step': 4, 'n': 2}\n"
-        "test_conforms = conformance('best_of_n', params={'algorithm/best_of_n': KEYS})\n"
+        "test_conforms = conformance('best_of_n', params={'algorithm/best_of_n': KEYS}, ranks=2)\n"
     )
     command = [environment.bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from alignkit.testing import conformance, tiny_model
+import pytest
+
+from alignkit.testing import checks, conformance, tiny_model
 
 
 def _preferences():
@@ -25,28 +27,44 @@ SMALL = {"n_steps": 2, "rollout_batch_size": 8, "group_size": 4, "rollout": ROLL
 SUPERVISED = {"train_batch_size": 4, "rollout": ROLLOUT, "eval": EVAL}
 REWARD = {"use": "rewards/r1_zero"}
 
+PARAMS = {
+    "algorithm/evaluate": {
+        "data": _preferences(),
+        "prompt": {"use": "prompts/question_only"},
+        "reward": REWARD,
+        "rollout": ROLLOUT,
+    },
+    "algorithm/generate": {
+        "batch_size": 2,
+        "samples": 2,
+        "data": _preferences(),
+        "policy": {"use": "hf/hf", "path": str(tiny_model())},
+        "reward": REWARD,
+        "rollout": ROLLOUT,
+    },
+    "algorithm/sft": SUPERVISED | {"reward": REWARD},
+    "algorithm/expert_iteration": SMALL | {"train_batch_size": 4},
+    "algorithm/grpo": SMALL | {"train_batch_size": 4, "reference": {"beta": 0.1}},
+    "algorithm/distill": SMALL | {"train_batch_size": 4},
+    "algorithm/dpo": SUPERVISED | {"n_steps": 3, "reward": REWARD, "data": _preferences()},
+}
+
 test_conforms = conformance(
     "algorithms",
     waive={"preference_loss/kto/keeps_pairs_independent": "reference point of the whole batch"},
-    params={
-        "algorithm/evaluate": {
-            "data": _preferences(),
-            "prompt": {"use": "prompts/question_only"},
-            "reward": REWARD,
-            "rollout": ROLLOUT,
-        },
-        "algorithm/generate": {
-            "batch_size": 2,
-            "samples": 2,
-            "data": _preferences(),
-            "policy": {"use": "hf/hf", "path": str(tiny_model())},
-            "reward": REWARD,
-            "rollout": ROLLOUT,
-        },
-        "algorithm/sft": SUPERVISED | {"reward": REWARD},
-        "algorithm/expert_iteration": SMALL | {"train_batch_size": 4},
-        "algorithm/grpo": SMALL | {"train_batch_size": 4, "reference": {"beta": 0.1}},
-        "algorithm/distill": SMALL | {"train_batch_size": 4},
-        "algorithm/dpo": SUPERVISED | {"n_steps": 3, "reward": REWARD, "data": _preferences()},
-    },
+    params=PARAMS,
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARAMS))
+def test_two_processes_give_what_one_does(name):
+    cases = checks("algorithms", PARAMS, ranks=2)
+    (found,) = [case for case in cases if case.id == f"{name}/gives_the_same_on_ranks"]
+    found.run()
+
+
+def test_every_algorithm_is_tried_on_two_processes():
+    found = {case.id for case in checks("algorithms", PARAMS, ranks=2)}
+    tried = {name.rpartition("/")[0] for name in found if name.endswith("on_ranks")}
+    assert tried == set(PARAMS)
