@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.text.batch import in_directive, refuse_unwritable
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCHEDULERS = tuple(sorted(path.stem for path in TEMPLATES.glob("*.sh")))
@@ -59,9 +60,7 @@ class Job:
                 f"--grace {self.grace}: from 1 second to less than the job's {self.seconds}"
             )
         asked = (self.memory, self.queue, self.account, *self.directives)
-        written = (*asked, str(self.out), str(self.folder))
-        if bad := [text for text in written if not text.isprintable()]:
-            raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+        refuse_unwritable((*asked, str(self.out), str(self.folder)))
         for word in (*self.begin, *self.go_on, self.python):
             if any("\ud800" <= letter <= "\udfff" for letter in word):
                 raise AlignkitError(f"{word!r} is no UTF-8, which the script is written in")
@@ -92,11 +91,13 @@ class Job:
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
             keep_trailing_newline=True, comment_start_string="{##", comment_end_string="##}",
         )  # fmt: skip
-        environment.filters |= {"q": _quoted, "clock": clock}
+        environment.filters |= {"q": _quoted, "clock": clock, "directive": in_directive}
         try:
             return environment.from_string(file.read_text(encoding="utf-8")).render(job=self)
         except OSError as error:
             raise AlignkitError(f"cannot read {shown(file)}: {error.strerror}") from error
+        except AlignkitError:
+            raise
         except Exception as error:  # a template is a program: it can fail in any way
             raise AlignkitError(f"{shown(file)} is no usable template: {error}") from error
 

@@ -11,6 +11,7 @@ import click
 from alignkit import Component, Params, hookimpl
 from alignkit.commands import FILE, GIVEN, call, plugin_option
 from alignkit.errors import AlignkitError, RunFailed
+from alignkit.lifecycle.ranks import size
 from alignkit.plugins import Registry
 from alignkit.security.text import say
 
@@ -67,6 +68,10 @@ class SweepCommand(Params[click.Command]):
             from alignkit_sweep import plans, runner, variants
             from alignkit_sweep.launchers import MOST
 
+            if size() > 1:
+                raise AlignkitError(
+                    "torchrun is for one run; start a sweep without it: its runs are a process each"
+                )
             swept = variants.Sweep(
                 path, registry, overlays, overrides, seeds=seeds, max_hours=max_hours
             )

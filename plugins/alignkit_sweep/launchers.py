@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,10 +37,13 @@ class Command:
         return self.go_on if begun(self.folder) else self.begin
 
 
-def refuse_unwritable(texts: Iterable[str]) -> None:
-    """Raise AlignkitError for a text that a line of a script's directives could not hold."""
-    if bad := [text for text in texts if not text.isprintable()]:
-        raise AlignkitError(f"{bad[0]!r} has a character that a script's comment cannot hold")
+def refuse_ranks(name: str, value: object, several: bool) -> None:
+    """Raise AlignkitError for an option of the scheduler that asks for ``several`` processes."""
+    if several:
+        raise AlignkitError(
+            f"--job {name}={value}: a run of a sweep is one process on one node; run a recipe on "
+            f"several by itself: alignkit launch RECIPE --nodes N --processes N"
+        )
 
 
 class Process(Protocol):

@@ -19,12 +19,18 @@ from signal import Signals
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.signals import STOPPED
-from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_unwritable
+from alignkit.text.batch import in_directive, refuse_unwritable
+from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_ranks
 
 ASK = 60.0
 """Seconds between questions to PBS about a job that has left no exit status."""
 GRACE = 120
 """Seconds before its time limit at which a run is told to save its state and stop."""
+SEVERAL = {
+    "select": re.compile(r"^\s*0*([2-9]|1\d)\d*\b|\+|mpiprocs=0*([2-9]|1\d)"),
+    "nodes": re.compile(r"^\s*0*([2-9]|1\d)\d*\b|\+|ppn=0*([2-9]|1\d)"),
+}
+"""Values of resources by which PBS is asked for several chunks of nodes, or processes."""
 SCRIPT = """#!/bin/bash
 {directives}
 set -u
@@ -100,12 +106,15 @@ class Pbs:
         """Prepare arrays of which ``side_by_side`` elements run at a time.
 
         ``options``: ``walltime`` as H:MM:SS (4:00:00 unless given), ``queue``, ``account``; any
-        other is a resource, such as ``select``. Raises AlignkitError where there is no PBS, or
-        where a line of the script could not hold an option or ``out``.
+        other is a resource, such as ``select``. Raises AlignkitError where there is no PBS, where
+        a line of the script could not hold an option or ``out``, or for several processes.
         """
         if not shutil.which("qsub"):
             raise AlignkitError("--launcher pbs: qsub is not on this machine")
         refuse_unwritable((str(out), *options, *options.values()))
+        in_directive(out)
+        for name in SEVERAL.keys() & options.keys():
+            refuse_ranks(name, options[name], bool(SEVERAL[name].search(options[name])))
         self._out, self._most = out, side_by_side
         self._asked = {"walltime": "4:00:00", **options}
         limit = re.fullmatch(r"(\d{1,4}):([0-5]\d):([0-5]\d)", self._asked["walltime"], re.ASCII)
@@ -151,7 +160,7 @@ class Pbs:
 
     def _directives(self, elements: int, folder: Path) -> list[str]:
         named = {"queue": "q", "account": "A"}
-        lines = ["-N sweep", "-r y", "-j oe", f"-o {folder}"]
+        lines = ["-N sweep", "-r y", "-j oe", f"-o {in_directive(folder)}"]
         lines += [f"-J 0-{elements - 1}%{self._most}"] * (elements > 1)
         for key, value in self._asked.items():
             lines.append(f"-{named[key]} {value}" if key in named else f"-l {key}={value}")

@@ -17,7 +17,11 @@ from signal import Signals
 from typing import Any
 
 from alignkit.errors import AlignkitError
-from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_unwritable
+from alignkit.text.batch import refuse_unwritable
+from alignkit_sweep.launchers import MOST, POLL, TAKEN_BACK, Command, Process, refuse_ranks
+
+SEVERAL = frozenset({"nodes", "ntasks_per_node"})
+"""Parameters by which several processes are asked for."""
 
 
 class Element:
@@ -96,8 +100,11 @@ class Slurm:
         """Prepare arrays of which ``side_by_side`` elements run at a time.
 
         ``options`` are parameters of submitit's SlurmExecutor: ``time`` in minutes, ``partition``,
-        ``gpus_per_node`` … Raises AlignkitError for unknown ones, and without submitit or SLURM.
+        ``gpus_per_node`` … Raises AlignkitError for unknown ones or several processes, and without
+        submitit or SLURM.
         """
+        for name in SEVERAL & options.keys():
+            refuse_ranks(name, options[name], str(options[name]) != "1")
         try:
             from submitit import SlurmExecutor
         except ImportError as error:

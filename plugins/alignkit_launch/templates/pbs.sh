@@ -11,7 +11,7 @@
 #PBS -l walltime={{ job.seconds | clock }}
 #PBS -r y
 #PBS -j oe
-#PBS -o {{ job.script.with_suffix('.log') }}
+#PBS -o {{ job.script.with_suffix('.log') | directive }}
 {% if job.queue %}
 #PBS -q {{ job.queue }}
 {% endif %}

@@ -164,6 +164,44 @@ def test_the_script_of_an_array_is_the_one_that_was_read_over(place, cluster, mo
     assert array.script(runs, Path("/lab/sweep/.pbs/1")) == golden.read_text()
 
 
+def test_the_folder_of_an_array_is_one_word(place, cluster):
+    text = Pbs(Path("/my lab/it's"), 1, {}).script([command_in(place)], Path("/my lab/it's/.pbs/1"))
+    assert '#PBS -o "/my lab/it\'s/.pbs/1"\n' in text
+
+
+def test_a_folder_that_no_directive_can_name_is_refused(place, cluster):
+    with pytest.raises(AlignkitError, match="both kinds of quotes"):
+        Pbs(place / """it's "mine\"""", 1, {})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["select=2:ncpus=4", "select=1:ncpus=4:mpiprocs=4", "select=1:a=b+1:c=d", "nodes=2:ppn=1",
+     "nodes=12", "nodes=1:ppn=10"],
+)  # fmt: skip
+def test_several_processes_for_a_run_are_refused_by_pbs(place, cluster, asked):
+    with pytest.raises(AlignkitError, match="alignkit launch RECIPE"):
+        Pbs(place / "out", 1, dict([asked.split("=", 1)]))
+
+
+def test_several_cores_and_cards_are_no_several_processes(place, cluster):
+    Pbs(place / "out", 1, {"select": "1:ncpus=16:ngpus=4:mpiprocs=1", "nodes": "1:ppn=1"})
+
+
+@pytest.mark.parametrize("asked", [{"nodes": 2}, {"ntasks_per_node": 4}], ids=str)
+def test_several_processes_for_a_run_are_refused_by_slurm(place, asked):
+    with pytest.raises(AlignkitError, match="alignkit launch RECIPE"):
+        slurm.Slurm(place / "out", 1, asked)
+
+
+def test_a_sweep_under_torchrun_is_refused(place, monkeypatch):
+    (place / "s.toml").write_text('recipe = "alignkit:recipes/sft.toml"\n')
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = CliRunner().invoke(main, ["sweep", str(place / "s.toml"), "--list"])
+    assert done.exit_code
+    assert "torchrun is for one run" in str(done.exception) + done.output
+
+
 @pytest.mark.parametrize("wrong", ["90", "1:00", "0:02:00", "-1:00:00"])
 def test_a_walltime_that_is_none_is_refused(place, cluster, wrong):
     with pytest.raises(AlignkitError, match="walltime="):

@@ -5,7 +5,7 @@
 #PBS -l walltime=1:00:00
 #PBS -r y
 #PBS -j oe
-#PBS -o /lab/runs/it's mine.pbs.log
+#PBS -o "/lab/runs/it's mine.pbs.log"
 #PBS -q gpu
 #PBS -A lab
 set -u

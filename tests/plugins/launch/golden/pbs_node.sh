@@ -5,7 +5,7 @@
 #PBS -l walltime=1:00:00
 #PBS -r y
 #PBS -j oe
-#PBS -o /lab/runs/it's mine.pbs.log
+#PBS -o "/lab/runs/it's mine.pbs.log"
 #PBS --exclusive
 set -u
 trap : TERM INT HUP # the run gets them too: wait until it has saved its state
