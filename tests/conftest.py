@@ -25,6 +25,9 @@ def pytest_addoption(parser):
     )
     parser.addoption("--days", type=int, default=18, help="bad days of runs, in tests/kills")
     parser.addoption(
+        "--rank-kills", type=int, default=3, help="kills of runs on two ranks, in tests/ranks"
+    )
+    parser.addoption(
         "--fuzz",
         type=int,
         default=100,

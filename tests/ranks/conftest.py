@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["nest.py"]  # a program, not a module
+
 PLUGIN = '''
 import os, time
 from alignkit import Component, Params, hookimpl
