@@ -55,11 +55,12 @@ class Estimate:
         return sum(size for purpose, size in self.memory.items() if purpose not in purposes)
 
 
-def estimate(root: Node, card: float | None = None) -> Estimate | None:
+def estimate(root: Node, card: float | None = None, ranks: int = 1) -> Estimate | None:
     """Return the estimate for a recipe; None if its policy's sizes are not known.
 
     ``card`` is the memory, in bytes, of the GPU for the policy. Without it, libraries are counted
-    as on a CPU.
+    as on a CPU. With several ``ranks`` it is that of one of them, which holds the whole policy and
+    samples its share of the responses; ``workload`` is that of all.
     """
     tables = [node for child in root.children.values() for node in nodes(child)]
     told = (n.params.sizes(n.tables()) for n in tables if n.kind == "policy")
@@ -69,10 +70,11 @@ def estimate(root: Node, card: float | None = None) -> Estimate | None:
     if card is not None:
         sizes = replace(sizes, on_gpu=True, card=card)
     workload = root.params.workload(root.tables()) or Workload()
+    own = replace(workload, at_once=-(-workload.at_once // ranks))
     memory: dict[str, float] = {}
     elsewhere = False
     for node in (root, *tables):
-        taken = node.params.memory(node.tables(), sizes, workload)
+        taken = node.params.memory(node.tables(), sizes, own)
         memory |= {purpose: size for purpose, size in taken.items() if size is not None}
         elsewhere |= node.kind == "rollout_backend" and not taken
     memory[LIBRARIES] = memory.get(LIBRARIES, 0) + (PROCESS if card is None else CONTEXT)

@@ -70,6 +70,10 @@ class ModelSizes:
     """Parameters of the output head: vocabulary times hidden size; 0 = not known."""
     vocabulary: int = 0
     """Rows of the output head; 0 = not known."""
+    layers: int = 0
+    """Layers of the model; 0 = not known."""
+    layer: int = 0
+    """Parameters of each of them; 0 = not known."""
     card: float | None = None
     """Bytes of the GPU it computes on; None = not known, or none."""
 
@@ -85,6 +89,8 @@ class Workload:
     """Most tokens of a response."""
     epochs: int = 1
     """Times each response is learned from."""
+    updates: int = 1
+    """Optimizer updates of a step."""
     at_once: int = 0
     """Most responses sampled together, including those of evaluations."""
     micro_batch: int = 0

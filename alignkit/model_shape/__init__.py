@@ -84,14 +84,19 @@ class ModelShape:
 
         None where the configuration lacks a size they depend on.
         """
-        h, k, q = self.hidden, self.kv, self.query
+        h = self.hidden
         if not (h and self.inner and self.vocabulary):
             return None
+        return self.vocabulary * h * (1 if self.tied else 2) + self.layers * self.layer + h
+
+    @property
+    def layer(self) -> int:
+        """Number of parameters of a layer, as far as its sizes are given."""
+        h, k, q = self.hidden, self.kv, self.query
         mlp = 3 * h * self.inner
         if self.experts:
             mlp = self.experts * (mlp + h)  # and the router
-        layer = (h + 1) * (q + 2 * k) + q * h + mlp + 2 * h
-        return self.vocabulary * h * (1 if self.tied else 2) + self.layers * layer + h
+        return (h + 1) * (q + 2 * k) + q * h + mlp + 2 * h
 
     def cache(self, number: int) -> int:
         """Return bytes of the key-value cache per token, ``number`` bytes each."""

@@ -205,6 +205,11 @@ def _count(checkpoints: int) -> str:
     return "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
 
 
+def updates_of(learned: int, batch: int) -> int:
+    """Return how many updates of ``batch`` responses a step makes that learns from ``learned``."""
+    return max(1, -(-learned // batch)) if batch else 1
+
+
 def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
     """Return the work an algorithm gives its model, from the keys that these algorithms share."""
 
@@ -217,6 +222,10 @@ def work_of(params: Params[Any], tables: Mapping[str, Any]) -> Workload:
         responses=value("rollout_batch_size"),
         length=_tokens_at_most(tables) or 0,
         epochs=value("epochs_per_rollout_batch") or 1,
+        updates=updates_of(
+            value("rollout_batch_size") * (value("epochs_per_rollout_batch") or 1),
+            value("train_batch_size"),
+        ),
         at_once=max(sampled),
         micro_batch=value("token_budget") if "optimizer" in tables else 0,
     )

@@ -14,6 +14,8 @@ from alignkit.kinds import HOOKS
 from alignkit.plugins import Registry
 from alignkit.security.text import say
 
+COUNT, ABOVE_0 = click.IntRange(1), click.FloatRange(0, min_open=True)
+
 
 class Explain(Params[click.Command]):
     """Say what RECIPE does: its components, formulas and values, and what follows from them."""
@@ -30,20 +32,35 @@ class Explain(Params[click.Command]):
         @click.option(
             "--like", metavar="RUN_DIR", type=GIVEN, help="Estimate the time from this run's."
         )
+        @click.option("--ranks", default=1, type=COUNT,
+                      help="Memory and time on each of so many processes.")  # fmt: skip
+        @click.option("--nodes", default=1, type=COUNT, help="Machines they are on.  [default: 1]")
+        @click.option("--card", type=ABOVE_0, metavar="GB",
+                      help="Memory of the card of each, such as 40.")  # fmt: skip
+        @click.option("--link", type=ABOVE_0, metavar="GB/S", help="Bandwidth between them.")
         @plugin_option
         def explain(
             path: Path,
             overlays: Sequence[Path],
             overrides: Sequence[str],
             like: Path | None,
+            ranks: int,
+            nodes: int,
+            card: float | None,
+            link: float | None,
             registry: Registry,
         ) -> None:
             from alignkit import recipe
             from alignkit.security.secrets import redact_text
+            from alignkit_explain.ranks import OnRanks
             from alignkit_explain.recipes import explained
+            from alignkit_explain.told import Asked
 
+            if ranks % nodes:
+                raise AlignkitError(f"--ranks {ranks}: each of {nodes} nodes has as many")
+            asked = Asked(OnRanks(ranks, nodes), card and card * 1e9, link and link * 1e9)
             node = recipe.load(path, registry, overlays, overrides)
-            say(redact_text(explained(node, registry, like)))
+            say(redact_text(explained(node, registry, like, asked)))
 
         return explain
 

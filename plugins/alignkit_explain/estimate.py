@@ -55,10 +55,13 @@ def rate(run: RunData, registry: Registry) -> tuple[float, float]:
     return done * len(lengths) / found.workload.steps / spent, fmean(lengths)
 
 
-def text(root: Node, like: Path | None, registry: Registry) -> list[str]:
-    """Return lines on memory and time; ``like`` holds a run that shows this machine's speed."""
+def text(root: Node, like: Path | None, registry: Registry, card: float | None = None) -> list[str]:
+    """Return lines on memory and time; ``like`` holds a run that shows this machine's speed.
+
+    ``card`` is the memory of the policy's GPU, in bytes, where it is known.
+    """
     run = next(iter(find([like]))) if like else None
-    found = estimate(root)
+    found = estimate(root, card)
     if found is None:
         return ["not known: the policy is in no folder yet, or not of a kind that is understood"]
     parameters = f"parameters: {found.sizes.parameters:,}"

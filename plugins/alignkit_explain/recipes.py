@@ -12,20 +12,28 @@ from alignkit.docs import field_docs
 from alignkit.plugins import Registry
 from alignkit.recipe import Node, missing
 from alignkit_explain import estimate
+from alignkit_explain.told import Asked, on_ranks
 
 FORMULAS = ("advantage", "loss_type", "preference_loss", "normalizer")
 """Kinds that are one formula each, written in a function with the component's name."""
 INDENT = "    "
 
 
-def explained(node: Node, registry: Registry, like: Path | None = None) -> str:
+def explained(
+    node: Node, registry: Registry, like: Path | None = None, asked: Asked | None = None
+) -> str:
     """Return the recipe in plain text: components, formulas, given values with file:line.
 
-    ``like`` is the directory of a run that shows how fast this machine is.
+    ``like`` is the directory of a run that shows how fast this machine is; ``asked`` are the ranks
+    that memory and time are estimated for.
     """
     parts = ["\n".join(_part(part)) for part in node.walk()]
-    told = estimate.text(node, like, registry)
-    parts.append("\n".join(["Estimate", *_indented(*told)]))
+    if asked is None or not asked.several:
+        told = estimate.text(node, like, registry, asked.card if asked else None)
+        parts.append("\n".join(["Estimate", *_indented(*told)]))
+    else:
+        told = on_ranks(node, asked, like, registry)
+        parts.append("\n".join([f"Estimate for {asked.name}", *_indented(*told)]))
     if node.left_out:
         parts.append("\n".join(["Left out of the files", *_indented(*node.left_out)]))
     if lacking := missing(node):

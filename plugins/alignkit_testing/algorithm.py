@@ -181,7 +181,7 @@ def _lines(path: Path) -> list[Any]:
 def is_measured(metric: str) -> bool:
     """Whether a metric depends on the machine's speed and memory, so that no two runs agree."""
     speed = ("time", "train/tokens_per_second", "train/mfu")
-    return metric in speed or metric.startswith(("time/", "memory/"))
+    return metric in speed or metric.startswith(("time/", "memory/", "ranks/"))
 
 
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:

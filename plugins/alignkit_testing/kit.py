@@ -157,8 +157,7 @@ def checks(
 
 
 def _on_ranks(subject: Subject, size: int) -> Case:
-    from alignkit_testing.several import gives_the_same_on_ranks as check
-
+    check = importlib.import_module("alignkit_testing.several").gives_the_same_on_ranks
     return Case(f"{subject.id}/{check.__name__}", partial(check, subject, size))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["nest.py"]  # a program, not a module
+collect_ignore = ["counted.py", "nest.py"]  # programs, not modules
 
 PLUGIN = '''
 import os, time
@@ -111,7 +111,7 @@ KINDS = {
                          "min_reward = 0.1\n", ""),
     "dpo": ("dpo", 'n_steps = 3\ntrain_batch_size = 3\nrejected_column = "other"\n', ""),
 }  # fmt: skip
-OWN_TIME = ("time", "memory/", "train/tokens_per_second", "train/mfu")
+OWN_TIME = ("time", "ranks/", "memory/", "train/tokens_per_second", "train/mfu")
 SHARD = ("-s", "policy.parallel=shard")
 """Options of a run whose policy is cut over the ranks."""
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]

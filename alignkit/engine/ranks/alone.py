@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -20,6 +21,12 @@ class Ranks(Protocol):
     rank: int
     """This process, from 0; rank 0 alone writes the run directory."""
     size: int
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """What this rank has spent on others so far: "wait" until they come to an exchange, and
+        "exchange". What torch exchanges by itself for a policy that is cut is not counted."""
+        ...
 
     def share(self, costs: Sequence[int]) -> list[int]:
         """Return the places of the items that this rank does; every place is one rank's."""
@@ -66,6 +73,7 @@ class Alone:
     """A run of one process."""
 
     rank, size = 0, 1
+    seconds: Mapping[str, float] = MappingProxyType({})
 
     def share(self, costs: Sequence[int]) -> list[int]:
         return list(range(len(costs)))

@@ -46,6 +46,7 @@ class Group:
     def __init__(self, store: Store, pulse: Pulse, signals: Signals) -> None:
         """Take ``torch.distributed`` as it was initialised; ``store`` is the main thread's."""
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.seconds = {"wait": 0.0, "exchange": 0.0}
         self._store, self._pulse, self._signals = store, pulse, signals
         self._main = dist.group.WORLD
         self._beside = dist.new_group(timeout=EXCHANGE)
@@ -129,11 +130,16 @@ class Group:
 
     def _exchange(self, start: Callable[[], Any]) -> None:
         """Meet, and carry the exchange out; raises what ended another rank."""
+        begun = time.perf_counter()
         try:
             self._meet("main" if self._in_turn() else "beside")
+            met = time.perf_counter()
             start().wait(EXCHANGE)
         except RuntimeError:  # of torch.distributed: a connection has broken
             self._pulse.gone()
+        if self._in_turn():
+            self.seconds["wait"] += met - begun
+            self.seconds["exchange"] += time.perf_counter() - met
 
     def _meet(self, lane: str) -> None:
         """Wait until every rank is here, or raise what ended one of them."""

@@ -177,6 +177,8 @@ class PolicyParams(Params[Policy]):
             half=half,
             embedding=shape.vocabulary * shape.hidden if shape else 0,
             vocabulary=shape.vocabulary if shape else 0,
+            layers=shape.layers if shape else 0,
+            layer=shape.layer if shape else 0,
         )
 
     def memory(
