@@ -141,6 +141,10 @@ KNOWN = {
         layers=28, heads=12, kv_heads=2, head_size=128, hidden=1536, inner=8960,
         vocabulary=151_936, tied=True,
     ),
+    "Qwen/Qwen2.5-Math-7B": ModelShape(
+        layers=28, heads=28, kv_heads=4, head_size=128, hidden=3584, inner=18_944,
+        vocabulary=152_064,
+    ),
 }  # fmt: skip
 """Models of the shipped recipes, by their name on the Hub, known without a download."""
 

@@ -13,6 +13,8 @@ from alignkit.footprint import CACHE, ModelSizes, Workload
 from alignkit.protocols import Policy, RolloutBackend
 from alignkit_hf.policy.params import Lora, LoraSpec, PolicyParams
 
+MERGED = "weights with the adapter merged, to sample from"
+
 
 class HfPolicy(PolicyParams):
     """A causal language model from a Hugging Face folder or the Hub.
@@ -63,10 +65,11 @@ class HfRollout(SamplingParams):
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
     ) -> Mapping[str, float | None]:
-        """Count the tokens of the responses that run at once: keys and values of every layer."""
+        """Count keys and values of the responses that run at once, and an adapter's merged copy."""
         most = workload.at_once * self.max_tokens or self.kv_cache_tokens
         tokens = min(self.kv_cache_tokens, most)
-        return {CACHE: None if sizes.cache is None else sizes.cache * tokens}
+        merged = {MERGED: float(sizes.parameters * sizes.number)} if sizes.adapted else {}
+        return {CACHE: None if sizes.cache is None else sizes.cache * tokens, **merged}
 
     @property
     def on_ranks(self) -> bool:

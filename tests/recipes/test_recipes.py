@@ -7,6 +7,7 @@ import pytest
 import tomli
 
 from alignkit import plugins, recipe
+from alignkit_explain.ranks import OnRanks, held
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -25,6 +26,13 @@ HARDWARE = sorted(p.stem for p in SCALE.glob("hardware-*.toml"))
 PAIRS = [(name, model) for model, names in MODELS.items() for name in names]
 FITTING = [(n, m, h) for n, m in PAIRS for h in HARDWARE if (n, h) != ("evaluate", "hardware-24gb")]
 """Recipe, model, hardware; what sets an optimizer is not for evaluation."""
+RANKS = {
+    "ranks-4x40gb": (OnRanks(4), 42.3e9, "replicate"),
+    "ranks-7b-4x40gb": (OnRanks(4), 42.3e9, "replicate"),
+    "ranks-8x80gb": (OnRanks(8), 84.9e9, "replicate"),
+    "ranks-2x8x80gb": (OnRanks(16, 2), 84.9e9, "shard"),
+}
+"""Overlays for several processes: on what, the bytes of a card, and how the policy is held."""
 NO_VLLM = "rollout: vLLM is not installed: pip install 'alignkit[vllm]'"
 
 
@@ -64,17 +72,31 @@ def test_a_recipe_resolves_on_the_embedded_default(path):
 
 def test_every_overlay_is_known_here():
     found = sorted(p.stem for p in SCALE.glob("*.toml"))
-    assert found == sorted([*MODELS, *HARDWARE, "ranks-4x40gb"])
+    assert found == sorted([*MODELS, *HARDWARE, *RANKS])
 
 
-def test_an_overlay_for_ranks_samples_in_the_processes_that_learn(alignkit):
-    overlays = ["qwen2.5-math-1.5b", "ranks-4x40gb"]
+@pytest.mark.parametrize("overlay", RANKS)
+def test_an_overlay_for_ranks_samples_in_the_processes_that_learn(alignkit, overlay):
+    overlays = ["qwen2.5-math-1.5b", overlay]
     done = alignkit(*scaled("grpo", *overlays), "--dry-run")
     assert done.exit_code == 0, done.output
-    assert 'parallel = "replicate"' in done.output
+    assert f'parallel = "{RANKS[overlay][2]}"' in done.output
     assert "vllm" not in done.output.partition("[rollout]")[2].partition("[")[0]
     plan = " ".join(done.output.split())
-    assert "max_tokens = 1024 # recipes/scale/ranks-4x40gb.toml" in plan
+    assert f"max_tokens = 1024 # recipes/scale/{overlay}.toml" in plan
+
+
+@pytest.mark.parametrize("overlay", RANKS)
+def test_an_overlay_for_ranks_fits_the_cards_it_is_named_for(overlay):
+    on, card, parallel = RANKS[overlay]
+    laid = [SCALE / f"{name}.toml" for name in ("qwen2.5-math-1.5b", overlay)]
+    node = recipe.load(ROOT / "recipes" / "grpo.toml", plugins.load(), laid)
+    (way,) = [way for way in held(node, on, card) if way.parallel == parallel]
+    assert way.total <= 0.9 * card
+    told = (SCALE / "README.md").read_text()
+    cards = f"{on.nodes} x {on.parts}" if on.nodes > 1 else f"{on.ranks}"
+    needs = f"{way.total / 1e9:.1f}, {way.total / card:.0%}"
+    assert f"| `{overlay}.toml` | {cards} | {parallel} | {needs} |" in told
 
 
 @pytest.mark.parametrize("path", sorted(SCALE.glob("*.toml")), ids=lambda p: p.stem)
