@@ -33,7 +33,9 @@ class VllmRollout(VllmSettings):
             yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Report where the engine will run."""
+        """Report where the engine will run, and how it will get the policy's weights."""
+        from alignkit_vllm.routes import expected
+
         own = "in its own process"
         if self.engines > 1:
             own = f"{self.engines} of them, each in its own process"
@@ -42,7 +44,7 @@ class VllmRollout(VllmSettings):
             "device": f"{own}, on {', '.join(self.devices) or 'the last GPUs'}",
             "server": self.url or "in its own process, on the policy's device",
         }
-        return {"vLLM engine": places[self.mode]}
+        return {"vLLM engine": places[self.mode], "weights to vLLM": str(expected(self))}
 
     @property
     def cards(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from alignkit_vllm import check, machine
 from alignkit_vllm.engines import Engine, LostError
 from alignkit_vllm.engines.fleet import Fleet
 from alignkit_vllm.engines.local import LocalEngine
-from alignkit_vllm.engines.server import ServerEngine
+from alignkit_vllm.engines.server import ServerEngine, together
 from alignkit_vllm.options import (
     compute_dtype,
     describe,
     engine_options,
     shares,
+    transfer_options,
     visible_devices,
 )
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
@@ -123,6 +124,11 @@ class VllmBackend:
             engine.close()
             self._folder.cleanup()
 
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """How it computes, for the run's manifest: the way that weights take to the engine."""
+        return self._engine.computed() if self._engine else {}
+
     # ------------------------------------------------------------ inside
 
     def _running(self) -> Engine:
@@ -139,13 +145,14 @@ class VllmBackend:
             ServerEngine(
                 url=keys.url,
                 visible=visible,
-                options=options,
+                options={**options, **transfer_options(policy, visible)},
+                weights=keys.weights,
                 timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
                 max_restarts=keys.max_restarts,
             )
             for visible in shares(visible_devices(keys, policy), keys.engines)
         ]
-        return servers[0] if len(servers) == 1 else Fleet(servers)
+        return servers[0] if len(servers) == 1 else Fleet(servers, together=together)
 
     def _answers(
         self, policy: Policy, asked: Sequence[Request]

@@ -38,6 +38,11 @@ class VllmSettings(SamplingParams):
     -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it prints. The key is sent
     only to this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
 
+    weights: Literal["auto", "socket"] = "auto"
+    """How the policy's weights get to an engine in another process: "auto" by CUDA IPC on the
+    policy's card and by NCCL to other cards, of other machines too; over a socket where there is no
+    CUDA. "socket": always over a socket, which is slower, but sends to nobody without its token."""
+
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
     where the policy is on the same one. No effect on CPUs."""

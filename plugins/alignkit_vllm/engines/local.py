@@ -19,6 +19,7 @@ from alignkit_vllm import machine, memory
 from alignkit_vllm.engines import Engine
 from alignkit_vllm.options import arithmetic
 from alignkit_vllm.requests import Answer, Request
+from alignkit_vllm.routes import IN_PROCESS
 from alignkit_vllm.weights import named_weights, ranks
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class LocalEngine(Engine):
                 self._llm.wake_up(tags=["kv_cache"])
         self._asleep = False
         self.reset()
+
+    def computed(self) -> Mapping[str, str]:
+        return {"weights": str(IN_PROCESS)}
 
     def reset(self) -> None:
         """Drop the prefix cache."""

@@ -92,9 +92,9 @@ def _flag(name: str, value: Any) -> str:
     return f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
-def free_port() -> int:
-    """Return a port that is free on 127.0.0.1 at this moment."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a port that is free on an address of this machine at this moment."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
     return port
