@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from alignkit.engine.forward.frozen import PolicyView
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_vllm import check, machine
@@ -54,6 +56,7 @@ class VllmBackend:
     def start(self, policy: Policy, /) -> None:
         """Start the engine on the policy's architecture and give it the policy's weights."""
         self.close()
+        policy = _whole(policy)
         if self.keys.url is None:
             machine.require()
         self._folder = tempfile.TemporaryDirectory(prefix="alignkit-vllm-")
@@ -68,7 +71,12 @@ class VllmBackend:
         self.sync(policy)
 
     def sync(self, policy: Policy, /) -> None:
-        """Copy the policy's weights into the engine and drop what it cached under old ones."""
+        """Copy the policy's weights into the engine and drop what it cached under old ones.
+
+        Of a policy that is cut over ranks, all ranks gather the weights here, and here alone: an
+        engine that is lost later gets them from this rank's copy.
+        """
+        policy = _whole(policy)
         self._hold(policy, fresh=True)
         every = self.keys.check_every
         if self.syncs < CHECKED or (every and self.syncs % every == 0):
@@ -213,3 +221,12 @@ class VllmBackend:
         self.kls.append(found.kl)
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(found, bound, self.keys.max_rollout_kl)
+
+
+def _whole(policy: Policy) -> Policy:
+    """Return the policy with all its weights as they are now on this rank."""
+    shards = shards_of(policy.model)
+    if shards is None:
+        return policy
+    shards.gather()
+    return PolicyView(policy, shards.whole, policy.version)

@@ -22,7 +22,8 @@ class VllmSettings(SamplingParams):
     mode: Literal["colocate", "device", "server"] = "colocate"
     """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
     policy trains; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
-    without one, in a process of its own on the policy's device."""
+    without one, in a process of its own on the policy's device; under torchrun one for each
+    rank."""
 
     devices: tuple[str, ...] = ()
     """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of

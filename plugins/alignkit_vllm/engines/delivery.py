@@ -70,7 +70,7 @@ class Delivery:
         if not gpu or self.wanted == "socket":  # nobody need be asked
             return chosen(gpu, [], wanted=self.wanted)
         servers = [self._places(client) for client in self.clients]
-        return chosen(gpu, servers, ranks=ranks())
+        return chosen(gpu, servers, ranks=ranks(policy))
 
     def _join(self, source: Source, route: Route) -> Transfer | None:
         posts = [partial(client.post, timeout=self.timeout) for client in self.clients]

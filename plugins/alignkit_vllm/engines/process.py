@@ -19,6 +19,12 @@ from alignkit_vllm.serve import TRAINER
 
 LOG_LINES = 20
 
+TORCHRUN = (
+    "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK",
+    "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE",
+)  # fmt: skip
+"""Variables by which torchrun tells the trainer's ranks apart; an engine is none of them."""
+
 
 class Child:
     """A server in a process group of its own."""
@@ -34,7 +40,7 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **env, TRAINER: str(os.getpid())},
+                env={**without_ranks(os.environ), **env, TRAINER: str(os.getpid())},
             )
         atexit.register(self.kill)
 
@@ -74,6 +80,16 @@ class Child:
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+
+def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what torchrun has put there.
+
+    >>> without_ranks({"RANK": "1", "TORCHELASTIC_RUN_ID": "none", "HOME": "/root"})
+    {'HOME': '/root'}
+    """
+    own = {name for name in environ if name in TORCHRUN or name.startswith("TORCHELASTIC_")}
+    return {name: value for name, value in environ.items() if name not in own}
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

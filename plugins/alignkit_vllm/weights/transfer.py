@@ -91,7 +91,8 @@ class Transfer:
         client = client_for(self._ask)
         client.shutdown_weight_transfer_engine()  # of a trainer before this one
         factory = _vllm("factory").WeightTransferTrainerFactory
-        return factory.trainer_init(info, client=client, source=self.source)
+        engine = factory.trainer_init(info, client=client, source=self.source)
+        return _for_one_rank(engine) if self.how == "ipc" else engine
 
     def send(self) -> None:
         """Send the source's weights, and return when all workers compute with them.
@@ -158,6 +159,17 @@ class Transfer:
 
     def _device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(device_of(self.source.policy))
+
+
+def _for_one_rank(engine: Any) -> Any:
+    """Have vLLM's IPC trainer serve this process's engine alone, whatever ranks there are.
+
+    It would exchange handles with all ranks at each buffer, for an engine that spans their cards.
+    An engine that one rank brings back would then wait for the others, which do not come.
+    """
+    engine._all_gather_and_merge_handles = lambda handles: handles
+    engine._post_send_sync = torch.cuda.ipc_collect
+    return engine
 
 
 def client_for(post: Callable[..., None]) -> Any:

@@ -365,6 +365,21 @@ def test_workers_of_several_servers_have_ranks_from_the_offset_they_are_given():
     assert "engine.client.init_weight_transfer_engine," in trainer
 
 
+def test_the_ipc_trainer_exchanges_handles_by_methods_that_a_rank_alone_replaces():
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerWeightTransferEngine
+
+    trainer = IPCTrainerWeightTransferEngine
+    given = inspect.signature(trainer._all_gather_and_merge_handles)
+    assert list(given.parameters) == ["self", "handles"]
+    assert list(inspect.signature(trainer._post_send_sync).parameters) == []
+    source = inspect.getsource(trainer)
+    assert "self._all_gather_and_merge_handles([chunk.ipc_handle])[0]" in source
+    ends = [line for line in source.splitlines() if "distributed." in line]
+    inside = inspect.getsource(trainer._all_gather_and_merge_handles)
+    inside += inspect.getsource(trainer._post_send_sync)
+    assert all(line in inside for line in ends)
+
+
 def test_a_failed_update_ends_the_sending():
     from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
 
