@@ -10,9 +10,9 @@ API: vllm/distributed/weight_transfer/{base,clients,factory,ipc_engine,nccl_engi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -130,7 +130,7 @@ class Transfer:
         thread = Thread(target=run, name=f"alignkit sends weights by {self.how}", daemon=True)
         thread.start()
         try:
-            found, error = ended.get()
+            found, error = _first(ended)
             if error is not None:
                 raise self._cause(error, what) from error
         except BaseException as error:
@@ -159,6 +159,13 @@ class Transfer:
 
     def _device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(device_of(self.source.policy))
+
+
+def _first(items: SimpleQueue[T]) -> T:
+    """Return the first item once there is one; returns to Python every second, for signals."""
+    while True:
+        with suppress(Empty):
+            return items.get(timeout=1.0)
 
 
 def _for_one_rank(engine: Any) -> Any:
