@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alignkit.plugins import Registry
+from alignkit_doctor.engines import ways
 from alignkit_doctor.findings import Finding, findings
 from alignkit_doctor.fits import Fit, on_cards, on_the_cpu
 from alignkit_doctor.machine import Machine, look
@@ -19,6 +20,8 @@ class Diagnosis:
     machine: Machine
     findings: Sequence[Finding]
     fits: Sequence[Fit]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """How weights get to a vLLM engine and why, by ``rollout.mode``."""
 
     @property
     def ready(self) -> bool:
@@ -34,7 +37,8 @@ class Diagnosis:
 def of_this_machine(registry: Registry) -> Diagnosis:
     """Inspect this machine and return the findings."""
     machine = look()
-    return Diagnosis(machine, findings(machine), fitting(machine, registry))
+    weights = ways(machine, registry)
+    return Diagnosis(machine, findings(machine), fitting(machine, registry), weights)
 
 
 def fitting(machine: Machine, registry: Registry) -> list[Fit]:

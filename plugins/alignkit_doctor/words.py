@@ -19,6 +19,9 @@ def report(found: Diagnosis) -> str:
     if found.fits:
         heads = ("RECIPE", "FITS", "NEEDS", "HAS", "ON")
         parts.append(aligned(heads, [_fit(fit) for fit in found.fits]))
+    if found.weights:
+        rows = [(f'mode = "{mode}"', way) for mode, way in found.weights.items()]
+        parts.append(aligned(("WEIGHTS TO VLLM", "GO BY"), rows))
     if found.findings:
         parts.append("\n".join(line for each in found.findings for line in _lines(each)))
     stops = sum(finding.level == "stops" for finding in found.findings)

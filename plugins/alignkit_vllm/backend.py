@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
+from alignkit.engine.forward.frozen import PolicyView
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_vllm import check, machine
 from alignkit_vllm.engines import Engine, LostError
 from alignkit_vllm.engines.fleet import Fleet
 from alignkit_vllm.engines.local import LocalEngine
-from alignkit_vllm.engines.server import ServerEngine
+from alignkit_vllm.engines.server import ServerEngine, together
 from alignkit_vllm.options import (
     compute_dtype,
     describe,
     engine_options,
     shares,
+    transfer_options,
     visible_devices,
 )
 from alignkit_vllm.requests import Answer, Request, blank, completions, requests
@@ -53,6 +56,7 @@ class VllmBackend:
     def start(self, policy: Policy, /) -> None:
         """Start the engine on the policy's architecture and give it the policy's weights."""
         self.close()
+        policy = _whole(policy)
         if self.keys.url is None:
             machine.require()
         self._folder = tempfile.TemporaryDirectory(prefix="alignkit-vllm-")
@@ -67,7 +71,12 @@ class VllmBackend:
         self.sync(policy)
 
     def sync(self, policy: Policy, /) -> None:
-        """Copy the policy's weights into the engine and drop what it cached under old ones."""
+        """Copy the policy's weights into the engine and drop what it cached under old ones.
+
+        Of a policy that is cut over ranks, all ranks gather the weights here, and here alone: an
+        engine that is lost later gets them from this rank's copy.
+        """
+        policy = _whole(policy)
         self._hold(policy, fresh=True)
         every = self.keys.check_every
         if self.syncs < CHECKED or (every and self.syncs % every == 0):
@@ -123,6 +132,11 @@ class VllmBackend:
             engine.close()
             self._folder.cleanup()
 
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """How it computes, for the run's manifest: the way that weights take to the engine."""
+        return self._engine.computed() if self._engine else {}
+
     # ------------------------------------------------------------ inside
 
     def _running(self) -> Engine:
@@ -139,13 +153,14 @@ class VllmBackend:
             ServerEngine(
                 url=keys.url,
                 visible=visible,
-                options=options,
+                options={**options, **transfer_options(policy, visible)},
+                weights=keys.weights,
                 timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
                 max_restarts=keys.max_restarts,
             )
             for visible in shares(visible_devices(keys, policy), keys.engines)
         ]
-        return servers[0] if len(servers) == 1 else Fleet(servers)
+        return servers[0] if len(servers) == 1 else Fleet(servers, together=together)
 
     def _answers(
         self, policy: Policy, asked: Sequence[Request]
@@ -206,3 +221,12 @@ class VllmBackend:
         self.kls.append(found.kl)
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(found, bound, self.keys.max_rollout_kl)
+
+
+def _whole(policy: Policy) -> Policy:
+    """Return the policy with all its weights as they are now on this rank."""
+    shards = shards_of(policy.model)
+    if shards is None:
+        return policy
+    shards.gather()
+    return PolicyView(policy, shards.whole, policy.version)

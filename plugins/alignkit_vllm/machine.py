@@ -144,6 +144,11 @@ def visible_here() -> list[str]:
     return visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def in_full(names: Sequence[str]) -> list[str]:
+    """Return devices as :func:`visible_here` names them, where they are known."""
+    return [_in_full(gpus(), name) or name for name in names]
+
+
 def spell_out_visible_devices() -> None:
     """Replace beginnings of ids in this process's CUDA_VISIBLE_DEVICES by whole ones."""
     if "CUDA_VISIBLE_DEVICES" in os.environ and (names := visible_here()):

@@ -41,13 +41,23 @@ def engine_options(keys: VllmSettings, policy: Policy, dtype: torch.dtype) -> di
 
 def _on_gpus(keys: VllmSettings) -> dict[str, Any]:
     share = 0.85 if keys.mode == "device" else 0.45
-    options = {
+    return {
         "gpu_memory_utilization": keys.gpu_memory_utilization or share,
         "tensor_parallel_size": keys.tensor_parallel_size,
         "enforce_eager": keys.enforce_eager,
     }
-    one_card = keys.mode == "server" and keys.tensor_parallel_size == 1
-    return options | ({"weight_transfer_config": IPC} if one_card else {})
+
+
+def transfer_options(policy: Policy, visible: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options of weight transfer for an engine process on the devices ``visible``.
+
+    CUDA IPC on the policy's card alone; :mod:`alignkit_vllm.serve` sets NCCL for all others.
+    """
+    device = _device(policy)
+    if device.type != "cuda" or visible is None or len(visible) != 1:
+        return {}
+    here = machine.visible_here()[device.index or 0 :][:1]
+    return {"weight_transfer_config": IPC} if here == machine.in_full(visible) else {}
 
 
 def arithmetic(options: Mapping[str, Any]) -> dict[str, str]:

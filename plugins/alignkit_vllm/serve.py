@@ -29,7 +29,7 @@ OPTIONS = (
     "--generation-config=vllm",
 )
 ON_CPUS = {"--no-enable-chunked-prefill": ""}  # see options.py
-ON_GPUS = {"--weight-transfer-config": '={"backend": "nccl"}'}  # see weights/transfer.py
+ON_GPUS = {"--weight-transfer-config": '={"backend": "nccl"}'}  # see routes.py
 ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # reset_prefix_cache and collective_rpc
     "VLLM_NO_USAGE_STATS": "1",

@@ -22,7 +22,8 @@ class VllmSettings(SamplingParams):
     mode: Literal["colocate", "device", "server"] = "colocate"
     """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
     policy trains; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
-    without one, in a process of its own on the policy's device."""
+    without one, in a process of its own on the policy's device; under torchrun one for each
+    rank."""
 
     devices: tuple[str, ...] = ()
     """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of
@@ -37,6 +38,11 @@ class VllmSettings(SamplingParams):
     """With mode "server": a server that runs already, as "http://host:8000". Start it with ``python
     -m alignkit_vllm.serve MODEL`` and set ALIGNKIT_VLLM_KEY to the key it prints. The key is sent
     only to this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
+
+    weights: Literal["auto", "socket"] = "auto"
+    """How the policy's weights get to an engine in another process: "auto" by CUDA IPC on the
+    policy's card and by NCCL to other cards, of other machines too; over a socket where there is no
+    CUDA. "socket": always over a socket, which is slower, but sends to nobody without its token."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45

@@ -30,6 +30,7 @@ class Extension:
     vllm_config: Any
     reload_weights: Any
     """The worker's own, which loads under vLLM's configuration; its runner's does not."""
+    finish_weight_update: Any
 
     def alignkit_load(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
         """Take over ``weights`` in place."""
@@ -43,7 +44,7 @@ class Extension:
         self.alignkit_load(receive(host, int(port), token, float(timeout)), version)
 
     def alignkit_place(self) -> dict[str, Any]:
-        """Return the fields of a :class:`~alignkit_vllm.weights.transfer.Place`."""
+        """Return the fields of a :class:`~alignkit_vllm.routes.Place`."""
         config, transfer = self.parallel_config, self.vllm_config.weight_transfer_config
         on_gpu = self.device.type == "cuda"
         return {
@@ -53,8 +54,15 @@ class Extension:
         }
 
     def alignkit_hold(self, version: str) -> None:
-        """Record the version of the weights that the engine's own transfer brings."""
-        self.alignkit_held = version
+        """Record the version of the weights that the engine's own transfer brings.
+
+        "" before it begins. An update before this one that broke off is ended first: half of a
+        layer that was left from it would count as arrived.
+        """
+        if not version and getattr(self, "alignkit_begun", False):
+            self._weight_update_active = True
+            self.finish_weight_update()
+        self.alignkit_begun, self.alignkit_held = not version, version
 
     def alignkit_version(self) -> str:
         """Return the version of the weights held; "" before the first."""

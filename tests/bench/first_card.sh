@@ -101,6 +101,11 @@ fi
 tiny=()
 [ -z "$dry" ] || tiny=(--tiny)
 part "random weights" "$python" "$here/random_policy.py" "$work/policy" "${tiny[@]}"
+if has vllm; then
+  part "weights to vLLM, GB/s" "$python" tests/bench/bench_weights.py "$work/policy"
+else
+  skip "weights to vLLM, GB/s" "vLLM is not installed"
+fi
 run=(recipes/grpo.toml --with "$here/grpo.toml")
 set_keys=(-s "policy.path=$work/policy")
 if [ -n "$dry" ]; then

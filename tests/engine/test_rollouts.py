@@ -421,3 +421,18 @@ def test_the_backend_is_closed_when_the_run_fails():
     with pytest.raises(ZeroDivisionError), serving(backend, FakePolicy()):
         1 / 0  # noqa: B018
     assert backend.closed == 1
+
+
+def test_a_run_records_what_its_backend_chose_and_what_became_of_it():
+    from alignkit.engine.training.loop import _recorded
+
+    backend, run = Echo(), SimpleNamespace(computed={"rows": "packed"})
+    with _recorded(None, run), _recorded(backend, run):
+        assert run.computed == {"rows": "packed"}
+    backend.computed = {"weights": "NCCL: it has a card of its own"}
+    with pytest.raises(ZeroDivisionError), _recorded(backend, run):
+        raise ZeroDivisionError
+    assert run.computed == {"rows": "packed", "weights": "NCCL: it has a card of its own"}
+    with _recorded(backend, run):
+        backend.computed = {"weights": "a socket: no NCCL library"}
+    assert run.computed == {"rows": "packed", "weights": "a socket: no NCCL library"}

@@ -157,28 +157,72 @@ def test_logprobs_are_of_the_distribution_that_was_cut(served, cuda, how):
 
 def test_a_process_of_its_own_takes_weights_over_a_socket(needs_vllm, wide_folder):
     policy = make_policy(wide_folder, autocast="bfloat16")  # as a policy of real size learns
-    name = machine.visible_here()[0]
-    backend = VllmRollout(mode="device", devices=(name,), **SHARED).build()
+    backend = VllmRollout(mode="server", weights="socket", **SHARED).build()
     try:
         backend.start(policy)
         assert_updates_arrive(backend, policy, within=0.5)
         assert max(backend.gaps) < 0.1
+        assert backend.computed == {"weights": 'a socket: rollout.weights = "socket"'}
     finally:
         backend.close()
 
 
-@pytest.mark.parametrize("mode", ["server", "device"])
-def test_a_process_of_its_own_takes_weights_by_vllm_s_transfer(needs_vllm, wide_folder, mode):
-    """From memory on the policy's card; with a second card, by NCCL to that."""
-    if mode == "device" and needs_vllm.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
-    policy = make_policy(wide_folder)
-    backend = VllmRollout(mode=mode, **SHARED).build()
+WAYS = {
+    "server": (1, {"mode": "server"}, "CUDA IPC: the engine is on the policy's card"),
+    "named": (1, {"mode": "device", "devices": ("0",)}, "CUDA IPC: the engine is on"),
+    "device": (2, {"mode": "device"}, "NCCL: the engine has a card of its own"),
+    "split": (3, {"mode": "device", "tensor_parallel_size": 2}, "NCCL: the engine has 2 cards"),
+    "engines": (
+        3,
+        {"mode": "device", "engines": 2},
+        "NCCL: the engine has 2 cards of its own; one",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", WAYS)
+def test_processes_of_their_own_take_weights_by_vllm_s_transfer(
+    needs_vllm, wide_folder, kind, dtype
+):
+    """From memory on the policy's card; with further cards, by NCCL to these."""
+    cards, keys, way = WAYS[kind]
+    if needs_vllm.cuda.device_count() < cards:
+        pytest.skip(f"needs {cards} GPUs")
+    if "devices" in keys:
+        keys = {**keys, "devices": tuple(machine.visible_here()[:1])}
+    policy = make_policy(wide_folder, **({} if dtype == "float32" else {"autocast": dtype}))
+    backend = VllmRollout(**keys, **SHARED).build()
+    try:
+        backend.start(policy)
+        assert_updates_arrive(backend, policy, within=1e-3 if dtype == "float32" else 0.5)
+        assert backend.computed["weights"].startswith(way)
+    finally:
+        backend.close()
+
+
+def test_merged_adapters_arrive_by_vllm_s_transfer(needs_vllm, wide_folder):
+    from alignkit_hf import HfPolicy, Lora
+
+    pytest.importorskip("peft")
+    params = HfPolicy(path=str(wide_folder), device="cuda:0")
+    policy = params.build(lora=Lora(rank=4).build())
+    backend = VllmRollout(mode="server", **SHARED).build()
     try:
         backend.start(policy)
         assert_updates_arrive(backend, policy, within=1e-3)
-        trainer = type(backend._engine._delivery._transfer._engine).__name__
-        assert trainer.startswith({"server": "IPC", "device": "NCCL"}[mode])
+    finally:
+        backend.close()
+
+
+def test_an_engine_that_dies_comes_back_with_the_weights(needs_vllm, wide_folder):
+    policy = make_policy(wide_folder)
+    backend = VllmRollout(mode="server", **SHARED).build()
+    try:
+        backend.start(policy)
+        backend._engine.kill()
+        assert_updates_arrive(backend, policy, within=1e-3)
+        assert backend.computed["weights"].startswith("CUDA IPC")
     finally:
         backend.close()
 

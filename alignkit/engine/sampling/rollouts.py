@@ -7,10 +7,11 @@ responses stays one consecutive block. Each of these is checked, not assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -69,6 +70,16 @@ class Trajectory:
         """Whether the policy wrote only white space or special tokens."""
         said = [turn.response for turn in self.turns] or [self.completion.text]
         return not "".join(said).strip()
+
+
+@runtime_checkable
+class Computes(Protocol):
+    """A rollout backend that chooses between ways of doing its work."""
+
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """What it chose and why, by name; a run's manifest records it under ``computed``."""
+        ...
 
 
 @contextmanager

@@ -58,6 +58,10 @@ class Engine(ABC):
     def close(self) -> None:
         """End the engine, and whatever process was started for it."""
 
+    def computed(self) -> Mapping[str, str]:
+        """Return what a run's manifest records of how it computes; empty before the first load."""
+        return {}
+
     def recover(self, lost: Exception) -> None:
         """Bring a lost engine back; one in this process cannot be."""
         raise lost

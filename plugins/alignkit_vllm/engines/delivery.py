@@ -1,80 +1,99 @@
-"""Weights for a server: by vLLM's own transfer where that works, otherwise over a socket."""
+"""Weights for servers: by vLLM's own transfer where that works, otherwise over a socket."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from alignkit.errors import AlignkitError
 from alignkit_vllm.engines.client import QUICK, Client, UnreachableError, event_loop
 from alignkit_vllm.engines.process import free_port
+from alignkit_vllm.routes import WORDS, Place, Route, chosen
 from alignkit_vllm.watchdog import say
 from alignkit_vllm.weights import named_weights, ranks
+from alignkit_vllm.weights.peers import Peers
 from alignkit_vllm.weights.sockets import Sender
-from alignkit_vllm.weights.transfer import Place, Source, Transfer, gpu_of, way
+from alignkit_vllm.weights.transfer import Source, Transfer, gpu_of
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 
 class Delivery:
-    """Brings the policy's weights to the workers of one server."""
+    """Brings the policy's weights to the workers of one server, or of several at once."""
 
-    def __init__(self, client: Client, workers: int, timeout: float) -> None:
-        """``timeout`` is for one delivery, in seconds."""
-        self.client, self.workers, self.timeout = client, workers, timeout
+    def __init__(
+        self, clients: Sequence[Client], workers: int, timeout: float, *, wanted: str = "auto"
+    ) -> None:
+        """``workers`` are those of each server; ``timeout`` is for one delivery, in seconds.
+
+        ``wanted`` is the key ``rollout.weights``.
+        """
+        self.clients, self.workers, self.timeout = list(clients), workers, timeout
+        self.wanted = wanted
+        self.route: Route | None = None
+        """The way that weights take, None before the first."""
         self._transfer: Transfer | None = None
-        self._over_socket = False
+
+    def joined(self, policy: Policy, dtype: torch.dtype) -> bool:
+        """Join the servers by vLLM's transfer, unless that was done; return whether that works."""
+        if self.route is None:
+            self.route = self._choose(policy)
+            if self.route.way != "socket":
+                self._transfer = self._join(Source(policy, dtype), self.route)
+        if self._transfer is not None:
+            self._transfer.source.policy = policy
+        return self._transfer is not None
 
     def bring(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         """Give all workers the policy's weights, labelled as ``version``."""
-        transfer = self._joined(policy, dtype)
-        if transfer is None:
-            self._send(policy, dtype, version)
+        if not self.joined(policy, dtype):
+            for client in self.clients:
+                self._send(client, policy, dtype, version)
             return
-        self._call("alignkit_hold", "")  # should it fail half-way, nobody takes it for whole
-        transfer.send()
-        self._call("alignkit_hold", version)
+        assert self._transfer is not None
+        self._hold("")  # should it fail half-way, nobody takes it for whole
+        self._transfer.send()
+        self._hold(version)
 
     def close(self) -> None:
         """Leave the workers; a delivery in progress ends."""
         if self._transfer is not None:
             self._transfer.close()
 
-    def _joined(self, policy: Policy, dtype: torch.dtype) -> Transfer | None:
-        """Return vLLM's transfer to this server, None where weights go over a socket."""
-        if self._transfer is None and not self._over_socket:
-            self._transfer = self._join(Source(policy, dtype))
-            self._over_socket = self._transfer is None
-        if self._transfer is not None:
-            self._transfer.source.policy = policy
-        return self._transfer
+    def _choose(self, policy: Policy) -> Route:
+        gpu = gpu_of(policy)
+        if not gpu or self.wanted == "socket":  # nobody need be asked
+            return chosen(gpu, [], wanted=self.wanted)
+        servers = [self._places(client) for client in self.clients]
+        return chosen(gpu, servers, ranks=ranks(policy))
 
-    def _join(self, source: Source) -> Transfer | None:
-        if not (gpu := gpu_of(source.policy)) or not self.client.is_here():
-            return None
-        places = [Place(**found) for found in self._call("alignkit_place")]
-        if (how := way(gpu, ranks(), places)) == "socket":
-            return None
+    def _join(self, source: Source, route: Route) -> Transfer | None:
+        posts = [partial(client.post, timeout=self.timeout) for client in self.clients]
+        address = _address(self.clients)
         try:
-            return Transfer(how, source, self._post, workers=len(places), port=free_port())
-        except (AlignkitError, ImportError, OSError, RuntimeError, ValueError) as error:
-            say(f"weights go over a socket, as vLLM's transfer by {how} cannot be set up: {error}")
+            peers = Peers(posts, [self.workers] * len(posts))
+            return Transfer(route.way, source, peers, address=address, port=free_port(address))
+        except (AlignkitError, ImportError, OSError) as error:
+            why = f"vLLM's transfer by {WORDS[route.way]} cannot be set up: {error}"
+            say(f"weights go another way, as {why}")
+            self.route = Route("socket", why)
             return None
 
-    def _post(self, path: str, body: Mapping[str, Any] | None) -> Any:
-        return self.client.post(path, body, self.timeout)
+    def _places(self, client: Client) -> list[Place]:
+        return [Place(**found) for found in client.call_workers("alignkit_place", [], QUICK)]
 
-    def _call(self, method: str, *args: str) -> list[Any]:
-        return self.client.call_workers(method, args, QUICK)
+    def _hold(self, version: str) -> None:
+        for client in self.clients:
+            client.call_workers("alignkit_hold", [version], QUICK)
 
-    def _send(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
+    def _send(self, client: Client, policy: Policy, dtype: torch.dtype, version: str) -> None:
         """Have the workers fetch the weights from a socket."""
-        client, limit = self.client, self.timeout
-        host = "127.0.0.1" if client.is_here() else client.local_address()
+        limit, host = self.timeout, _address([client])
         with closing(Sender(self.workers, host, limit)) as sender, event_loop() as beside:
             args = (host, str(sender.port), sender.token, str(limit), version)
             fetched = beside.start_task_soon(client.ask_workers, "alignkit_fetch", args, limit)
@@ -86,3 +105,9 @@ class Delivery:
                 why = fetched.exception(5) or UnreachableError(f"{client.url}: {error!r}")
                 raise why from error
             fetched.result()
+
+
+def _address(clients: Sequence[Client]) -> str:
+    """Return this machine's address as all the servers reach it."""
+    away = (client for client in clients if not client.is_here())
+    return next((client.local_address() for client in away), "127.0.0.1")

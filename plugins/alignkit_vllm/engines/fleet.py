@@ -7,7 +7,7 @@ cards spends much of its time on exchanges between them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit_vllm.engines import Engine, LostError
+from alignkit_vllm.engines.delivery import Delivery
 from alignkit_vllm.engines.server import ServerEngine
 from alignkit_vllm.requests import Answer, Request
 
@@ -30,8 +31,16 @@ Found = tuple[int, list[Answer]]
 class Fleet(Engine):
     """Servers of this run that share its prompts; all hold the same weights."""
 
-    def __init__(self, engines: Sequence[ServerEngine]) -> None:
+    def __init__(
+        self,
+        engines: Sequence[ServerEngine],
+        *,
+        together: Callable[[Sequence[ServerEngine]], Delivery] | None = None,
+    ) -> None:
+        """``together`` returns a delivery of weights to all engines at once; None = one by one."""
         self.engines = list(engines)
+        self._together = together
+        self._shared: Delivery | None = None
         self.peer = f"the {len(self.engines)} vLLM servers of this run"
         self._lost: set[int] = set()
         """Places of engines that went away and were not brought back yet."""
@@ -46,10 +55,33 @@ class Fleet(Engine):
             engine.wait()
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Bring the weights to the engines one after another, always from the same memory."""
+        """Bring the weights to all engines at once by NCCL; else to one after another."""
+        if not self._reaches_all(policy, dtype):
+            for number, engine in enumerate(self.engines):
+                with self._noting(number):
+                    engine.load(policy, dtype, version)
+            return
+        assert self._shared is not None
+        with self._noting(*range(len(self.engines))):  # the others wait amid the broadcast
+            self._shared.bring(policy, dtype, version)
         for number, engine in enumerate(self.engines):
             with self._noting(number):
-                engine.load(policy, dtype, version)
+                engine.reset()
+
+    def _reaches_all(self, policy: Policy, dtype: torch.dtype) -> bool:
+        """Join all engines by one transfer, where weights can take that way."""
+        if self._together is None:
+            return False
+        if self._shared is None:
+            self._shared = self._together(self.engines)
+        with self._noting(*range(len(self.engines))):
+            return self._shared.joined(policy, dtype)
+
+    def computed(self) -> Mapping[str, str]:
+        route = self._shared.route if self._shared is not None else None
+        if route is not None and route.way == "nccl":
+            return {"weights": f"{route}; one broadcast to all engines"}
+        return self.engines[0].computed()
 
     def holds(self) -> str:
         found = set()
@@ -95,6 +127,7 @@ class Fleet(Engine):
         """Restart the engines that were lost; the others wait."""
         if not self._lost:
             raise lost
+        self._leave()
         for number in sorted(self._lost):
             self.engines[number].recover(lost)
         self._lost.clear()
@@ -106,8 +139,15 @@ class Fleet(Engine):
         told = [engine.progress() for engine in self.engines]
         return "; ".join(f"engine {i}: {text}" for i, text in enumerate(told) if text)
 
+    def _leave(self) -> None:
+        """Leave the transfer to all engines, which is joined anew before the next load."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
+
     def close(self) -> None:
         with ExitStack() as stack:
+            stack.callback(self._leave)
             for engine in self.engines:
                 stack.callback(engine.close)
 
@@ -116,15 +156,16 @@ class Fleet(Engine):
             engine.kill()
 
     def log_end(self) -> str:
+        self._leave()
         return "\n".join(filter(None, [engine.log_end() for engine in self.engines]))
 
     @contextmanager
-    def _noting(self, number: int) -> Iterator[None]:
-        """Record which engine is lost within the block."""
+    def _noting(self, *numbers: int) -> Iterator[None]:
+        """Record which engines are lost when the block loses one."""
         try:
             yield
         except LostError:
-            self._lost.add(number)
+            self._lost.update(numbers)
             raise
 
 

@@ -19,7 +19,8 @@ from alignkit_vllm import machine, memory
 from alignkit_vllm.engines import Engine
 from alignkit_vllm.options import arithmetic
 from alignkit_vllm.requests import Answer, Request
-from alignkit_vllm.weights import named_weights, ranks
+from alignkit_vllm.routes import IN_PROCESS
+from alignkit_vllm.weights import named_weights
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
@@ -77,10 +78,10 @@ class LocalEngine(Engine):
         return memory.advice_on_oom(self.options, self._needs, before)
 
     def _refuse(self, device: torch.device) -> None:
-        if ranks() > 1:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise AlignkitError(
                 'mode = "colocate" serves a trainer of one process; with several ranks set '
-                'mode = "device" or "server" in [rollout]'
+                'mode = "server" in [rollout]'
             )
         if device.type == "cuda" and device.index not in (None, 0):
             raise AlignkitError(
@@ -108,6 +109,9 @@ class LocalEngine(Engine):
                 self._llm.wake_up(tags=["kv_cache"])
         self._asleep = False
         self.reset()
+
+    def computed(self) -> Mapping[str, str]:
+        return {"weights": str(IN_PROCESS)}
 
     def reset(self) -> None:
         """Drop the prefix cache."""

@@ -19,6 +19,12 @@ from alignkit_vllm.serve import TRAINER
 
 LOG_LINES = 20
 
+TORCHRUN = (
+    "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK",
+    "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE",
+)  # fmt: skip
+"""Variables by which torchrun tells the trainer's ranks apart; an engine is none of them."""
+
 
 class Child:
     """A server in a process group of its own."""
@@ -34,7 +40,7 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **env, TRAINER: str(os.getpid())},
+                env={**without_ranks(os.environ), **env, TRAINER: str(os.getpid())},
             )
         atexit.register(self.kill)
 
@@ -76,6 +82,16 @@ class Child:
             os.killpg(self.process.pid, number)
 
 
+def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what torchrun has put there.
+
+    >>> without_ranks({"RANK": "1", "TORCHELASTIC_RUN_ID": "none", "HOME": "/root"})
+    {'HOME': '/root'}
+    """
+    own = {name for name in environ if name in TORCHRUN or name.startswith("TORCHELASTIC_")}
+    return {name: value for name, value in environ.items() if name not in own}
+
+
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """Return vLLM's engine ``options`` as flags of its server.
 
@@ -92,9 +108,9 @@ def _flag(name: str, value: Any) -> str:
     return f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
-def free_port() -> int:
-    """Return a port that is free on 127.0.0.1 at this moment."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a port that is free on an address of this machine at this moment."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
     return port

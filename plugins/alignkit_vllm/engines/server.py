@@ -44,14 +44,16 @@ class ServerEngine(Engine):
         options: Mapping[str, Any],
         timeouts: tuple[float, float, float],
         max_restarts: int,
+        weights: str = "auto",
     ) -> None:
         """``url`` None starts a server with vLLM's ``options`` on the GPUs ``visible`` to it.
 
-        ``timeouts`` are the seconds for a start, a sync and a batch.
+        ``timeouts`` are the seconds for a start, a sync and a batch; ``weights`` is the key.
         """
         self.url = url
         self.visible = visible
         self.options = dict(options)
+        self.weights = weights
         self.start_timeout, self.sync_timeout, self.generate_timeout = timeouts
         self.restarts_left = max_restarts
         self.peer = f"the vLLM server {url}" if url else "the vLLM server of this run"
@@ -63,8 +65,8 @@ class ServerEngine(Engine):
 
     def _talk_by(self, client: Client) -> None:
         options = self.options
-        self._client = client
-        self._delivery = Delivery(client, options.get("tensor_parallel_size", 1), self.sync_timeout)
+        self.client = client
+        self._delivery = together([self])
         self._completions = Completions(
             client,
             at_once=options.get("max_num_seqs", 256),
@@ -98,7 +100,7 @@ class ServerEngine(Engine):
         port = free_port()
         key = new_key()
         self._talk_by(Client(f"http://127.0.0.1:{port}", key))
-        self.peer = f"the vLLM server of this run, {self._client.url}"
+        self.peer = f"the vLLM server of this run, {self.client.url}"
         env = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", KEY: key}
         exact = arithmetic(self.options)
         env |= {name: os.environ.get(name, value) for name, value in exact.items()}
@@ -116,8 +118,8 @@ class ServerEngine(Engine):
         pause = 0.2
         while True:
             try:
-                self._client.get("/health", QUICK)
-                self._completions.model, self._max_len = meet(self._client, self.peer)
+                self.client.get("/health", QUICK)
+                self._completions.model, self._max_len = meet(self.client, self.peer)
                 break
             except (UnreachableError, StrangerError) as error:
                 self._see_why(error)
@@ -160,7 +162,7 @@ class ServerEngine(Engine):
         self._delivery.close()
         if self._child is None:
             say(f"{self.peer} failed ({lost}); waiting for it ({self.restarts_left} times more)")
-            self._talk_by(self._client)
+            self._talk_by(self.client)
         else:
             say(f"{self.peer} died; starting another ({self.restarts_left} restarts left)")
             self._child.kill()
@@ -188,10 +190,15 @@ class ServerEngine(Engine):
     def log_end(self) -> str:
         """Return the stacks of the server's threads; ends the server, or hangs up on another's."""
         self._completions.hang_up()
+        self._delivery.close()
         if self._child is None:
             return ""
         self._child.dump_stacks()
         return f"the end of {self.peer}'s log:\n{self._child.log_end()}"
+
+    def computed(self) -> Mapping[str, str]:
+        route = self._delivery.route
+        return {"weights": str(route)} if route else {}
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         self._delivery.bring(policy, dtype, version)
@@ -201,18 +208,18 @@ class ServerEngine(Engine):
         """Drop the prefix cache."""
         for pause in (0.0, 0.1, 1.0, 5.0):  # blocks of the last batch may not be free yet
             time.sleep(pause)
-            if self._client.post("/reset_prefix_cache", None, QUICK)["success"]:
+            if self.client.post("/reset_prefix_cache", None, QUICK)["success"]:
                 return
         raise AlignkitError(
             f"{self.peer} did not drop its prefix cache: does somebody else use it too?"
         )
 
     def holds(self) -> str:
-        found = set(self._client.call_workers("alignkit_version", [], QUICK))
+        found = set(self.client.call_workers("alignkit_version", [], QUICK))
         return str(found.pop()) if len(found) == 1 else ""
 
     def columns(self) -> Mapping[str, Any]:
-        columns: Mapping[str, Any] = self._client.call_workers("alignkit_columns", [], QUICK)[0]
+        columns: Mapping[str, Any] = self.client.call_workers("alignkit_columns", [], QUICK)[0]
         return columns
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
@@ -221,3 +228,11 @@ class ServerEngine(Engine):
     def progress(self) -> str:
         left = self._completions.left
         return self._unhealthy or (f"{left} prompts unfinished" if left else "")
+
+
+def together(engines: Sequence[ServerEngine]) -> Delivery:
+    """Return one delivery for all ``engines``, which were given the same options."""
+    first = engines[0]
+    workers = first.options.get("tensor_parallel_size", 1)
+    clients = [engine.client for engine in engines]
+    return Delivery(clients, workers, first.sync_timeout, wanted=first.weights)

@@ -71,7 +71,8 @@ def clean(name: str) -> str:
     return name
 
 
-def ranks() -> int:
-    """Return how many processes the policy is cut over."""
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if together else 1
+def ranks(policy: Policy) -> int:
+    """Return how many processes have to take part in gathering the weights; 1 = this one."""
+    if any(map(_is_sharded, policy.model.parameters())):
+        return torch.distributed.get_world_size()
+    return 1

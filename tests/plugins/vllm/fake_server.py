@@ -1,9 +1,12 @@
 """Stands in for vLLM's server where only its processes matter: two, an HTTP server and a helper.
 
-It takes weights, and answers every prompt with id 1 until ``max_tokens``.
+It takes weights, and answers every prompt with id 1 until ``max_tokens``; with FAKE_KEYED set, with
+ids drawn by the request's own seed, as vLLM does.
 """
 
 import json
+import os
+import random
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +27,16 @@ def called(method, args):
 
 
 def choices(body):
+    return [{"index": i, "finish_reason": "length", **answer(body, i)} for i in range(body["n"])]
+
+
+def answer(body, number):
     ids = [1] * body["max_tokens"]
-    one = {"token_ids": ids, "text": "", "logprobs": {"token_logprobs": [-1.0] * len(ids)}}
-    return [{"index": i, "finish_reason": "length", **one} for i in range(body["n"])]
+    if os.environ.get("FAKE_KEYED"):
+        assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & os.environ.keys()
+        draw = random.Random(f"{body['seed'] + number}/{body['prompt']}")
+        ids = [draw.randrange(40, 100) for _ in ids]
+    return {"token_ids": ids, "text": "", "logprobs": {"token_logprobs": [-1.0] * len(ids)}}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -23,7 +23,9 @@ from alignkit_vllm.options import IPC, engine_options
 from alignkit_vllm.requests import requests
 from alignkit_vllm.serve import OPTIONS, command
 from alignkit_vllm.weights import named_weights
-from alignkit_vllm.weights.transfer import Source, init_info, routes
+from alignkit_vllm.weights.transfer import Source, client_for, init_info
+
+from . import transfer_stub
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
@@ -222,16 +224,17 @@ def test_the_server_understands_the_requests_of_an_update(server):
     from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 
     post, asked = server
-    client = routes(post)
+    client = client_for(post)
     assert isinstance(client, VLLMWeightSyncClient)
+    client.shutdown_weight_transfer_engine()
     client.init_weight_transfer_engine({"packed": True})
     client.start_weight_update()
     client.update_weights({"names": ["w"], "dtype_names": ["float32"], "shapes": [[2]]})
     client.finish_weight_update()
-    (_, (init,), _), _, (_, _, update), _ = asked
+    _, (_, (init,), _), _, (_, _, update), _ = asked
     assert [name for name, *_ in asked] == [
-        "init_weight_transfer_engine", "start_weight_update", "update_weights",
-        "finish_weight_update",
+        "shutdown_weight_transfer_engine", "init_weight_transfer_engine", "start_weight_update",
+        "update_weights", "finish_weight_update",
     ]  # fmt: skip
     assert init.init_info == {"packed": True}
     assert update["request"].update_info["shapes"] == [[2]]
@@ -243,7 +246,7 @@ def test_handles_of_memory_arrive_as_they_were_with_the_server_s_leave_alone(ser
     post, asked = server
     handles = {"GPU-a": (torch.Tensor, (4,), b"\x00\xff", None)}
     sent = {"names": ["w"], "dtype_names": ["uint8"], "shapes": [[4]], "tensor_sizes": [4]}
-    routes(post).update_weights({**sent, "ipc_handles": handles})
+    client_for(post).update_weights({**sent, "ipc_handles": handles})
     arrived = asked[0][2]["request"].update_info
     json.dumps(arrived)
     with pytest.raises(ValueError, match="VLLM_ALLOW_INSECURE_SERIALIZATION=1"):
@@ -259,7 +262,7 @@ def test_both_ends_are_made_from_what_is_given(how):
         WeightTransferTrainerFactory,
     )
 
-    info = init_info(how, 123, workers=2, port=4567)
+    info = init_info(how, 123, workers=2, address="10.0.0.7", port=4567)
     assert (info.backend, info.is_sender) == (how, True)
     assert (info.packed, info.packed_buffer_size_bytes) == (True, 123)
     trainer = WeightTransferTrainerFactory._registry[how]()
@@ -271,7 +274,7 @@ def test_both_ends_are_made_from_what_is_given(how):
     given.bind(info, client=None, source=None)
     if how == "nccl":
         assert (info.master_address, info.master_port, info.world_size) == (
-            "127.0.0.1", 4567, 3,
+            "10.0.0.7", 4567, 3,
         )  # fmt: skip
     else:
         assert worker.init_info_cls(packed=True).packed
@@ -301,6 +304,82 @@ def test_the_trainers_ask_a_source_for_nothing_else(module):
     assert used <= {"metadata"}
 
 
+STUBBED = [
+    ("base", "ParamMeta", None),
+    ("clients", "HTTPVLLMWeightSyncClient", None),
+    ("clients", "HTTPVLLMWeightSyncClient", "_post"),
+    ("clients", "HTTPVLLMWeightSyncClient", "init_weight_transfer_engine"),
+    ("clients", "HTTPVLLMWeightSyncClient", "shutdown_weight_transfer_engine"),
+    ("clients", "HTTPVLLMWeightSyncClient", "start_weight_update"),
+    ("clients", "HTTPVLLMWeightSyncClient", "update_weights"),
+    ("clients", "HTTPVLLMWeightSyncClient", "finish_weight_update"),
+    ("factory", "WeightTransferTrainerFactory", "trainer_init"),
+    ("ipc_engine", "IPCTrainerInitInfo", None),
+    ("ipc_engine", "IPCTrainerWeightTransferEngine", "trainer_init"),
+    ("ipc_engine", "IPCTrainerWeightTransferEngine", "send_weights"),
+    ("ipc_engine", "IPCTrainerWeightTransferEngine", "shutdown"),
+    ("nccl_engine", "NCCLTrainerInitInfo", None),
+    ("nccl_engine", "NCCLTrainerWeightTransferEngine", "trainer_init"),
+    ("nccl_engine", "NCCLTrainerWeightTransferEngine", "send_weights"),
+    ("nccl_engine", "NCCLTrainerWeightTransferEngine", "shutdown"),
+]
+
+
+@pytest.mark.parametrize(("module", "owner", "method"), STUBBED)
+def test_the_stub_of_the_transfer_takes_what_vllm_does(module, owner, method):
+    real = getattr(import_module(f"vllm.distributed.weight_transfer.{module}"), owner)
+    stub = getattr(transfer_stub, owner)
+    if method:
+        real, stub = getattr(real, method), getattr(stub, method)
+    found, wanted = (inspect.signature(it).parameters for it in (stub, real))
+    assert [(p.name, p.kind) for p in found.values()] == [(p.name, p.kind) for p in wanted.values()]
+    same = {name for name, p in wanted.items() if p.default is not inspect.Parameter.empty}
+    assert {n for n, p in found.items() if p.default is not inspect.Parameter.empty} == same
+
+
+def test_the_stub_server_has_the_worker_s_methods_of_an_update():
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
+    from vllm.distributed.weight_transfer.nccl_engine import (
+        NCCLWeightTransferInitInfo,
+        NCCLWeightTransferUpdateInfo,
+    )
+
+    found = methods("v1/worker/gpu_worker.py", "Worker")
+    for name in ("init_weight_transfer_engine", "start_weight_update", "update_weights",
+                 "finish_weight_update", "shutdown_weight_transfer_engine"):  # fmt: skip
+        given = set(inspect.signature(getattr(transfer_stub.StubServer, name)).parameters)
+        assert {*found[name]} <= given, name
+    told = {"master_address", "master_port", "world_size", "packed", "rank_offset"}
+    assert told <= set(inspect.signature(NCCLWeightTransferInitInfo).parameters)
+    told = {"names", "dtype_names", "shapes"}
+    assert told <= set(inspect.signature(NCCLWeightTransferUpdateInfo).parameters)
+    told = {"names", "ipc_handles"}
+    assert told <= set(inspect.signature(IPCWeightTransferUpdateInfo).parameters)
+
+
+def test_workers_of_several_servers_have_ranks_from_the_offset_they_are_given():
+    source = text("distributed/weight_transfer/nccl_common.py")
+    assert "rank = worker_rank + init_info.rank_offset" in source
+    trainer = text("distributed/weight_transfer/nccl_engine.py")
+    assert "rank_offset=1," in trainer
+    assert "engine.client.init_weight_transfer_engine," in trainer
+
+
+def test_the_ipc_trainer_exchanges_handles_by_methods_that_a_rank_alone_replaces():
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerWeightTransferEngine
+
+    trainer = IPCTrainerWeightTransferEngine
+    given = inspect.signature(trainer._all_gather_and_merge_handles)
+    assert list(given.parameters) == ["self", "handles"]
+    assert list(inspect.signature(trainer._post_send_sync).parameters) == []
+    source = inspect.getsource(trainer)
+    assert "self._all_gather_and_merge_handles([chunk.ipc_handle])[0]" in source
+    ends = [line for line in source.splitlines() if "distributed." in line]
+    inside = inspect.getsource(trainer._all_gather_and_merge_handles)
+    inside += inspect.getsource(trainer._post_send_sync)
+    assert all(line in inside for line in ends)
+
+
 def test_a_failed_update_ends_the_sending():
     from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
 
@@ -317,6 +396,8 @@ def test_a_worker_tells_its_place_from_what_it_has():
     for name in ("init_weight_transfer_engine", "update_weights", "finish_weight_update"):
         assert name in found
     source = text("v1/worker/gpu_worker.py")
+    assert source.count("self._weight_update_active = False") == 3  # start, failure, finish
+    assert "if not self._weight_update_active:" in source
     assert "self.vllm_config.weight_transfer_config" in source
     assert "self.device = torch.device(" in source
     from vllm.config import ParallelConfig, WeightTransferConfig

@@ -80,6 +80,8 @@ def test_a_run_goes_on_when_its_server_is_killed_and_leaves_nothing_behind(tmp_p
         assert row["train/rollout_logprob_gap"] < 1e-3
         assert row["train/importance_weight"] == pytest.approx(1, abs=1e-3)
         assert row["train/importance_capped"] == 0
+    computed = json.loads((out / "manifest.json").read_text())["computed"]
+    assert computed["weights"] == "a socket: the policy is on a CPU"
     assert descendants(trainer.pid) == []
 
 

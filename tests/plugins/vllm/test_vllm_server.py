@@ -95,7 +95,7 @@ def test_five_updates_in_a_row_each_reach_the_server(served, policy):
 
 def test_a_sharded_policy_reaches_the_server_whole(served, tied_folder, sharded_trainer, tmp_path):
     """Two processes hold half of each weight; sharded.py scales all of them by 1.25."""
-    client = served._engine._client
+    client = served._engine.client
     key = client.key
     sharded_trainer(tied_folder, tmp_path / "done", client.url, **{KEY: key})
     assert served._engine.holds() == "sharded"
@@ -111,7 +111,7 @@ def test_a_sharded_policy_reaches_the_server_whole(served, tied_folder, sharded_
 
 
 def test_the_server_of_a_run_is_local_and_answers_nobody_without_its_key(served):
-    client = served._engine._client
+    client = served._engine.client
     assert client.url.startswith("http://127.0.0.1:")
     asked = {"method": "alignkit_version", "args": [], "timeout": 5}
     for path, body in [("/collective_rpc", asked), ("/v1/completions", {}), ("/metrics", None)]:
@@ -179,7 +179,7 @@ def test_a_server_that_hangs_is_named_with_the_stacks_of_its_threads(served):
     with pytest.raises(DeadlineError) as raised:
         list(map(lambda _: os.killpg(group, signal.SIGSTOP), stream))
     message = str(raised.value)
-    assert f"generation: the vLLM server of this run, {served._engine._client.url}" in message
+    assert f"generation: the vLLM server of this run, {served._engine.client.url}" in message
     assert "not finished after 8 s; finished last: " in message
     assert "Fatal Python error: Aborted" in served._engine._child.log.read_text()
     assert emptied(group)

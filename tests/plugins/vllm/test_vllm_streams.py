@@ -160,7 +160,7 @@ raise SystemExit(3)
 
 def test_a_trainer_that_fails_amid_a_batch_does_not_wait_for_the_rest(server):
     server.gates = {2: threading.Event()}
-    url = server.engine._client.url
+    url = server.engine.client.url
     done = subprocess.run([sys.executable, "-c", FAILS, url], timeout=WAIT, check=False)
     assert done.returncode == 3
     assert not server.gates[2].is_set()

