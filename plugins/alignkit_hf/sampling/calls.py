@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -51,6 +52,28 @@ def logits_after(model: Any, ids: Tensor) -> Tensor:
 def last_only(model: Any) -> dict[str, int]:
     """Return what makes a call compute the last token's logits only, if the model knows how."""
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+
+
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """Return what makes a call of ``model`` read ``cache``, and write to it; None = a new one.
+
+    Newer transformers call the argument ``cache``; older ones, and models that bring their own
+    code, ``past_key_values``.
+    """
+    forward = model.forward
+    return {_cache_argument(getattr(forward, "__func__", forward)): cache, "use_cache": True}
+
+
+@lru_cache  # asked for each token
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    names = signature(forward).parameters
+    return "cache" if "cache" in names and "past_key_values" not in names else "past_key_values"
+
+
+def cache_of(output: Any) -> Any:
+    """Return the cache that a call filled, None if it returns none."""
+    found = getattr(output, "cache", None)
+    return getattr(output, "past_key_values", None) if found is None else found
 
 
 def tolerance(model: Any) -> float:

@@ -2,7 +2,9 @@
 
 import warnings
 from dataclasses import replace
+from functools import wraps
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from alignkit import AlignkitError
 from alignkit.testing import conformance, tiny_model
 from alignkit_hf import HfRollout
+from alignkit_hf.sampling.calls import cache_of, with_cache
 
 test_the_plain_sampler_conforms = conformance(
     "hf",
@@ -163,16 +166,47 @@ def test_a_cache_that_changes_logits_is_not_used(policy, prompts, plainly, monke
     """A model that forgets half of what it was given, if it is given a cache."""
     forward = type(policy.model).forward
 
-    def forgetful(self, ids, past_key_values=None, **given):
-        if past_key_values is not None:
-            past_key_values.layers[0].keys *= 0
-        return forward(self, ids, past_key_values=past_key_values, **given)
+    @wraps(forward)
+    def forgetful(self, ids, **given):
+        cache = given.get("cache", given.get("past_key_values"))
+        if cache is not None:
+            cache.layers[0].keys *= 0
+        return forward(self, ids, **given)
 
     want = plainly(policy, prompts, n=2, max_tokens=8, seed=1)
     monkeypatch.setattr(type(policy.model), "forward", forgetful)
     with pytest.warns(UserWarning, match="its cache is of no use: logits differ with it"):
         got = plainly(policy, prompts, n=2, max_tokens=8, seed=1)
     assert [c.token_ids for c in chain(*got)] == [c.token_ids for c in chain(*want)]
+
+
+class Older(torch.nn.Module):
+    def forward(self, ids, past_key_values=None, **given):
+        return SimpleNamespace(past_key_values=past_key_values)
+
+
+class Newer(torch.nn.Module):
+    def forward(self, ids, cache=None, **given):
+        return SimpleNamespace(cache=cache)
+
+
+class Neither(torch.nn.Module):
+    def forward(self, ids, use_cache=True):
+        return SimpleNamespace(logits=ids)
+
+
+def test_a_cache_is_handed_over_under_the_name_that_the_model_has_for_it(policy):
+    assert with_cache(Older(), 5) == {"past_key_values": 5, "use_cache": True}
+    assert with_cache(Newer(), 5) == {"cache": 5, "use_cache": True}
+    for model in (Older(), Newer()):
+        assert cache_of(model(1, **with_cache(model, 5))) == 5
+    assert cache_of(Neither()(1)) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = policy.model(torch.tensor([[3, 4]]), **with_cache(policy.model, None))
+        again = policy.model(torch.tensor([[5]]), **with_cache(policy.model, cache_of(first)))
+    whole = policy.model(torch.tensor([[3, 4, 5]]), use_cache=False).logits[:, -1]
+    torch.testing.assert_close(again.logits[:, -1], whole, rtol=0, atol=1e-4)
 
 
 def test_the_model_is_left_as_it_was(policy, prompts):
