@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from alignkit.engine.forward.trial import compute_dtype, evaluating
 from alignkit.protocols import Policy
@@ -67,7 +68,9 @@ def with_cache(model: Any, cache: Any) -> dict[str, Any]:
 @lru_cache  # asked for each token
 def _cache_argument(forward: Callable[..., Any]) -> str:
     names = signature(forward).parameters
-    return "cache" if "cache" in names and "past_key_values" not in names else "past_key_values"
+    if not {"cache", "past_key_values"} & names.keys():  # it hands on what it is given
+        names = signature(CausalLMOutputWithPast).parameters
+    return "past_key_values" if "past_key_values" in names else "cache"
 
 
 def cache_of(output: Any) -> Any:
