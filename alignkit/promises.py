@@ -36,27 +36,12 @@ LEVEL = 2
 
 _DECLARED = re.compile(r"""^ALIGNKIT_API\s*(?::[^=\n]*)?=\s*["'](\d+)\.(\d+)["']""", re.MULTILINE)
 
-_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)(?:[.+a-z-][.+0-9a-z-]*)?")
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class AlignkitDeprecationWarning(FutureWarning):
     """A public name was used that goes in a later release; the message names its replacement."""
-
-
-def removed_in(since: str) -> str:
-    """Return the first release without a name that is deprecated, or renamed, since ``since``.
-
-    ValueError where ``since`` is no release such as ``"0.2"`` or ``"0.2.1"``.
-
-    >>> removed_in("0.2")
-    '0.4'
-    """
-    if not (found := _RELEASE.fullmatch(since)):
-        raise ValueError(f"{since!r} is no release such as '0.2'")
-    return f"{found[1]}.{int(found[2]) + MINORS_KEPT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +62,8 @@ class Deprecation:
         >>> Deprecation("alignkit.old", "alignkit.new", "0.2").removed_in
         '0.4'
         """
-        return removed_in(self.since)
+        major, minor = self.since.split(".")[:2]
+        return f"{major}.{int(minor) + MINORS_KEPT}"
 
     def __str__(self) -> str:
         return (

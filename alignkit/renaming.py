@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alignkit.component import Params, slots_of
 from alignkit.document import Document, Key
-from alignkit.errors import Origin, Problem
-from alignkit.promises import MINORS_KEPT, removed_in
+from alignkit.errors import AlignkitError, Origin, Problem
+from alignkit.kinds import KINDS
+from alignkit.promises import MINORS_KEPT, Deprecation
 
 Renames = Mapping[str, str | tuple[str, str]]
 """Old names, each with the present one, or with that and the release that renamed it."""
+
+_RELEASE = re.compile(r"([0-9]+\.[0-9]+)(?:[.+a-z-][.+0-9a-z-]*)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,27 @@ def goes(renamed: Renames, old: str, dist: str) -> str:
     return f"goes in {dist} {removed_in(found[1])}"
 
 
+def removed_in(since: str) -> str:
+    """Return the first release without a name that is renamed since ``since``.
+
+    ValueError where ``since`` is no release such as ``"0.2"`` or ``"0.2.1"``.
+
+    >>> removed_in("0.2")
+    '0.4'
+    """
+    if not (found := _RELEASE.fullmatch(since)):
+        raise ValueError(f"{since!r} is no release such as '0.2'")
+    return Deprecation("", "", found[1]).removed_in
+
+
+def schemas_of(params: type[Params[Any]]) -> Iterator[type[Params[Any]]]:
+    """Yield a component's class and those of its tables of fixed shape."""
+    yield params
+    for slot in slots_of(params, KINDS).values():
+        if slot.table:
+            yield from schemas_of(slot.table)
+
+
 def faults(renamed: Renames) -> Iterator[str]:
     """Yield what is wrong with how the renames are written."""
     for old, found in renamed.items():
@@ -72,7 +98,11 @@ def present_names(
     ``renamed`` is that of the component, which the package ``dist`` offers; the origins in
     ``document`` move with the values.
     Also returns what was renamed, and a problem for each key that is given under both names.
+    AlignkitError where ``renamed`` is not written as it should be.
     """
+    for fault in faults(renamed):
+        where = ".".join(at) or "the recipe"
+        raise AlignkitError(f"{where}: the plugin of {dist} has a fault: {fault}")
     given, found, problems = dict(table), [], []
     for old in [old for old in renamed if old in given]:
         new = present_name(renamed, old)

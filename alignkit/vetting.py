@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -51,17 +50,4 @@ def _vet_component(kind: str, component: Any) -> None:
         raise TypeError(f"{kind} {component.name!r}: {component.params!r} is no subclass of Params")
     if kind == "command" and component.params.model_fields:
         raise TypeError(f"command {component.name!r} has fields; its options are click's")
-    for schema in schemas_of(component.params):
-        if schema.renamed:
-            from alignkit.renaming import faults
-
-            for fault in faults(schema.renamed):
-                raise TypeError(f"{kind} {component.name!r}: {schema.__qualname__}.{fault}")
-
-
-def schemas_of(params: type[Params[Any]]) -> Iterator[type[Params[Any]]]:
-    """Yield a component's class and those of its tables of fixed shape."""
-    yield params
-    for slot in slots_of(params, KINDS).values():
-        if slot.table:
-            yield from schemas_of(slot.table)
+    slots_of(component.params, KINDS)

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from alignkit.component import slots_of
 from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
-from alignkit.renaming import present_name
-from alignkit.vetting import schemas_of
+from alignkit.renaming import faults, present_name, schemas_of
 from alignkit_testing.kit import Check, Subject
 
 
@@ -69,6 +68,7 @@ def renames_to_keys_it_has(subject: Subject) -> None:
     """A key of an earlier version stands for one of today, and is none itself."""
     for schema in schemas_of(subject.component.params):
         known = {*schema.model_fields, *slots_of(schema, KINDS)}
+        assert not (wrong := list(faults(schema.renamed))), "; ".join(wrong)
         for old in schema.renamed:
             new = present_name(schema.renamed, old)
             assert new in known, f"{old!r} is said to be called {new!r} now, which is no key of it"

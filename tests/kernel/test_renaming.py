@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit import Params, plugins, recipe, renaming
-from alignkit.promises import removed_in
 from alignkit.protocols import Algorithm
+from alignkit.renaming import removed_in, schemas_of
 from alignkit.testing import registry_of, run_cli
-from alignkit.vetting import schemas_of
 
 FILE = '''"""A loss."""
 from alignkit import Component, Params, hookimpl
@@ -108,17 +107,30 @@ def test_a_release_is_any_version_with_two_numbers(major, minor, rest):
     assert renaming.goes(renamed, "old", "pkg") == f"goes in pkg {major}.{minor + 2}"
 
 
+def dry_run(tmp_path, monkeypatch, renamed):
+    """Return what a dry run says of a recipe with an old key, of a plugin with these renames."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_loss.py").write_text(FILE.replace("RENAMED", repr(renamed)))
+    (tmp_path / "r.toml").write_text(
+        'extends = "alignkit:recipes/grpo.toml"\nplugins = ["my_loss.py"]\n'
+        '[loss]\nuse = "mine"\ncap = 2.0\n'
+    )
+    return run_cli("run", "r.toml", "--dry-run")
+
+
 WRONG = ["2", "", "soon", "0.x", "0.2 or so", "v0.2", None, 0.2]
 
 
 @pytest.mark.parametrize("since", WRONG, ids=repr)
-def test_what_is_no_release_makes_the_plugin_unusable_with_the_reason(tmp_path, since):
-    text = FILE.replace("RENAMED", repr({"cap": ("ceiling", since)}))
-    (tmp_path / "my_loss.py").write_text(text)
-    done = run_cli("list-plugins", "-p", tmp_path / "my_loss.py")
+def test_what_is_no_release_is_told_as_a_fault_of_the_plugin(tmp_path, monkeypatch, since):
+    done = dry_run(tmp_path, monkeypatch, {"cap": ("ceiling", since)})
     assert done.status == 2
-    assert "renamed['cap'] is ('ceiling', " in done.stderr
+    fault = "renamed['cap'] is ('ceiling', "
+    assert f"loss: the plugin of my_loss.py has a fault: {fault}" in done.stderr
     assert 'such as ("cliprange", "0.2")' in done.stderr
+    checked = run_cli("check", tmp_path / "my_loss.py")
+    assert checked.status == 2
+    assert fault in checked.stdout
 
 
 @pytest.mark.parametrize(
@@ -129,14 +141,7 @@ def test_what_is_no_pair_is_refused_too(value):
 
 
 def test_a_run_warns_with_the_release(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    renamed = {"cap": ("ceiling", "0.2")}
-    (tmp_path / "my_loss.py").write_text(FILE.replace("RENAMED", repr(renamed)))
-    (tmp_path / "r.toml").write_text(
-        'extends = "alignkit:recipes/grpo.toml"\nplugins = ["my_loss.py"]\n'
-        '[loss]\nuse = "mine"\ncap = 2.0\n'
-    )
-    planned = run_cli("run", "r.toml", "--dry-run")
+    planned = dry_run(tmp_path, monkeypatch, {"cap": ("ceiling", "0.2")})
     assert planned.status == 0, planned.stderr
     said = "loss.cap: is called 'ceiling' now; 'cap' goes in my_loss.py 0.4"
     assert said in planned.stdout
