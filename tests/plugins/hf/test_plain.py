@@ -79,7 +79,7 @@ def plainly():
     return sample
 
 
-def is_what_whole_rows_say(policy, prompts, groups):
+def is_what_whole_rows_say(policy, prompts, groups, atol=1e-4):
     """Log-probs are those of one call on each finished row."""
     for prompt, group in zip(prompts, groups, strict=True):
         for c in group:
@@ -87,7 +87,7 @@ def is_what_whole_rows_say(policy, prompts, groups):
             with torch.no_grad():
                 logits = policy.model(row, use_cache=False).logits[0, len(prompt) - 1 : -1]
             want = logits.log_softmax(-1).gather(1, row[0, len(prompt) :, None])[:, 0]
-            torch.testing.assert_close(torch.tensor(c.logprobs), want, atol=1e-4, rtol=0)
+            torch.testing.assert_close(torch.tensor(c.logprobs), want, atol=atol, rtol=0)
     return True
 
 
@@ -107,7 +107,9 @@ def test_any_causal_model_is_sampled_from(name, prompts, random_policy):
     whole = f"{kind} reads whole rows for every token, its cache is of no use: calls return no"
     state = kind == "mamba" and "cache" in signature(type(policy.model).forward).parameters
     assert (f"{whole} cache" in told) == (kind in WITHOUT_CACHE and not state)
-    assert is_what_whole_rows_say(policy, prompts, groups)
+    # A state that is carried on sums in another order than a whole row: 2.5e-4 seen in float32,
+    # with log-probs near -19; in float64, which computes the state in float32 still, 1.5e-5.
+    assert is_what_whole_rows_say(policy, prompts, groups, atol=1e-3 if state else 1e-4)
     assert len({c.token_ids for c in chain(*groups)}) == 15
 
 
