@@ -195,7 +195,7 @@ class _Resolver:
             from alignkit.renaming import present_names
 
             given, renamed, problems = present_names(
-                given, table.schema.renamed, table.key, self.document
+                given, table.schema.renamed, table.key, self.document, table.plugin.dist
             )
             self.renamed = (*self.renamed, *renamed)
             self.problems += problems

@@ -87,20 +87,20 @@ def _code(node: Node) -> Iterator[tuple[str, str]]:
         if root and Path(root).name == "__init__.py":
             yield from _package(Path(root).parent, name.partition(".")[0])
         else:
-            yield name, _source(Path(file))
+            yield name, source_sum(Path(file))
 
 
 def _package(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.suffix == ".py":
             inner = ".".join(path.relative_to(folder).with_suffix("").parts)
-            yield f"{name}.{inner}".removesuffix(".__init__"), _source(path)
+            yield f"{name}.{inner}".removesuffix(".__init__"), source_sum(path)
         elif "__pycache__" not in path.parts and path.suffix != ".md":  # a template
             yield f"{name}/{path.relative_to(folder)}", file_sum(path)
 
 
-def _source(path: Path) -> str:
-    """Return a checksum of code that does not change with comments or docstrings."""
+def source_sum(path: Path) -> str:
+    """Return a checksum of a Python file that does not change with comments or docstrings."""
     whole = compile(path.read_bytes(), path.name, "exec", dont_inherit=True, optimize=2)
     return _sum("\n".join(_instructions(whole)))
 

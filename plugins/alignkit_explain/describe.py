@@ -18,6 +18,7 @@ from alignkit.docs import field_docs
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.kinds import KINDS
 from alignkit.plugins import Offer, Registry
+from alignkit.renaming import goes, present_name
 
 Schema = type[Params[Any]]
 
@@ -32,11 +33,25 @@ def component(kind: str, offer: Offer) -> str:
     ]
     for name, slot, shape in fixed_tables(schema):
         lines += ["", _header(name, slot), *_short_lines(shape)]
+    if earlier := list(_earlier_names(schema, plugin.dist)):
+        lines += ["", "Earlier names", *(f"  {line}" for line in earlier)]
     if schema.needs:
         lines += ["", f"Reads {', '.join(sorted(schema.needs))}."]
     if cited := citation(schema):
         lines += ["", "Cite", *(f"  {line}" for line in cited.splitlines())]
     return "\n".join([*lines, "", f"Source: {inspect.getsourcefile(schema)}"])
+
+
+def _earlier_names(schema: Schema, dist: str) -> Iterator[str]:
+    """Yield the names that keys of a component and its fixed tables had, and until when they work.
+
+    ``dist`` is the package whose releases count.
+    """
+    fixed = [(f"{path}.", shape) for path, _, shape in fixed_tables(schema)]
+    for place, shape in (("", schema), *fixed):
+        for old in shape.renamed:
+            now, until = present_name(shape.renamed, old), goes(shape.renamed, old, dist)
+            yield f"{place}{old}: called {now} now; the old name {until}"
 
 
 def citation(schema: Schema) -> str:

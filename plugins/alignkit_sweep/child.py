@@ -14,6 +14,9 @@ import tomli
 import tomli_w
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
+from alignkit.lifecycle.fingerprint import source_sum
+from alignkit.plugin_files import MODULES
 from alignkit.run_data.groups import flatten
 from alignkit.run_data.metrics import FollowedRows
 from alignkit.run_data.runs import STOPPED, is_run, read
@@ -49,13 +52,24 @@ class Job:
         return read(self.folder).status if is_run(self.folder) else "missing"
 
     def changed(self) -> dict[str, tuple[Any, Any]]:
-        """Return the values of the plan that changed, by key: before, now."""
+        """Return what changed of the plan and of its plugin files, by key or file: before, now."""
         file = self.beside(".toml")
         if not file.is_file():
             return {}
-        old = flatten(tomli.loads(file.read_text(encoding="utf-8")))
+        old = flatten(tomli.loads(file.read_text(encoding="utf-8"))) | self._code_then()
         new = flatten(tomli.loads(tomli_w.dumps(self.plan)))
+        new |= {file: source_sum(Path(file)) for file in self._code_then()}
         return {k: (old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)}
+
+    def _code_then(self) -> dict[str, str]:
+        """Return the checksums that plugin files of the plan had when the run used them."""
+        try:
+            found = json.loads((self.folder / FINGERPRINT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # the run did not get that far
+            return {}
+        code = found.get("code", {})
+        modules = {file: MODULES + Path(file).stem for file in self.plan.get("plugins", ())}
+        return {file: code[name] for file, name in modules.items() if name in code}
 
     def check(self) -> None:
         """Raise AlignkitError if a finished run was made with another plan."""

@@ -75,9 +75,20 @@ class Runner:
             raise AlignkitError(f"cannot make {shown(self.out)}: {error.strerror}") from error
         with self._lock() as lock, self._interruptible():
             self._note_order()
+            made: list[Job] = []
             for wave in waves:
                 jobs = [job for variant in wave for job in self._prepared(variant)]
                 self._make([job for job in jobs if job.status() not in FINISHED], lock.fileno())
+                made += jobs
+            self._check_again(made)
+
+    def _check_again(self, jobs: Iterable[Job]) -> None:
+        """Record the runs that used a plugin file which was edited while the sweep ran."""
+        for job in jobs:
+            try:
+                job.check()
+            except AlignkitError as error:
+                self.failures.append(f"{job.name}: {error}")
 
     def _prepared(self, variant: Variant) -> list[Job]:
         """Return a variant's runs, or record why there can be none."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import tomli
 import tomli_w
 from pydantic import ValidationError
 
-from alignkit.component import Params, slots_of
+from alignkit.component import slots_of
 from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
+from alignkit.renaming import faults, present_name, schemas_of
 from alignkit_testing.kit import Check, Subject
 
 
@@ -26,7 +25,7 @@ def has_a_snake_case_name(subject: Subject) -> None:
 
 def has_a_docstring(subject: Subject) -> None:
     """`alignkit describe` shows it; its first line is the summary."""
-    for schema in _schemas(subject.component.params):
+    for schema in schemas_of(subject.component.params):
         assert (schema.__doc__ or "").strip(), f"class {schema.__name__} has no docstring"
 
 
@@ -34,7 +33,7 @@ def documents_its_fields(subject: Subject) -> None:
     """A string under each field says what it is, with its unit."""
     bare = [
         f"{schema.__name__}.{name}"
-        for schema in _schemas(subject.component.params)
+        for schema in schemas_of(subject.component.params)
         for name, text in field_docs(schema).items()
         if not text
     ]
@@ -43,7 +42,7 @@ def documents_its_fields(subject: Subject) -> None:
 
 def has_valid_defaults(subject: Subject) -> None:
     """A recipe that says nothing but `use` fails for want of values, never for bad defaults."""
-    for schema in _schemas(subject.component.params):
+    for schema in schemas_of(subject.component.params):
         try:
             schema.model_validate_json("{}")
         except ValidationError as error:
@@ -54,22 +53,24 @@ def has_valid_defaults(subject: Subject) -> None:
 
 def refuses_unknown_keys(subject: Subject) -> None:
     """A misspelt key is an error, and a validated table does not change."""
-    for schema in _schemas(subject.component.params):
+    for schema in schemas_of(subject.component.params):
         assert schema.model_config.get("extra") == "forbid", f"{schema.__name__} takes any key"
         assert schema.model_config.get("frozen"), f"{schema.__name__} is not frozen"
 
 
 def has_slots_of_known_kinds(subject: Subject) -> None:
     """Keyword-only arguments of `build` are recipe tables."""
-    for schema in _schemas(subject.component.params):
+    for schema in schemas_of(subject.component.params):
         slots_of(schema, KINDS)
 
 
 def renames_to_keys_it_has(subject: Subject) -> None:
     """A key of an earlier version stands for one of today, and is none itself."""
-    for schema in _schemas(subject.component.params):
+    for schema in schemas_of(subject.component.params):
         known = {*schema.model_fields, *slots_of(schema, KINDS)}
-        for old, new in schema.renamed.items():
+        assert not (wrong := list(faults(schema.renamed))), "; ".join(wrong)
+        for old in schema.renamed:
+            new = present_name(schema.renamed, old)
             assert new in known, f"{old!r} is said to be called {new!r} now, which is no key of it"
             assert old not in known, f"{old!r} is said to be called {new!r} now, and is still a key"
 
@@ -90,14 +91,6 @@ def builds(subject: Subject) -> None:
     """`build` returns something, and a second one that is independent of the first."""
     built = subject.build()
     assert built is not None, f"{subject.component.params.__name__}.build() returned None"
-
-
-def _schemas(params: type[Params[Any]]) -> Iterator[type[Params[Any]]]:
-    """Yield the class and those of its sub-tables of fixed shape."""
-    yield params
-    for slot in slots_of(params, KINDS).values():
-        if slot.table:
-            yield from _schemas(slot.table)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -39,6 +39,7 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from alignkit.component import make
+from alignkit.engine.forward.checkpointing import keep_activations
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective
@@ -217,7 +218,7 @@ class Bench:
             what = f"{size.rows} x {size.prompt + size.response} tokens"
             name = f"batch, {what}{', recomputed' if recompute else ''}"
             row(name, f"{seconds:.2f} s", self.mfu(meter, seconds), peak)
-        self.policy.model.gradient_checkpointing_disable()
+        keep_activations(self.policy.model)
         self.policy.model.eval()
 
     def prompts(self) -> list[list[int]]:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignkit.engine.forward.checkpointing import checkpoint, keep_activations
 from alignkit.engine.forward.logprobs import cut, response_logprobs
 from alignkit.engine.forward.packable import can_pack, chosen
 from alignkit.engine.forward.packed import Packed, attending, shared_batches
@@ -117,13 +118,13 @@ def test_a_checkpointed_model_is_not_packed(tiny_policy):
     """The backward pass runs attention again, when the blocks are no longer known."""
     policy = tiny_policy()
     assert can_pack(policy.model)
-    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint(policy.model)
     policy.model.train()
     assert not can_pack(policy.model)
     logprobs, _, mask = response_logprobs(policy, ROWS)
     got = logprobs[mask]
     grads = torch.autograd.grad(got @ weights_of(got), list(policy.model.parameters()))
-    policy.model.gradient_checkpointing_disable()
+    keep_activations(policy.model)
     _, wanted = one_by_one(policy.model, ROWS)
     for a, b in zip(grads, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
@@ -153,7 +154,7 @@ def test_the_pass_taken_is_told_with_its_reason(tiny_policy):
         r"padded to the longest; not packed: log-probs differ by [\d.e-]+", chosen(policy)
     )
     policy = tiny_policy()
-    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint(policy.model)
     assert chosen(policy).endswith("not packed: it recomputes layers in a way of its own")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alignkit.engine.forward.checkpointing import checkpoint, is_checkpointed
 from alignkit.engine.forward.frozen import FrozenPolicy
 from alignkit.engine.forward.logprobs import has_linear_head, response_logprobs
 from alignkit.engine.forward.packable import can_pack
@@ -72,7 +73,7 @@ def test_two_packed_batches_keep_their_blocks_apart(tiny_policy):
 
 def test_plain_checkpointing_is_not_packed(tiny_policy):
     model = tiny_policy().model
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint(model)
     assert not can_pack(model)
 
 
@@ -105,5 +106,5 @@ def test_a_frozen_copy_of_a_checkpointed_model_is_packed(tiny_policy):
     policy.model.train()
     copied = FrozenPolicy.of(policy, copied=True)
     assert can_pack(copied.model)
-    assert policy.model.is_gradient_checkpointing
+    assert is_checkpointed(policy.model)
     assert can_pack(policy.model)

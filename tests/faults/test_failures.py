@@ -59,7 +59,8 @@ def test_what_was_done_before_a_component_raised_is_saved_and_gone_on_with(fault
     calls, whole = faults.calls(kind)
     at = 1 + round(share * (calls - 1))
     out, said = fail(faults, kind, "ValueError", at)
-    first = said.splitlines()[-6:]
+    own = said.partition("nanobind: leaked")[0]  # triton prints that when the process is gone
+    first = own.splitlines()[-6:]
     named = [s for s in first if s.startswith(f"{NAMES[kind]} raised ValueError: the judge is ")]
     assert len(named) == 1, said
     assert "faulty.py:" in named[0]

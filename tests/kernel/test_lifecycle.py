@@ -394,11 +394,11 @@ def test_what_is_said_and_kept_of_a_run_may_change_before_it_is_resumed():
 
 
 def test_comments_and_docstrings_are_not_code(tmp_path):
-    from alignkit.lifecycle.fingerprint import _source
+    from alignkit.lifecycle.fingerprint import source_sum
 
     def summed(text):
         (tmp_path / "m.py").write_text(text)
-        return _source(tmp_path / "m.py")
+        return source_sum(tmp_path / "m.py")
 
     plain = summed("def f(x):\n    return x + 1\n")
     assert plain == summed('"""Doc."""\n\n# why\ndef f(x):\n    """F."""\n    return x + 1\n')

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from alignkit.engine.forward.checkpointing import is_checkpointed, keep_activations
 from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.ranks.shards import whole_of
 from alignkit.engine.tokens import TrainRow
@@ -116,8 +117,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     states = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
               if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
     made = copy.deepcopy(model, states).requires_grad_(False).eval()
-    if getattr(made, "is_gradient_checkpointing", False):
-        made.gradient_checkpointing_disable()  # type: ignore[operator] # it has no backward pass
+    if is_checkpointed(made):
+        keep_activations(made)  # it has no backward pass
     return made
 
 

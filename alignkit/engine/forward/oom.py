@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from alignkit.engine.forward.checkpointing import is_checkpointed
 from alignkit.engine.forward.packable import can_pack
 from alignkit.errors import AlignkitError
 from alignkit.footprint import GRADIENTS, OPTIMIZER, WEIGHTS, ModelSizes, learning
@@ -86,8 +87,7 @@ def sizes_of(policy: Policy, *, recomputed: bool | None = None) -> ModelSizes:
     number = parameters[0].element_size()
     with policy.autocast():
         half = number == 4 and torch.is_autocast_enabled(parameters[0].device.type)
-    again = getattr(model, "is_gradient_checkpointing", False)
-    again = bool(again if recomputed is None else recomputed)
+    again = is_checkpointed(model) if recomputed is None else recomputed
     shape = ModelShape.read(getattr(model, "config", None))
     known = shape is not None and shape.parameters is not None
     kept = shape.activations(number, checkpointing=again, half=half) if shape and known else None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from alignkit.engine.forward import passes
 from alignkit.engine.forward.attention import UnsupportedAttentionError
+from alignkit.engine.forward.checkpointing import is_checkpointed
 from alignkit.engine.forward.spans import windows
 from alignkit.engine.forward.trial import apart, compute_dtype, once_per_model
 from alignkit.engine.forward.varlen import ATTENDED
@@ -73,7 +74,7 @@ def _unfit(model: nn.Module) -> str:
 
     if not isinstance(model, PreTrainedModel):
         return "it is not a model of transformers"
-    if getattr(model, "is_gradient_checkpointing", False) and model not in RECOMPUTES:
+    if is_checkpointed(model) and model not in RECOMPUTES:
         return "it recomputes layers in a way of its own"
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

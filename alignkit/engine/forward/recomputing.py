@@ -19,6 +19,7 @@ from weakref import ref
 from torch import nn
 
 from alignkit.engine.forward.blocks import Block
+from alignkit.engine.forward.checkpointing import checkpoint
 from alignkit.engine.forward.packable import RECOMPUTES
 from alignkit.engine.forward.packed import active_blocks, attending
 from alignkit.engine.forward.trial import evaluating
@@ -34,7 +35,7 @@ def checkpoint_layers(model: Any) -> None:
             return nullcontext(), nullcontext()
         return _Again(found, None), _Again(found, active_blocks())
 
-    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    checkpoint(model, context_fn=contexts)
     RECOMPUTES.add(model)
 
 

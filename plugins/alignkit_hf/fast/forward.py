@@ -15,7 +15,7 @@ from alignkit_hf.fast.attention import NAME, attending
 from alignkit_hf.fast.cache import Plan, PromptKV, RowCache, visible
 from alignkit_hf.fast.fused import Fused, is_usual
 from alignkit_hf.fast.understood import unknown_fields
-from alignkit_hf.sampling.calls import UnqualifiedError, inference, last_only
+from alignkit_hf.sampling.calls import UnqualifiedError, inference, last_only, with_cache
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,11 +138,12 @@ class Forward:
 
     def _last_logits(self, ids: Tensor, lengths: list[int], cache: DynamicCache) -> Tensor:
         positions = torch.arange(ids.shape[1], device=self.device)[None]
-        given = {"position_ids": positions, "past_key_values": cache, "use_cache": True}
+        called = self.model if self.head is None else self.model.get_decoder()
+        given = {"position_ids": positions, **with_cache(called, cache)}
         if self.head is None:
-            logits: Tensor = self.model(ids, **last_only(self.model), **given).logits[:, -1]
+            logits: Tensor = called(ids, **last_only(called), **given).logits[:, -1]
             return logits
-        hidden = self.model.get_decoder()(ids, **given).last_hidden_state
+        hidden = called(ids, **given).last_hidden_state
         rows = torch.arange(len(lengths), device=self.device)
         logits = self.head(hidden[rows, torch.tensor(lengths, device=self.device) - 1])
         return logits
@@ -178,8 +179,7 @@ class Forward:
                 tokens[:, None],
                 attention_mask=mask,
                 position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
+                **with_cache(self.model, cache),
             )
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from alignkit.engine.forward.trial import compute_dtype, evaluating
 from alignkit.protocols import Policy
@@ -51,6 +53,30 @@ def logits_after(model: Any, ids: Tensor) -> Tensor:
 def last_only(model: Any) -> dict[str, int]:
     """Return what makes a call compute the last token's logits only, if the model knows how."""
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+
+
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """Return what makes a call of ``model`` read ``cache``, and write to it; None = a new one.
+
+    Newer transformers call the argument ``cache``; older ones, and models that bring their own
+    code, ``past_key_values``.
+    """
+    forward = model.forward
+    return {_cache_argument(getattr(forward, "__func__", forward)): cache, "use_cache": True}
+
+
+@lru_cache  # asked for each token
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    names = signature(forward).parameters
+    if not {"cache", "past_key_values"} & names.keys():  # it hands on what it is given
+        names = signature(CausalLMOutputWithPast).parameters
+    return "past_key_values" if "past_key_values" in names else "cache"
+
+
+def cache_of(output: Any) -> Any:
+    """Return the cache that a call filled, None if it returns none."""
+    found = getattr(output, "cache", None)
+    return getattr(output, "past_key_values", None) if found is None else found
 
 
 def tolerance(model: Any) -> float:

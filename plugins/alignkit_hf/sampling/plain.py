@@ -26,11 +26,13 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.sampling.calls import (
     UnqualifiedError,
+    cache_of,
     inference,
     last_only,
     logits_after,
     tolerance,
     tried,
+    with_cache,
 )
 from alignkit_hf.sampling.choose import draw
 from alignkit_hf.sampling.records import Request, Response, requests
@@ -104,10 +106,10 @@ class PlainSampler:
         if not use_cache:
             return logits_after(self.model, ids), None
         unread = ids if cache is None else ids[:, -1:]
-        output = self.model(unread, past_key_values=cache, use_cache=True, **last_only(self.model))
-        if getattr(output, "past_key_values", None) is None:
-            raise UnqualifiedError("calls return no past_key_values")
-        return output.logits[:, -1], output.past_key_values
+        output = self.model(unread, **with_cache(self.model, cache), **last_only(self.model))
+        if (filled := cache_of(output)) is None:
+            raise UnqualifiedError("calls return no cache")
+        return output.logits[:, -1], filled
 
     def _append(self, response: Response, token: int, logprob: float, how: Sampling) -> None:
         """Append a token, and see whether the response ends with it."""

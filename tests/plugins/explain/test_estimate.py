@@ -11,6 +11,7 @@ import tomli_w
 
 from alignkit import plugins, recipe
 from alignkit.document import Document
+from alignkit.engine.forward.checkpointing import checkpoint
 from alignkit.engine.sampling.rollout_table import SamplingParams
 from alignkit.estimate import estimate
 from alignkit.model_shape import ModelShape, shape_at
@@ -175,7 +176,7 @@ def test_activations_are_what_autograd_keeps(checkpointing):
 
     model = AutoModelForCausalLM.from_pretrained(TINY).train()
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint(model)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 

@@ -17,7 +17,7 @@ class Clip(Params[LossType]):
 
     cliprange: float = 0.2
     """Clip."""
-    renamed: ClassVar[dict[str, str]] = {"clip": "cliprange"}
+    renamed: ClassVar[dict[str, tuple[str, str]]] = {"clip": ("cliprange", "0.2")}
 
     def build(self) -> LossType:
         return lambda x: None
@@ -28,7 +28,10 @@ class Loop(Params[Algorithm]):
 
     n_steps: int = 1
     """Steps."""
-    renamed: ClassVar[dict[str, str]] = {"objective": "loss", "steps": "n_steps"}
+    renamed: ClassVar[dict[str, str | tuple[str, str]]] = {
+        "objective": "loss",
+        "steps": ("n_steps", "1.9.3"),
+    }
 
     def build(self, *, loss: LossType) -> Algorithm:
         return None

@@ -61,6 +61,9 @@ def random_policy():
     def make(kind, attention="sdpa", dtype=torch.float32, noise=0.0, **settings):
         torch.manual_seed(3)
         config = AutoConfig.for_model(kind, **SIZES | settings)
+        model_class = AutoModelForCausalLM._model_mapping[type(config)]
+        if attention == "sdpa" and not getattr(model_class, "_supports_sdpa", True):
+            attention = "eager"  # as `auto` does: gemma2 since sdpa is known not to cap its scores
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
         model.to(dtype)
         for parameter in model.parameters():

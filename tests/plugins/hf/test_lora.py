@@ -110,6 +110,7 @@ def test_the_reference_is_the_model_without_the_adapter_at_no_memory(folder):
     assert all(p.data_ptr() in owned for p in frozen.model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")  # peft's use
 def test_saved_merged_and_apart(folder, tmp_path):
     import peft
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignkit import AlignkitError
+from alignkit.engine.forward.checkpointing import is_checkpointed
 from alignkit_hf import HfPolicy, HfRollout
 
 
@@ -127,7 +128,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder):
     grads = []
     for on in (False, True):
         model = build(folder, gradient_checkpointing=on).model
-        assert model.is_gradient_checkpointing is on
+        assert is_checkpointed(model) is on
         model(torch.arange(30)[None], use_cache=False).logits.square().mean().backward()
         grads.append(model.model.layers[0].mlp.up_proj.weight.grad)
     torch.testing.assert_close(grads[0], grads[1])

@@ -62,7 +62,7 @@ def sweep(place, registry):
 
     def read(text, **options):
         (place / "s.toml").write_text(text)
-        return Sweep(place / "s.toml", registry, **options)
+        return Sweep(place / "s.toml", options.pop("registry", registry), **options)
 
     return read
 
