@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from alignkit.engine.forward.compiling import compile_layers
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
     from alignkit_hf.policy.lora import Adapter
     from alignkit_hf.policy.params import LoraSpec, PolicyParams
+
+LARGE = 200_000_000
+"""Fewest weights of a model whose layers are compiled on CUDA without being asked for."""
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
@@ -149,7 +153,14 @@ class CausalPolicy:
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
             checkpoint_layers(model)
+        if self._compiles(model):
+            compile_layers(model)
         return model
+
+    def _compiles(self, model: PreTrainedModel) -> bool:
+        if self.params.compile != "auto":
+            return self.params.compile == "always"
+        return self.device.type == "cuda" and model.num_parameters() >= LARGE  # type: ignore[no-untyped-call]
 
     @property
     def peak_tflops(self) -> float | None:
