@@ -54,9 +54,7 @@ def test_gradients_are_those_of_finite_differences():
         torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 5), (29, 5)]
     )
     targets = torch.randint(29, (7,))
-    assert torch.autograd.gradcheck(
-        lambda h, w: through(h, w, targets, 0.5)[0], (hidden, weight)
-    )
+    assert torch.autograd.gradcheck(lambda h, w: through(h, w, targets, 0.5)[0], (hidden, weight))
 
 
 @pytest.mark.parametrize("frozen", [0, 1], ids=["hidden states", "weight"])

@@ -120,7 +120,8 @@ class CompiledLogprobs(torch.autograd.Function):
         hidden, weight, targets, log_z = ctx.saved_tensors
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
-        grad_weight = torch.zeros_like(weight) if want_weight else None
+        wide = torch.promote_types(weight.dtype, torch.float32)  # tiles add up without rounding
+        grad_weight = torch.zeros_like(weight, dtype=wide) if want_weight else None
         cast = weight.to(ctx.compute)
         for at in _parts(hidden, weight):
             rows = hidden[at].to(ctx.compute)
@@ -136,6 +137,7 @@ class CompiledLogprobs(torch.autograd.Function):
                 grad_hidden[at] = _product(pushed, cast).to(hidden.dtype)
             if grad_weight is not None:
                 add_product(grad_weight, pushed.T, rows)
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None
 
 

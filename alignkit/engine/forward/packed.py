@@ -200,7 +200,8 @@ def _registered() -> str:
 @cache
 def _apart() -> Callable[..., Any]:
     """Return the attention for compiled layers, which stop at it and go on behind it."""
-    found: Callable[..., Any] = torch.compiler.disable(attention)
+    disable: Any = torch.compiler.disable
+    found: Callable[..., Any] = disable(attention)
     return found
 
 

@@ -26,6 +26,7 @@ from alignkit.engine.forward.compiling import compile_layers
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
+from alignkit.engine.learning.masters import keep_masters
 from alignkit.engine.ranks.shards import whole_of
 from alignkit.errors import AlignkitError
 from alignkit_hf.policy.cards import refuse_unseen_cards
@@ -131,7 +132,7 @@ class CausalPolicy:
         with loading(self.name, "model"), reading(self.name):
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
-                dtype=getattr(torch, self.params.dtype),
+                dtype=torch.float32 if self.params.masters else getattr(torch, self.params.dtype),
                 attn_implementation=self._kernel(),
                 output_loading_info=True,
                 **self._source,
@@ -150,6 +151,9 @@ class CausalPolicy:
         _switch_off_dropout(model)
         if self.lora is not None:
             self._adapter = _adapted(model, self.lora, self.name)
+        if self.params.masters:
+            keep_masters(model)
+            model.config.dtype = torch.bfloat16
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
             checkpoint_layers(model)
@@ -160,7 +164,7 @@ class CausalPolicy:
     def _compiles(self, model: PreTrainedModel) -> bool:
         if self.params.compile != "auto":
             return self.params.compile == "always"
-        return self.device.type == "cuda" and model.num_parameters() >= LARGE  # type: ignore[no-untyped-call]
+        return self.device.type == "cuda" and model.num_parameters() >= LARGE
 
     @property
     def peak_tflops(self) -> float | None:

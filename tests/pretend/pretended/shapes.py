@@ -28,7 +28,7 @@ def active() -> bool:
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Make floats on the device without values while the block runs."""
-    global _on  # noqa: PLW0603 - there is one device
+    global _on
     real, before = F.scaled_dot_product_attention, _on
     _on, F.scaled_dot_product_attention = True, _attended(real)
     try:
@@ -45,7 +45,7 @@ def hollow(x: Any) -> Any:
 
 
 def shape_of(x: Any) -> Any:
-    """Return any tensor, but a scalar, without its values, so that it can meet one that has none."""
+    """Return a tensor without its values, to meet one that has none; scalars stay as they are."""
     if isinstance(x, Tensor) and not x.is_meta and x.dim():
         return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device="meta")
     return x
