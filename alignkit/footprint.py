@@ -17,6 +17,7 @@ from pathlib import Path
 from alignkit.errors import shown
 
 WEIGHTS = "weights"
+MASTERS = "float32 masters of the weights"
 GRADIENTS = "gradients"
 OPTIMIZER = "optimizer state"
 REFERENCE = "reference policy"
@@ -28,8 +29,8 @@ ENGINE = "rollout engine while it samples"
 SHARED = "rollout engine"
 LIBRARIES = "Python and libraries"
 PURPOSES = (
-    WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE, COPIES, HEAD, ACTIVATIONS, CACHE, ENGINE, SHARED,
-    LIBRARIES,
+    WEIGHTS, MASTERS, GRADIENTS, OPTIMIZER, REFERENCE, COPIES, HEAD, ACTIVATIONS, CACHE, ENGINE,
+    SHARED, LIBRARIES,
 )  # fmt: skip
 """The usual purposes of memory, in the order reported; a component may add its own."""
 

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alignkit.engine.forward import compiled_head
+from alignkit.engine.forward.compiled_head import CompiledLogprobs, add_product
+
 _KEPT_BYTES = {"cpu": 2**24, "cuda": 2**29}
 """Logits up to this size are one tile; on CUDA also the size of the others."""
 
@@ -48,6 +51,9 @@ def linear_logprobs(
     device = hidden.device.type
     compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     compute = compute or hidden.dtype
+    if bias is None and (kernels := compiled_head.kernels()):
+        through = cast(Callable[..., tuple[Tensor, Tensor]], CompiledLogprobs.apply)
+        return through(hidden, weight, targets, temperature, compute, kernels)
     apply = cast(Callable[..., tuple[Tensor, Tensor]], _LinearLogprobs.apply)
     return apply(hidden, weight, bias, targets, temperature, with_entropy, compute)
 
@@ -114,9 +120,9 @@ class _LinearLogprobs(torch.autograd.Function):
                     grad_bias[block] += delta.sum(0)
                 delta = delta.to(ctx.compute)
                 if grad_hidden is not None:
-                    _add_product(grad_hidden[part], delta, layer.weight)
+                    add_product(grad_hidden[part], delta, layer.weight)
                 if grad_weight is not None:
-                    _add_product(grad_weight[block], delta.T, hidden[part].to(ctx.compute))
+                    add_product(grad_weight[block], delta.T, hidden[part].to(ctx.compute))
         grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
@@ -236,14 +242,6 @@ def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
 def _inside(places: Tensor, tile: Tensor) -> Tensor:
     """Whether each of ``places`` (n,) is one of the columns of ``tile`` (n, v)."""
     return (places >= 0) & (places < tile.shape[1])
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to ``total``, without a copy if it can."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
 
 
 def logits_logprobs(

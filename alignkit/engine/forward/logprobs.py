@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.forward import passes
+from alignkit.engine.forward.compiling import compiled
 from alignkit.engine.forward.oom import advice_on_oom
 from alignkit.engine.forward.packable import can_pack, can_pad
 from alignkit.engine.forward.packed import shared_batches
@@ -68,7 +69,8 @@ def response_logprobs(
     how = {"temperature": temperature, "with_entropy": with_entropy}
     with policy.autocast(), advice_on_oom(policy, rows), still(policy.model):
         packs = can_pack(policy.model) and any(row.trained_ids for row in rows)
-        logprobs, entropy, mask = _computed(policy, rows, packs, how)
+        with compiled(policy.model):
+            logprobs, entropy, mask = _computed(policy, rows, packs, how)
     note_pass(policy.model, rows, logprobs, shared=packs)
     spread = _spread(entropy, mask) if with_entropy else None
     return _spread(logprobs, mask), spread, mask

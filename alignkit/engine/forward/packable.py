@@ -114,13 +114,13 @@ def _agrees(
     exact, but float64 is for comparing to the last digits, so such a model's rows are not packed
     then.
     """
-    rows = _rows(model)
+    rows = trial_rows(model)
     precise = compute_dtype(next(model.parameters())) == torch.float64
     try:
         with torch.set_grad_enabled(precise):
             got, want = taken(model, rows)[0], passes.alone(model, rows)[0]
             if got.requires_grad:
-                got, want = (torch.cat([x, _slope(model, x)]) for x in (got, want))
+                got, want = (torch.cat([x, slope(model, x)]) for x in (got, want))
     except torch.OutOfMemoryError:
         raise
     except UnsupportedAttentionError as error:
@@ -156,7 +156,7 @@ def _refused(model: nn.Module, name: str, reason: str) -> bool:
 
 def _refuse_foresight(model: nn.Module) -> None:
     """Raise AlignkitError if a token's logits change with the tokens that follow."""
-    rows = _rows(model)
+    rows = trial_rows(model)
     shorter = [TrainRow(row.prompt_ids, row.response_ids[:2]) for row in rows]
     with torch.no_grad():
         got, want = passes.alone(model, shorter)[0], passes.alone(model, rows)[0]
@@ -174,7 +174,7 @@ def _tolerance(model: nn.Module) -> float:
     return {torch.float64: 1e-10, torch.float32: 1e-3}.get(dtype, 0.1)
 
 
-def _rows(model: Any) -> list[TrainRow]:
+def trial_rows(model: Any) -> list[TrainRow]:
     """Return rows to try, with padding ids among them, as some models skip those in positions."""
     vocabulary = len(model.get_input_embeddings().weight)
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
@@ -185,7 +185,7 @@ def _rows(model: Any) -> list[TrainRow]:
     return [TrainRow(within(prompt), within(response)) for prompt, response in _SHAPES]
 
 
-def _slope(model: nn.Module, values: Tensor) -> Tensor:
+def slope(model: nn.Module, values: Tensor) -> Tensor:
     """Return the gradient of some sum of ``values`` by the trainable weights, flattened."""
     weights = torch.linspace(-1, 1, values.numel(), dtype=values.dtype, device=values.device)
     trainable = [p for p in model.parameters() if p.requires_grad]

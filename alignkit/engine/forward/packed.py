@@ -17,10 +17,11 @@ segment, D = head size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 from alignkit.engine.forward import varlen
 from alignkit.engine.forward.attention import refuse_unknown
 from alignkit.engine.forward.blocks import Block
+from alignkit.engine.forward.compiled_head import ACTIVE
 from alignkit.engine.tokens import TrainRow, onto
 
 NAME = "alignkit_packed"
@@ -191,8 +193,16 @@ def attending(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
 def _registered() -> str:
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, attention)
+    AttentionInterface.register(NAME, _apart() if ACTIVE.get() else attention)
     return NAME
+
+
+@cache
+def _apart() -> Callable[..., Any]:
+    """Return the attention for compiled layers, which stop at it and go on behind it."""
+    disable: Any = torch.compiler.disable
+    found: Callable[..., Any] = disable(attention)
+    return found
 
 
 def attention(

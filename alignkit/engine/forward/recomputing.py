@@ -2,8 +2,8 @@
 
 A checkpointed layer runs a second time in the backward pass, after the forward pass and what
 was set up for it are over. Packed rows need their blocks there again, so each layer's call keeps
-the blocks it ran with. (The backward pass of CUDA tensors runs on a thread of its own, which does
-not see the caller's context variables: another reason to keep them.)
+the blocks it ran with, and whether it ran compiled. (The backward pass of CUDA tensors runs on a
+thread of its own, which does not see the caller's context variables: another reason to keep them.)
 
 transformers recomputes layers in training mode only, which turns dropout and router noise on as
 well. Here a layer is in evaluation mode while it runs, both times.
@@ -20,6 +20,8 @@ from torch import nn
 
 from alignkit.engine.forward.blocks import Block
 from alignkit.engine.forward.checkpointing import checkpoint
+from alignkit.engine.forward.compiled_head import ACTIVE
+from alignkit.engine.forward.compiling import running
 from alignkit.engine.forward.packable import RECOMPUTES
 from alignkit.engine.forward.packed import active_blocks, attending
 from alignkit.engine.forward.trial import evaluating
@@ -33,22 +35,30 @@ def checkpoint_layers(model: Any) -> None:
         found = owner()
         if found is None:
             return nullcontext(), nullcontext()
-        return _Again(found, None), _Again(found, active_blocks())
+        again = _Again(found, active_blocks(), compiled=ACTIVE.get())
+        return _Again(found, None), again
 
     checkpoint(model, context_fn=contexts)
     RECOMPUTES.add(model)
 
 
 class _Again(AbstractContextManager[None]):
-    """Evaluation mode, and ``attending`` if there are blocks; to be entered any number of times."""
+    """How a layer first ran: in evaluation mode, with its blocks, compiled.
 
-    def __init__(self, model: nn.Module, blocks: Sequence[Block] | None) -> None:
-        self.model, self.blocks = model, blocks
+    To be entered any number of times.
+    """
+
+    def __init__(
+        self, model: nn.Module, blocks: Sequence[Block] | None, *, compiled: bool = False
+    ) -> None:
+        self.model, self.blocks, self.compiled = model, blocks, compiled
         self.entered: list[ExitStack] = []
 
     def __enter__(self) -> None:
         stack = ExitStack()
         stack.enter_context(evaluating(self.model))
+        if self.compiled:
+            stack.enter_context(running(self.model))
         if self.blocks is not None:
             stack.enter_context(attending(self.model, self.blocks))
         self.entered.append(stack)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any, TypeVar, cast
 
@@ -92,6 +93,13 @@ class FullyShards:
         total = own.double().square()
         here().add([total])
         return (total / self._copies).sqrt()
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Show the model as it is."""
+        return nullcontext()
+
+    def settle(self) -> None:
+        """Do nothing: the parts share the model's memory."""
 
     @torch.no_grad()
     def gather(self) -> None:

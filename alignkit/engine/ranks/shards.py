@@ -1,12 +1,14 @@
-"""Models that are cut over the ranks, and where each of them is whole.
+"""Models of which an optimizer updates something else than their own weights.
 
-Known here without ``torch.distributed``: a run of one process cuts nothing, and never loads it.
+They are cut over the ranks, each having a part, or have float32 masters. Known here without
+``torch.distributed``: a run of one process cuts nothing, and never loads it.
 See :mod:`alignkit.engine.ranks.cutting`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,13 +18,14 @@ T = TypeVar("T")
 
 
 class Shards(Protocol):
-    """A model cut over the ranks. All ranks call the same methods in the same order.
+    """What is updated in place of a model's weights. All ranks call the same methods in order.
 
-    A *part* is what this rank holds of a tensor: consecutive rows of it, maybe none.
+    A *part* is what this rank updates for a tensor: consecutive rows of it, maybe none, or its
+    master (see :mod:`alignkit.engine.learning.masters`).
     """
 
     whole: nn.Module
-    """A copy on every rank, with the weights of the last :meth:`gather`."""
+    """The model, or a copy on every rank with the weights of the last :meth:`gather`."""
 
     def parts(self) -> list[nn.Parameter]:
         """Return this rank's parts of the trained parameters, in the model's order."""
@@ -34,6 +37,14 @@ class Shards(Protocol):
 
     def norm(self, own: Tensor) -> Tensor:
         """Return the norm of whole gradients, () float64, from that of this rank's parts."""
+        ...
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Show an optimizer the parts in the model's places while the block runs."""
+        ...
+
+    def settle(self) -> None:
+        """Bring the model's weights to the parts, which an optimizer has just updated."""
         ...
 
     def gather(self) -> None:
@@ -64,9 +75,15 @@ class Shards(Protocol):
 CUT: WeakKeyDictionary[nn.Module, Shards] = WeakKeyDictionary()
 
 
+def updated_of(model: nn.Module) -> Shards | None:
+    """Return what is updated in place of the weights of ``model``; None if they are themselves."""
+    return CUT.get(model)
+
+
 def shards_of(model: nn.Module) -> Shards | None:
     """Return how ``model`` is cut over the ranks; None if it is not."""
-    return CUT.get(model)
+    found = CUT.get(model)
+    return None if found is None or found.whole is model else found
 
 
 def whole_of(model: nn.Module) -> nn.Module:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alignkit.engine.ranks.shards import shards_of
+from alignkit.engine.ranks.shards import updated_of
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.sampling.transcript import Exchange
 from alignkit.engine.tokens import TrainRow
@@ -221,7 +221,7 @@ def weights(policy: Policy) -> dict[str, Tensor]:
 
     Of a model that is cut over ranks rank 0 gets whole tensors, if all ranks call this.
     """
-    shards, held = shards_of(policy.model), _held(policy)
+    shards, held = updated_of(policy.model), _held(policy)
     return held | (shards.weights() if shards else {})
 
 
@@ -235,7 +235,7 @@ def _held(policy: Policy) -> dict[str, Tensor]:
 @torch.no_grad()
 def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
     """Load saved weights into the policy, in place; AlignkitError if they do not fit it."""
-    shards, own = shards_of(policy.model), _held(policy)
+    shards, own = updated_of(policy.model), _held(policy)
     for name, tensor in own.items():
         if name not in saved or saved[name].shape != tensor.shape:
             raise AlignkitError(f"the checkpoint does not hold the weights {name} of the policy")

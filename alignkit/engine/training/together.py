@@ -13,6 +13,7 @@ from alignkit.engine.forward.frozen import frozen_copy
 from alignkit.engine.forward.logprobs import has_linear_head
 from alignkit.engine.forward.packable import can_pack, can_pad
 from alignkit.engine.ranks import here
+from alignkit.engine.ranks.shards import updated_of
 from alignkit.engine.training.parts import Parts
 from alignkit.lifecycle import ranks
 
@@ -44,6 +45,8 @@ def together(run: Run, parts: Parts) -> Iterator[None]:
 def _is_cut(parts: Parts) -> bool:
     """Whether each rank holds a part of the model only: as asked, or as memory demands."""
     wanted = getattr(parts.policy, "parallel", "replicate")
+    if updated_of(parts.policy.model):  # by masters, which every rank has
+        return False
     if wanted != "auto":
         return bool(wanted == "shard")
     weights = list(parts.policy.model.parameters())

@@ -22,9 +22,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from alignkit.engine.forward.compiling import compile_layers
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.forward.spans import length_bound
 from alignkit.engine.forward.threads import fit_threads
+from alignkit.engine.learning.masters import keep_masters
 from alignkit.engine.ranks.shards import whole_of
 from alignkit.errors import AlignkitError
 from alignkit_hf.policy.cards import refuse_unseen_cards
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
     from alignkit_hf.policy.lora import Adapter
     from alignkit_hf.policy.params import LoraSpec, PolicyParams
+
+LARGE = 200_000_000
+"""Fewest weights of a model whose layers are compiled on CUDA without being asked for."""
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
@@ -127,7 +132,7 @@ class CausalPolicy:
         with loading(self.name, "model"), reading(self.name):
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615 # _source has revision
                 self.name,
-                dtype=getattr(torch, self.params.dtype),
+                dtype=torch.float32 if self.params.masters else getattr(torch, self.params.dtype),
                 attn_implementation=self._kernel(),
                 output_loading_info=True,
                 **self._source,
@@ -146,10 +151,20 @@ class CausalPolicy:
         _switch_off_dropout(model)
         if self.lora is not None:
             self._adapter = _adapted(model, self.lora, self.name)
+        if self.params.masters:
+            keep_masters(model)
+            model.config.dtype = torch.bfloat16
         model.train(self.params.gradient_checkpointing)
         if self.params.gradient_checkpointing:
             checkpoint_layers(model)
+        if self._compiles(model):
+            compile_layers(model)
         return model
+
+    def _compiles(self, model: PreTrainedModel) -> bool:
+        if self.params.compile != "auto":
+            return self.params.compile == "always"
+        return self.device.type == "cuda" and model.num_parameters() >= LARGE
 
     @property
     def peak_tflops(self) -> float | None:

@@ -30,6 +30,10 @@ class Held:
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._drop, key)
 
+    def has(self, key: int) -> bool:
+        """Whether the storage at ``key`` is still held."""
+        return key in self._sizes
+
     def _drop(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from pretended import syncs, varlen
+from pretended import roofline, shapes, syncs, varlen
 from pretended.graphs import recorded
 from pretended.memory import HELD, PINNED
 
@@ -90,7 +90,11 @@ class DeviceTensor(torch.Tensor):
 def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Do one operation, wherever its tensors are."""
     special = _SPECIAL.get(func)
-    return _computed(func, args, kwargs) if special is None else special(func, args, kwargs)
+    found = _computed(func, args, kwargs) if special is None else special(func, args, kwargs)
+    roofline.note(
+        func, filter(here, [*_tensors(args), *_tensors([*kwargs.values()])]), args, found, here
+    )
+    return found
 
 
 def here(x: Any) -> bool:
@@ -136,7 +140,11 @@ def _to_copy(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
         syncs.note("device to host")
     if not here(source) and target.type == "cuda":
         _note_upload(source, bool(kwargs.get("non_blocking")))
+    if here(source) and plain(source).is_meta and target.type != "cuda":
+        return shapes.on_host(plain(source), given.get("dtype"))
     found = func(plain(source), **given)
+    if shapes.active() and target.type == "cuda":
+        return DeviceTensor(shapes.hollow(found))
     if here(source) != (target.type == "cuda"):
         found = found.clone()  # another memory, though the type is the same
     elif here(source):
@@ -151,7 +159,8 @@ def _copy(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
         _note_upload(source, goes_on)
     elif here(source) and not here(target) and not goes_on:
         syncs.note("device to host")
-    func(plain(target), plain(source))
+    if not (plain(target).is_meta or plain(source).is_meta):
+        func(plain(target), plain(source))
     if here(target) and here(source):
         recorded(func, (target.held, source.held), {}, target.held)
     return target
@@ -165,7 +174,8 @@ def _note_upload(source: Tensor, goes_on: bool) -> None:
 def _item(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if here(args[0]):
         syncs.note("item")
-    return func(plain(args[0]))
+    held = plain(args[0])
+    return shapes.number(held) if held.is_meta else func(held)
 
 
 def _pin(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
@@ -204,7 +214,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if _on_cuda(device):
         given["device"] = torch.device("cpu")
     args_, kwargs_ = mapped(plain, args), mapped(plain, given)
-    found = KERNELS.get(func, func)(*args_, **kwargs_)
+    found = _of_values(func, args_, kwargs_, lands)
     if not lands:
         if pinned:
             PINNED.add(found)
@@ -214,6 +224,21 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if ours and func.namespace in ("aten", "prims"):
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
     return wrapped
+
+
+def _of_values(func: Any, args: Any, kwargs: dict[str, Any], lands: bool) -> Any:
+    """Compute on plain tensors; floats of the device may have no values, see ``shapes``."""
+    if any(x.is_meta for x in [*_tensors(args), *_tensors([*kwargs.values()])]):
+        if kwargs.get("device") == torch.device("cpu"):
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        found = shapes.computed(func, args, kwargs, mapped)
+        return (
+            found
+            if lands
+            else mapped(lambda x: shapes.on_host(x, None) if type(x) is Tensor else x, found)
+        )
+    found = KERNELS.get(func, func)(*args, **kwargs)
+    return mapped(shapes.hollow, found) if lands and shapes.active() else found
 
 
 def _refuse_two_devices(func: Any, tensors: Iterable[Tensor]) -> None:
