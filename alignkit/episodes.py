@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Episode", "EpisodeLimits", "Settles", "Turn"]
+__all__ = ["Begins", "Episode", "EpisodeLimits", "Offers", "Settles", "Turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Turn:
     """The reward of this turn."""
     role: str = "user"
     """Role of the observation if a chat template writes the dialogue, such as "tool"."""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """What a chat template writes in place of the observation, if that is several messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,10 @@ class EpisodeLimits:
 
 
 class Episode(Protocol):
-    """One conversation of the policy with an environment. Optional: :class:`Settles`."""
+    """One conversation of the policy with an environment.
+
+    Optional: :class:`Begins`, :class:`Settles`.
+    """
 
     @property
     def prompt(self) -> str:
@@ -71,4 +77,24 @@ class Settles(Protocol):
 
         If there is a ``[reward]`` table, that is used instead.
         """
+        ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """An episode that begins with messages of its own, such as a system message or examples."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """What a chat template writes in place of ``prompt``, which every other template gets."""
+        ...
+
+
+@runtime_checkable
+class Offers(Protocol):
+    """An environment whose tools a chat template shows to the policy."""
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """Their JSON schemas: ``{"type": "function", "function": {"name": …, …}}``."""
         ...

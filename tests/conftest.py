@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads its
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -117,6 +118,21 @@ def tiny_folder(tmp_path_factory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=1024,
     )
+
+
+@pytest.fixture(scope="session")
+def sharpened():
+    """Return a function that copies a model's folder, with weights half as large again."""
+
+    def copy(folder, into):
+        from safetensors.torch import load_file, save_file
+
+        shutil.copytree(folder, into)
+        weights = {name: 1.5 * w for name, w in load_file(into / "model.safetensors").items()}
+        save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
+        return into
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,10 @@ def arguments_for(template: str, form: ChatFormat) -> dict[str, Any]:
             f"It reads: {', '.join(sorted(reads))}"
         )
     if form.tools and not reads & {"tools", "builtin_tools", "custom_tools"}:
-        raise AlignkitError("the chat template shows no tools; take them out of [prompt]")
+        raise AlignkitError(
+            "the chat template shows no tools; take them out of [prompt], or give a template that "
+            "shows those of the [environment]"
+        )
     if form.thinking is None:
         return found
     switches = [name for name in THINKING if name in reads]

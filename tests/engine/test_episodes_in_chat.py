@@ -156,3 +156,74 @@ def test_the_system_speaks_first_and_a_reward_judges_all_that_was_said(chats):
     assert "so 12" in said
     assert said.endswith("12")
     assert [text for text, _ in world.heard] == ["[3*4]", "12"]
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "times",
+        "description": "Multiply.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    },
+}
+BEGUN = (
+    {"role": "system", "content": "Answer briefly."},
+    {"role": "user", "content": "What is 2 times 2?"},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And 3 times 4?"},
+)
+HEARD = (
+    {"role": "tool", "content": "12"},
+    {"role": "tool", "content": "13"},
+    {"role": "user", "content": "Well?"},
+)
+
+
+class Begun(Answered):
+    prompt = "And 3 times 4?"
+    messages = BEGUN
+
+    def step(self, response):
+        turn = super().step(response)
+        return Turn(turn.observation, turn.done, messages=() if turn.done else self.world.tells)
+
+
+class Equipped(Answers):
+    tools, tells = (TOOL,), HEARD
+
+    def open(self, example, /, *, seed):
+        return Begun(self)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama3"])
+def test_an_environment_may_bring_its_messages_and_tools(chats, family):
+    tokenizer = chats.tokenizer_of(family)
+    says = ["12", "so it is"]
+    if family == "qwen3":
+        says = [f"<think>\n\n</think>\n\n{text}" for text in says]
+    backend, world = Says(tokenizer, says), Equipped(["12 13 Well?", ""])
+    if family == "qwen3":  # which drops a thought as soon as the user speaks again
+        world.tells = HEARD[:-1]
+    found = played(tokenizer, backend, world, system="not used")
+    written = {"tools": [TOOL], "add_generation_prompt": True, "tokenize": False}
+    want = tokenizer.apply_chat_template(list(BEGUN), **written)
+    assert found.prompt_text == want
+    assert backend.asked[0] == encode(tokenizer, want)
+    whole = [*BEGUN, {"role": "assistant", "content": says[0]}, *world.tells]
+    want = tokenizer.apply_chat_template(whole, **written)
+    assert tuple(backend.asked[1]) == encode(tokenizer, want)
+    assert backend.asked[1][: len(backend.asked[0])] == backend.asked[0]
+
+
+def test_a_text_template_gets_what_such_an_episode_says_as_text(chats):
+    opening = Opening(Equipped([""]), None, 0)
+    tokenizer = chats.tokenizer_of("chatml")
+    made = make_prompt(0, 0, Example("0", "not asked", "12"), opening, ChatPolicy(tokenizer))
+    assert made.text == "And 3 times 4?"
+    assert made.dialogue == ()
+
+
+def test_tools_that_the_template_does_not_show_are_refused(chats):
+    tokenizer = chats.tokenizer_of("gemma")
+    with pytest.raises(AlignkitError, match=r"shows no tools.*\[environment\]"):
+        played(tokenizer, Says(tokenizer, ["12"]), Equipped([""]))

@@ -53,6 +53,7 @@ KEYS = {
     "grpo": SAMPLED + "n_steps = 4\nepochs_per_rollout_batch = 2\nshuffle = true\n"
     "drop_groups_without_signal = true\nmax_refills = 1",
     "expert_iteration": SAMPLED + "n_steps = 3\nepochs_per_rollout_batch = 2\nmin_reward = 0.1",
+    "distill": SAMPLED + "n_steps = 4",
     "sft": "n_steps = 7\ntrain_batch_size = 5",
     "dpo": 'n_steps = 5\ntrain_batch_size = 4\nrejected_column = "other"',
     "evaluate": "",
@@ -60,6 +61,7 @@ KEYS = {
 }
 ALGORITHMS = {"episodes": "grpo"}
 TAIL = {
+    "distill": '[loss]\nuse = "no_clip"\n[teacher]\nuse = "hf"\npath = "{teacher}"\n',
     "episodes": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n'
     '[environment]\nuse = "guess"\nstop = ["7"]\nmax_turns = 3\n',
     "grpo": '[advantage]\nuse = "group_std"\n[loss]\nuse = "grpo_clip"\n[reference]\nbeta = 0.0\n',
@@ -68,6 +70,7 @@ EVERY = {
     "grpo": '"0.05s"',
     "episodes": '"0.05s"',
     "expert_iteration": '"0.05s"',
+    "distill": '"0.05s"',
     "sft": "1",
     "dpo": "2",
 }
@@ -83,7 +86,7 @@ def recipe_text(use, ready, rows):
     }.get(use, ())
     parts = text.split("\n[")
     kept = [p for p in parts if p.partition("]")[0] not in without]
-    return "\n[".join(kept) + TAIL.get(use, "")
+    return "\n[".join(kept) + TAIL.get(use, "").replace("{teacher}", ready.get("teacher", ""))
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Killer:
 
     process: subprocess.Popen
     ready: dict
+    models: dict
     place: Path
     made: dict = field(default_factory=dict)
     kills: int = 0
@@ -115,7 +119,7 @@ class Killer:
                     for a, b in sums
                 )
             )
-            path.write_text(recipe_text(use, {"model": self.ready["model"]}, rows))
+            path.write_text(recipe_text(use, self.models, rows))
         return path
 
     def sweep(self):
@@ -209,7 +213,7 @@ def timeless(row):
 
 
 @pytest.fixture(scope="session")
-def killer(tmp_path_factory):
+def killer(tmp_path_factory, sharpened):
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "passive",
@@ -224,5 +228,7 @@ def killer(tmp_path_factory):
         env=environment,
     ) as process:
         ready = json.loads(process.stdout.readline())
-        yield Killer(process, ready, tmp_path_factory.mktemp("kills"))
+        place = tmp_path_factory.mktemp("kills")
+        teacher = sharpened(Path(ready["model"]), place / "teacher")
+        yield Killer(process, ready, {"model": ready["model"], "teacher": str(teacher)}, place)
         process.stdin.close()

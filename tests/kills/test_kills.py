@@ -10,7 +10,8 @@ USES = ("grpo", "expert_iteration", "sft", "sweep")
 
 
 SLOW = [
-    pytest.param(use, marks=pytest.mark.slow) for use in (*USES[1:], "dpo", "evaluate", "episodes")
+    pytest.param(use, marks=pytest.mark.slow)
+    for use in (*USES[1:], "distill", "dpo", "evaluate", "episodes")
 ]
 
 

@@ -109,6 +109,8 @@ KINDS = {
     "sft": ("sft", "n_steps = 3\ntrain_batch_size = 5\n", ""),
     "expert_iteration": ("expert_iteration", SAMPLED + "train_batch_size = 4\n"
                          "min_reward = 0.1\n", ""),
+    "distill": ("distill", SAMPLED + "train_batch_size = 4\n",
+                '[loss]\nuse = "no_clip"\n[teacher]\nuse = "hf"\npath = "{teacher}"\n'),
     "dpo": ("dpo", 'n_steps = 3\ntrain_batch_size = 3\nrejected_column = "other"\n', ""),
 }  # fmt: skip
 OWN_TIME = ("time", "ranks/", "memory/", "train/tokens_per_second", "train/mfu")
@@ -124,11 +126,13 @@ class Ranks:
     place: Path
     model: Path
     rows: Path
+    teacher: Path
     made: dict = field(default_factory=dict)
 
     def recipe(self, kind):
         use, keys, tail = KINDS[kind]
-        text = HEAD.format(use=use, keys=keys, model=self.model, rows=self.rows) + tail
+        text = HEAD.format(use=use, keys=keys, model=self.model, rows=self.rows)
+        text += tail.replace("{teacher}", str(self.teacher))
         without = {"sft": ("reward",), "dpo": ("normalizer", "reward")}.get(kind, ())
         if kind in ("sft", "dpo"):  # what evaluates needs a reward still
             without = without[:-1]
@@ -208,7 +212,7 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory, tiny_folder):
+def ranks(tmp_path_factory, tiny_folder, sharpened):
     place = tmp_path_factory.mktemp("ranks")
     rows = place / "rows.jsonl"
     names = ["plum", "pear", "fig", "quince", "sloe", "lime", "date"]
@@ -217,7 +221,7 @@ def ranks(tmp_path_factory, tiny_folder):
         for i, n in enumerate(names)
     ]
     rows.write_text("".join(json.dumps(row) + "\n" for row in made))
-    return Ranks(place, tiny_folder, rows)
+    return Ranks(place, tiny_folder, rows, sharpened(tiny_folder, place / "teacher"))
 
 
 def send(number, rank):

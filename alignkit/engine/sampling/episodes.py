@@ -21,7 +21,7 @@ from alignkit.dialogues import SampledResponse
 from alignkit.engine.asking import ask
 from alignkit.engine.sampling.beside import Beside
 from alignkit.engine.sampling.generating import streamed
-from alignkit.engine.sampling.opening import ENVIRONMENT, Opening
+from alignkit.engine.sampling.opening import ENVIRONMENT, Beginning, Opening
 from alignkit.engine.sampling.questions import Prompt, fits
 from alignkit.engine.sampling.transcript import Cut, Exchange, Played, Transcript
 from alignkit.engine.tokens import sampled_tokens
@@ -106,12 +106,12 @@ class Plays:
             if said != prompt.said:
                 raise AlignkitError(
                     f"[environment] opened two episodes of example {prompt.example.id!r} "
-                    f"with one seed, and they begin with {prompt.said[-60:]!r} and "
-                    f"{said[-60:]!r}; what they begin with must depend on these two alone"
+                    f"with one seed, and they begin with {str(prompt.said)[-60:]!r} and "
+                    f"{str(said)[-60:]!r}; what they begin with must depend on these two alone"
                 )
         return plays
 
-    def _open(self, group: int) -> tuple[Episode, str]:
+    def _open(self, group: int) -> tuple[Episode, Beginning]:
         prompt = self.prompts[group]
         episode = self.opening.episode(prompt.example, prompt.key)
         return episode, self.opening.said(episode)

@@ -11,7 +11,7 @@ from alignkit.dialogues import Converses, Message
 from alignkit.engine.asking import ask
 from alignkit.engine.chat import asked
 from alignkit.engine.prompting import dialogue_of, prompt_of
-from alignkit.engine.sampling.opening import Opening
+from alignkit.engine.sampling.opening import NOTHING, Beginning, Opening
 from alignkit.engine.seeds import shuffled
 from alignkit.engine.tokens import encode_prompt
 from alignkit.errors import AlignkitError
@@ -40,7 +40,7 @@ class Prompt:
     ids: tuple[int, ...]
     """``text`` tokenized, after the policy's beginning-of-sequence token if it has one; a chat
     template writes that token itself."""
-    said: str = ""
+    said: Beginning = NOTHING
     """In an episode: what it begins with, before the template."""
     dialogue: tuple[Message, ...] = ()
     """In an episode that a chat template writes: the messages of the prompt."""
@@ -60,8 +60,9 @@ def _begun(key: int, index: int, example: Example, opening: Opening, policy: Pol
     """Render and tokenize what an episode begins with."""
     said, template = opening.first(example, key), opening.template
     if template is None:
-        return Prompt(key, index, example, said, encode_prompt(policy, said), said)
-    put = replace(example, question=said, messages=())
+        return Prompt(key, index, example, said.text, encode_prompt(policy, said.text), said)
+    messages = said.messages if isinstance(template, Converses) else ()
+    put = replace(example, question=said.text, messages=messages)
     text, ids = prompt_of(put, template, policy)
     shown = asked(dialogue_of(put, template)) if isinstance(template, Converses) else ()
     return Prompt(key, index, example, text, ids, said, shown)

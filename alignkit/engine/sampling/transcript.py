@@ -111,7 +111,8 @@ class Transcript:
             before = self.prompt.text + "".join(self.texts)
             ids = encode_response(tokenizer, before, turn.observation) if turn.observation else ()
             return Given(turn.observation, ids, self.dialogue)
-        after = [*self.dialogue, {"role": turn.role, "content": turn.observation}]
+        observed = turn.messages or ({"role": turn.role, "content": turn.observation},)
+        after = [*self.dialogue, *observed]
         so_far = (*self.prompt.ids, *self.ids)
         ids = continuation(tokenizer, so_far, self.dialogue, after, template.form)
         return Given(str(tokenizer.decode(list(ids))), ids, after)
