@@ -1,6 +1,19 @@
-"""``python -m alignkit`` is the ``alignkit`` command."""
+"""The ``alignkit`` command, also as ``python -m alignkit``."""
 
-from alignkit.cli import main
+import sys
+
+from alignkit.lifecycle import startup
+
+
+def main() -> None:
+    """Run the command; from here on signals end it properly, also while it is imported."""
+    startup.guard()
+    from alignkit.cli import main as command
+
+    if sys.argv[1:2] not in (["run"], ["resume"]):  # others write before they listen themselves
+        startup.release()
+    command()
+
 
 if __name__ == "__main__":
     main()

@@ -15,10 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, cast
 import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
-from alignkit.lifecycle import determinism, ranks
+from alignkit.lifecycle import determinism, fingerprint, ranks
 from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
-from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
-from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import Manifest
 from alignkit.lifecycle.place import Place
@@ -169,7 +167,8 @@ def execute(
 ) -> Run:
     """Build and run a validated recipe; return the finished run.
 
-    Nothing is written before everything is built. Raises RecipeError or AlignkitError when the
+    Nothing is written before everything is built; a signal while the directory is made waits until
+    the run in it can be resumed. Raises RecipeError or AlignkitError when the
     recipe cannot be built here, RunFailed when the run itself fails, Interrupted when a signal or
     a time limit ended it.
     """
@@ -177,19 +176,16 @@ def execute(
     if deterministic or determinism.demanded():
         determinism.demand()
     refuse_outside(node, folder)
-    algorithm = built(node)
+    algorithm, signals = built(node), Signals()
     plan = without_secrets(node)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AlignkitError(f"cannot make {shown(folder)}: {error.strerror}") from error
-    with locked(folder):
-        manifest = Manifest.new(folder, node, recipe, command)
-        write_json(folder / FINGERPRINT, fingerprint(node, manifest.facts))
+    manifest = Manifest.new(folder, node, recipe, command)
+    marks = fingerprint.fingerprint(node, manifest.facts)
+    with signals.installed(held=True), locked(folder):
+        write_json(folder / fingerprint.NAME, marks)
         manifest.write()
         write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
         run = Run(folder, plan)
-        run.profiled = profiled
+        run.profiled, run.signals = profiled, signals
         if left_out := lost(plan):
             keys = ", ".join(".".join(key) for key in left_out)
             run.note(f"{RECIPE} does not keep the secrets of {keys}; resuming asks for them again")

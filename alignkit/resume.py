@@ -18,6 +18,7 @@ from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import machine, now
 from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
+from alignkit.lifecycle.signals import Signals
 from alignkit.plugins import Registry
 from alignkit.recipe import load
 from alignkit.security.left_out import only_secrets
@@ -72,25 +73,25 @@ def resume(
         start = Start(*found) if found else resume_point.BEGINNING
         if done and not found:
             raise longer.unsaved(folder, node)
-        algorithm = built(node)
-        store.tidy()
-        resume_point.rewind(folder, start)
-        plan = without_secrets(node)
-        if changed:
-            write_json(folder / FINGERPRINT, fingerprint(node, here))
-        if lengths:
-            write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
-        words = redact_command(command)
-        name = start.checkpoint.name if start.checkpoint else None
-        first = {"checkpoint": name, "first_step": start.first_step, "changes": changed}
-        seen = {"at": now(), "command": words, "versions": resume_point.present(here, node)}
-        again = [*manifest.facts.get("resumes", []), {**seen, **first}]
-        manifest.facts |= {"status": "running", "resumes": again}
-        manifest.write()
-        run = Run(folder, plan, start)
-        run.say(f"going on from {name}" if name else "no checkpoint yet: going on from the start")
-        if upgraded:
-            run.say(f"versions since it last ran: {', '.join(upgraded)}")
-        if free.intersection(changed) and (said := longer.remark(node)):
-            run.say(said)
-        return carry_out(algorithm, run, manifest)
+        algorithm, signals = built(node), Signals()
+        with signals.installed(held=True):
+            store.tidy()
+            resume_point.rewind(folder, start)
+            plan = without_secrets(node)
+            if changed:
+                write_json(folder / FINGERPRINT, fingerprint(node, here))
+            if lengths:
+                write_whole(folder / RECIPE, tomli_w.dumps(recorded(plan, node, folder)))
+            seen = {"at": now(), "command": redact_command(command), **start.facts}
+            seen |= {"versions": resume_point.present(here, node), "changes": changed}
+            again = [*manifest.facts.get("resumes", []), seen]
+            manifest.facts |= {"status": "running", "resumes": again}
+            manifest.write()
+            run = Run(folder, plan, start)
+            run.signals = signals
+            run.say(start.announced)
+            if upgraded:
+                run.say(f"versions since it last ran: {', '.join(upgraded)}")
+            if free.intersection(changed) and (said := longer.remark(node)):
+                run.say(said)
+            return carry_out(algorithm, run, manifest)

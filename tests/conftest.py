@@ -25,6 +25,7 @@ def pytest_addoption(parser):
         "--kills", type=int, default=2, help="times each kind of run is killed, in tests/kills"
     )
     parser.addoption("--days", type=int, default=18, help="bad days of runs, in tests/kills")
+    parser.addoption("--days-seed", default="bad days", help="draws the moments of bad days")
     parser.addoption(
         "--rank-kills", type=int, default=3, help="kills of runs on two ranks, in tests/ranks"
     )

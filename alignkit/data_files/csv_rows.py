@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import IO
 
 from alignkit.data_files.json_rows import decoded
 from alignkit.data_files.records import Fault, Found
@@ -55,16 +56,23 @@ def csv_values(data: bytes, delimiter: str) -> Iterator[Found]:
     if isinstance(text, Found):
         yield text
         return
-    records = [found for found in _records(text, delimiter) if found.value not in ([], [""])]
-    if not records or isinstance(records[0].value, Fault):
-        yield from records
+    yield from table_values(io.StringIO(text, newline=""), delimiter, longest=len(text))
+
+
+def table_values(text: IO[str], delimiter: str, *, longest: int) -> Iterator[Found]:
+    """Yield each row below the header; no field may have more than ``longest`` characters."""
+    found = _records(text, delimiter, longest)
+    records = (record for record in found if record.value not in ([], [""]))
+    first = next(records, None)
+    if first is None or isinstance(first.value, Fault):
+        yield from (first,) if first else ()
         return
-    header: list[str] = records[0].value
+    header: list[str] = first.value
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        yield Found(records[0].line, Fault("", f"the header names {twice[0]!r} twice"))
+        yield Found(first.line, Fault("", f"the header names {twice[0]!r} twice"))
         return
-    for found in records[1:]:
-        yield Found(found.line, _object(header, found.value))
+    for record in records:
+        yield Found(record.line, _object(header, record.value))
 
 
 def _object(header: list[str], fields: list[str] | Fault) -> dict[str, str] | Fault:
@@ -73,19 +81,19 @@ def _object(header: list[str], fields: list[str] | Fault) -> dict[str, str] | Fa
     return Fault("", f"{len(fields)} fields where the header names {len(header)}")
 
 
-def _records(text: str, delimiter: str) -> list[Found]:
-    """Return the fields of every record, up to the first malformed one."""
-    before = csv.field_size_limit(max(len(text), 1))  # the usual limit is less than some responses
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        found: list[Found] = []
-        while True:
-            line = reader.line_num + 1
-            try:
-                found.append(Found(line, next(reader)))
-            except StopIteration:
-                return found
-            except csv.Error as error:
-                return [*found, Found(line, Fault("", f"broken CSV: {error}"))]
-    finally:
-        csv.field_size_limit(before)
+def _records(text: IO[str], delimiter: str, longest: int) -> Iterator[Found]:
+    """Yield the fields of every record, up to the first malformed one."""
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        before = csv.field_size_limit(max(longest, 1))  # the usual is less than some responses
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Found(line, Fault("", f"broken CSV: {error}"))
+            return
+        finally:
+            csv.field_size_limit(before)
+        yield Found(line, record)

@@ -14,7 +14,7 @@ from alignkit.data_files.progress import Progress
 from alignkit.data_files.records import Row
 from alignkit.errors import RunFailed, shown
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _LOOKS = 16_384
 """Rows between two looks at the clock, for the progress."""
 
@@ -27,7 +27,7 @@ def may_be_indexed(path: Path) -> bool:
     """Whether a file begins as JSON Lines do: not packed, with an object."""
     with path.open("rb") as file:
         first = file.read(4096)
-    return b"\x00" not in first[:4] and first.removeprefix(_BOM).lstrip()[:1] == b"{"
+    return b"\x00" not in first[:4] and first.removeprefix(BOM).lstrip()[:1] == b"{"
 
 
 class LineIndex:
@@ -67,12 +67,12 @@ class LineIndex:
         starts, at, most = self._starts, 0, self._stamp[1] if limit is None else limit
         for number, line in enumerate(file, 1):
             begin, at = at, at + len(line)
-            text = line.removeprefix(_BOM) if number == 1 else line
+            text = line.removeprefix(BOM) if number == 1 else line
             if len(starts) >= most:
                 return
             if text[:1] != b"{" and not text.strip():
                 continue
-            values = _object(text)
+            values = object_on(text)
             if number != len(starts) + 1 or self._lines:
                 self._number(number)
             starts.append(begin)
@@ -106,14 +106,14 @@ class LineIndex:
                 f"{self._place} was changed while the run reads its rows from it; put the file "
                 f"back as it was and resume, or begin a new run with the new file"
             )
-        return self.row(index, _object(data.partition(b"\n")[0].removeprefix(_BOM)))
+        return self.row(index, object_on(data.partition(b"\n")[0].removeprefix(BOM)))
 
     def _now(self) -> tuple[int, int]:
         status = os.fstat(self._file)
         return status.st_mtime_ns, status.st_size
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def object_on(line: bytes) -> dict[str, Any]:
     """Return the object on a line; NotIndexed for anything else."""
     try:
         value = json.loads(line.decode("utf-8"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, time
 from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import IO, Any
 
 from alignkit.data_files.records import Fault, Found
 
@@ -20,20 +19,29 @@ STREAM = b"\xff\xff\xff\xff"
 """What an Arrow stream begins with, such as `save_to_disk` of `datasets` writes."""
 
 
-def parquet_values(data: bytes) -> Iterator[Found]:
+_AT_ONCE = 1024
+"""Rows of a Parquet file that are decoded together."""
+
+
+def parquet_values(file: IO[bytes]) -> Iterator[Found]:
     """Yield each row as an object, or a Fault that tells what to install."""
-    yield from _rows(
-        data, "Parquet", "pyarrow.parquet", lambda m, f: m.ParquetFile(f).iter_batches()
-    )
+    yield from _rows(file, "Parquet", "pyarrow.parquet", _by_row_group)
 
 
-def arrow_values(data: bytes) -> Iterator[Found]:
+def _by_row_group(parquet: Any, file: IO[bytes]) -> Iterator[Any]:
+    """Yield batches; asked for all row groups together, the reader keeps those that it has read."""
+    whole = parquet.ParquetFile(file)
+    for group in range(whole.num_row_groups):
+        yield from whole.iter_batches(_AT_ONCE, row_groups=[group])
+
+
+def arrow_values(file: IO[bytes]) -> Iterator[Found]:
     """Yield each row of an Arrow stream as an object, or a Fault that says what to install."""
-    yield from _rows(data, "Arrow", "pyarrow.ipc", lambda m, f: m.open_stream(f))
+    yield from _rows(file, "Arrow", "pyarrow.ipc", lambda m, f: m.open_stream(f))
 
 
 def _rows(
-    data: bytes, name: str, module: str, batches: Callable[[Any, io.BytesIO], Iterable[Any]]
+    file: IO[bytes], name: str, module: str, batches: Callable[[Any, IO[bytes]], Iterable[Any]]
 ) -> Iterator[Found]:
     if find_spec("pyarrow") is None:
         needed = "needs the package pyarrow: pip install 'alignkit[parquet]'"
@@ -44,7 +52,7 @@ def _rows(
     arrow: Any = import_module("pyarrow")
     number = 0
     try:
-        for batch in batches(reader, io.BytesIO(data)):
+        for batch in batches(reader, file):
             for values in batch.to_pylist():
                 number += 1
                 yield Found(number, _plain(values), numbered=True)

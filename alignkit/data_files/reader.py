@@ -98,9 +98,9 @@ def _values(data: bytes, path: Path) -> Iterable[Found]:
     if refused or b"\x00" in data[:4]:
         return [Found(1, Fault("", refused or _REFUSED[b"\xff\xfe"]))]
     if data.startswith(PARQUET):
-        return parquet_values(data)
+        return parquet_values(io.BytesIO(data))
     if data.startswith(STREAM):
-        return arrow_values(data)
+        return arrow_values(io.BytesIO(data))
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data.lstrip()[:1] not in (b"{", b"["):
         delimiter = delimiter_of(data, named=bool({".csv", ".tsv"} & set(path.suffixes)))

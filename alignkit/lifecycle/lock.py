@@ -16,15 +16,17 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock the directory; AlignkitError, naming the process, if another holds it.
+    """Make the directory if need be and lock it; AlignkitError if another process holds it.
 
     The lock belongs to the process (POSIX): it ends when the process does, however that happens,
     and workers that outlive the process do not keep it.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise AlignkitError(f"cannot write in {shown(folder)}: {error.strerror}") from error
+        what = "write in" if folder.is_dir() else "make"
+        raise AlignkitError(f"cannot {what} {shown(folder)}: {error.strerror}") from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -115,10 +115,8 @@ def _versions() -> dict[str, str]:
 def git(folder: Path) -> dict[str, Any] | None:
     """Return commit and cleanliness of the checkout a folder is in, None if it is in none."""
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    if commit is None:
-        return None
-    changes = _output(["git", "-C", str(folder), "status", "--porcelain"])
-    return {"commit": commit, "dirty": bool(changes)}
+    changes = commit and _output(["git", "-C", str(folder), "status", "--porcelain"])
+    return None if commit is None else {"commit": commit, "dirty": bool(changes)}
 
 
 def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -31,6 +31,19 @@ class Start:
         """The first step that is logged from now on."""
         return self.mark.step + 1 if self.checkpoint else 0
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest tells of it."""
+        name = self.checkpoint.name if self.checkpoint else None
+        return {"checkpoint": name, "first_step": self.first_step}
+
+    @property
+    def announced(self) -> str:
+        """The line for the user."""
+        if self.checkpoint is None:
+            return "no checkpoint yet: going on from the start"
+        return f"going on from {self.checkpoint.name}"
+
 
 BEGINNING = Start(None, Mark(0, 0, 0, 0.0))
 

@@ -23,10 +23,8 @@ def begun(folder: Path) -> bool:
 
 def is_free(folder: Path) -> bool:
     """Whether a run may start in ``folder``: absent, empty, or abandoned before a run began."""
-    if not folder.exists():
-        return True
     if not folder.is_dir():
-        return False
+        return not folder.exists()
     left = {p.name for p in folder.iterdir()} - BEFORE_THE_RUN
     return all(name.endswith(".partial") for name in left)
 

@@ -62,31 +62,37 @@ class Signals:
         self._taken = False
         self.deferring = 0
         """Blocks that hold :class:`Interrupted` back at the moment."""
+        self._before: dict[int, Any] = {}
+        """The handlers in whose place it listens."""
         self._timer: threading.Timer | None = None
         self._limit = ""
         self.held = False
-        """Whether signals only become ``pending``, until several ranks raise one together."""
+        """Whether signals only become ``pending``, as until several ranks raise one together."""
         self.patience = ONE
         """Seconds after which another signal ends the process at once."""
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self, *, held: bool = False) -> Iterator[None]:
         """Listen while the block runs; does nothing outside the main thread.
 
-        Signals that this process was started to ignore, as under nohup, stay ignored.
+        ``held``: until a block within it that is installed too, what arrives is not raised; both
+        end where the inner one does. Signals that this process was started to ignore, as under
+        nohup, stay ignored.
         """
-        before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
+        if not self._before and threading.current_thread() is threading.main_thread():
             for listened in (*INTERRUPTS, *REQUESTS):
                 if signal.getsignal(listened) is not signal.SIG_IGN:
-                    before[listened] = signal.signal(listened, self._receive)
+                    self._before[listened] = signal.signal(listened, self._receive)
+        self.held = held
         try:
+            self.poll()
             yield
         finally:
             if self._timer:
                 self._timer.cancel()
             repeats = REQUESTS if self.pending and self.pending.state == "stopped" else ()
-            for number, handler in before.items():
+            while self._before:
+                number, handler = self._before.popitem()
                 signal.signal(number, _already_told if number in repeats else handler)
 
     @contextmanager

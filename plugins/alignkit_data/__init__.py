@@ -94,7 +94,7 @@ class Jsonl(_Ordered):
     """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """Most GiB that a gzip file may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to."""
 
     def build(self) -> Dataset:
         return self.in_order(self._load().checked()[self.skip :])
@@ -198,7 +198,7 @@ class Chat(_Split):
     """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """Most GiB that a gzip file may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to."""
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         source = self._source()
@@ -241,7 +241,7 @@ class Gsm8k(_Split):
     """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """Most GiB that a gzip file may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to."""
 
     def _source(self) -> Source:
         convert = columns.Gsm8k(self.question, self.answer)
@@ -279,7 +279,7 @@ class Math(_Split):
     """Take only this many rows, from the first on; without it all."""
 
     max_unpacked_gib: Gib = UNPACKED_GIB
-    """Most GiB that a gzip file may unpack to, all of it in memory."""
+    """Most GiB that a gzip file may unpack to."""
 
     def _source(self) -> Source:
         convert = columns.Boxed(self.question, self.answer, self.solution)

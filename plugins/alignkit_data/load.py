@@ -14,7 +14,7 @@ from alignkit.data_files.reader import UNPACKED_GIB
 from alignkit.errors import shown
 from alignkit.protocols import Example
 from alignkit_data.columns import BadRow
-from alignkit_data.indexed import indexed
+from alignkit_data.indexed import indexed, stored
 from alignkit_data.rows import SUFFIXES, Fault, Row, files_in, read_rows
 
 SHOWN = 5
@@ -93,7 +93,10 @@ def _load_files(
     limit: int | None,
     unpacked_gib: float,
 ) -> Loaded:
-    if len(files) == 1 and (found := indexed(files[0], root, convert, limit)):
+    found = indexed(files[0], root, convert, limit) if len(files) == 1 else None
+    if found is None:
+        found = stored(files, root, convert, limit, unpacked_gib)
+    if found is not None:
         return Loaded(found, ())
     rows = (row for file in files for row in read_rows(file, root, unpacked_gib=unpacked_gib))
     return load_rows(watched(rows, shown(files[0])), convert, limit, where=shown(files[0]))

@@ -1,8 +1,8 @@
 """Bad days: something goes wrong at a random moment, and the run is gone on with.
 
-`pytest tests/kills/test_days.py -m "slow or not slow" --days 200` has 200 of them. After each: the
-status is right, no traceback is shown, a run that was asked to end has saved every step it logged,
-and going on ends with what an undisturbed run leaves, bit for bit.
+`pytest tests/kills/test_days.py -m "slow or not slow" --days 200` has 200 of them; `--days-seed`
+draws others. After each: the status is right, no traceback is shown, a run that was asked to end
+has saved every step it logged, and going on ends with what an undisturbed run leaves, bit for bit.
 """
 
 import json
@@ -170,8 +170,9 @@ class Trial:
 
 @pytest.mark.slow
 def test_a_bad_day_costs_no_more_than_it_says(killer, disk, request):
-    """Every kind comes as often as the others; the moments are random, and the same each time."""
-    draw, failed, codes = random.Random("bad days"), [], Counter()
+    """Every kind comes as often as the others; the moments are random, the same for each seed."""
+    seed = request.config.getoption("--days-seed")
+    draw, failed, codes = random.Random(seed), [], Counter()
     kinds = sorted(days(killer.place, random.Random(0)))
     draw.shuffle(kinds)
     for number in range(request.config.getoption("--days")):
