@@ -19,6 +19,7 @@ KNOWN = {
     ("plugins/alignkit_vllm/serve.py", "runpy.run_module"),  # vLLM's server
     ("alignkit/plugin_files.py", "compile"),  # `-p FILE.py`, after its sum is printed
     ("alignkit/plugin_files.py", "exec"),
+    ("alignkit/data_files/stored_rows.py", "marshal.loads"),  # from a nameless file of its own
     ("plugins/alignkit_environments/jail.py", "compile"),  # what a model wrote, in the sandbox
     ("plugins/alignkit_environments/jail.py", "exec"),
     ("alignkit/lifecycle/fingerprint.py", "compile"),  # to sum code up; never executed

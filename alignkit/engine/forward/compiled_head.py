@@ -160,7 +160,21 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Add a @ b to ``total`` in place; on CUDA 16-bit products add up in float32."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
-    elif total.device.type == "cuda" and total.dtype == torch.float32:
+    elif total.dtype == torch.float32 and _adds_wide(total.device, a.dtype):
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:
         total += a @ b
+
+
+@cache
+def _adds_wide(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a CUDA device adds products of such matrices to a float32 one in place."""
+    if device.type != "cuda":
+        return False
+    one = torch.ones(16, 16, dtype=dtype, device=device)
+    total = torch.ones(16, 16, device=device)
+    try:
+        torch.addmm(total, one.T, one, out_dtype=total.dtype, out=total)
+    except (RuntimeError, NotImplementedError):  # no such kernel in this torch
+        return False
+    return bool((total == 17).all())

@@ -57,7 +57,7 @@ test_conforms = conformance(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(PARAMS))
+@pytest.mark.parametrize("name", ["algorithm/dpo", "algorithm/grpo"])  # the others: tests/ranks
 def test_two_processes_give_what_one_does(name):
     cases = checks("algorithms", PARAMS, ranks=2)
     (found,) = [case for case in cases if case.id == f"{name}/gives_the_same_on_ranks"]

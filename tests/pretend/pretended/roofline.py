@@ -41,7 +41,7 @@ PRODUCTS, ATTENTION, HEAD, LAYERS, OPTIMIZER = (
 
 _PRODUCTS = {
     aten.mm.default, aten.mm.dtype, aten.addmm.default, aten.addmm_.default, aten.addmm.dtype,
-    aten.bmm.default, aten.baddbmm.default,
+    aten.addmm.dtype_out, aten.bmm.default, aten.baddbmm.default,
 }  # fmt: skip
 _FREE = {
     aten.detach.default, aten._unsafe_view.default, aten.empty_like.default,
@@ -75,6 +75,7 @@ class Spent:
         """Count one operation with the device's tensors ``ins`` and ``outs``."""
         if func.is_view or func in _FREE or not (ins or outs):
             return
+        ins = list({id(x): x for x in ins}.values())
         took, operations = _bytes(func, ins, outs) / BANDWIDTH, 0.0
         if func in _PRODUCTS:
             a, b = [x for x in args if isinstance(x, Tensor)][-2:]

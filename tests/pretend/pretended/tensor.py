@@ -273,10 +273,18 @@ def _wide_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return a.to(dtype) @ b.to(dtype)
 
 
+def _wide_sum(
+    total: Tensor, a: Tensor, b: Tensor, dtype: torch.dtype, *, out: Tensor, **_: Any
+) -> Tensor:
+    """Add a product of 16-bit matrices to ``total``, in ``dtype``, and write that to ``out``."""
+    return out.copy_(total + _wide_product(a, b, dtype))
+
+
 def _set_kernels() -> None:
     from torch.nn.attention import varlen as _  # noqa: F401 - it registers the operations
 
     KERNELS[aten.mm.dtype] = _wide_product
+    KERNELS[aten.addmm.dtype_out] = _wide_sum
     ops = torch.ops.torch_attn
     KERNELS[ops._varlen_attn.default] = varlen.forward
     KERNELS[ops._varlen_attn_backward.default] = varlen.backward

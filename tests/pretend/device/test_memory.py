@@ -1,0 +1,51 @@
+"""What a learner of a 1.5B model holds at its peak under each overlay fits the overlay's card."""
+
+import gc
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from pretended import large
+from pretended.memory import HELD
+from pretended.shapes import shapes_only
+
+pytestmark = pytest.mark.pretend
+
+SCALE = Path(__file__).resolve().parents[3] / "recipes" / "scale"
+BESIDE = 1.6e9
+"""Bytes beside torch's tensors: CUDA's own and a sleeping engine's, as ``explain`` assumes."""
+GIB = 2**30
+CARDS = {
+    "hardware-24gb": 22.0 * GIB,  # A10G and L4, the smallest of them
+    "hardware-40gb": 39.4 * GIB,
+    "hardware-4x40gb": 39.4 * GIB,
+    "hardware-80gb": 79.1 * GIB,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler")
+@pytest.mark.filterwarnings("ignore:Seems like")
+@pytest.mark.parametrize("overlay", CARDS)
+def test_a_step_fits_the_card(monkeypatch, overlay):
+    keys = tomllib.loads((SCALE / f"{overlay}.toml").read_text())
+    table = keys["policy"]
+    large.trust(monkeypatch)
+    gc.collect()
+    others = HELD.now
+    with shapes_only():
+        policy = large.policy(recomputed=table["gradient_checkpointing"])
+        learner, objective = large.learner(policy, keys["token_budget"])
+        if keys.get("optimizer", {}).get("implementation") != "offload":
+            for parameter in learner.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            learner.optimizer.step()  # which makes its state
+            learner.optimizer.zero_grad()
+        else:
+            monkeypatch.setattr(learner.optimizer, "step", lambda: None)  # none on the card
+        HELD.reset_peak()
+        learner.step(large.rows(1), objective)
+    held = HELD.peak - others
+    share = (held + BESIDE) / CARDS[overlay]
+    assert share < 0.95, f"{held / 1e9:.1f} GB"
+    assert share > 0.4  # the step was counted
