@@ -1,6 +1,7 @@
 """A 1.5B model on one card: learner, memory, decoding, and a whole GRPO step.
 
     python tests/bench/bench_gpu.py                       # Qwen2.5-Math-1.5B's shape, CUDA
+    python tests/bench/bench_gpu.py --compile --masters   # by the faster ways to learn
     python tests/bench/bench_gpu.py --device cpu --small  # the same script on small sizes
 
 On CUDA as the recipes of ``recipes/scale`` do: weights in float32, products in bfloat16 by
@@ -39,9 +40,12 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from alignkit.component import make
+from alignkit.engine.forward import compiling
 from alignkit.engine.forward.checkpointing import keep_activations
+from alignkit.engine.forward.compiling import compile_layers
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.masters import keep_masters
 from alignkit.engine.learning.objective import Objective
 from alignkit.engine.observing.metering import Meter, peak_flops, tabled
 from alignkit.engine.tokens import TrainRow
@@ -113,13 +117,24 @@ class NoText:
         return ""
 
 
-def make_policy(size: Size, device: str, peak_tflops: float | None) -> SimpleNamespace:
+def make_policy(
+    size: Size,
+    device: str,
+    peak_tflops: float | None,
+    *,
+    masters: bool = False,
+    compiled: bool = False,
+) -> SimpleNamespace:
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=size.vocabulary, max_position_embeddings=4096, dtype=torch.float32, **size.model
     )
     with torch.device(device):
         model = Qwen2ForCausalLM(config).float().eval()
+    if masters:
+        keep_masters(model)
+    if compiled:
+        compile_layers(model)
     halves = partial(torch.autocast, "cuda", dtype=torch.bfloat16)
     return SimpleNamespace(
         name="random",
@@ -129,7 +144,7 @@ def make_policy(size: Size, device: str, peak_tflops: float | None) -> SimpleNam
         pad_id=0,
         max_length=4096,
         version=0,
-        autocast=nullcontext if device == "cpu" else halves,
+        autocast=nullcontext if device == "cpu" or masters else halves,
         peak_tflops=peak_tflops,
     )
 
@@ -165,7 +180,10 @@ class Bench:
         self.size = SMALL if args.small else LARGE
         self.device = torch.device(args.device)
         self.rounds = args.rounds
-        self.policy = make_policy(self.size, args.device, args.peak_tflops)
+        how = {"masters": args.masters, "compiled": args.compile}
+        self.policy = make_policy(self.size, args.device, args.peak_tflops, **how)
+        if said := compiling.chosen(self.policy):
+            print(f"layers: {said}")
         self.peak = peak_flops(self.policy, self.device)
         self.draw = torch.Generator().manual_seed(1)
 
@@ -296,6 +314,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="sizes for a CPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak-tflops", type=float, help="10^12 FLOP/s that count as all")
+    parser.add_argument("--masters", action="store_true", help="bfloat16 with float32 masters")
+    parser.add_argument("--compile", action="store_true", help="compile layers and head")
     parser.add_argument("--part", choices=PARTS, action="append")
     args = parser.parse_args()
     logging.set_verbosity_error()

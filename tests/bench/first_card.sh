@@ -92,6 +92,9 @@ cp "$work/said" "$work/doctor.json"
 if [ "$card" = 1 ]; then
   part "tests on the card" "$python" -m pytest -q -m gpu tests/gpu -rs --durations=10
   part "benchmark" "$python" tests/bench/bench_gpu.py
+  part "learner, compiled" "$python" tests/bench/bench_gpu.py --part learner --part batch --compile
+  part "learner, compiled, masters" "$python" tests/bench/bench_gpu.py --part learner --part batch \
+    --compile --masters
 else
   skip "tests on the card" "$no_card"
   part "benchmark" "$python" tests/bench/bench_gpu.py --device cpu --small --rounds 1

@@ -167,3 +167,42 @@ def test_a_copy_for_sampling_is_on_the_device(cuda, wide_folder):
     served.take()
     assert all(cuda.equal(v, served.model.state_dict()[k]) for k, v in subject.weights())
     assert {p.device.type for p in served.model.parameters()} == {"cuda"}
+
+
+@pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(
+    ("how", "apart"), [({}, 2e-3), ({"autocast": "bfloat16"}, 0.1)], ids=["float32", "autocast"]
+)
+def test_layers_by_inductor_are_right(cuda, wide_folder, how, apart, recomputed):
+    from alignkit.engine.forward import compiling
+
+    want = gradients(policy(wide_folder, "cpu"))
+    subject = policy(
+        wide_folder, "cuda", compile="always", gradient_checkpointing=recomputed, **how
+    )
+    assert compiling.chosen(subject).startswith("compiled")
+    got = gradients(subject)
+    assert float((got[0] - want[0]).norm() / want[0].norm()) < apart
+    assert worst(got[1], want[1]) < apart
+
+
+@pytest.mark.parametrize("compiled", ["never", "always"])
+def test_masters_by_inductor_and_without_learn_what_float32_does(cuda, wide_folder, compiled):
+    from alignkit.engine.ranks.shards import updated_of
+
+    subject = policy(wide_folder, "cuda", dtype="bfloat16", masters=True, compile=compiled)
+    plain = policy(wide_folder, "cpu")
+    before = {k: v.detach().clone() for k, v in plain.model.named_parameters()}
+    learned(subject)
+    learned(plain)
+    moved = {k: p.detach() - before[k] for k, p in plain.model.named_parameters()}
+    masters = {k: v.cpu() - before[k] for k, v in updated_of(subject.model).weights().items()}
+    alike = [torch_cosine(masters[k], moved[k]) for k in moved if float(moved[k].norm()) > 0]
+    assert min(alike) > 0.5  # AdamW's first step is a sign: gradients near zero may turn
+    assert sum(alike) / len(alike) > 0.9
+
+
+def torch_cosine(a, b):
+    import torch
+
+    return float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))

@@ -56,8 +56,8 @@ def test_the_benchmark_measures_autocast(monkeypatch, capsys):
     dtypes = set()
     made = scope["make_policy"]
 
-    def make_policy(*given):
-        policy = made(*given)
+    def make_policy(*given, **how):
+        policy = made(*given, **how)
         dtypes.update(str(p.dtype) for p in policy.model.parameters())
         return policy
 

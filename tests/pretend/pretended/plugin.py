@@ -18,6 +18,7 @@ from pretended.device import pretending  # noqa: E402
 
 BEYOND = {
     "8bit": "bitsandbytes has kernels of its own, which a pretended device cannot run",
+    "inductor": "torch.compile writes kernels for a real card",
     "offloaded_reference": "a parameter here cannot be given data of another device",
 }
 """Why tests whose name holds such a word say nothing here."""
