@@ -17,7 +17,9 @@ SIZES = ["token_budget=128", "rollout_batch_size=16", "train_batch_size=16", "n_
 SIZES += ["rollout.max_tokens=24", "checkpoint.every=0", "eval.every=9"]
 WAYS = [("replicate", 1), ("replicate", 2), ("shard", 2)]
 LOWER, UPPER = 0.8, 1.2
-"""Counted bytes of a rank as a share of what is predicted."""
+"""Counted bytes of a process on its own as a share of what is predicted."""
+BETWEEN = 2.2
+"""The same for several ranks, whose buffers for what they exchange are not all predicted."""
 FACTOR = 4.0
 """How many times longer or shorter a step may take than predicted, on a machine with other work."""
 
@@ -26,7 +28,7 @@ FACTOR = 4.0
 def larger(ranks, write_policy, tmp_path_factory):
     """Runs of a model whose weights take more than a micro-batch of 128 tokens: 18 MB."""
     model = write_policy("larger", hidden_size=256, intermediate_size=704, num_hidden_layers=6)
-    return Ranks(tmp_path_factory.mktemp("explained"), model, ranks.rows)
+    return Ranks(tmp_path_factory.mktemp("explained"), model, ranks.rows, ranks.teacher)
 
 
 def words(larger, out, parallel):
@@ -54,7 +56,7 @@ def test_each_rank_takes_the_memory_that_is_predicted(larger, parallel, size):
         assert way.saving < peaks[0]
         peaks = [min(peaks[1:])]  # on a busy machine others were seen to need 1.6 times as much
     for peak in peaks:
-        assert LOWER < peak / (way.total - PROCESS) < UPPER
+        assert LOWER < peak / (way.total - PROCESS) < (UPPER if size == 1 else BETWEEN)
 
 
 @pytest.mark.slow
