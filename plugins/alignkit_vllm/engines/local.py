@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle import ranks
 from alignkit_vllm import machine, memory
 from alignkit_vllm.engines import Engine
 from alignkit_vllm.options import arithmetic
@@ -78,7 +79,7 @@ class LocalEngine(Engine):
         return memory.advice_on_oom(self.options, self._needs, before)
 
     def _refuse(self, device: torch.device) -> None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if ranks.size() > 1:  # vLLM's own process group, of this process alone, may be there
             raise AlignkitError(
                 'mode = "colocate" serves a trainer of one process; with several ranks set '
                 'mode = "server" in [rollout]'
