@@ -15,7 +15,7 @@ from .conftest import Ranks, metrics
 
 SIZES = ["token_budget=128", "rollout_batch_size=16", "train_batch_size=16", "n_steps=4"]
 SIZES += ["rollout.max_tokens=24", "checkpoint.every=0", "eval.every=9"]
-WAYS = [("replicate", 1), ("replicate", 2), ("shard", 2)]
+WAYS = [("replicate", 1), ("replicate", 2)]
 LOWER, UPPER = 0.8, 1.2
 """Counted bytes of a process on its own as a share of what is predicted."""
 BETWEEN = 2.2
@@ -52,9 +52,6 @@ def test_each_rank_takes_the_memory_that_is_predicted(larger, parallel, size):
     (way,) = [way for way in held(node, OnRanks(size)) if way.parallel == parallel]
     files = [Path(f"{counter[1]}.{rank}") for rank in range(size)]
     peaks = [int(file.read_text()) for file in files]
-    if parallel == "shard":  # rank 0 has joined the parts for the checkpoint at the end
-        assert way.saving < peaks[0]
-        peaks = [min(peaks[1:])]  # on a busy machine others were seen to need 1.6 times as much
     for peak in peaks:
         assert LOWER < peak / (way.total - PROCESS) < (UPPER if size == 1 else BETWEEN)
 
