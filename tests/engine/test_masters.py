@@ -1,5 +1,8 @@
 """bfloat16 weights with float32 masters: small updates and small gradients are not lost."""
 
+import gc
+from weakref import ref
+
 import pytest
 import torch
 from torch import nn
@@ -145,3 +148,12 @@ def test_frozen_weights_stay_as_they_are():
     made = Masters(model, torch.bfloat16)
     assert list(made.weights()) == ["1.weight", "1.bias"]
     assert model[0].weight.dtype == torch.float32
+
+
+def test_a_model_with_masters_is_freed_with_its_last_name():
+    model = nn.Linear(2, 2)
+    keep_masters(model)
+    seen = ref(model)
+    del model
+    gc.collect()
+    assert seen() is None

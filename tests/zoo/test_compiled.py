@@ -15,6 +15,7 @@ from sizes import tiny
 from alignkit.engine.forward import compiling, packable
 from alignkit.engine.forward.frozen import FrozenPolicy
 from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.engine.ranks.shards import layers_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,7 +68,7 @@ def test_layers_that_are_computed_again_run_compiled_again(make):
     check_learner(policy, verdict, reference)
     assert not verdict.wrong
     assert not torch.is_grad_enabled() or all(
-        layer._compiled_call_impl is None for layer in compiling.layers(policy.model)
+        layer._compiled_call_impl is None for layer in layers_of(policy.model)
     )  # nothing is left behind
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from alignkit.engine.forward import packable, passes
 from alignkit.engine.forward.compiled_head import ACTIVE, OPTIONS
 from alignkit.engine.forward.trial import compute_dtype, once_per_model
-from alignkit.engine.ranks.shards import shards_of
+from alignkit.engine.ranks.shards import layers_of, shards_of
 from alignkit.engine.tokens import TrainRow
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def running(model: nn.Module) -> Iterator[None]:
 
 def _calls(model: nn.Module) -> Mapping[nn.Module, Callable[..., Any]]:
     if model not in _CALLS:
-        _CALLS[model] = {layer: _compiled(layer) for layer in layers(model)}
+        _CALLS[model] = {layer: _compiled(layer) for layer in layers_of(model)}
     return _CALLS[model]
 
 
@@ -107,12 +107,6 @@ def chosen(policy: Policy) -> str:
     return f"plain, not compiled: {packable.REASONS[model][COMPILED]}"
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that transformers says belong together, in their order."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    return [module for module in model.modules() if type(module).__name__ in names]
-
-
 @once_per_model
 def compiles(model: nn.Module) -> bool:
     """Whether compiled layers of ``model`` give what plain ones do; tried once for each type."""
@@ -126,7 +120,7 @@ def _fault(model: nn.Module) -> str:
     """Return why layers of ``model`` do not run compiled, "" if they do."""
     if shards_of(model) is not None:
         return "its layers are cut over ranks"
-    if not layers(model):
+    if not layers_of(model):
         return "it does not name its layers"
     packs = packable.can_pack(model)
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Masters:
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        self.whole = model
+        self._model = ref(model)  # the table that has this by its model keeps no model alive
         self._masters: dict[str, nn.Parameter] = {}
         for name, weight in model.named_parameters():
             if weight.requires_grad:
@@ -43,6 +44,13 @@ class Masters:
                 weight.data = weight.data.to(dtype)
                 hook: Any = weight.register_post_accumulate_grad_hook
                 hook(_adding_to(master))
+
+    @property
+    def whole(self) -> nn.Module:
+        """The model, which holds all weights on every rank."""
+        model = self._model()
+        assert model is not None, "the model of these masters is gone"
+        return model
 
     def parts(self) -> list[nn.Parameter]:
         """Return the masters, in the model's order."""

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignkit.engine.ranks import here
-from alignkit.engine.ranks.shards import CUT
+from alignkit.engine.ranks.shards import CUT, layers_of
 
 T = TypeVar("T")
 
@@ -41,8 +41,7 @@ def cut(model: nn.Module, whole: nn.Module) -> None:
     mesh = _mesh(next(model.parameters()).device.type)
     narrow = next(model.parameters()).dtype.itemsize < 4
     how = MixedPrecisionPolicy(reduce_dtype=torch.float32 if narrow else None)
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    for module in [m for m in model.modules() if type(m).__name__ in names]:
+    for module in layers_of(model):
         fully_shard(module, mesh=mesh, mp_policy=how)
     fully_shard(model, mesh=mesh, mp_policy=how)
     for module in model.modules():

@@ -24,8 +24,10 @@ class Shards(Protocol):
     master (see :mod:`alignkit.engine.learning.masters`).
     """
 
-    whole: nn.Module
-    """The model, or a copy on every rank with the weights of the last :meth:`gather`."""
+    @property
+    def whole(self) -> nn.Module:
+        """The model, or a copy on every rank with the weights of the last :meth:`gather`."""
+        ...
 
     def parts(self) -> list[nn.Parameter]:
         """Return this rank's parts of the trained parameters, in the model's order."""
@@ -73,6 +75,12 @@ class Shards(Protocol):
 
 
 CUT: WeakKeyDictionary[nn.Module, Shards] = WeakKeyDictionary()
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that transformers says belong together, in their order."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def updated_of(model: nn.Module) -> Shards | None:
