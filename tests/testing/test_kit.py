@@ -132,8 +132,38 @@ def test_a_slot_of_no_kind_is_caught():
         case.run()
 
 
+ABILITIES = [
+    ("optimizer", "built", "on_shards", True),
+    ("policy", "built", "parallel", "shard"),
+    ("policy", "params", "parallel", "auto"),
+    ("rollout_backend", "params", "on_ranks", True),
+    ("rollout_backend", "params", "samples_ahead", False),
+    ("rollout_backend", "params", "cards", 2),
+    ("algorithm", "built", "on_ranks", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "of", "name", "value"), ABILITIES)
+def test_an_ability_stated_by_a_method_is_caught(planted, failing, kind, of, name, value):
+    check = "states_its_abilities_as_values"
+
+    def said(stated):
+        made = type("Made", (), {name: stated} if of == "built" else {})
+        params = planted(made)
+        if of == "params":
+            setattr(params, name, stated)
+        return failing(kind, params, only=check)
+
+    assert said(property(lambda self: value)) == {}
+    assert f"{name} is <bound method" in said(lambda self: value)[check]
+
+
 def test_every_general_check_has_a_planted_bug(names):
-    tested_apart = {"has_a_snake_case_name", "has_slots_of_known_kinds"}
+    tested_apart = {
+        "has_a_snake_case_name",
+        "has_slots_of_known_kinds",
+        "states_its_abilities_as_values",
+    }
     assert names("every") == set(EVERY) | tested_apart
 
 

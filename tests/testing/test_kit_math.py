@@ -302,6 +302,22 @@ class LosesState(Sgd):
         return made
 
 
+class ByTheTensor(Sgd):
+    on_shards = True
+
+    def made(self, parameters):
+        made = super().made(parameters)
+        step = made.step
+
+        def normed(closure=None):
+            for p in parameters:
+                p.grad /= p.grad.norm() + 1e-6  # the norm of a tensor, not of its part
+            return step(closure)
+
+        made.step = normed
+        return made
+
+
 OPTIMIZER_BUGS = {
     "clips_at_a_positive_norm": NoLimit,
     "gives_an_optimizer_and_a_schedule": NoSchedule,
@@ -309,6 +325,7 @@ OPTIMIZER_BUGS = {
     "looks_and_holds_every_parameter": ForgetsOnceShown,
     "goes_downhill": Uphill,
     "follows_its_schedule": NegativeRate,
+    "treats_numbers_by_themselves": ByTheTensor,
     "resumes": LosesState,
 }
 
