@@ -101,7 +101,7 @@ class Machine:
     """Distributions that are installed: name, version."""
     cpu: str
     cores: int
-    """Of the machine."""
+    """Cores of the machine."""
     usable: int
     """Cores that this process may keep busy: its affinity and its container's share."""
     quota: float | None

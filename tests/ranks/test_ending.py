@@ -1,4 +1,4 @@
-"""Runs of two ranks that end early: all of them, soon, with the cause, to be gone on with."""
+"""Runs of two ranks that end early: both ranks, soon, with the cause, and can be resumed."""
 
 import json
 import signal
