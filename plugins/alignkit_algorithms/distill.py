@@ -26,6 +26,7 @@ from typing import Annotated, Any, Unpack
 from pydantic import Field
 
 from alignkit.engine.learning.reference_table import Reference
+from alignkit.footprint import ModelSizes, Workload
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -44,6 +45,9 @@ from alignkit_algorithms.shared import (
     token_facts,
     warm_enough,
 )
+
+TEACHER = "teacher"
+"""The purpose of memory that its weights take."""
 
 
 class Distill(Trained):
@@ -117,6 +121,16 @@ class Distill(Trained):
         yield from warm_enough(self.n_steps * self.updates_per_batch, tables)
         yield from sampled_not_greedy(tables)
         yield from at_one(tables)
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count the weights of a teacher in this process."""
+        teacher = tables["teacher"]
+        if getattr(teacher, "only_scores", False):
+            return {}
+        own: ModelSizes | None = teacher.sizes({})
+        return {TEACHER: own.parameters * own.number if own else None}
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         return {

@@ -212,6 +212,18 @@ def test_a_plan_refuses_it_as_the_policy_and_at_another_temperature(tmp_path):
         assert said in " ".join((done.stdout + done.stderr).split())
 
 
+def test_memory_is_that_of_the_policy_and_of_a_teacher_in_this_process(tmp_path):
+    base = Path(__file__).resolve().parents[3] / "recipes" / "distill.toml"
+    near, far = tmp_path / "near.toml", tmp_path / "far.toml"
+    near.write_text(f'extends = "{base}"\n[teacher]\nuse = "hf"\npath = "Qwen/Qwen2.5-7B"\n')
+    far.write_text(f'extends = "{base}"\n[teacher]\nuse = "vllm"\nurl = "http://127.0.0.1:9"\n')
+    near, far = (run_cli("explain", file).stdout for file in (near, far))
+    for told in (near, far):
+        assert "1.8 MB weights" in told
+    assert "28.0 GB teacher" in near
+    assert "teacher" not in far.partition("memory, at most")[2].partition("time:")[0]
+
+
 def test_an_algorithm_of_anybodys_refuses_it_as_the_policy(distill, toys, teacher):
     with pytest.raises(AlignkitError, match=r"\[policy\] is a server that only gives log-probs"):
         distill(teacher, policy=VllmTeacher(url="http://127.0.0.1:9").build())

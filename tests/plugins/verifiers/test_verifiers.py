@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.transcript import Transcript
 from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, run_cli
+from alignkit_hf import HfPolicy
 
 LACKING = [n for n in ("verifiers", "alignkit_verifiers") if find_spec(n) is None]
 pytestmark = [
@@ -88,8 +90,10 @@ def recipe(folder, base, named, keys=""):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatch, kind):
-    turns, transcripts = {}, []
+def test_it_trains_and_every_id_is_the_one_that_was_sampled(
+    tmp_path, monkeypatch, kind, gradients_where
+):
+    turns, transcripts, trained = {}, [], []
     say, played = Transcript.say, Transcript.played
 
     def note(self, completion, limit):
@@ -101,6 +105,12 @@ def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatc
         transcripts.append((turns[id(self)][1], found))
         return found
 
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner,
+        "step",
+        lambda self, rows, *a, **k: trained.extend(rows) or step(self, rows, *a, **k),
+    )
     monkeypatch.setattr(Transcript, "say", note)
     monkeypatch.setattr(Transcript, "played", compare)
     path = recipe(tmp_path, *KINDS[kind])
@@ -122,6 +132,11 @@ def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatc
     assert {found.reward.total for _, found in transcripts} != {0.0}  # the rubric's, below
     for _, found in transcripts:
         check_reward(kind, found)
+    row = max(trained, key=lambda r: sum(r.given or ()))  # the one that was told the most
+    assert bool(row.given) == (kind != "one turn")
+    policy = HfPolicy(path=str(tmp_path / "run" / "final")).build()
+    given = row.given or (False,) * len(row.response_ids)
+    assert gradients_where(policy, row) == [not was_given for was_given in given]
 
 
 def check_reward(kind, found):
