@@ -247,6 +247,25 @@ def test_what_it_raises_is_its_own_error(fault):
         episode.close()  # does not hang
 
 
+@pytest.mark.parametrize("grouped", [1, 2], ids=["in a group", "in a group of groups"])
+def test_what_a_rubric_of_a_group_raises_is_its_error_too(grouped):
+    """`EnvGroup` asks the rubric of the environment that a row belongs to."""
+    good = world("faulty", {"grouped": grouped})
+    assert play(good.open(_first(good), seed=0)).total == 3.0
+    bad = world("faulty", {"grouped": grouped, "where": "reward"})
+    opened = bad.open(_first(bad), seed=0)
+    with pytest.raises(Exception, match="reward") as caught:
+        play(opened)
+    assert type(caught.value).__name__ == "OutOfOrderError"
+
+
+def _first(env):
+    """The first row of an environment's own data."""
+    from alignkit_verifiers.rows import Rows
+
+    return Rows(env.env, "train")[0]
+
+
 def test_a_run_ends_with_its_error(tmp_path):
     named = 'use = "verifiers"\nid = "faulty"\nargs = { where = "response" }\n'
     path = recipe(tmp_path, "grpo.toml", named)
