@@ -63,8 +63,9 @@ def estimate(root: Node, card: float | None = None, ranks: int = 1) -> Estimate 
     samples its share of the responses; ``workload`` is that of all.
     """
     tables = [node for child in root.children.values() for node in nodes(child)]
-    told = (n.params.sizes(n.tables()) for n in tables if n.kind == "policy")
-    sizes = next(told, None)
+    first = sorted(tables, key=lambda node: node.key != ("policy",))  # before a teacher
+    told = (n.params.sizes(n.tables()) for n in first if n.kind == "policy")
+    sizes = next(filter(None, told), None)
     if sizes is None:
         return None
     if card is not None:

@@ -49,11 +49,11 @@ def refuse_without_room(node: Node, out: Path | None) -> None:
     ``out`` is its directory; None = one below ``runs/``.
     """
     folder = out or Path("runs")
-    told = (part.params.sizes(part.tables()) for part in node.walk() if part.kind == "policy")
-    sizes = next(told, None)
-    if sizes is None or not isinstance(node.params, Fits):
+    parts = sorted(node.walk(), key=lambda part: part.key != ("policy",))  # before a teacher
+    told = [part.params.sizes(part.tables()) for part in parts if part.kind == "policy"]
+    if not any(told) or not isinstance(node.params, Fits):
         return
-    if said := node.params.room(node.tables(), sizes, folder):
+    if said := node.params.room(node.tables(), next(filter(None, told)), folder):
         raise AlignkitError(said)
 
 

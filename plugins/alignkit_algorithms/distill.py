@@ -26,6 +26,7 @@ from typing import Annotated, Any, Unpack
 from pydantic import Field
 
 from alignkit.engine.learning.reference_table import Reference
+from alignkit.footprint import ModelSizes, Workload
 from alignkit.protocols import (
     Algorithm,
     Dataset,
@@ -40,10 +41,13 @@ from alignkit_algorithms.shared import (
     Trained,
     divides,
     sampled_not_greedy,
-    templated,
+    suited,
     token_facts,
     warm_enough,
 )
+
+TEACHER = "teacher"
+"""The purpose of memory that its weights take."""
 
 
 class Distill(Trained):
@@ -111,11 +115,22 @@ class Distill(Trained):
         return frozenset({"old_logprobs", "ref_logprobs", "rollout_logprobs"})
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        yield from templated(tables)
+        yield from suited(tables)
         yield from divides(self, "group_size", "responses per prompt")
         yield from divides(self, "train_batch_size", "responses per optimizer step")
         yield from warm_enough(self.n_steps * self.updates_per_batch, tables)
         yield from sampled_not_greedy(tables)
+        yield from at_one(tables)
+
+    def memory(
+        self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
+    ) -> Mapping[str, float | None]:
+        """Count the weights of a teacher in this process."""
+        teacher = tables["teacher"]
+        if getattr(teacher, "only_scores", False):
+            return {}
+        own: ModelSizes | None = teacher.sizes({})
+        return {TEACHER: own.parameters * own.number if own else None}
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         return {
@@ -143,3 +158,14 @@ def toward_teacher(loss: LossType) -> LossType:
         )
 
     return scored
+
+
+def at_one(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the teacher is a server and responses are sampled at another than 1."""
+    temperature = getattr(tables.get("rollout"), "temperature", 1.0)
+    if getattr(tables.get("teacher"), "only_scores", False) and temperature not in (0.0, 1.0):
+        yield (
+            "rollout.temperature",
+            f"the teacher's server gives log-probs at temperature 1, not {temperature:g}; sample "
+            'at 1.0, or have the teacher in this process ([teacher] use = "hf")',
+        )

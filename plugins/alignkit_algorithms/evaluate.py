@@ -25,7 +25,7 @@ from alignkit.protocols import (
     RolloutBackend,
     Tracker,
 )
-from alignkit_algorithms.shared import evaluated_greedily, templated, work_of
+from alignkit_algorithms.shared import evaluated_greedily, suited, work_of
 
 
 class Evaluate(EvalFields[Algorithm]):
@@ -74,7 +74,7 @@ class Evaluate(EvalFields[Algorithm]):
         return work_of(self, tables)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        yield from templated(tables)
+        yield from suited(tables)
         yield from super().check(tables)
         yield from evaluated_greedily(tables, own=self)
         yield from needs_data(tables, "[data], or [sets.NAME] with a data table each")

@@ -32,7 +32,7 @@ from alignkit.protocols import (
     Run,
     Tracker,
 )
-from alignkit_algorithms.shared import templated
+from alignkit_algorithms.shared import suited
 
 if TYPE_CHECKING:
     from alignkit.engine.sampling.endpoint import Endpoint
@@ -85,7 +85,7 @@ class Generate(Params[Algorithm]):
         return Generation(self, data, teacher, reward, trackers)
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        yield from templated(tables)
+        yield from suited(tables)
         local = {"policy", "rollout"} & tables.keys()
         if "endpoint" in tables and local:
             yield "endpoint", f"the responses come from it, so [{min(local)}] has no effect"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from alignkit import AlignkitError, Params
 from alignkit.abilities import NamesTemplate, TakesTemplate
+from alignkit.engine.learning.reference_table import NOT_TRAINED
 from alignkit.engine.training.checkpoint_table import CheckpointTable
 from alignkit.footprint import OPTIMIZER, ModelSizes, Workload, no_room
 from alignkit.protocols import Algorithm, Dataset, Groups, Orders, Prefetches
@@ -66,8 +67,10 @@ def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tu
         yield "group_size", problem
 
 
-def templated(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield a problem where the policy's chat template cannot write the prompts."""
+def suited(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the policy is behind a server, or its template cannot write prompts."""
+    if getattr(tables.get("policy"), "only_scores", False):
+        yield "policy", f"[policy] {NOT_TRAINED}"
     prompt, policy = tables.get("prompt"), tables.get("policy")
     if isinstance(prompt, TakesTemplate) and isinstance(policy, NamesTemplate):
         template = policy.chat_template()

@@ -1,4 +1,4 @@
-"""Rollouts from a vLLM engine: in the trainer's process, on GPUs of its own, or behind HTTP."""
+"""vLLM engines: rollouts, in this process, on other GPUs or behind HTTP, and a served teacher."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.lifecycle import ranks
-from alignkit.protocols import RolloutBackend
+from alignkit.protocols import Policy, RolloutBackend
 from alignkit_vllm.settings import VllmSettings
+from alignkit_vllm.teacher_table import VllmTeacher
 
 WORK = 2 * 2**30
 """Bytes an engine takes for activations and CUDA graphs; see ``alignkit_vllm.memory.WORK``."""
@@ -94,3 +95,8 @@ class VllmRollout(VllmSettings):
 @hookimpl
 def rollout_backend() -> Iterator[Component[RolloutBackend]]:
     yield Component("vllm", VllmRollout)
+
+
+@hookimpl
+def policy() -> Iterator[Component[Policy]]:
+    yield Component("vllm", VllmTeacher)

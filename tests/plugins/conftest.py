@@ -98,3 +98,34 @@ def slurm(tmp_path_factory):
             process.terminate()
         for process in reversed(started):
             process.wait(30)
+
+
+@pytest.fixture
+def gradients_where():
+    """Return a function that says, for each token of a response, whether it has a gradient.
+
+    It is that of the hidden state that predicts the token, as only its own log-prob reads it. The
+    tokens of the prompt must have none.
+    """
+
+    def look(policy, row):
+        from alignkit.engine.forward.logprobs import response_logprobs
+
+        seen = []
+
+        def keep(module, inputs, output):
+            if output.last_hidden_state.requires_grad:
+                output.last_hidden_state.retain_grad()
+                seen.append(output.last_hidden_state)
+
+        hook = policy.model.model.register_forward_hook(keep)
+        values, _, mask = response_logprobs(policy, [row])
+        values[mask].sum().backward()
+        hook.remove()
+        hidden = seen[-1]  # before it, the model may have been tried out
+        grads = hidden.grad.reshape(-1, hidden.shape[-1])
+        first = len(row.prompt_ids) - 1
+        assert not bool(grads[:first].any())
+        return [bool(g.any()) for g in grads[first : first + len(row.response_ids)]]
+
+    return look

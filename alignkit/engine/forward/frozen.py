@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alignkit.engine.forward.checkpointing import is_checkpointed, keep_activations
 from alignkit.engine.forward.logprobs import cut, detached
+from alignkit.engine.forward.remote import Scores, remote_logprobs
 from alignkit.engine.ranks.shards import whole_of
 from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Adapted, Policy
@@ -123,9 +124,11 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def detached_logprobs(
-    policy: Policy, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
+    policy: Policy | Scores, rows: Sequence[TrainRow], *, token_budget: int, temperature: float
 ) -> list[Tensor]:
     """Return the log-probs of each row's response tokens, (T_i,) on the CPU."""
+    if isinstance(policy, Scores):
+        return remote_logprobs(policy, rows)
     if isinstance(policy, FrozenPolicy) and policy.offloaded:
         with policy.resident():
             there = replace(policy, offloaded={})

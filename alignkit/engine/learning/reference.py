@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.forward.frozen import FrozenPolicy
+from alignkit.engine.forward.remote import Scores
 from alignkit.engine.learning.reference_table import Estimator, Reference
 from alignkit.errors import AlignkitError
 from alignkit.protocols import LossInputs, LossOutput, LossType, Policy
 
 
-def freeze(reference: Reference, policy: Policy) -> FrozenPolicy:
-    """Return the reference policy; AlignkitError if it does not share the policy's tokens."""
+def freeze(reference: Reference, policy: Policy, temperature: float) -> FrozenPolicy | Scores:
+    """Return the reference policy; AlignkitError if it does not share the policy's tokens.
+
+    ``temperature`` is what the policy's responses are sampled at.
+    """
     if reference.policy is None:
         return FrozenPolicy.of(policy, copied=True, offload=reference.offload)
+    if isinstance(reference.policy, Scores):
+        reference.policy.meet(policy, temperature=temperature)
+        return reference.policy
     check_vocabularies(reference.policy, policy)
     return FrozenPolicy.of(reference.policy, copied=False, offload=reference.offload)
 

@@ -19,6 +19,12 @@ from alignkit.protocols import Policy
 
 Estimator = Literal["k1", "k2", "k3"]
 
+NOT_TRAINED = (
+    "is a server that only gives log-probs, and what is trained has to be in this process; such "
+    "a policy can be [teacher] or [reference.policy]"
+)
+"""Why a policy with ``only_scores`` cannot be ``[policy]``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -56,8 +62,8 @@ class ReferenceTable(Params[Reference]):
 
     offload: bool = False
     """Keep the reference's weights in the CPU's memory and bring them to the device only while
-    its log-probs are computed, once a step. No effect on CPUs, nor where the reference is the
-    policy without its adapter, which takes no memory."""
+    its log-probs are computed, once a step. No effect on CPUs, nor where the reference takes no
+    memory here: the policy without its adapter, or a server."""
 
     def build(self, *, policy: Policy | None = None) -> Reference:
         return Reference(self.beta, self.estimator, policy, self.offload)
@@ -69,6 +75,7 @@ class ReferenceTable(Params[Reference]):
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
     ) -> Mapping[str, float | None]:
-        """Count the weights of a second model; the one below an adapter is there already."""
-        shared = sizes.adapted and "policy" not in tables
-        return {} if shared else {REFERENCE: sizes.parameters * sizes.number}
+        """Count the weights of a second model, unless it is below an adapter or behind a server."""
+        own = tables.get("policy")
+        none = sizes.adapted if own is None else getattr(own, "only_scores", False)
+        return {} if none else {REFERENCE: sizes.parameters * sizes.number}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,6 +39,15 @@ class EnvironmentParams(Params[Environment]):
     numbers are the same, keyed by seed, step, question, sample, turn and position; but chance
     decides which requests share a forward pass, and the last digits of its sums depend on that.
     Runs, and resumed runs, are then equal up to rounding and not bit for bit."""
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Report where numbers may differ from run to run."""
+        if self.lockstep:
+            return {}
+        return {
+            "repeatable": "up to rounding and not bit for bit, as lockstep = false: chance decides "
+            "which turns share a forward pass, and so the last digits of its sums"
+        }
 
     @property
     def limits(self) -> EpisodeLimits:

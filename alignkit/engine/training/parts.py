@@ -9,7 +9,9 @@ from alignkit.abilities import TakesShards, parallel_of
 from alignkit.component import made_by
 from alignkit.engine.evaluation.eval_table import EvalPlan
 from alignkit.engine.evaluation.evaluator import Evaluator
+from alignkit.engine.forward.remote import Scores
 from alignkit.engine.learning.learner import Learner
+from alignkit.engine.learning.reference_table import NOT_TRAINED
 from alignkit.engine.observing.inspector import Inspector
 from alignkit.engine.observing.watch import UNWATCHED, Watcher
 from alignkit.engine.training.checkpoint_table import CheckpointPlan
@@ -51,6 +53,8 @@ class Parts:
     inspector: Inspector | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if isinstance(self.policy, Scores):
+            raise AlignkitError(f"[policy] {NOT_TRAINED}")
         if self.backend is not None:
             params = made_by(self.backend)
             refuse_unless_divided(params or self.backend, "the backend of [rollout]")
@@ -70,6 +74,11 @@ class Parts:
                 environment=self.environment,
                 token_budget=self.token_budget,
             )
+
+    @property
+    def temperature(self) -> float:
+        """What responses are sampled at; 1 if none are."""
+        return self.backend.sampling.temperature if self.backend is not None else 1.0
 
     @property
     def on_shards(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
+from alignkit.engine.forward.remote import Scores
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.reference import check_vocabularies, freeze, kl_estimate
 from alignkit.engine.learning.reference_table import Reference
@@ -28,12 +29,15 @@ class Frozen:
     """A reference whose weights no longer change, and how a policy is kept close to it."""
 
     to: Reference
-    policy: FrozenPolicy
+    policy: FrozenPolicy | Scores
 
     @classmethod
-    def of(cls, reference: Reference, policy: Policy) -> Frozen:
-        """Freeze what the table names, or else ``policy`` as it is."""
-        return cls(reference, freeze(reference, policy))
+    def of(cls, reference: Reference, policy: Policy, temperature: float) -> Frozen:
+        """Freeze what the table names, or else ``policy`` as it is.
+
+        ``temperature`` is what the policy's responses are sampled at.
+        """
+        return cls(reference, freeze(reference, policy, temperature))
 
 
 def comparable(sampled: Sequence[Trajectory]) -> Rows:
@@ -81,7 +85,9 @@ def sums(
     rows: Sequence[TrainRow], policy: Policy | None, parts: Parts, frame: Frame, clock: str
 ) -> list[float]:
     """Return log π (nats) of each row's whole response; π is the trained policy unless given."""
-    if policy is not None:
+    if isinstance(policy, Scores):
+        policy.meet(parts.policy, temperature=1.0)
+    elif policy is not None:
         check_vocabularies(policy, parts.policy)
     with frame.clock(clock):
         found = detached_logprobs(

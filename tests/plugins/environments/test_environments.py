@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from alignkit.component import slots_of
 from alignkit.kinds import KINDS
 from alignkit.protocols import Completion, Example, Response
+from alignkit.testing import run_cli
 from alignkit_environments import CalculatorParams, GuessParams
 from alignkit_environments.arithmetic import LONGEST, UnreadableError, value, written
 
@@ -211,3 +213,11 @@ def test_an_empty_range_is_refused(high):
 
 def test_environments_take_no_tables_of_their_own():
     assert slots_of(CalculatorParams, KINDS) == slots_of(GuessParams, KINDS) == {}
+
+
+def test_the_plan_says_that_runs_without_lockstep_are_not_bit_for_bit():
+    recipe = Path(__file__).resolve().parents[3] / "recipes" / "tool_use.toml"
+    for how, expected in (("true", False), ("false", True)):
+        done = run_cli("run", recipe, "--dry-run", "-s", f"environment.lockstep={how}")
+        assert done.status == 0, done.stderr
+        assert ("not bit for bit, as lockstep = false" in done.stdout) == expected

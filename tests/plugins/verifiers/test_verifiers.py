@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from alignkit.engine.learning.learner import Learner
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.transcript import Transcript
 from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, run_cli
+from alignkit_hf import HfPolicy
 
 LACKING = [n for n in ("verifiers", "alignkit_verifiers") if find_spec(n) is None]
 pytestmark = [
@@ -88,8 +90,10 @@ def recipe(folder, base, named, keys=""):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatch, kind):
-    turns, transcripts = {}, []
+def test_it_trains_and_every_id_is_the_one_that_was_sampled(
+    tmp_path, monkeypatch, kind, gradients_where
+):
+    turns, transcripts, trained = {}, [], []
     say, played = Transcript.say, Transcript.played
 
     def note(self, completion, limit):
@@ -101,6 +105,12 @@ def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatc
         transcripts.append((turns[id(self)][1], found))
         return found
 
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner,
+        "step",
+        lambda self, rows, *a, **k: trained.extend(rows) or step(self, rows, *a, **k),
+    )
     monkeypatch.setattr(Transcript, "say", note)
     monkeypatch.setattr(Transcript, "played", compare)
     path = recipe(tmp_path, *KINDS[kind])
@@ -122,6 +132,11 @@ def test_it_trains_and_every_id_is_the_one_that_was_sampled(tmp_path, monkeypatc
     assert {found.reward.total for _, found in transcripts} != {0.0}  # the rubric's, below
     for _, found in transcripts:
         check_reward(kind, found)
+    row = max(trained, key=lambda r: sum(r.given or ()))  # the one that was told the most
+    assert bool(row.given) == (kind != "one turn")
+    policy = HfPolicy(path=str(tmp_path / "run" / "final")).build()
+    given = row.given or (False,) * len(row.response_ids)
+    assert gradients_where(policy, row) == [not was_given for was_given in given]
 
 
 def check_reward(kind, found):
@@ -230,6 +245,25 @@ def test_what_it_raises_is_its_own_error(fault):
     assert type(caught.value).__name__ == ("SandboxError" if comma else "OutOfOrderError")
     for episode in opened:
         episode.close()  # does not hang
+
+
+@pytest.mark.parametrize("grouped", [1, 2], ids=["in a group", "in a group of groups"])
+def test_what_a_rubric_of_a_group_raises_is_its_error_too(grouped):
+    """`EnvGroup` asks the rubric of the environment that a row belongs to."""
+    good = world("faulty", {"grouped": grouped})
+    assert play(good.open(_first(good), seed=0)).total == 3.0
+    bad = world("faulty", {"grouped": grouped, "where": "reward"})
+    opened = bad.open(_first(bad), seed=0)
+    with pytest.raises(Exception, match="reward") as caught:
+        play(opened)
+    assert type(caught.value).__name__ == "OutOfOrderError"
+
+
+def _first(env):
+    """The first row of an environment's own data."""
+    from alignkit_verifiers.rows import Rows
+
+    return Rows(env.env, "train")[0]
 
 
 def test_a_run_ends_with_its_error(tmp_path):

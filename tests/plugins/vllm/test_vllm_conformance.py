@@ -14,5 +14,9 @@ def policy_the_engine_takes(monkeypatch, untied_folder):
 
 
 test_conforms = conformance(
-    "vllm", params={"rollout_backend/vllm": {"kv_cache_gib": 0.0625, "max_num_seqs": 64}}
+    "vllm",
+    params={
+        "rollout_backend/vllm": {"kv_cache_gib": 0.0625, "max_num_seqs": 64},
+        "policy/vllm": {"url": "http://127.0.0.1:9"},
+    },
 )

@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from alignkit import AlignkitError
+from alignkit.engine.forward.frozen import detached_logprobs
+from alignkit.engine.tokens import TrainRow
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout
+from alignkit_vllm import VllmRollout, VllmTeacher
 from alignkit_vllm.check import compare_columns
 from alignkit_vllm.engines.client import Client
 from alignkit_vllm.engines.process import Child, free_port
@@ -86,6 +89,33 @@ def test_a_sharded_policy_reaches_the_server_whole(served, tied_folder, sharded_
     asked = list(requests(PROMPTS, greedy, whole, 512))
     for place, (answer,) in served._engine.stream(asked):
         assert_same(whole, PROMPTS[place], *completions([answer], 1, whole.tokenizer, 0))
+
+
+def test_it_scores_responses_as_a_teacher_to_a_ten_thousandth_of_a_nat(served, policy, monkeypatch):
+    """Rows that share their beginning, too: a prefix cache would leave log-probs out."""
+    update(policy)
+    served.sync(policy)
+    monkeypatch.setenv(KEY, served._engine.client.key)
+    teacher = VllmTeacher(url=served._engine.client.url).build()
+    teacher.meet(policy, temperature=1.0)
+    rows = [TrainRow(prompt[:n], prompt[n:]) for prompt in PROMPTS for n in (1, 17, 39)]
+    rows.append(TrainRow((5, 6), (7, 8, 9), given=(False, True, False)))
+    rows.append(TrainRow((5,), tuple(5 + i % 80 for i in range(510))))  # as long as it takes
+    for _ in range(2):
+        found = detached_logprobs(teacher, rows, token_budget=0, temperature=1.0)
+        wanted = detached_logprobs(policy, rows, token_budget=2048, temperature=1.0)
+        for got, want in zip(found, wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+    with pytest.raises(AlignkitError, match=r"has 512 tokens, .* scores at most 511"):
+        teacher.score([((5,) * 512, 1)])
+
+
+def test_a_teacher_of_other_tokens_is_refused(served, chats, monkeypatch):
+    monkeypatch.setenv(KEY, served._engine.client.key)
+    teacher = VllmTeacher(url=served._engine.client.url).build()
+    student = SimpleNamespace(tokenizer=chats.tokenizer_of("qwen3"), name="student")
+    with pytest.raises(AlignkitError, match="different vocabularies"):
+        teacher.meet(student, temperature=1.0)
 
 
 def test_the_server_of_a_run_is_local_and_answers_nobody_without_its_key(served):
@@ -206,7 +236,7 @@ TRAINER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout
+from alignkit_vllm import VllmRollout, VllmTeacher
 policy = HfPolicy(path=sys.argv[1]).build()
 backend = VllmRollout(mode="device", kv_cache_gib=0.0625, max_num_seqs=64).build()
 try:

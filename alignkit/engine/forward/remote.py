@@ -1,0 +1,53 @@
+"""A policy that is not in this process and only gives log-probs: a teacher behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from alignkit.engine.ranks import here
+
+if TYPE_CHECKING:
+    from alignkit.engine.tokens import TrainRow
+    from alignkit.protocols import Policy
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """A policy that is asked for log-probs and neither trained nor sampled from.
+
+    It stands in ``[teacher]`` or ``[reference.policy]``. Its table has ``only_scores = True`` as a
+    class variable, so that a recipe with it in ``[policy]`` is refused.
+    """
+
+    def meet(self, policy: Policy, /, *, temperature: float) -> None:
+        """Prepare to score what ``policy`` samples at ``temperature``; called before any scoring.
+
+        AlignkitError if it does not read the policy's token ids, or cannot be reached.
+        """
+        ...
+
+    def score(self, rows: Sequence[tuple[Sequence[int], int]], /) -> list[Sequence[float]]:
+        """Return the log-probs (nats) of each row's ids from a place on, given all before them.
+
+        A row is all its ids and that place, at least 1. AlignkitError for a row that is too long.
+        """
+        ...
+
+
+def remote_logprobs(teacher: Scores, rows: Sequence[TrainRow]) -> list[Tensor]:
+    """Return the teacher's log-probs of each row's trained tokens, (T_i,) float32 on the CPU.
+
+    Each rank asks for its share of the rows, and all get all.
+    """
+    group = here()
+    mine = group.share([row.length for row in rows])
+    asked = [i for i in mine if rows[i].trained_ids]
+    whole = [((*rows[i].prompt_ids, *rows[i].response_ids), len(rows[i].prompt_ids)) for i in asked]
+    found = {i: torch.zeros(0) for i in mine}
+    for i, given in zip(asked, teacher.score(whole) if whole else [], strict=True):
+        found[i] = torch.tensor(rows[i].trained_of(given), dtype=torch.float32)  # (T_i,)
+    return list(group.merge(found).values())

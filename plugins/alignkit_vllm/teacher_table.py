@@ -1,0 +1,69 @@
+"""The keys of a policy ``use = "vllm"``: a teacher behind a server. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, cast
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from alignkit import AlignkitError, Params
+from alignkit.protocols import Policy
+from alignkit_vllm.guard import key_for
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class VllmTeacher(Params[Policy]):
+    """A teacher or reference behind a vLLM 0.32 server: it gives log-probs and is not trained.
+
+    For ``[teacher]`` of ``distill`` and for ``[reference.policy]``, where the model is too large to
+    stand beside the policy or is served already. The server reads each response with its prompt and
+    returns the log-prob of every token (``prompt_logprobs``). Its tokenizer has to read the
+    policy's token ids as the policy does, which is compared before the first step.
+
+    ``prompt_logprobs`` are those of temperature 1, so the responses have to be sampled at that. In
+    float32 they are those of ``hf`` to 1e-4 nats; in the server's usual bfloat16 to some
+    hundredths. They depend in their last bits on what else the server computes at that moment, so
+    a run with such a teacher repeats and resumes up to rounding only.
+    """
+
+    only_scores: ClassVar[bool] = True
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")]
+    """A server that runs already, as "http://host:8000". Start it with ``python -m
+    alignkit_vllm.serve MODEL``, or as ``vllm serve MODEL``, with as much for ``--max-model-len`` as
+    prompt and response have, and 1. Its key is that of ALIGNKIT_VLLM_KEY, which is sent only to
+    this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """The name under which the server has to offer the teacher. Unset: what it names first."""
+
+    at_once: Annotated[int, Field(ge=1)] = 64
+    """Responses that the server is sent at a time."""
+
+    timeout: Seconds = 600.0
+    """Deadline for the scores of one response, in seconds."""
+
+    patience: Seconds = 300.0
+    """How long a server that does not answer is waited for, in seconds; then the run ends. It goes
+    on from its last checkpoint with ``resume``."""
+
+    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Refuse an address that is none, or that the key must not be sent to."""
+        try:
+            _ = urlsplit(self.url).port
+            key_for(self.url, os.environ)
+        except (ValueError, AlignkitError) as error:
+            yield "url", f"{error}"
+
+    def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
+        """Report who gives the log-probs."""
+        return {"log-probs from": f"{self.model or 'the model'} behind {self.url}"}
+
+    def build(self) -> Policy:
+        from alignkit_vllm.teacher import Teacher
+
+        return cast("Policy", Teacher(self))  # it scores: see alignkit.engine.forward.remote
