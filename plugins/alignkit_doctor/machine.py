@@ -1,7 +1,7 @@
 """What this machine has: cards, packages, processor, memory and disk. Imports no torch.
 
-torch and the packages that stand on it are imported by a process of their own: an installation
-that crashes ends that process alone.
+torch and the packages built on it are imported in a separate process, so that an installation
+that crashes ends only that process.
 """
 
 from __future__ import annotations
