@@ -6,12 +6,16 @@ only the plain method.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard, runtime_checkable
 
 from alignkit.protocols import Judges, Streams
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+How = Literal["auto", "replicate", "shard"]
+"""How several ranks hold a policy: all of it each, or a part each; "auto" goes by its size."""
 
 
 @runtime_checkable
@@ -20,6 +24,36 @@ class Looks(Protocol):
 
     def look(self, model: nn.Module, /) -> None:
         """Take note of the model; called once, before ``start`` receives its parameters."""
+        ...
+
+
+@runtime_checkable
+class TakesShards(Protocol):
+    """An optimizer that says whether it can be given parts of tensors."""
+
+    @property
+    def on_shards(self) -> bool:
+        """Whether it treats every number by itself: parts of a tensor change as in the whole."""
+        ...
+
+
+@runtime_checkable
+class Parallel(Protocol):
+    """A policy, or its parameters, that says how several ranks hold it."""
+
+    @property
+    def parallel(self) -> How:
+        """How each rank holds it."""
+        ...
+
+
+@runtime_checkable
+class TakesCards(Protocol):
+    """A rollout backend's parameters that ask for GPUs beside the policy's."""
+
+    @property
+    def cards(self) -> int:
+        """How many."""
         ...
 
 
@@ -39,6 +73,11 @@ class TakesTemplate(Protocol):
     def template_problem(self, template: str, /) -> str:
         """Return why prompts cannot be written by this template, "" if they can."""
         ...
+
+
+def parallel_of(policy: object) -> How:
+    """Return how several ranks hold a policy, also given its parameters; whole by default."""
+    return policy.parallel if isinstance(policy, Parallel) else "replicate"
 
 
 def judges(reward: object) -> TypeGuard[Judges]:

@@ -91,6 +91,6 @@ def list_plugins(as_json: bool, strict: bool, registry: Registry) -> None:
     """List every plugin, its state and what it provides."""
     from alignkit.listing import as_text
 
-    say(as_text(registry.plugins, as_json=as_json))
+    say(as_text(registry, as_json=as_json))
     if strict and any(p.status not in ("active", "disabled") for p in registry.plugins):
         raise SystemExit(1)

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from alignkit import plugins
-from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.errors import AlignkitError, Said, did_you_mean
 from alignkit.lifecycle import ranks
+from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
@@ -79,7 +80,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
-            if not getattr(error, "told", False):
+            if not isinstance(error, Said):
                 number = f"rank {ranks.rank()}: " if ranks.follows() else ""
                 say(number + (redact_text(str(error)) or "interrupted"), err=True)
             ctx.exit(_status(error))
@@ -96,9 +97,9 @@ class Commands(click.Group):
 
 def _status(error: BaseException) -> int:
     """Return a command's exit status; a path that no file can have counts as a usage error."""
-    wrong = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-    otherwise = 130 if isinstance(error, KeyboardInterrupt) else 1 + wrong
-    return int(getattr(error, "exit_status", otherwise))
+    if isinstance(error, AlignkitError | Interrupted):
+        return error.exit_status
+    return 1 + (error.errno == errno.ENAMETOOLONG) if isinstance(error, OSError) else 130
 
 
 def command_of(registry: Registry, name: str) -> click.Command:

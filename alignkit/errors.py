@@ -65,6 +65,10 @@ class RunFailed(AlignkitError):
     exit_status = 1
 
 
+class Said:
+    """Mixed into an error whose message another rank of the run prints."""
+
+
 class TransientError(AlignkitError):
     """Raised by a component if another try may help, for instance if a server is busy.
 

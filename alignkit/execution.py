@@ -20,7 +20,7 @@ from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whol
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import Manifest
 from alignkit.lifecycle.place import Place
-from alignkit.lifecycle.run_dir import METRICS, RECIPE, copied, folder_for
+from alignkit.lifecycle.run_dir import METRICS, RECIPE, folder_for
 from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.protocols import Algorithm, Tracker
 from alignkit.recipe import Node, missing
@@ -194,8 +194,11 @@ def execute(
 
 def recorded(plan: Mapping[str, Any], node: Node, folder: Path) -> dict[str, Any]:
     """Return a plan as stored in a run directory: with copies of the plugin files."""
-    plugins = {"plugins": copied(node.files, folder)} if node.files else {}
-    return plugins | dict(plan)
+    if not node.files:
+        return dict(plan)
+    from alignkit.plugin_files import copied
+
+    return {"plugins": copied(node.files, folder)} | dict(plan)
 
 
 def built(node: Node) -> Algorithm:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from alignkit.errors import Said
 from alignkit.execution import Run, built
 from alignkit.lifecycle import determinism
 from alignkit.lifecycle.signals import Interrupted
@@ -38,10 +39,8 @@ class Follower(Run):
         """Write nothing."""
 
 
-class ToldByRank0(Interrupted):
+class ToldByRank0(Said, Interrupted):
     """What ended the run; rank 0 prints it."""
-
-    told = True
 
 
 def follow(node: Node, *, deterministic: bool = False) -> Run:

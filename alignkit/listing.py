@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from alignkit.plugins import Plugin
+from alignkit.plugins import Plugin, Registry
 
 
-def as_text(plugins: Iterable[Plugin], *, as_json: bool) -> str:
+def as_text(registry: Registry, *, as_json: bool) -> str:
     """Return the plugins as a table, or as JSON with their tracebacks."""
+    plugins = [_with_rivals(plugin, registry) for plugin in registry.plugins]
     if as_json:
         return json.dumps([asdict(p) for p in plugins], indent=2, default=str)
     return plugin_table(plugins)
+
+
+def _with_rivals(plugin: Plugin, registry: Registry) -> Plugin:
+    """Return the plugin with a note on each of its component names that others offer too."""
+    notes = [plugin.detail] if plugin.detail else []
+    for (kind, name), offers in registry.offers.items():
+        owners = [owner for owner, _ in offers]
+        rivals = ", ".join(f"{owner.name}/{name}" for owner in owners if owner is not plugin)
+        if rivals and any(owner is plugin for owner in owners):
+            notes.append(f"{kind} {name} is also offered as {rivals}")
+    return replace(plugin, detail="; ".join(notes))
 
 
 def plugin_table(plugins: Iterable[Plugin]) -> str:

@@ -66,6 +66,18 @@ def _with_file(registry: Registry, file: Path) -> Registry:
     return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
 
 
+def copied(files: Iterable[Path], folder: Path) -> list[str]:
+    """Copy plugin files into a run directory; return their paths in it."""
+    places = []
+    for file in files:
+        target = folder / "plugins" / file.name
+        target.parent.mkdir(exist_ok=True)
+        if target != file:  # a resumed run reads them from there
+            target.write_bytes(file.read_bytes())
+        places.append(f"plugins/{file.name}")
+    return places
+
+
 def content_of(file: Path) -> tuple[bytes, str]:
     """Return a file's content and its SHA-256; AlignkitError if it cannot be a plugin."""
     if file.suffix != ".py" or not file.stem.isidentifier():

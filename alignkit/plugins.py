@@ -116,7 +116,6 @@ def load(disable: Iterable[str] = ()) -> Registry:
     for plugin, entry in sorted(vetted, key=lambda pair: pair[0].dist != OURS):  # ours come first
         if plugin.status == "active":
             _activate(plugin, entry, offers)
-    _note_shared_names(offers)
     return Registry([plugin for plugin, _ in vetted], dict(offers))
 
 
@@ -188,16 +187,6 @@ def _owner(name: str, offers: Offers) -> str:
     """Return the owner of a command name that no third party may offer, or ``""``."""
     built_in = [p for p, _ in offers.get(("command", name), ()) if p.dist == OURS]
     return f"plugin {built_in[0].name} of {OURS}" if built_in else "the kernel" * (name in COMMANDS)
-
-
-def _note_shared_names(offers: Mapping[tuple[str, str], list[Offer]]) -> None:
-    """Note on each plugin which of its component names another plugin offers too."""
-    for (kind, name), shared in offers.items():
-        for plugin, _ in shared:
-            rivals = [f"{p.name}/{name}" for p, _ in shared if p is not plugin]
-            if rivals:
-                note = f"{kind} {name} is also offered as {', '.join(rivals)}"
-                plugin.detail = "; ".join(filter(None, [plugin.detail, note]))
 
 
 def offer(plugin: Plugin, kind: str, component: Component[Any], offers: Offers) -> None:

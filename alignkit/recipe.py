@@ -76,11 +76,6 @@ class Node:
         below = {n: mapped(c, lambda node: node.dump(values)) for n, c in self.children.items()}
         return table | below
 
-    def as_recipe(self) -> dict[str, Any]:
-        """Return :meth:`dump` with the files that are plugins: a recipe by itself."""
-        plugins = {"plugins": [str(file) for file in self.files]} if self.files else {}
-        return plugins | self.dump()
-
 
 def nodes(child: Any) -> list[Node]:
     """Return a slot's nodes as a list: one node, an array of them, or a table of them."""

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from alignkit.lifecycle import ranks
 from alignkit.lifecycle.cpus import threads_at_most, threads_used
 from alignkit.lifecycle.determinism import demanded
 from alignkit.lifecycle.files import write_json
+from alignkit.lifecycle.programs import output
 from alignkit.recipe import Node
 from alignkit.security.code import foreign_code
 from alignkit.security.secrets import redact, redact_command
@@ -114,13 +114,13 @@ def _versions() -> dict[str, str]:
 
 def git(folder: Path) -> dict[str, Any] | None:
     """Return commit and cleanliness of the checkout a folder is in, None if it is in none."""
-    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    changes = commit and _output(["git", "-C", str(folder), "status", "--porcelain"])
-    return None if commit is None else {"commit": commit, "dirty": bool(changes)}
+    commit = output("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = commit and output("git", "-C", str(folder), "status", "--porcelain")
+    return {"commit": commit, "dirty": bool(changes)} if commit else None
 
 
 def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
-    gpus = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
+    gpus = output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "machine": platform.machine(),
@@ -129,7 +129,7 @@ def _hardware(environment: Mapping[str, str]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": threads_at_most(environment),
         "memory_gib": round(memory / 2**30, 1),
-        "gpus": gpus.splitlines() if gpus else [],
+        "gpus": gpus.splitlines(),
         **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
         "kernels": {name: environment[name] for name in KERNELS if name in environment},
     }
@@ -142,14 +142,3 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
-
-
-def _output(command: Sequence[str]) -> str | None:
-    """Return what a command prints, or None if it is not installed or fails."""
-    try:
-        done = subprocess.run(  # nosec B603 # a list of words, no shell
-            command, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from alignkit.errors import AlignkitError
+from alignkit.protocols import Divides
 
 
 def size() -> int:
@@ -27,7 +28,7 @@ def follows() -> bool:
 
 
 def refuse_unless_divided(part: object, name: str) -> None:
-    """Raise AlignkitError on several ranks, unless ``part`` says that it works ``on_ranks``."""
-    if size() > 1 and not getattr(part, "on_ranks", False):
+    """Raise AlignkitError on several ranks, unless ``part`` divides its work among them."""
+    if size() > 1 and not (isinstance(part, Divides) and part.on_ranks):
         here = f"this is one of {size()} processes (WORLD_SIZE={size()}), and {name} does not"
         raise AlignkitError(f"{here} divide its work among several: start it without torchrun")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -57,15 +56,3 @@ def manifest_of(folder: Path) -> Manifest:
         return Manifest.read(folder)
     except (OSError, ValueError) as error:
         raise AlignkitError(f"{shown(folder)}/manifest.json cannot be read: {error}") from error
-
-
-def copied(files: Iterable[Path], folder: Path) -> list[str]:
-    """Copy plugin files into a run directory; return their paths in it."""
-    places = []
-    for file in files:
-        target = folder / "plugins" / file.name
-        target.parent.mkdir(exist_ok=True)
-        if target != file:  # a resumed run reads them from there
-            target.write_bytes(file.read_bytes())
-        places.append(f"plugins/{file.name}")
-    return places

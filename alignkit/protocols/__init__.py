@@ -45,14 +45,14 @@ from alignkit.protocols.rollouts import (
     SavesHeld,
     Streams,
 )
-from alignkit.protocols.runs import Algorithm, Run, Stateful, Tracker
+from alignkit.protocols.runs import Algorithm, Divides, Run, Stateful, Tracker
 
 __all__ = [
-    "Adapted", "Advantage", "Algorithm", "Begins", "Closes", "Completion", "Dataset",
-    "Environment", "Example", "Explains", "Groups", "Holds", "Judges", "LossInputs",
-    "LossOutput", "LossType", "Normalizer", "Observes", "Optimizer", "Orders", "Pending",
-    "Policy", "PreferenceLoss", "PreferenceOutput", "PreferencePairs", "Prefetches",
-    "PromptTemplate", "Rated", "Reads", "Response", "Reward", "RewardFn", "RolloutBackend",
-    "Run", "SampledBatch", "Sampling", "SavesHeld", "Stateful", "StepTotals", "Streams", "Tracker",
-    "Verdict", "Weighs", "per_response",
+    "Adapted", "Advantage", "Algorithm", "Begins", "Closes", "Completion", "Dataset", "Divides",
+    "Environment", "Example", "Explains", "Groups", "Holds", "Judges", "LossInputs", "LossOutput",
+    "LossType", "Normalizer", "Observes", "Optimizer", "Orders", "Pending", "Policy",
+    "PreferenceLoss", "PreferenceOutput", "PreferencePairs", "Prefetches", "PromptTemplate",
+    "Rated", "Reads", "Response", "Reward", "RewardFn", "RolloutBackend", "Run", "SampledBatch",
+    "Sampling", "SavesHeld", "Stateful", "StepTotals", "Streams", "Tracker", "Verdict", "Weighs",
+    "per_response",
 ]  # fmt: skip

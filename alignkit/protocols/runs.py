@@ -107,6 +107,16 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
+class Divides(Protocol):
+    """An algorithm, or a rollout backend's parameters, that several ranks may share one run of."""
+
+    @property
+    def on_ranks(self) -> bool:
+        """Whether they may. A backend's ranks answer a prompt alike, whatever else is asked."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """Any component that changes from step to step, so that a checkpoint must hold its state."""
 

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from alignkit import AlignkitError
-from alignkit.engine.evaluation.evaluator import mean_entropy, response_row
+from alignkit.engine.evaluation.entropies import mean_entropy
+from alignkit.engine.evaluation.response_rows import response_row
 from alignkit.engine.evaluation.statistics import category, graded, summary
 from alignkit.engine.forward.logprobs import token_logprobs
 from alignkit.engine.sampling.rollouts import Trajectory

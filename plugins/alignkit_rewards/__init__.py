@@ -12,11 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignkit import Component, Params, RecipePath, hookimpl
-from alignkit.component import PathOrName
-from alignkit.engine.sampling.endpoint_table import EndpointFields
-from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend
+from alignkit import Component, Params, hookimpl
+from alignkit.protocols import RewardFn
 from alignkit.security.names import name_problem, refused
+from alignkit_rewards.judge import Judge
+from alignkit_rewards.penalties import (
+    FormatBonus,
+    LengthPenalty,
+    OverlongShaping,
+    RepetitionPenalty,
+)
 from alignkit_rewards.python import Python
 
 
@@ -162,82 +167,6 @@ class Finished(Params[RewardFn]):
         return Shaping("answer", lambda text: float(finished(text)))
 
 
-class Judge(EndpointFields[RewardFn]):
-    """The score another model gives a response.
-
-    It is asked through an OpenAI-compatible endpoint, or, with ``[reward.policy]`` and
-    ``[reward.rollout]``, by any rollout backend; ``[reward.template]`` is then the prompt template
-    around the judge's prompt. The score is scaled to [0, 1]. Replies are kept in ``cache`` as they
-    arrive, so that nothing is asked twice, even after a kill. A response for which there was no
-    verdict is marked by the part ``unjudged``: evaluations leave it out of their means, and in
-    training its reward is the mean of the judged responses to its question.
-    """
-
-    prompt: RecipePath
-    """UTF-8 file with the judge's prompt; ``{question}``, ``{response}`` and ``{answer}`` (the
-    gold) are replaced, verbatim."""
-
-    pattern: str = r"[Ss]core:\s*(-?\d+(?:\.\d+)?)"
-    """Regular expression with one group, the score; the last match in a reply counts."""
-
-    worst: float = 0.0
-    """Score that becomes the reward 0."""
-
-    best: float = 10.0
-    """Score that becomes the reward 1; scores outside this range are no verdict."""
-
-    def build(
-        self,
-        *,
-        policy: Policy | None = None,
-        rollout: RolloutBackend | None = None,
-        template: PromptTemplate | None = None,
-    ) -> RewardFn:
-        import re
-        from functools import partial
-
-        from alignkit_rewards.judged import JudgeReward, Model, verdict
-
-        pattern = re.compile(self.pattern)
-        read = partial(verdict, pattern=pattern, worst=self.worst, best=self.best)
-        text = self.prompt.read_text(encoding="utf-8")
-        if policy is None or rollout is None:
-            return JudgeReward(self.endpoint(), text, read)
-        from alignkit.engine.sampling.local_model import LocalModel
-
-        model: Model = LocalModel(policy, rollout, template)
-        return JudgeReward(model, text, read)
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        import re
-
-        yield from self._asked_how(tables)
-        if not self.prompt.is_file():
-            yield "prompt", f"there is no file {self.prompt.name}"
-        elif "{response}" not in self.prompt.read_text(encoding="utf-8"):
-            yield "prompt", "the judge would not see the response; write {response} in the file"
-        if self.worst == self.best:
-            yield "best", "worst and best are equal, so no score says anything"
-        try:
-            if re.compile(self.pattern).groups != 1:
-                yield "pattern", "it takes exactly one group, which is the score"
-        except re.error as error:
-            yield "pattern", f"no regular expression: {error}"
-
-    def _asked_how(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Yield what is wrong unless an endpoint is named, or a policy with its backend."""
-        local = {"policy", "rollout", "template"} & tables.keys()
-        if not local:
-            yield from self.named()
-            return
-        for lacking in sorted({"policy", "rollout"} - tables.keys()):
-            yield "", f"a judge that is run here needs a table [reward.{lacking}] as well"
-        endpoint = {*EndpointFields.model_fields}
-        for key in sorted(self.model_fields_set & endpoint):
-            if getattr(self, key) != type(self).model_fields[key].default:
-                yield key, "is for an endpoint; the judge is [reward.policy]"
-
-
 class WeightedSum(Params[RewardFn]):
     """Add several rewards, each times its weight: tables ``[reward.terms.NAME]``.
 
@@ -263,99 +192,6 @@ class WeightedSum(Params[RewardFn]):
         for name in sorted(self.weights.keys() - terms.keys()):
             known = ", ".join(sorted(terms)) or "none"
             yield "weights", f"no term is called {name!r}; there are: {known}"
-
-
-class Measured(Params[RewardFn]):
-    """How the length of a response is counted."""
-
-    unit: Literal["tokens", "words", "characters"] = "words"
-    """Unit of lengths. Tokens are the sampled ones, including the end-of-sequence token."""
-
-    tokenizer: PathOrName = ""
-    """Folder or Hub name of the tokenizer that counts the tokens of text that was not sampled, as
-    in ``alignkit grade``, for ``unit = "tokens"``."""
-
-    def scored(self, part: str, score: Callable[[int], float]) -> RewardFn:
-        """Return the reward that scores the measured length."""
-        from alignkit_rewards.shaping import Shaping, measure
-
-        count = measure(self.unit, self.tokenizer)
-        return Shaping(part, lambda text: score(count(text)))
-
-
-class LengthPenalty(Measured):
-    """0 up to a free length, then falling linearly to -1."""
-
-    free: Annotated[int, Field(ge=0)]
-    """Longest response without a penalty, in ``unit``."""
-
-    span: Annotated[int, Field(gt=0)]
-    """Length beyond ``free`` at which the penalty reaches -1, in ``unit``."""
-
-    def build(self) -> RewardFn:
-        from alignkit_rewards.shaping import length_penalty
-
-        return self.scored(
-            "length_penalty", lambda n: length_penalty(n, free=self.free, span=self.span)
-        )
-
-
-class OverlongShaping(Measured):
-    """DAPO's soft overlong punishment, from 0 to -1 over the last stretch before the limit.
-
-    Yu et al., arXiv:2503.14476, equation 13. In the paper lengths are in tokens; set ``unit``.
-    """
-
-    max_length: Annotated[int, Field(gt=0)]
-    """Length at which the punishment is -1, in ``unit``: usually the sampler's max_tokens."""
-
-    cache: Annotated[int, Field(gt=0)]
-    """Length of the stretch before ``max_length`` over which the punishment grows, in ``unit``."""
-
-    def build(self) -> RewardFn:
-        from alignkit_rewards.shaping import overlong_penalty
-
-        return self.scored(
-            "overlong",
-            lambda n: overlong_penalty(n, max_length=self.max_length, cache=self.cache),
-        )
-
-    def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        if self.cache > self.max_length:
-            yield "cache", f"{self.cache} is more than max_length = {self.max_length}"
-
-
-class RepetitionPenalty(Params[RewardFn]):
-    """Minus the share of repeated word n-grams, from 0 to almost -1 (arXiv:2502.03373)."""
-
-    n: Annotated[int, Field(gt=0)] = 4
-    """Words in an n-gram."""
-
-    def build(self) -> RewardFn:
-        from alignkit_rewards.shaping import Shaping, repetition_penalty
-
-        return Shaping("repetition_penalty", lambda text: repetition_penalty(text, n=self.n))
-
-
-class FormatBonus(Params[RewardFn]):
-    r"""1 if the response follows a format, whatever its answer, else 0."""
-
-    rule: Literal["r1_zero", "boxed"] = "r1_zero"
-    r"""``</think> <answer>…</answer>``, or a balanced ``\boxed{}``."""
-
-    strict_format: bool = True
-    """As in the reward ``r1_zero``; no effect on boxes."""
-
-    def build(self) -> RewardFn:
-        from alignkit_rewards.formats import boxed_answer, tagged_answer
-        from alignkit_rewards.shaping import Shaping
-
-        def score(text: str) -> float:
-            if self.rule == "boxed":
-                return float(boxed_answer(text) is not None)
-            return float(tagged_answer(text, strict=self.strict_format) is not None)
-
-        return Shaping("format", score)
 
 
 @hookimpl

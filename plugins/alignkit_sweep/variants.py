@@ -224,7 +224,8 @@ class Sweep:
             document = self._document(variant, chain, weights)
             node = recipe.resolve(document, self.registry)
             self.lacking += recipe.missing(node)
-            self._plans[key] = node.as_recipe()
+            files = {"plugins": [str(file) for file in node.files]} if node.files else {}
+            self._plans[key] = files | node.dump()
         return self._plans[key]
 
     def _document(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Any, get_args
 
 import tomli
 import tomli_w
 from pydantic import ValidationError
 
+from alignkit.abilities import How, Parallel, TakesCards, TakesShards
 from alignkit.component import slots_of
 from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
+from alignkit.protocols import Divides, Prefetches
 from alignkit.renaming import faults, present_name, schemas_of
 from alignkit_testing.kit import Check, Subject
 
@@ -93,6 +96,32 @@ def builds(subject: Subject) -> None:
     assert built is not None, f"{subject.component.params.__name__}.build() returned None"
 
 
+def states_its_abilities_as_values(subject: Subject) -> None:
+    """What it may say of itself is a value: a method in its place would always count as yes."""
+    stated = STATED.get(subject.kind, {})
+    for of in (subject.node().params, subject.build()) if stated else ():
+        for ability, (name, values) in stated.items():
+            if isinstance(of, ability):
+                value = getattr(of, name)
+                said = f"{type(of).__name__}.{name} is {value!r}, "
+                if isinstance(values, type):
+                    assert isinstance(value, values), f"{said}no {values.__name__}"
+                else:
+                    assert value in values, f"{said}none of {', '.join(values)}"
+
+
+STATED: dict[str, dict[type, tuple[str, Any]]] = {
+    "algorithm": {Divides: ("on_ranks", bool)},
+    "optimizer": {TakesShards: ("on_shards", bool)},
+    "policy": {Parallel: ("parallel", get_args(How))},
+    "rollout_backend": {
+        Divides: ("on_ranks", bool),
+        Prefetches: ("samples_ahead", bool),
+        TakesCards: ("cards", int),
+    },
+}
+"""The abilities, by kind, that consist of a value: its name, and its type or what it may be."""
+
 CHECKS: tuple[Check, ...] = (
     has_a_snake_case_name,
     has_a_docstring,
@@ -103,4 +132,5 @@ CHECKS: tuple[Check, ...] = (
     renames_to_keys_it_has,
     survives_its_own_recipe,
     builds,
+    states_its_abilities_as_values,
 )

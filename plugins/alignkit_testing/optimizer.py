@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from alignkit.abilities import Looks
+from alignkit.abilities import Looks, TakesShards
 from alignkit_testing.kit import Check, Subject
 
 STEPS = 20
@@ -73,6 +73,33 @@ def follows_its_schedule(subject: Subject) -> None:
     assert sound, f"learning rates of {STEPS} steps: {rates}"
 
 
+def treats_numbers_by_themselves(subject: Subject) -> None:
+    """An optimizer that says `on_shards` updates halves of tensors as it does the whole ones."""
+    optimizer: Any = subject.build()
+    if not (isinstance(optimizer, TakesShards) and optimizer.on_shards):
+        return
+    model = _model()
+    halves = [nn.Parameter(h.clone()) for p in model.parameters() for h in _halves(p.detach())]
+    whole, _ = _started(subject, model)
+    cut, _ = subject.build().start(iter(halves), total_steps=STEPS)
+    for _ in range(3):
+        whole.zero_grad()
+        _loss(model).backward()  # type: ignore[no-untyped-call]
+        grads = [h for p in model.parameters() if p.grad is not None for h in _halves(p.grad)]
+        for half, grad in zip(halves, grads, strict=True):
+            half.grad = grad.clone()
+        whole.step()
+        cut.step()
+    want = [h for p in model.parameters() for h in _halves(p.detach())]
+    apart = max((a - b).abs().max().item() for a, b in zip(halves, want, strict=True) if a.numel())
+    assert apart < 1e-6, f"on_shards is true, but halves of tensors are off by up to {apart:.3g}"
+
+
+def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    middle = tensor.shape[0] // 2
+    return tensor[:middle], tensor[middle:]
+
+
 def resumes(subject: Subject) -> None:
     """State saved halfway and loaded into a new optimizer goes on to the same weights."""
     model, other = _model(), _model()
@@ -130,5 +157,6 @@ CHECKS: tuple[Check, ...] = (
     looks_and_holds_every_parameter,
     goes_downhill,
     follows_its_schedule,
+    treats_numbers_by_themselves,
     resumes,
 )

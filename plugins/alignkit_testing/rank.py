@@ -13,7 +13,7 @@ import tomli
 
 from alignkit import plugins, recipe
 from alignkit.document import Document
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, Said
 from alignkit.execution import execute
 from alignkit.following import follow
 from alignkit.lifecycle.ranks import follows
@@ -38,4 +38,4 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
     except AlignkitError as error:
-        sys.exit("" if getattr(error, "told", False) else str(error))
+        sys.exit("" if isinstance(error, Said) else str(error))

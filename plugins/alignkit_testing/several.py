@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 
 from alignkit import plugins
+from alignkit.protocols import Divides
 from alignkit_testing.algorithm import is_measured
 from alignkit_testing.kit import Subject
 
@@ -56,7 +57,8 @@ def gives_the_same_on_ranks(subject: Subject, size: int) -> None:
 
 def _undivided(subject: Subject) -> str:
     """Return why the algorithm cannot be checked on several processes, "" if it can."""
-    if not getattr(subject.build(), "on_ranks", False):
+    built = subject.build()
+    if not (isinstance(built, Divides) and built.on_ranks):
         return "it does not divide its work among processes, and is refused under torchrun"
     if subject.plugin.file or subject.plugin in plugins.load().plugins:
         return ""

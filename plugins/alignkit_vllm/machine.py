@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle.programs import output
 
 TESTED = "0.32"
 """Releases of vLLM, down to the minor version, that this plugin was written and tested for."""
@@ -67,22 +67,10 @@ class Gpu:
 @cache
 def gpus() -> tuple[Gpu, ...]:
     """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
-    if listing := _nvidia_smi("-L"):
+    if listing := output("nvidia-smi", "-L"):
         return tuple(parse(listing))
     nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
     return tuple(Gpu(int(n.name.removeprefix("nvidia")), "") for n in sorted(nodes))
-
-
-def _nvidia_smi(*words: str) -> str:
-    """Return what nvidia-smi prints, "" if it is missing."""
-    try:
-        # A list of words, no shell. Drivers install it in unlike places, so PATH finds it.
-        done = subprocess.run(  # nosec B603 B607
-            ["nvidia-smi", *words], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
 
 
 def parse(listing: str) -> Iterator[Gpu]:
@@ -104,7 +92,7 @@ def memory_of(name: str) -> tuple[int, int] | None:
     An index counts as CUDA does, which is as the driver does where all GPUs are alike.
     """
     query = "--query-gpu=index,uuid,memory.free,memory.total"
-    return parse_memory(_nvidia_smi(query, "--format=csv,noheader,nounits"), name)
+    return parse_memory(output("nvidia-smi", query, "--format=csv,noheader,nounits"), name)
 
 
 def parse_memory(table: str, name: str) -> tuple[int, int] | None:

@@ -190,6 +190,7 @@ def _interruptible(watcher: _Watcher) -> Iterator[None]:
     try:
         yield
     finally:
+        watcher.finish()  # a signal it sends this late must not reach the handler of before
         signal.signal(signal.SIGUSR2, before)
 
 

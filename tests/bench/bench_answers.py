@@ -34,7 +34,7 @@ from typing import Any
 from alignkit_rewards.answers import Conventions, Verdict, judge
 from alignkit_rewards.answers.text.normalize import ROW, canonical
 from alignkit_rewards.answers.text.prose import answer_in
-from alignkit_rewards.answers.text.units import units_agree
+from alignkit_rewards.answers.text.unit_names import units_agree
 from alignkit_rewards.formats import tagged_answer
 
 ROOM = "alignkit_rewards.answers"
@@ -227,7 +227,7 @@ STAGES: dict[str, tuple[str, str, Any]] = {
     "choice letters": ("text.words", "choice", lambda text: ""),
     "units: cut off": ("text.units", "split_unit", lambda text: (text, "")),
     "units: several in one quantity": ("text.quantities", "several_units", lambda text: None),
-    "units: compared": ("text.units", "units_agree", lambda gold, answer: True),
+    "units: compared": ("text.unit_names", "units_agree", lambda gold, answer: True),
     "opposites": ("text.opposites", "contradicts", lambda gold, answer: False),
     "times of day": ("shapes.times", "same_time", lambda gold, answer: None),
     "percent signs": ("text.units", "split_percent", lambda text: (text, False)),

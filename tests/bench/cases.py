@@ -96,7 +96,8 @@ def make_folder(case: Case, folder: Path) -> None:
 
     size = case.vocabulary
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = [*alphabet, *(f"t{i}" for i in range(len(alphabet), size)), "<end>"]
+    names = [*alphabet, *(f"t{i}" for i in range(len(alphabet), size))]
+    names += ["<end>"] * (case.kind == "grpo")
     core = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -5,8 +5,10 @@
 #   tests/bench/first_card.sh --dry      # on a CPU, in minutes: tiny sizes, every part that can run
 #
 # PYTHON=/path/to/python uses an environment that is there and installs nothing. OUT=FILE says where
-# the results go (default: first_card_results.txt). Nothing is downloaded but packages: weights are
-# random, problems are the embedded ones. A part that fails does not keep the others from running.
+# the results go (default: first_card_results.txt), TMPDIR where 40 GB are free (default: /tmp).
+# Nothing is downloaded but packages: weights are random, problems are the embedded ones. A part that
+# fails, or takes longer than LIMIT (default: 30m), does not keep the others from running; what was
+# measured by then stays in the file, also if you stop it.
 # Status 0: every part ran and passed, or was skipped with its reason; 1: some failed; 2: no card.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
@@ -16,15 +18,25 @@ dry=""
 case "${1:-}" in
   "") ;;
   --dry) dry=1 ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 out=$(realpath -m "${OUT:-first_card_results.txt}")
 work=$(mktemp -d "${TMPDIR:-/tmp}/first-card.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+limit=${LIMIT:-30m}
 export HF_HUB_OFFLINE=1
 summary=""
 failed=0
 : >"$out" || exit 2
+
+# shellcheck disable=SC2317 # a trap calls it
+finish() { # whatever ends the script: the file says what became of each part
+  printf '\n## Summary\n%s' "$summary" >>"$out"
+  echo "results: $out"
+  rm -rf "$work"
+}
+trap finish EXIT
+running=""
+trap 'note "stopped by a signal"; [ -z "$running" ] || kill "$running" 2>/dev/null; exit 1' INT TERM HUP
 
 note() { echo "$1"; summary+="$1"$'\n'; }
 
@@ -38,8 +50,12 @@ part() { # NAME COMMAND...: run it, keep what it prints, go on whatever becomes 
   shift
   printf '\n## %s\n$ %s\n' "$name" "$*" >>"$out"
   start=$SECONDS
-  "$@" </dev/null >"$work/said" 2>&1
+  # In the background, so that a signal to this script is answered at once.
+  timeout --kill-after=30 "$limit" "$@" </dev/null >"$work/said" 2>&1 &
+  running=$!
+  wait "$running"
   status=$?
+  [ "$status" != 124 ] || printf 'stopped after %s\n' "$limit" >>"$work/said"
   tail -n 400 "$work/said" >>"$out"
   printf 'status %s after %s s\n' "$status" "$((SECONDS - start))" >>"$out"
   if [ "$status" = 0 ]; then
@@ -65,6 +81,10 @@ elif [ -n "$dry" ]; then
   skip install "--dry uses $python"
 else
   python=$PWD/.venv-card/bin/python
+  if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    note "FAILED   install: alignkit needs Python 3.11 or newer; this is $(python3 --version 2>&1)"
+    exit 1
+  fi
   part install bash -c 'python3 -m venv .venv-card &&
     .venv-card/bin/pip install --quiet -e ".[vllm,8bit,test]"' || exit 1
 fi
@@ -131,6 +151,4 @@ else
   skip "GRPO, metrics" "the run wrote none"
 fi
 
-printf '\n## Summary\n%s' "$summary" >>"$out"
-echo "results: $out"
 exit "$failed"

@@ -34,6 +34,18 @@ def test_gap_and_kl():
     assert metrics["rollout_kl"][0].tolist() == pytest.approx([0.023144, 2.390562], abs=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_log_probs_have_no_divergence(dtype):
+    same = -torch.rand(4, 257, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 40
+    x = inputs(
+        logprobs=same, mask=same < 0, advantages=torch.ones(4, 1),
+        old_logprobs=same, rollout_logprobs=same.clone(),
+    )  # fmt: skip
+    metrics = with_gap(plain)(x).metrics
+    assert not metrics["rollout_kl"].any()
+    assert not metrics["rollout_logprob_gap"].any()
+
+
 def test_tokens_are_weighted_by_the_capped_ratio():
     x = inputs()
     output = truncated_importance(plain, 2.0)(x)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from alignkit.component import slots_of
 from alignkit.docs import field_docs
 from alignkit.engine.evaluation import evaluator as evaluator_module
+from alignkit.engine.evaluation.entropies import token_entropies
 from alignkit.engine.evaluation.eval_table import (
     EvalPlan,
     EvalSet,
@@ -19,12 +20,7 @@ from alignkit.engine.evaluation.eval_table import (
     EvalTable,
     complete,
 )
-from alignkit.engine.evaluation.evaluator import (
-    Evaluator,
-    eval_sampling,
-    fixed_subset,
-    token_entropies,
-)
+from alignkit.engine.evaluation.evaluator import Evaluator, eval_sampling, fixed_subset
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.errors import AlignkitError
 from alignkit.execution import Run

@@ -1,6 +1,5 @@
 """Processor time grows as it must: with the problems of an evaluation, the tokens of a response."""
 
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,15 +14,6 @@ from alignkit.shipped import path_from
 
 TIMES = 4
 PROBLEMS = 160
-
-
-def seconds(function, *given):
-    def once():
-        began = time.process_time()
-        function(*given)
-        return time.process_time() - began
-
-    return min(once() for _ in range(2))
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +49,18 @@ def evaluated(parts):
 
 
 @pytest.mark.slow
-def test_many_small_sets_cost_about_as_much_as_one_and_measure_the_same(evaluated):
+def test_many_small_sets_cost_about_as_much_as_one_and_measure_the_same(cpu_seconds, evaluated):
     written = {}
     run = SimpleNamespace(rows=lambda step, name, rows: written.update({name: rows}))
     one, many = evaluated(1), evaluated(5 * TIMES)
-    alone = seconds(one.run, run, 0)
-    assert seconds(many.run, run, 0) < 1.4 * alone
+    alone = cpu_seconds(one.run, run, 0)
+    assert cpu_seconds(many.run, run, 0) < 1.4 * alone
     for name in many.plan.sets:
         assert written[f"eval/{name}"] == many.evaluate(name)[1]
 
 
 @pytest.mark.slow
-def test_the_time_for_a_response_grows_with_its_tokens(parts):
+def test_the_time_for_a_response_grows_with_its_tokens(cpu_seconds, parts):
     prompts = [tuple(range(5, 35))] * 2
 
     def sample(tokens):
@@ -80,4 +70,4 @@ def test_the_time_for_a_response_grows_with_its_tokens(parts):
         }
 
     sample(20)
-    assert seconds(sample, 350 * TIMES) < 1.7 * TIMES * seconds(sample, 350)
+    assert cpu_seconds(sample, 350 * TIMES) < 1.7 * TIMES * cpu_seconds(sample, 350)

@@ -424,7 +424,7 @@ def test_the_backend_is_closed_when_the_run_fails():
 
 
 def test_a_run_records_what_its_backend_chose_and_what_became_of_it():
-    from alignkit.engine.training.loop import _recorded
+    from alignkit.engine.training.resources import _recorded
 
     backend, run = Echo(), SimpleNamespace(computed={"rows": "packed"})
     with _recorded(None, run), _recorded(backend, run):

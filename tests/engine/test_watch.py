@@ -120,6 +120,7 @@ BAD = {  # metric -> a value that the default levels object to, and one that the
     "train/unparsed": (0.21, 0.2),
     "train/timed_out": (0.06, 0.05),
     "train/rollout_logprob_gap": (0.21, 0.2),
+    "train/rollout_kl": (0.016, 0.015),
     "train/ratio_p99": (10.1, 10.0),
     "train/ratio_inverse_p99": (10.1, 10.0),
     "train/response_tokens": (0, 1),

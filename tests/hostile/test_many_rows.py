@@ -1,7 +1,6 @@
 """Long runs and wide sweeps: what is read and written grows with them, not with their square."""
 
 import json
-import time
 import tracemalloc
 from pathlib import Path
 from statistics import fmean
@@ -33,28 +32,19 @@ def run_dir(folder, rows, metrics=8):
     return folder
 
 
-def seconds(function, *given):
-    def once():
-        began = time.process_time()
-        function(*given)
-        return time.process_time() - began
-
-    return min(once() for _ in range(2))
-
-
 def whole_page(folder):
     page.render(group(find([folder])), "t")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("look", [story.of, whole_page], ids=["show", "report"])
-def test_the_time_to_show_a_run_grows_with_its_rows(tmp_path, look):
+def test_the_time_to_show_a_run_grows_with_its_rows(cpu_seconds, tmp_path, look):
     short, long = (run_dir(tmp_path / f"r{n}", n) for n in (4_000, 4_000 * TIMES))
-    assert seconds(look, long) < 1.7 * TIMES * seconds(look, short)
+    assert cpu_seconds(look, long) < 1.7 * TIMES * cpu_seconds(look, short)
 
 
 @pytest.mark.slow
-def test_catching_up_on_what_a_resumed_run_had_logged_keeps_no_rows(tmp_path):
+def test_catching_up_on_what_a_resumed_run_had_logged_keeps_no_rows(cpu_seconds, tmp_path):
     short, long = (run_dir(tmp_path / f"w{n}", n) for n in (5_000, 5_000 * TIMES))
 
     def catch_up(folder):
@@ -62,7 +52,7 @@ def test_catching_up_on_what_a_resumed_run_had_logged_keeps_no_rows(tmp_path):
 
     what = {"action": "warn", "cause": "It is high.", "remedy": "Lower it."}
     rule = Rule(name="high", metric="train/m0", level=0.9, side="above", **what)
-    assert seconds(catch_up, long) < 1.7 * TIMES * seconds(catch_up, short)
+    assert cpu_seconds(catch_up, long) < 1.7 * TIMES * cpu_seconds(catch_up, short)
     tracemalloc.start()
     catch_up(long)
     peak = tracemalloc.get_traced_memory()[1]
@@ -82,16 +72,16 @@ def test_a_row_of_metrics_takes_little_more_memory_than_its_numbers(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_time_and_size_of_a_page_grow_with_its_settings(tmp_path):
+def test_the_time_and_size_of_a_page_grow_with_its_settings(cpu_seconds, tmp_path):
     for n in (10, 10 * TIMES):
         for i in range(n):
             run_dir(tmp_path / f"s{n}" / f"v{i:03}" / "seed_0", 300)
-    few, many = (seconds(whole_page, tmp_path / f"s{n}") for n in (10, 10 * TIMES))
+    few, many = (cpu_seconds(whole_page, tmp_path / f"s{n}") for n in (10, 10 * TIMES))
     assert many < 1.8 * TIMES * few
 
 
 @pytest.mark.slow
-def test_the_time_to_check_rows_grows_with_their_number(tmp_path):
+def test_the_time_to_check_rows_grows_with_their_number(cpu_seconds, tmp_path):
     def rows(n):
         path = tmp_path / f"{n}.jsonl"
         path.write_text("".join(f'{{"question": "{i}?", "answer": "{i}"}}\n' for i in range(n)))
@@ -102,7 +92,7 @@ def test_the_time_to_check_rows_grows_with_their_number(tmp_path):
         assert not list(Jsonl(path=path).check({}))
 
     short, long = rows(10_000), rows(10_000 * TIMES)
-    assert seconds(check, long) < 1.7 * TIMES * seconds(check, short)
+    assert cpu_seconds(check, long) < 1.7 * TIMES * cpu_seconds(check, short)
     tracemalloc.start()
     check(long)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,5 +1,6 @@
 """Discovery: the five states, each from entry points made up for the purpose."""
 
+import json
 import sys
 import types
 from importlib.metadata import Distribution, EntryPoint
@@ -8,6 +9,7 @@ import pytest
 
 from alignkit import Component, Params, hookimpl, plugins
 from alignkit.errors import AlignkitError
+from alignkit.listing import as_text
 from alignkit.protocols import LossType
 
 
@@ -202,7 +204,7 @@ def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_
     install("one")
     install("two")
     registry = plugins.load()
-    assert [p.detail for p in registry.plugins] == [
+    assert [p["detail"] for p in json.loads(as_text(registry, as_json=True))] == [
         "loss_type fine is also offered as two/fine",
         "loss_type fine is also offered as one/fine",
     ]

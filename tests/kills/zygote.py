@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +24,13 @@ import torch  # noqa: F401  before any fork
 import transformers  # noqa: F401
 
 import alignkit_optimizers.adamw  # noqa: F401
-from alignkit import cli, plugins
+from alignkit import plugins
 from alignkit.lifecycle import checkpoints
 from alignkit_sweep import launchers, runner
 from alignkit_testing.standins import tiny_model, tiny_rows, with_stand_ins
+
+sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
+from forked import command_line
 
 REGISTRY = with_stand_ins(plugins.load())
 plugins.load = lambda disable=(): REGISTRY
@@ -111,22 +113,6 @@ class Forked:
 
     def kill(self):
         os.kill(self.pid, signal.SIGKILL)
-
-
-def command_line(words):
-    """Run an alignkit command; never return."""
-    status = 0
-    try:
-        sys.argv = ["alignkit", *words]
-        cli.main(words, standalone_mode=True)
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 0
-    except BaseException:  # noqa: BLE001  a fork must end here, whatever happened
-        traceback.print_exc()
-        status = 99
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status or 0)
 
 
 def seconds_of(pid):

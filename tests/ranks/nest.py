@@ -12,8 +12,8 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 import torch.distributed.fsdp
@@ -21,28 +21,15 @@ import torch.distributed.tensor  # noqa: F401
 import transformers  # noqa: F401
 
 import alignkit_optimizers.adamw  # noqa: F401
-from alignkit import cli, plugins
+from alignkit import plugins
+
+sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
+from forked import command_line
 
 PATIENCE = 30.0
 """Seconds in which the others are to end by themselves."""
 REGISTRY = plugins.load()
 plugins.load = lambda disable=(): REGISTRY
-
-
-def command_line(words):
-    """Run an alignkit command; never return."""
-    status = 0
-    try:
-        sys.argv = ["alignkit", *words]
-        cli.main(words, standalone_mode=True)
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 0
-    except BaseException:  # noqa: BLE001  a fork must end here, whatever happened
-        traceback.print_exc()
-        status = 99
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status or 0)
 
 
 def start(job, rank, port):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,38 @@ def test_a_part_that_fails_is_reported_and_keeps_none_from_running(tmp_path):
     assert "status 3 after" in text
     assert "skipped: the run wrote none" in text
     assert "## Summary" in text
+
+
+HANGS_FOR_DOCTOR = (
+    'case "$*" in -c*) echo 0;; *doctor) touch "$0.hangs"; sleep 60;; *) echo well;; esac'
+)
+
+
+def test_a_part_that_hangs_is_stopped_at_the_limit_and_the_others_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIMIT", "1s")
+    out = tmp_path / "results"
+    done = first_card("--dry", python=stub(tmp_path, HANGS_FOR_DOCTOR), out=out)
+    assert states(done.stdout)["FAILED"] == ["alignkit doctor"]
+    assert {"packages", "benchmark", "GRPO"} <= set(states(done.stdout)["passed"])
+    assert "stopped after 1s\nstatus 124" in out.read_text()
+
+
+def test_what_was_measured_stays_where_somebody_stops_it(tmp_path):
+    tool, out = stub(tmp_path, HANGS_FOR_DOCTOR), tmp_path / "results"
+    env = {**os.environ, "PYTHON": str(tool), "OUT": str(out), "TMPDIR": str(tmp_path)}
+    script = subprocess.Popen(
+        ["bash", SCRIPT, "--dry"], env=env, stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if Path(f"{tool}.hangs").exists():
+            break
+        time.sleep(0.1)
+    script.terminate()
+    said, _ = script.communicate(timeout=40)
+    assert script.returncode == 1
+    assert states(said)["passed"] == ["packages"]
+    assert out.read_text().endswith("stopped by a signal\n")
+    assert not [*tmp_path.glob("first-card.*")]
 
 
 @pytest.mark.parametrize("hardware", ONE_CARD)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from alignkit import Params
-from alignkit.engine.training.loop import opened
 from alignkit.engine.training.parts import Parts
+from alignkit.engine.training.resources import opened
 from alignkit.protocols import Algorithm, LossType, Tracker
 from alignkit.testing import tiny_model
 from alignkit_hf import HfPolicy

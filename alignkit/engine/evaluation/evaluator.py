@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignkit.engine.evaluation.entropies import mean_entropy, token_entropies
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet, complete
+from alignkit.engine.evaluation.response_rows import eval_row
 from alignkit.engine.evaluation.statistics import (
     accuracy_by,
-    category,
     graded,
     prefixed,
     sampled,
     summary,
 )
-from alignkit.engine.forward.logprobs import cut, detached
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import Prompt, example_at, fits, make_prompt
@@ -36,11 +36,9 @@ from alignkit.engine.sampling.rollouts import (
     with_stops,
 )
 from alignkit.engine.seeds import shuffled
-from alignkit.engine.tokens import TrainRow, micro_batches, sampled_tokens
 from alignkit.errors import AlignkitError
 from alignkit.protocols import (
     Environment,
-    Example,
     Policy,
     PromptTemplate,
     RewardFn,
@@ -235,67 +233,4 @@ def describe(
         **graded(groups),
         "token_entropy": mean_entropy(entropies),
         **(sampled(groups, reward) if samples > 1 else {}),
-    }
-
-
-def mean_entropy(entropies: Sequence[torch.Tensor]) -> float:
-    """Return the mean over all tokens of all responses, 0 if there is none."""
-    tokens = sum(len(e) for e in entropies)
-    return sum(float(e.sum(dtype=torch.float64)) for e in entropies) / max(tokens, 1)
-
-
-def token_entropies(
-    policy: Policy, trajectories: Sequence[Trajectory], token_budget: int
-) -> list[torch.Tensor]:
-    """Return the entropy (nats) of the policy's next-token distribution at each response token.
-
-    One (T_i,) tensor per trajectory, on the CPU. The distribution is the policy's own, at
-    temperature 1 and before any truncation, whatever the responses were sampled at.
-    """
-
-    def parted(some: Sequence[TrainRow]) -> list[list[int]]:
-        if next(policy.model.parameters()).device.type == "cpu":  # fuller batches gain nothing
-            return micro_batches([row.length for row in some], token_budget)
-        return cut(policy, some, token_budget)
-
-    rows = [
-        TrainRow(t.prompt_ids, t.completion.token_ids, given=t.completion.given)
-        for t in trajectories
-    ]
-    return detached(policy, rows, parted, entropies=True)
-
-
-def eval_row(trajectory: Trajectory, entropy: torch.Tensor, by: str = "") -> dict[str, Any]:
-    """Return one line of ``eval/step_*.jsonl``; ``token_entropy`` is None without a token.
-
-    ``by`` names the column that splits the accuracy; its value is kept under the same key.
-    """
-    return response_row(trajectory) | {
-        **({"by": str(trajectory.example.extra[by])} if by else {}),
-        "category": category(trajectory.reward),
-        "token_entropy": float(entropy.mean()) if len(entropy) else None,
-    }
-
-
-def golds(example: Example) -> str | list[str]:
-    """Return the gold answer, or all of them if any of several is right."""
-    return list(example.answers) if example.also_accepted else example.answer
-
-
-def response_row(trajectory: Trajectory) -> dict[str, Any]:
-    """Return a response with everything needed to judge it by eye."""
-    reward, completion, turns = trajectory.reward, trajectory.completion, trajectory.turns
-    return {
-        "prompt_id": trajectory.prompt_id,
-        "group_id": trajectory.group_id,
-        "id": trajectory.example.id,
-        "question": trajectory.example.question,
-        "gold": golds(trajectory.example),
-        "prompt": trajectory.prompt_text,
-        "response": completion.text,
-        "reward": reward.total,
-        **{f"{name}_reward": value for name, value in reward.parts.items()},
-        "response_length": sampled_tokens(completion),
-        "finish_reason": completion.finish_reason,
-        **({"turns": [asdict(t) for t in turns], "cut": trajectory.cut} if turns else {}),
     }

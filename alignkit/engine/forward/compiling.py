@@ -16,7 +16,6 @@ Only passes that compute log-probs are compiled, not decoding.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from alignkit.engine.forward import packable, passes
 from alignkit.engine.forward.compiled_head import ACTIVE, OPTIONS
 from alignkit.engine.forward.trial import compute_dtype, once_per_model
+from alignkit.engine.observing.silence import silenced
 from alignkit.engine.ranks.shards import layers_of, shards_of
 from alignkit.engine.tokens import TrainRow
 
@@ -125,7 +125,7 @@ def _fault(model: nn.Module) -> str:
     packs = packable.can_pack(model)
     try:
         want = _tried(model, packs)
-        with _quiet(), running(model):
+        with silenced("torch._dynamo"), running(model):
             got = _tried(model, packs)
     except torch.OutOfMemoryError:
         raise
@@ -155,15 +155,3 @@ def _rows(model: Any) -> list[TrainRow]:
 
     prompts = [ids(9), ids(4)]
     return [TrainRow(prompts[i % 2], ids(count)) for i, count in enumerate((5, 9, 14, 20))]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the compiler's warnings off the terminal: what fails is told in a line."""
-    logger = logging.getLogger("torch._dynamo")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -18,7 +18,8 @@ def with_gap(loss: LossType) -> LossType:
     top_k or min_p cut the distribution that was sampled from. A jump means the two no longer hold
     the same weights. ``rollout_kl`` is the mean of r - 1 - log r, which estimates
     KL(π_rollout ‖ π_old) per token without bias and is never negative
-    (Schulman 2020, "Approximating KL divergence", k3).
+    (Schulman 2020, "Approximating KL divergence", k3). Equal log-probs give exactly 0; the ``hf``
+    backend computes a token at a time, whose sums round otherwise than the trainer's: about 1e-13.
     """
 
     def monitored(x: LossInputs) -> LossOutput:

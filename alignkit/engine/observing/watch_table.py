@@ -106,6 +106,15 @@ RULES = (
         remedy="checking the backend's weights at every sync, the same dtype on both sides, or "
         "top_p = 1",
     ),
+    DefaultRule(
+        name="rollout_kl", metric="train/rollout_kl", side="above", level=0.015,
+        levels=Annotated[float, Field(gt=0)],
+        what="The rollout backend samples from another distribution than the trainer's.",
+        measure="Estimate of KL(backend ‖ trainer), in nats per token.",
+        cause="the rollout backend holds older weights or computes in another precision, or top_p, "
+        "top_k or min_p cut what was sampled from",
+        remedy="the same dtype on both sides, rollouts by newer weights, or top_p = 1",
+    ),
     _ratio("train/ratio_p99", "up"),
     _ratio("train/ratio_inverse_p99", "down"),
     DefaultRule(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, Said
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -27,12 +27,10 @@ GRACE = 20.0
 """Seconds that a rank has, after another failed, to notice; then its process is ended."""
 
 
-class OtherRankFailed(AlignkitError):
-    """What ended the run on this rank has been said, by the rank that it happened on."""
+class OtherRankFailed(Said, AlignkitError):
+    """What ended the run on this rank; the rank that it happened on prints it."""
 
     exit_status = 1
-    told = True
-    """Whether it has been printed; see :mod:`alignkit.commands`."""
 
 
 class Pulse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from alignkit.abilities import TakesShards, parallel_of
 from alignkit.component import made_by
 from alignkit.engine.evaluation.eval_table import EvalPlan
 from alignkit.engine.evaluation.evaluator import Evaluator
@@ -57,8 +58,8 @@ class Parts:
         if self.backend is not None:
             params = made_by(self.backend)
             refuse_unless_divided(params or self.backend, "the backend of [rollout]")
-        wanted = getattr(self.policy, "parallel", "replicate")
-        if wanted == "shard" and ranks.size() > 1 and not self.on_shards:
+        cut = parallel_of(self.policy) == "shard" and ranks.size() > 1
+        if cut and not self.on_shards:
             raise AlignkitError(
                 'policy.parallel = "shard" needs an optimizer that treats every number by itself: '
                 'rmsprop, or adamw, but for implementation = "8bit"'
@@ -82,7 +83,8 @@ class Parts:
     @property
     def on_shards(self) -> bool:
         """Whether the optimizer, if there is one, can be given parts of tensors."""
-        return self.optimizer is None or getattr(self.optimizer, "on_shards", False)
+        by_number = isinstance(self.optimizer, TakesShards) and self.optimizer.on_shards
+        return self.optimizer is None or by_number
 
     def learner(self, *, total_steps: int) -> Learner:
         """Return the learner of these parts; see :class:`Learner`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignkit.abilities import parallel_of
 from alignkit.engine.forward.frozen import frozen_copy
 from alignkit.engine.forward.logprobs import has_linear_head
 from alignkit.engine.forward.packable import can_pack, can_pad
@@ -44,11 +45,11 @@ def together(run: Run, parts: Parts) -> Iterator[None]:
 
 def _is_cut(parts: Parts) -> bool:
     """Whether each rank holds a part of the model only: as asked, or as memory demands."""
-    wanted = getattr(parts.policy, "parallel", "replicate")
+    wanted = parallel_of(parts.policy)
     if updated_of(parts.policy.model):  # by masters, which every rank has
         return False
     if wanted != "auto":
-        return bool(wanted == "shard")
+        return wanted == "shard"
     weights = list(parts.policy.model.parameters())
     if weights[0].device.type != "cuda" or not parts.on_shards:
         return False

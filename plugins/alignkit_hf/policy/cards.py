@@ -1,15 +1,18 @@
-"""NVIDIA cards that torch does not see: training would silently run on the CPU."""
+"""Devices that cannot be used, and NVIDIA cards that torch does not see.
+
+With those, training would silently run on the CPU.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle.programs import output
 
 
 def refuse_unseen_cards() -> None:
@@ -35,13 +38,13 @@ def refuse_unseen_cards() -> None:
 
 def _cards() -> int:
     """Return how many cards the driver lists."""
-    listed = len(re.findall(r"^GPU \d+:", _nvidia_smi("-L"), flags=re.MULTILINE))
+    listed = len(re.findall(r"^GPU \d+:", output("nvidia-smi", "-L"), flags=re.MULTILINE))
     return listed or len([*Path("/dev").glob("nvidia[0-9]*")])  # containers often lack nvidia-smi
 
 
 def _driver() -> tuple[str, str]:
     """Return the driver's version, and the newest CUDA it runs ("" where that is not known)."""
-    shown = _nvidia_smi()
+    shown = output("nvidia-smi")
     driver = re.search(r"Driver Version:\s*([\d.]+)", shown)
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", shown)
     if driver is None:
@@ -56,13 +59,13 @@ def _kernel_module() -> str:
         return ""
 
 
-def _nvidia_smi(*words: str) -> str:
-    """Return what nvidia-smi prints, "" where there is none."""
+def usable(name: str) -> torch.device:
+    """Return the device of that name; AlignkitError if it cannot be used."""
     try:
-        # A list of words, no shell. Drivers install it in unlike places, so PATH finds it.
-        done = subprocess.run(  # nosec B603 B607
-            ["nvidia-smi", *words], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise AlignkitError(
+            f"policy.device = {name!r} cannot be used here: {error}\n"
+            '  Use "cpu", a CUDA device this machine has, or "auto".'
+        ) from error
+    return torch.device(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -29,11 +28,11 @@ from alignkit.engine.forward.threads import fit_threads
 from alignkit.engine.learning.masters import keep_masters
 from alignkit.engine.ranks.shards import whole_of
 from alignkit.errors import AlignkitError
-from alignkit_hf.policy.cards import refuse_unseen_cards
+from alignkit_hf.policy.cards import refuse_unseen_cards, usable
 from alignkit_hf.policy.finite import refuse_not_finite
 from alignkit_hf.policy.folder import has_tokenizer
 from alignkit_hf.policy.hub import refuse_unreachable
-from alignkit_hf.policy.loading import loading, quiet, reading, refuse_more_tokens
+from alignkit_hf.policy.loading import loading, quiet, reading, refuse_more_tokens, savable
 from alignkit_hf.policy.refused import refusal
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ LARGE = 200_000_000
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
-
-_SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
 
 class CausalPolicy:
@@ -77,7 +74,7 @@ class CausalPolicy:
     def device(self) -> torch.device:
         """Where the model lives."""
         if self.params.device != "auto":
-            return _device(self.params.device)
+            return usable(self.params.device)
         rank = os.environ.get("LOCAL_RANK", "0")
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
 
@@ -251,7 +248,7 @@ class CausalPolicy:
         """
         with quiet():
             model: Any = self.adapter.merged_model() if self.adapter else whole_of(self.model)
-            model.generation_config = _savable(self.generation_config)
+            model.generation_config = savable(self.generation_config)
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             if self.adapter:
@@ -268,17 +265,6 @@ class CausalPolicy:
             "revision": self.params.revision or "main",
             "trust_remote_code": self.params.trust_remote_code,
         }
-
-
-def _device(name: str) -> torch.device:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise AlignkitError(
-            f"policy.device = {name!r} cannot be used here: {error}\n"
-            '  Use "cpu", a CUDA device this machine has, or "auto".'
-        ) from error
-    return torch.device(name)
 
 
 def _adapted(model: PreTrainedModel, spec: LoraSpec, name: str) -> Adapter:
@@ -298,12 +284,3 @@ def _switch_off_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _savable(config: GenerationConfig) -> GenerationConfig:
-    """Drop sampling flags that a greedy generation config ignores; transformers won't save them."""
-    config = copy.deepcopy(config)
-    if not config.do_sample:
-        for flag in _SAMPLING_FLAGS:
-            setattr(config, flag, None)
-    return config

@@ -1,7 +1,8 @@
-"""What can go wrong when transformers loads a model, reported with a remedy."""
+"""Load and save a model with transformers: quietly, and with a remedy for what goes wrong."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ from alignkit_hf.policy.folder import unreadable
 from alignkit_hf.policy.vocabulary import beyond
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
 
 @contextmanager
@@ -81,3 +84,12 @@ def refuse_more_tokens(
     ids -= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     if max(ids, default=0) >= size:
         raise AlignkitError(f"{name}: {beyond(max(ids) + 1, size)}")
+
+
+def savable(config: GenerationConfig) -> GenerationConfig:
+    """Drop sampling flags that a greedy generation config ignores; transformers won't save them."""
+    config = copy.deepcopy(config)
+    if not config.do_sample:
+        for flag in _SAMPLING_FLAGS:
+            setattr(config, flag, None)
+    return config

@@ -18,9 +18,10 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignkit.errors import AlignkitError
+from alignkit_hf.policy.twins import adapted_twin, twin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,29 +63,15 @@ class Adapter:
             name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)
         }
 
-    @torch.no_grad()
-    def merged(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name and merged weight of each adapted layer, in the base weight's type."""
-        for name, layer in self.layers.items():
-            base = layer.get_base_layer().weight
-            (adapter,) = layer.active_adapters
-            delta = layer.get_delta_weight(adapter)
-            yield f"{name}.weight", (base.to(delta.dtype) + delta).to(base.dtype)
-
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight of the merged model by the name it has in a checkpoint."""
-        merged = dict(self.merged())
+        adapted = {f"{name}.weight": layer for name, layer in self.layers.items()}
         for name, value in self.base.state_dict().items():
-            yield name, merged.get(name, value)
+            yield name, _merged(adapted[name]) if name in adapted else value
 
     def merged_model(self) -> PreTrainedModel:
         """Return a model without adapters that computes what the adapted one does."""
-        model = twin(self.base)
-        for name, value in self.merged():
-            place, _, _ = name.rpartition(".")
-            module: Any = model.get_submodule(place)
-            module.weight = nn.Parameter(value, requires_grad=False)
-        return model
+        return adapted_twin(self.base, self.weights())
 
     def save(self, folder: Path) -> None:
         """Write the adapter alone, as peft's ``from_pretrained`` loads it."""
@@ -97,9 +84,10 @@ class Adapter:
         config.save_pretrained(str(folder))
 
 
-def twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of the same structure on the same parameter tensors."""
-    same: dict[int, Any] = {id(p): p for p in model.parameters()}
-    made = copy.deepcopy(model, same)
-    nn.Module.eval(made)
-    return made
+@torch.no_grad()
+def _merged(layer: Any) -> Tensor:
+    """Return W + (alpha / rank) BA of an adapted layer, in the type of W."""
+    base: Tensor = layer.get_base_layer().weight
+    (adapter,) = layer.active_adapters
+    delta: Tensor = layer.get_delta_weight(adapter)
+    return (base.to(delta.dtype) + delta).to(base.dtype)

@@ -13,6 +13,7 @@ import torch
 
 from alignkit.engine.forward.frozen import PolicyView, frozen_copy
 from alignkit.engine.ranks.shards import shards_of, whole_of
+from alignkit_hf.policy.twins import adapted, adapted_twin, not_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,9 +27,10 @@ class Served(PolicyView):
     """The weights of a policy at the last :meth:`take`; everything else is the policy's."""
 
     def __init__(self, policy: Policy) -> None:
-        adapter, whole = getattr(policy, "adapter", None), whole_of(policy.model)
+        whole = whole_of(policy.model)
         if whole is policy.model:
-            whole = adapter.merged_model() if adapter else frozen_copy(policy.model)
+            base, weights = adapted(policy)
+            whole = frozen_copy(whole) if base is None else adapted_twin(base, weights)
         super().__init__(policy, whole, policy.version)
 
     @torch.no_grad()
@@ -38,9 +40,8 @@ class Served(PolicyView):
         if shards := shards_of(self.original.model):
             shards.gather()
             return
-        adapter = getattr(self.original, "adapter", None)
-        source = adapter.merged() if adapter else self.original.model.state_dict().items()
-        self._copy(source)
+        base, weights = adapted(self.original)
+        self._copy(weights if base is None else not_of(base, weights))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take over these weights instead, of that version."""

@@ -14,6 +14,7 @@ from alignkit.engine.sampling.rollout_table import check_request
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
 from alignkit_hf.policy.served import Served
+from alignkit_hf.policy.twins import adapted
 from alignkit_hf.sampling.paths import Paths
 from alignkit_hf.sampling.texts import Texts
 
@@ -47,7 +48,8 @@ class HfBackend:
     def start(self, policy: Policy, /) -> None:
         """Load the model and check that it can be sampled from."""
         self._policy = policy
-        apart = getattr(policy, "adapter", None) or shards_of(policy.model)
+        base, _ = adapted(policy)
+        apart = base is not None or shards_of(policy.model)
         self._served = Served(policy) if apart else None
         texts = Texts(policy.tokenizer, _vocabulary(policy))
         self._paths = self._find_paths(self._served or policy, texts)

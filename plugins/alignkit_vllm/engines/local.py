@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignkit.engine.observing.silence import silenced
 from alignkit.errors import AlignkitError
 from alignkit.lifecycle import ranks
 from alignkit_vllm import machine, memory
@@ -166,7 +167,7 @@ class LocalEngine(Engine):
             self._asleep = False
         llm.llm_engine.engine_core.shutdown()
         del llm
-        with _quietly():
+        with silenced("vllm"):
             import_module("vllm.distributed.parallel_state").cleanup_dist_env_and_memory()
         gc.collect()
 
@@ -228,15 +229,3 @@ def _settings_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
         if torch.get_float32_matmul_precision() != precision:
             torch.set_float32_matmul_precision(precision)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep vLLM's closing messages off the terminal."""
-    logger = logging.getLogger("vllm")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -41,15 +41,6 @@ TABLES = (
 )
 
 
-def found(table):
-    """Everything that a run sees of the data."""
-    problems = list(table.check({}))
-    if problems:
-        return problems
-    data = table.build()
-    return table.facts({}), [data[i] for i in range(len(data))]
-
-
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(LINE, max_size=6) | st.lists(LINE | ODD, max_size=6),
@@ -59,7 +50,7 @@ def found(table):
     make=st.sampled_from(TABLES),
 )
 def test_rows_read_on_demand_are_those_of_the_whole_file(
-    tmp_path, monkeypatch, lines, begin, end, keys, make
+    found, tmp_path, monkeypatch, lines, begin, end, keys, make
 ):
     path = tmp_path / "r.jsonl"
     path.write_bytes((begin + "\n".join(lines) + end).encode("utf-8", "surrogatepass"))

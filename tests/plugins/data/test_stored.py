@@ -39,24 +39,21 @@ def damaged(data, how):
     }.get(how, data)
 
 
-def found(make):
-    """Everything that a run sees of the data."""
-    problems = list(make.check({}))
-    if problems:
-        return problems
-    data = make.build()
-    return make.facts({}), [data[i] for i in range(len(data))]
+@pytest.fixture
+def compare(monkeypatch, found):
+    """Return a function that reads a file whole and from the disk; whether the second was so."""
 
+    def both(make):
+        answers, kinds = [], []
+        for least in (2**40, 0):
+            monkeypatch.setattr(indexed, "STORED_FROM", least)
+            load._load_files.cache_clear()
+            answers.append(found(make()))
+            kinds.append(type(load_of(make())))
+        assert repr(answers[0]) == repr(answers[1])
+        return kinds[1] is indexed.Indexed
 
-def compare(monkeypatch, make):
-    answers, kinds = [], []
-    for least in (2**40, 0):
-        monkeypatch.setattr(indexed, "STORED_FROM", least)
-        load._load_files.cache_clear()
-        answers.append(found(make()))
-        kinds.append(type(load_of(make())))
-    assert repr(answers[0]) == repr(answers[1])
-    return kinds[1] is indexed.Indexed
+    return both
 
 
 def load_of(make):
@@ -74,7 +71,7 @@ def load_of(make):
     most=st.sampled_from([2.0, 60 / 2**30]),
 )
 def test_rows_kept_on_disk_are_those_of_the_whole_file(
-    tmp_path, monkeypatch, rows, form, begin, packed, damage, keys, most
+    tmp_path, compare, rows, form, begin, packed, damage, keys, most
 ):
     head = [] if form is lines else [["question", "answer"]]
     data = begin + damaged(form(head + rows), damage)
@@ -83,7 +80,7 @@ def test_rows_kept_on_disk_are_those_of_the_whole_file(
         data = data[:-6] if damage == "cut" else data
     path = tmp_path / "r.csv"
     path.write_bytes(data)
-    compare(monkeypatch, lambda: Jsonl(path=path, max_unpacked_gib=most, **keys))
+    compare(lambda: Jsonl(path=path, max_unpacked_gib=most, **keys))
 
 
 GOOD = [{"question": f"{i}?", "answer": f"#### {i}", "n": [i, None, 0.5]} for i in range(3_000)]
@@ -113,11 +110,11 @@ def written(folder, form):
 
 
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "jsonl.gz", "parquet", "arrow", "two"])
-def test_each_format_is_kept_on_disk_whatever_becomes_of_the_file(tmp_path, monkeypatch, form):
+def test_each_format_is_kept_on_disk_whatever_becomes_of_the_file(tmp_path, compare, form):
     (tmp_path / "set").mkdir()
     folder = written(tmp_path / "set" / "train", form)
     make = lambda: Gsm8k(path=str(tmp_path / "set"))  # noqa: E731
-    assert compare(monkeypatch, make), "read whole"
+    assert compare(make), "read whole"
     data = make().build()
     for path in folder.iterdir():
         path.write_bytes(b"")
@@ -130,12 +127,12 @@ def test_small_files_are_kept_in_memory(tmp_path):
     assert isinstance(Jsonl(path=path)._load().examples, tuple)
 
 
-def test_bytes_that_no_json_holds_are_kept_too(tmp_path, monkeypatch):
+def test_bytes_that_no_json_holds_are_kept_too(tmp_path, compare):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "rows.parquet"
     rows = [{"question": "?", "answer": "1", "image": b"\x00\xff", "id": "a"}]
     parquet.write_table(pa.Table.from_pylist(rows), path)
-    assert compare(monkeypatch, lambda: Jsonl(path=path, id="id"))
+    assert compare(lambda: Jsonl(path=path, id="id"))
 
 
 @pytest.mark.slow

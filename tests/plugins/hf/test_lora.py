@@ -139,6 +139,33 @@ def test_weights_go_to_other_engines_merged_under_checkpoint_names(folder):
     assert torch.allclose(logits(plain), logits(policy.model), atol=1e-5)
 
 
+def test_a_policy_of_any_kind_that_trains_an_adapter_is_sampled_from_merged(folder):
+    class Foreign:
+        """A policy that offers what the contract has of adapters, and nothing of this package's."""
+
+        adapter = object()
+
+        def __init__(self, policy):
+            self.own = policy
+
+        def __getattr__(self, name):
+            return getattr(self.own, name)
+
+        base = property(lambda self: self.own.base)
+
+        def weights(self):
+            return self.own.weights()
+
+    told = []
+    for offer in (lambda policy: policy, Foreign):
+        policy, backend = build(folder), HfRollout(max_tokens=8).build()
+        backend.start(offer(policy))
+        train(policy)
+        backend.sync(backend._policy)
+        told.append(backend.generate([[1, 5]], backend.sampling)[0][0])
+    assert told[0].logprobs == told[1].logprobs
+
+
 def test_target_layers(folder):
     policy = build(folder, target=("q_proj", "v_proj"))
     assert {n.rpartition(".")[2] for n in policy.adapter.layers} == {"q_proj", "v_proj"}

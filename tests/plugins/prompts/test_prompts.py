@@ -21,6 +21,17 @@ NASTY = r"Is \frac{1}{2} = {x}? {question} {0} %s \1 \\ ```" + "\n\ttabs \u00e9\
 BUILT_IN = [R1Zero, R1ZeroThreeShot, QuestionOnly, AlpacaSft, ZeroShotSystem]
 
 
+def assert_refused(params, key, path, says):
+    """The check and the building name the file and say the same."""
+    [(at, message)] = params.check({})
+    assert at == key
+    assert str(path) in message
+    assert says in message
+    with pytest.raises(AlignkitError) as error:
+        params.build()
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize("params", BUILT_IN)
 def test_a_question_with_braces_and_backslashes_is_in_the_prompt_once_and_verbatim(params):
     rendered = params().build().render(NASTY)
@@ -129,14 +140,7 @@ def test_a_file_replaces_the_worked_examples(tmp_path, n):
 def test_a_bad_file_of_examples_is_refused_before_and_while_building(tmp_path, content, says):
     path = tmp_path / "shots.jsonl"
     path.write_bytes(content)
-    params = R1ZeroThreeShot(shots=path)
-    [(key, message)] = params.check({})
-    assert key == "shots"
-    assert str(path) in message
-    assert says in message
-    with pytest.raises(AlignkitError) as error:
-        params.build()
-    assert str(error.value) == message
+    assert_refused(R1ZeroThreeShot(shots=path), "shots", path, says)
 
 
 def test_alpaca_sft_is_the_published_text():
@@ -190,14 +194,7 @@ def test_file_ignores_a_byte_order_mark(tmp_path):
 def test_a_bad_template_file_is_refused_by_name_before_and_while_building(tmp_path, content, says):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
-    params = File(path=path)
-    [(key, message)] = params.check({})
-    assert key == "path"
-    assert str(path) in message
-    assert says in message
-    with pytest.raises(AlignkitError) as error:
-        params.build()
-    assert str(error.value) == message
+    assert_refused(File(path=path), "path", path, says)
 
 
 def test_a_folder_in_place_of_a_template_is_refused(tmp_path):

@@ -52,22 +52,18 @@ def test_seeds_of_the_command_line_replace_those_of_the_file_and_its_variants(
     assert names == [f"{v}/seed_{s}" for v in "ab" for s in seeds]
 
 
-@pytest.mark.parametrize("typed", ["0", "-1", "1,1", "x", "0,x", "1.5", ",", "100000", "9" * 5000])
-def test_seeds_that_are_none_are_refused(place, registry, monkeypatch, typed):
-    monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
-    (place / "s.toml").write_text(TWO)
-    done = call("sweep", "s.toml", "--list", "--seeds", typed)
-    assert done.exit_code == 2, done.output
-    assert "--seeds" in done.output
+SEEDS = ("0", "-1", "1,1", "x", "0,x", "1.5", ",", "100000", "9" * 5000)
+HOURS = ("0", "-1", "nan", "inf")
+WRONG = [*(("--seeds", typed) for typed in SEEDS), *(("--max-hours", typed) for typed in HOURS)]
 
 
-@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
-def test_a_budget_that_is_none_is_refused(place, registry, monkeypatch, hours):
+@pytest.mark.parametrize(("option", "typed"), WRONG)
+def test_seeds_and_budgets_that_are_none_are_refused(place, registry, monkeypatch, option, typed):
     monkeypatch.setattr(plugins, "load", lambda disable=(): registry)
     (place / "s.toml").write_text(TWO)
-    done = call("sweep", "s.toml", "--list", "--max-hours", hours)
+    done = call("sweep", "s.toml", "--list", option, typed)
     assert done.exit_code == 2, done.output
-    assert "--max-hours" in done.output
+    assert option in done.output
     assert "-s --" not in done.output
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -22,6 +23,37 @@ def untied_folder(write_policy):
 def tied_folder(write_policy):
     """As ``untied_folder``, with the embedding as output head."""
     return write_policy("tied", **SIZES, tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def members():
+    """Return a function that lists a process group's processes which have not ended."""
+
+    def of(group):
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, pgid = stat.read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(pgid) == group and state not in "ZX":  # zombies have ended
+                found.append(int(stat.parent.name))
+        return found
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def emptied(members):
+    """Return a function that waits for a process group's end: a minute, if the machine is busy."""
+
+    def within_a_minute(group):
+        end = time.monotonic() + 60
+        while members(group) and time.monotonic() < end:
+            time.sleep(0.1)
+        return not members(group)
+
+    return within_a_minute
 
 
 @pytest.fixture

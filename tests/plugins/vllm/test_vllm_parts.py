@@ -12,7 +12,7 @@ import torch
 from alignkit import AlignkitError
 from alignkit.protocols import Sampling
 from alignkit_hf import HfPolicy
-from alignkit_vllm import VllmRollout, machine
+from alignkit_vllm import VllmRollout, machine, watchdog
 from alignkit_vllm.machine import Gpu, Installed, parse, visible
 from alignkit_vllm.requests import Answer, completions, requests, seed_of
 from alignkit_vllm.watchdog import DeadlineError, Watchdog
@@ -297,6 +297,25 @@ def test_a_signal_from_elsewhere_amid_a_stage_reaches_its_handler():
         with pytest.raises(DeadlineError), watch().stage("generation", 0.1):
             time.sleep(300)
         assert got == [signal.SIGUSR2], "the watch's own signal is nobody else's"
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_deadline_that_passes_as_the_stage_ends_signals_nobody_else(monkeypatch, capfd):
+    """The signal is on its way while the block is left: the handler of before must not see it."""
+    interrupt = watchdog._interrupt
+
+    def late(thread):
+        time.sleep(0.6)
+        interrupt(thread)
+
+    got = []
+    monkeypatch.setattr(watchdog, "_interrupt", late)
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: got.append(number))
+    try:
+        with pytest.raises(DeadlineError), watch().stage("waiting", deadline=0.1):
+            time.sleep(0.3)
+        assert got == []
     finally:
         signal.signal(signal.SIGUSR2, before)
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,34 +35,13 @@ def policy(tied_folder):
 
 
 @pytest.fixture(scope="module")
-def served(policy):
+def served(policy, members):
     backend = VllmRollout(mode="server", **SMALL).build()
     backend.start(policy)
     yield backend
     group = backend._engine._child.process.pid
     backend.close()
     assert members(group) == []
-
-
-def members(group):
-    """Processes of a process group that have not ended (zombies have)."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgid = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(pgid) == group and state not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def emptied(group):
-    """Wait up to a minute, which a loaded machine may need."""
-    end = time.monotonic() + 60
-    while members(group) and time.monotonic() < end:
-        time.sleep(0.1)
-    return not members(group)
 
 
 def update(policy):
@@ -174,7 +152,9 @@ def assert_close(found, wanted):
 
 
 @pytest.mark.parametrize("victim", ["server", "engine"])
-def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, policy, victim):
+def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(
+    members, emptied, served, policy, victim
+):
     update(policy)
     served.sync(policy)
     # The first ten leave room for 12 tokens; when one of their groups comes, the others have far
@@ -201,7 +181,7 @@ def test_a_server_killed_amid_a_batch_is_restarted_and_nothing_is_lost(served, p
         assert_same(policy, prompt, greedy)
 
 
-def test_a_server_that_hangs_is_named_with_the_stacks_of_its_threads(served):
+def test_a_server_that_hangs_is_named_with_the_stacks_of_its_threads(emptied, served):
     served.keys = served.keys.model_copy(update={"generate_timeout": 8.0})
     group = served._engine._child.process.pid
     prompts = [(7,) * 500, *PROMPTS]  # the first leaves room for 12 tokens
@@ -269,7 +249,7 @@ finally:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_the_server_does_not_survive_its_trainer(end, tied_folder):
+def test_the_server_does_not_survive_its_trainer(members, emptied, end, tied_folder):
     trainer = subprocess.Popen(
         [sys.executable, "-c", TRAINER, str(tied_folder)],
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignkit.engine.evaluation.evaluator import token_entropies
+from alignkit.engine.evaluation.entropies import token_entropies
 from alignkit.engine.forward import logprobs, varlen
 
 pytestmark = pytest.mark.pretend

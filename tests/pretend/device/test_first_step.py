@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignkit.engine.evaluation.evaluator import token_entropies
+from alignkit.engine.evaluation.entropies import token_entropies
 from alignkit.engine.forward import varlen
 from alignkit.engine.forward.frozen import FrozenPolicy, detached_logprobs
 from alignkit.engine.forward.logprobs import response_logprobs

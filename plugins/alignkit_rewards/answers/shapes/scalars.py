@@ -10,7 +10,8 @@ from alignkit_rewards.answers.algebra.compare import constant, same_tree
 from alignkit_rewards.answers.algebra.trees import Tree, names
 from alignkit_rewards.answers.shapes import symbolic
 from alignkit_rewards.answers.shapes.nodes import Scalar
-from alignkit_rewards.answers.text.units import letter_unit, scale
+from alignkit_rewards.answers.text.unit_names import scale
+from alignkit_rewards.answers.text.units import letter_unit
 from alignkit_rewards.answers.verdict import Conventions
 
 _HUNDRED: Tree = ("num", Fraction(100), 0)

@@ -6,7 +6,8 @@ import re
 from fractions import Fraction
 
 from alignkit_rewards.answers.text import units_table as table
-from alignkit_rewards.answers.text.units import TEXT, words_of
+from alignkit_rewards.answers.text.unit_names import words_of
+from alignkit_rewards.answers.text.units import TEXT
 
 _TERM = rf"(?<!\d)(\d++(?:\.\d++)?)\s*+({TEXT}|[A-Za-z]++\.?)"
 _NEXT = r"(?:\s*+,)?\s*+(?:and\s++|\\text\{ ?and ?\} ?)?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from alignkit_rewards.answers.text.beside import beside
-from alignkit_rewards.answers.text.units import known_unit
+from alignkit_rewards.answers.text.unit_names import known_unit
 from alignkit_rewards.answers.text.vocabulary import FUNCTIONS, GREEK, word_set
 from alignkit_rewards.answers.verdict import Rough
 
