@@ -19,10 +19,11 @@ Seconds = Annotated[float, Field(gt=0)]
 class VllmTeacher(Params[Policy]):
     """A teacher or reference behind a vLLM 0.32 server: it gives log-probs and is not trained.
 
-    For ``[teacher]`` of ``distill`` and for ``[reference.policy]``, where the model is too large to
-    stand beside the policy or is served already. The server reads each response with its prompt and
-    returns the log-prob of every token (``prompt_logprobs``). Its tokenizer has to read the
-    policy's token ids as the policy does, which is compared before the first step.
+    For ``[teacher]`` of ``distill``, ``[reference.policy]``, and ``[reference]`` of ``dpo``, where
+    the model is too large to stand beside the policy or is served already. The server reads each
+    response with its prompt and returns the log-prob of every token (``prompt_logprobs``). Its
+    tokenizer has to read the policy's token ids as the policy does, which is compared before the
+    first step.
 
     ``prompt_logprobs`` are those of temperature 1, so the responses have to be sampled at that. A
     server with ``--dtype=float32`` gives those of ``hf`` to 1e-4 nats. In its usual bfloat16 they

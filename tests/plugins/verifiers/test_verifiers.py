@@ -267,7 +267,7 @@ def test_what_it_raises_is_its_own_error(fault):
 def test_what_a_rubric_of_a_group_raises_is_its_error_too(grouped):
     """`EnvGroup` asks the rubric of the environment that a row belongs to."""
     good = world("faulty", {"grouped": grouped})
-    assert play(good.open(_first(good), seed=0)).total == 3.0
+    assert play(good.open(_first(good), seed=0)).total == 5.0  # messages
     bad = world("faulty", {"grouped": grouped, "where": "reward"})
     opened = bad.open(_first(bad), seed=0)
     with pytest.raises(Exception, match="reward") as caught:
