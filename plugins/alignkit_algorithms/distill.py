@@ -53,9 +53,10 @@ TEACHER = "teacher"
 class Distill(Trained):
     """On-policy distillation (Thinking Machines Lab 2025): a teacher scores each sampled token.
 
-    ``[teacher]`` names the teacher, a policy whose vocabulary is the student's. Its log-probability
-    of a token less the student's is the token's advantage, so that the student comes to minimise
-    the reverse KL divergence from the teacher on its own responses. The reward is only reported.
+    ``[teacher]`` names the teacher, a policy whose vocabulary is the student's: in this process
+    (``use = "hf"``) or behind a server (``use = "vllm"``). Its log-probability of a token less the
+    student's is the token's advantage, so that the student comes to minimise the reverse KL
+    divergence from the teacher on its own responses. The reward is only reported.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0

@@ -21,7 +21,7 @@ Estimator = Literal["k1", "k2", "k3"]
 
 NOT_TRAINED = (
     "is a server that only gives log-probs, and what is trained has to be in this process; such "
-    "a policy can be [teacher] or [reference.policy]"
+    "a policy can be [teacher], or the reference of GRPO or DPO"
 )
 """Why a policy with ``only_scores`` cannot be ``[policy]``."""
 
