@@ -49,3 +49,14 @@ def test_a_step_fits_the_card(monkeypatch, overlay):
     share = (held + BESIDE) / CARDS[overlay]
     assert share < 0.95, f"{held / 1e9:.1f} GB"
     assert share > 0.4  # the step was counted
+
+
+def test_steps_with_recomputed_layers_hold_nothing_when_they_are_over(monkeypatch):
+    large.trust(monkeypatch)
+    held = []
+    with shapes_only():
+        learner, objective = large.learner(large.policy(1, recomputed=True), 8192)
+        for _ in range(3):
+            learner.step(large.rows(1, prompt=9, response=9), objective)
+            held.append(HELD.now)
+    assert held[0] == held[1] == held[2]
