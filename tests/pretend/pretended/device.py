@@ -130,9 +130,11 @@ def pretending() -> Iterator[None]:
         for name, value in _cuda().items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         amp = torch.cuda.amp.common
-        for module, name, value in (
-            (amp, "amp_definitely_not_available", False), (checkpoint, "_infer_device_type", "cuda"),
-        ):  # fmt: skip
+        answers = {
+            (amp, "amp_definitely_not_available"): False,
+            (checkpoint, "_infer_device_type"): "cuda",
+        }
+        for (module, name), value in answers.items():
             stack.enter_context(mock.patch.object(module, name, _always(value)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is seen as a copy
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
