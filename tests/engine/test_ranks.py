@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.engine import ranks
-from alignkit.engine.forward.frozen import detached_logprobs
+from alignkit.engine.forward.frozen import detached_logprobs, frozen_copy
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective
+from alignkit.engine.ranks.cutting import cut
+from alignkit.engine.ranks.shards import shards_of
 from alignkit.engine.ranks.shares import slices
 from alignkit.engine.ranks.wire import packed, unpacked
 from alignkit.engine.tokens import TrainRow
@@ -156,3 +159,25 @@ def test_tensors_and_records_come_back_bit_for_bit():
     assert unpacked(packed(whole)) == whole
     with pytest.raises(TypeError, match="a object cannot be sent to other ranks"):
         packed([object()])
+
+
+def test_the_whole_copy_of_a_model_that_is_cut_takes_no_memory_of_its_own(tiny_policy):
+    model = tiny_policy().model
+    places = [p.data_ptr() for p in model.parameters()]
+    was = [p.detach().clone() for p in model.parameters()]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        cut(model, frozen_copy(model, shared=True))
+        shards = shards_of(model)
+        kept = list(shards.whole.parameters())
+        assert [p.data_ptr() for p in kept] == places
+        assert not any(p.requires_grad for p in kept)
+        with torch.no_grad():
+            for part in shards.parts():
+                part.add_(1.0)
+        assert all(map(torch.equal, kept, was))
+        shards.gather()
+        for now, before in zip(kept, was, strict=True):
+            torch.testing.assert_close(now.detach(), before + 1.0)
+    finally:
+        dist.destroy_process_group()
