@@ -83,7 +83,7 @@ class Pulse:
     def end(self) -> None:
         """Say that this rank ends now, and give no more signs of life."""
         self._closed.set()
-        self._thread.join(2 * BEAT)
+        self._thread.join(SILENT)
         self._try(lambda: self._count(f"ended/{self._rank}"))
 
     def _count(self, key: str) -> bool:
