@@ -94,9 +94,7 @@ def test_a_part_that_hangs_is_stopped_at_the_limit_and_the_others_run(tmp_path, 
 def test_what_was_measured_stays_where_somebody_stops_it(tmp_path):
     tool, out = stub(tmp_path, HANGS_FOR_DOCTOR), tmp_path / "results"
     env = {**os.environ, "PYTHON": str(tool), "OUT": str(out), "TMPDIR": str(tmp_path)}
-    script = subprocess.Popen(
-        ["bash", SCRIPT, "--dry"], env=env, stdout=subprocess.PIPE, text=True
-    )
+    script = subprocess.Popen(["bash", SCRIPT, "--dry"], env=env, stdout=subprocess.PIPE, text=True)
     for _ in range(600):
         if Path(f"{tool}.hangs").exists():
             break
