@@ -25,6 +25,7 @@ from typing import Annotated, Any, Unpack
 
 from pydantic import Field
 
+from alignkit.abilities import only_scores
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.footprint import ModelSizes, Workload
 from alignkit.protocols import (
@@ -53,9 +54,10 @@ TEACHER = "teacher"
 class Distill(Trained):
     """On-policy distillation (Thinking Machines Lab 2025): a teacher scores each sampled token.
 
-    ``[teacher]`` names the teacher, a policy whose vocabulary is the student's. Its log-probability
-    of a token less the student's is the token's advantage, so that the student comes to minimise
-    the reverse KL divergence from the teacher on its own responses. The reward is only reported.
+    ``[teacher]`` names the teacher, a policy whose vocabulary is the student's: in this process
+    (``use = "hf"``) or behind a server (``use = "vllm"``). Its log-probability of a token less the
+    student's is the token's advantage, so that the student comes to minimise the reverse KL
+    divergence from the teacher on its own responses. The reward is only reported.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
@@ -127,7 +129,7 @@ class Distill(Trained):
     ) -> Mapping[str, float | None]:
         """Count the weights of a teacher in this process."""
         teacher = tables["teacher"]
-        if getattr(teacher, "only_scores", False):
+        if only_scores(teacher):
             return {}
         own: ModelSizes | None = teacher.sizes({})
         return {TEACHER: own.parameters * own.number if own else None}
@@ -163,7 +165,7 @@ def toward_teacher(loss: LossType) -> LossType:
 def at_one(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem where the teacher is a server and responses are sampled at another than 1."""
     temperature = getattr(tables.get("rollout"), "temperature", 1.0)
-    if getattr(tables.get("teacher"), "only_scores", False) and temperature not in (0.0, 1.0):
+    if only_scores(tables.get("teacher")) and temperature not in (0.0, 1.0):
         yield (
             "rollout.temperature",
             f"the teacher's server gives log-probs at temperature 1, not {temperature:g}; sample "

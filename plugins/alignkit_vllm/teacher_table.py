@@ -19,15 +19,17 @@ Seconds = Annotated[float, Field(gt=0)]
 class VllmTeacher(Params[Policy]):
     """A teacher or reference behind a vLLM 0.32 server: it gives log-probs and is not trained.
 
-    For ``[teacher]`` of ``distill`` and for ``[reference.policy]``, where the model is too large to
-    stand beside the policy or is served already. The server reads each response with its prompt and
-    returns the log-prob of every token (``prompt_logprobs``). Its tokenizer has to read the
-    policy's token ids as the policy does, which is compared before the first step.
+    For ``[teacher]`` of ``distill``, ``[reference.policy]``, and ``[reference]`` of ``dpo``, where
+    the model is too large to stand beside the policy or is served already. The server reads each
+    response with its prompt and returns the log-prob of every token (``prompt_logprobs``). Its
+    tokenizer has to read the policy's token ids as the policy does, which is compared before the
+    first step.
 
-    ``prompt_logprobs`` are those of temperature 1, so the responses have to be sampled at that. In
-    float32 they are those of ``hf`` to 1e-4 nats; in the server's usual bfloat16 to some
-    hundredths. They depend in their last bits on what else the server computes at that moment, so
-    a run with such a teacher repeats and resumes up to rounding only.
+    ``prompt_logprobs`` are those of temperature 1, so the responses have to be sampled at that. A
+    server with ``--dtype=float32`` gives those of ``hf`` to 1e-4 nats. In its usual bfloat16 they
+    are rounded: with the embedded model by 0.03 nats on average, by more for improbable tokens.
+    Their last bits depend on what else the server computes at that moment, so a run with such a
+    teacher repeats and resumes up to rounding only.
     """
 
     only_scores: ClassVar[bool] = True
@@ -66,4 +68,6 @@ class VllmTeacher(Params[Policy]):
     def build(self) -> Policy:
         from alignkit_vllm.teacher import Teacher
 
-        return cast("Policy", Teacher(self))  # it scores: see alignkit.engine.forward.remote
+        return cast(
+            "Policy", Teacher(**self.model_dump())
+        )  # it scores: see alignkit.engine.forward.remote

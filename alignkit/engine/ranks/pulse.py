@@ -81,7 +81,7 @@ class Pulse:
     def end(self) -> None:
         """Say that this rank ends now, and stop its heartbeat."""
         self._closed.set()
-        self._thread.join(2 * BEAT)
+        self._thread.join(SILENT)
         self._try(lambda: self._count(f"ended/{self._rank}"))
 
     def _count(self, key: str) -> bool:

@@ -17,8 +17,10 @@ from alignkit import AlignkitError
 from alignkit.engine.forward.frozen import detached_logprobs
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.engine.tokens import TrainRow
+from alignkit.protocols import Example
 from alignkit.testing import run_cli
 from alignkit_algorithms.distill import Distill
+from alignkit_algorithms.dpo import Dpo
 from alignkit_vllm import VllmTeacher
 
 KEYS = {"n_steps": 3, "rollout_batch_size": 16, "group_size": 4, "train_batch_size": 8}
@@ -151,6 +153,21 @@ def test_it_may_be_the_reference_of_grpo(grpo, toys, served, tmp_path):
     far = VllmTeacher(url=served.url).build()
     rows = toys.carry_out(grpo(reference=Reference(0.1, "k3", far)), tmp_path)
     assert rows[1]["train/kl"] > 0.01
+
+
+def test_it_may_be_the_reference_of_dpo(toys, teacher, served, tmp_path):
+    pairs = [Example(f"id{i}", f"q{i}", f"a{i}#", {"rejected": f"b{i}#"}) for i in range(8)]
+
+    def rows(reference, folder):
+        given = {"data": pairs, "prompt": toys.Template(), "optimizer": toys.adamw()}
+        made = toys.assemble(
+            Dpo(train_batch_size=4), policy=toys.policy(), **given, reference=reference
+        )
+        return toys.timeless(toys.carry_out(made, tmp_path / folder))
+
+    far = VllmTeacher(url=served.url).build()
+    for near, other in zip(rows(teacher, "near"), rows(far, "far"), strict=True):
+        assert list(other.values()) == pytest.approx(list(near.values()), abs=1e-4)
 
 
 # ---------------------------------------------------------------- refused before the first step

@@ -30,7 +30,7 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[3]
 CUT = [
     "n_steps=2", "rollout_batch_size=16", "train_batch_size=16", "group_size=4", "eval.n=8",
-    "rollout.max_tokens=12",
+    "rollout.max_tokens=48",
 ]  # fmt: skip
 ECHO = {
     "environment": "word_echo.server.word_echo_environment:WordEchoEnvironment",
@@ -99,15 +99,12 @@ class Later(Walk):
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory):
     """A folder with the environment that `openenv init` writes, and with a faulty one."""
-    from click.testing import CliRunner
-    from openenv.cli.__main__ import app
-    from typer.main import get_command
+    from openenv.cli.commands.init import init
 
     folder = tmp_path_factory.mktemp("openenv")
-    done = CliRunner().invoke(
-        get_command(app), ["init", "word_echo", "--output-dir", str(folder)], env={"PATH": ""}
-    )
-    assert done.exit_code == 0, done.output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")  # it would have `uv` ask an index
+        init("word_echo", str(folder))
     (folder / "walks.py").write_text(FAULTY)
     return folder
 
@@ -137,9 +134,9 @@ def test_an_environment_as_openenv_writes_it_trains(tmp_path, monkeypatch, gradi
     )
     base = (ROOT / "recipes" / "grpo.toml").as_posix()
     (tmp_path / "mine.toml").write_text(
-        f'extends = "{base}"\n[environment]\nuse = "openenv"\ntext = "message"\nmax_turns = 3\n'
+        f'extends = "{base}"\n[environment]\nuse = "openenv"\ntext = "message"\nmax_turns = 2\n'
         + "".join(f'{key} = "{value}"\n' for key, value in ECHO.items())
-        + 'shows = ["echoed_message", "message_length"]\n'
+        + 'shows = ["echoed_message", "message_length"]\nstop = ["</think>"]\n'
     )
     words = [w for s in CUT for w in ("-s", s)]
     done = run_cli("run", tmp_path / "mine.toml", *words, "--out", tmp_path / "run")
@@ -173,7 +170,7 @@ def test_an_episode_is_what_the_environment_says():
     turn = opened.step(said('{"by": 1}'))
     assert (turn.reward, turn.done) == (0.5, True)
     opened.close()
-    shown = world(shows=["place", "walls"], frame=["<", ">"]).open(Example("0", "", ""), seed=1)
+    shown = world(shows=("place", "walls"), frame=("<", ">")).open(Example("0", "", ""), seed=1)
     assert shown.prompt == "1\n[]"
     assert shown.step(said('{"by": -1}')).observation == "<0\n[1, null]>"
     shown.close()
@@ -204,7 +201,7 @@ def test_a_turn_that_is_no_action_is_told_why_and_is_not_the_environments_error(
 @pytest.mark.parametrize("fault", ["reset", "step", "rubric"])
 def test_what_it_raises_is_its_own_error_and_it_is_closed(fault):
     sys.modules.pop("walks", None)
-    env = world(resets=["fault"])
+    env = world(resets=("fault",))
     example = Example("0", "", "", {"fault": fault})
     opened = []
 
@@ -254,7 +251,7 @@ def test_a_row_without_a_column_that_reset_needs_is_refused():
     with pytest.raises(
         AlignkitError, match=r"example '0' has no column 'level', .* it has 'fault'"
     ):
-        world(resets=["level"]).open(Example("0", "", "", {"fault": ""}), seed=0)
+        world(resets=("level",)).open(Example("0", "", "", {"fault": ""}), seed=0)
 
 
 def test_what_is_not_installed_is_said_before_the_run():

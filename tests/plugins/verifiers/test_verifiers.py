@@ -152,6 +152,22 @@ def check_reward(kind, found):
         assert parts["num_turns"] == len(found.turns)
 
 
+@pytest.mark.vllm
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; see tests/README.md")
+def test_it_trains_on_vllm(tmp_path):
+    """Episodes with tools; the engine's log-probs are the trainer's, so the ids are the same."""
+    path = recipe(tmp_path, *KINDS["tools"])
+    keys = [*CUT, "rollout.use=vllm", "rollout.kv_cache_gib=0.0625", "rollout.max_num_seqs=32"]
+    done = run_cli("run", path, *[p for s in keys for p in ("-s", s)], "--out", tmp_path / "run")
+    assert done.status == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    for row in rows[1:]:
+        assert row["train/turns"] > 1
+        assert row["train/given_tokens"] > 0
+        assert row["train/rollout_logprob_gap"] < 1e-3
+
+
 def test_a_tool_is_called_with_what_the_policy_wrote():
     opened = world("calculator_tool").open(Example("7", "What is 12 times 3?", "36"), seed=1)
     assert opened.prompt == "What is 12 times 3?"
@@ -251,7 +267,7 @@ def test_what_it_raises_is_its_own_error(fault):
 def test_what_a_rubric_of_a_group_raises_is_its_error_too(grouped):
     """`EnvGroup` asks the rubric of the environment that a row belongs to."""
     good = world("faulty", {"grouped": grouped})
-    assert play(good.open(_first(good), seed=0)).total == 3.0
+    assert play(good.open(_first(good), seed=0)).total == 5.0  # messages
     bad = world("faulty", {"grouped": grouped, "where": "reward"})
     opened = bad.open(_first(bad), seed=0)
     with pytest.raises(Exception, match="reward") as caught:
