@@ -58,6 +58,16 @@ class TakesCards(Protocol):
 
 
 @runtime_checkable
+class OnlyScores(Protocol):
+    """A policy's parameters that say whether it gives log-probs alone, and cannot be trained."""
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether it is a teacher or a reference behind a server, for instance."""
+        ...
+
+
+@runtime_checkable
 class NamesTemplate(Protocol):
     """Parameters of a policy that know its chat template before the policy is built."""
 
@@ -78,6 +88,11 @@ class TakesTemplate(Protocol):
 def parallel_of(policy: object) -> How:
     """Return how several ranks hold a policy, also given its parameters; whole by default."""
     return policy.parallel if isinstance(policy, Parallel) else "replicate"
+
+
+def only_scores(params: object) -> bool:
+    """Whether a policy gives log-probs alone, by its parameters or their class."""
+    return isinstance(params, OnlyScores) and bool(params.only_scores)
 
 
 def judges(reward: object) -> TypeGuard[Judges]:

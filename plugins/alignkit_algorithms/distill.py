@@ -25,6 +25,7 @@ from typing import Annotated, Any, Unpack
 
 from pydantic import Field
 
+from alignkit.abilities import only_scores
 from alignkit.engine.learning.reference_table import Reference
 from alignkit.footprint import ModelSizes, Workload
 from alignkit.protocols import (
@@ -128,7 +129,7 @@ class Distill(Trained):
     ) -> Mapping[str, float | None]:
         """Count the weights of a teacher in this process."""
         teacher = tables["teacher"]
-        if getattr(teacher, "only_scores", False):
+        if only_scores(teacher):
             return {}
         own: ModelSizes | None = teacher.sizes({})
         return {TEACHER: own.parameters * own.number if own else None}
@@ -164,7 +165,7 @@ def toward_teacher(loss: LossType) -> LossType:
 def at_one(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem where the teacher is a server and responses are sampled at another than 1."""
     temperature = getattr(tables.get("rollout"), "temperature", 1.0)
-    if getattr(tables.get("teacher"), "only_scores", False) and temperature not in (0.0, 1.0):
+    if only_scores(tables.get("teacher")) and temperature not in (0.0, 1.0):
         yield (
             "rollout.temperature",
             f"the teacher's server gives log-probs at temperature 1, not {temperature:g}; sample "

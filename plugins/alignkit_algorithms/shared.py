@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignkit import AlignkitError, Params
-from alignkit.abilities import NamesTemplate, TakesTemplate
+from alignkit.abilities import NamesTemplate, TakesTemplate, only_scores
 from alignkit.engine.learning.reference_table import NOT_TRAINED
 from alignkit.engine.training.checkpoint_table import CheckpointTable
 from alignkit.footprint import OPTIMIZER, ModelSizes, Workload, no_room
@@ -69,7 +69,7 @@ def comparable_groups(group_size: int, tables: Mapping[str, Any]) -> Iterable[tu
 
 def suited(tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem where the policy is behind a server, or its template cannot write prompts."""
-    if getattr(tables.get("policy"), "only_scores", False):
+    if only_scores(tables.get("policy")):
         yield "policy", f"[policy] {NOT_TRAINED}"
     prompt, policy = tables.get("prompt"), tables.get("policy")
     if isinstance(prompt, TakesTemplate) and isinstance(policy, NamesTemplate):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit import plugins, recipe
+from alignkit.abilities import only_scores
 from alignkit.component import Component
 from alignkit.document import Document
 from alignkit.errors import AlignkitError, RecipeError, did_you_mean
@@ -150,7 +151,7 @@ def checks(
         table = tables.get(f"{kind}/{component.name}", {})
         tried = trials.get(f"{kind}/{component.name}") or answers(EXAMPLES)
         subject = Subject(kind, info, component, furnished, table, tried)
-        here = not getattr(component.params, "only_scores", False)
+        here = not only_scores(component.params)
         for check in checks_of(kind if here else ""):
             yield Case(f"{subject.id}/{check.__name__}", partial(check, subject))
         if kind == "algorithm" and ranks > 1:

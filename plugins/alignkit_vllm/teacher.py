@@ -25,7 +25,6 @@ from alignkit_vllm.watchdog import say
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
-    from alignkit_vllm.teacher_table import VllmTeacher
 
 T = TypeVar("T")
 
@@ -41,18 +40,21 @@ class Teacher:
 
     version = 0
 
-    def __init__(self, params: VllmTeacher) -> None:
-        self.params = params
-        self.peer = f"the vLLM server {params.url}"
-        self.client = Client(params.url, key_for(params.url, os.environ))
+    def __init__(
+        self, *, url: str, model: str | None, at_once: int, timeout: float, patience: float
+    ) -> None:
+        self.url, self.wanted, self.at_once = url, model, at_once
+        self.timeout, self.patience = timeout, patience
+        self.peer = f"the vLLM server {url}"
+        self.client = Client(url, key_for(url, os.environ))
         self._model, self._max_len = "", 0  # as long as it was not met
         self._lost: float | None = None  # since when it does not answer
 
     @property
     def name(self) -> str:
         """The model, as far as it is known, and its server."""
-        known = self._model or self.params.model
-        return f"{known} behind {self.params.url}" if known else self.peer
+        known = self._model or self.wanted
+        return f"{known} behind {self.url}" if known else self.peer
 
     # ------------------------------------------------------------ before the first scores
 
@@ -80,7 +82,7 @@ class Teacher:
         _, self._max_len = await loop.run_in_executor(None, meet, self.client, self.peer)
         served = await self.client.ask("GET", "/v1/models", None, QUICK)
         names = [str(model["id"]) for model in served["data"]]
-        wanted = self.params.model or names[0]
+        wanted = self.wanted or names[0]
         if wanted not in names:
             raise AlignkitError(f"{self.peer} does not serve {wanted!r} but {', '.join(names)}")
         self._model = wanted
@@ -90,14 +92,14 @@ class Teacher:
         ids = sorted(policy.tokenizer.get_vocab().values())
         body = {"model": self._model, "tokens": ids}
         try:
-            answer = await self.client.ask("POST", "/detokenize", body, self.params.timeout)
+            answer = await self.client.ask("POST", "/detokenize", body, self.timeout)
             theirs = answer["prompt"]
         except (StrangerError, LookupError, TypeError) as error:
             raise StrangerError(f"{self.peer} does not decode ids: {error}\n  {START}") from error
         if theirs != policy.tokenizer.decode(ids):
             self._model = ""
             raise AlignkitError(
-                f"the teacher behind {self.params.url} and the policy {policy.name} have different "
+                f"the teacher behind {self.url} and the policy {policy.name} have different "
                 f"vocabularies, so their log-probs cannot be compared; serve a teacher of the same "
                 f"model family"
             )
@@ -126,7 +128,7 @@ class Teacher:
 
     async def _score_all(self, rows: Sequence[Row]) -> list[Sequence[float]]:
         """Ask for all rows; the first failure cancels the others."""
-        gate = asyncio.Semaphore(self.params.at_once)
+        gate = asyncio.Semaphore(self.at_once)
 
         async def one(row: Row) -> Sequence[float]:
             async with gate:
@@ -143,7 +145,7 @@ class Teacher:
             "max_tokens": 1,  # the least that a server takes
             "prompt_logprobs": 0,  # of the prompt's own ids, and of no others
         }
-        answer = await self.client.ask("POST", "/v1/completions", body, self.params.timeout)
+        answer = await self.client.ask("POST", "/v1/completions", body, self.timeout)
         try:
             (choice,) = answer["choices"]
             return _own(choice["prompt_logprobs"], ids, first)
@@ -174,9 +176,9 @@ class Teacher:
         if self._lost is None:
             self._lost = time.monotonic()
             say(f"{self.peer} does not answer: {error}; waiting for it")
-        if time.monotonic() - self._lost > self.params.patience:
+        if time.monotonic() - self._lost > self.patience:
             raise AlignkitError(
-                f"{self.peer} has not answered for {self.params.patience:g} s: {error}"
+                f"{self.peer} has not answered for {self.patience:g} s: {error}"
             ) from error
 
 

@@ -68,4 +68,6 @@ class VllmTeacher(Params[Policy]):
     def build(self) -> Policy:
         from alignkit_vllm.teacher import Teacher
 
-        return cast("Policy", Teacher(self))  # it scores: see alignkit.engine.forward.remote
+        return cast(
+            "Policy", Teacher(**self.model_dump())
+        )  # it scores: see alignkit.engine.forward.remote

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Scores(Protocol):
     """A policy that is asked for log-probs and neither trained nor sampled from.
 
-    It is a teacher or a reference. Its table has ``only_scores = True`` as a class variable, so
-    that a recipe with it in ``[policy]`` is refused.
+    It is a teacher or a reference. Its table is an ``OnlyScores`` of :mod:`alignkit.abilities`, so
+    a recipe with it in ``[policy]`` is refused.
     """
 
     def meet(self, policy: Policy, /, *, temperature: float) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from alignkit.abilities import only_scores
 from alignkit.component import Params
 from alignkit.footprint import REFERENCE, ModelSizes, Workload
 from alignkit.protocols import Policy
@@ -77,5 +78,5 @@ class ReferenceTable(Params[Reference]):
     ) -> Mapping[str, float | None]:
         """Count the weights of a second model, unless it is below an adapter or behind a server."""
         own = tables.get("policy")
-        none = sizes.adapted if own is None else getattr(own, "only_scores", False)
+        none = sizes.adapted if own is None else only_scores(own)
         return {} if none else {REFERENCE: sizes.parameters * sizes.number}

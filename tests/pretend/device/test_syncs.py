@@ -91,7 +91,7 @@ def test_padded_rows_wait_once_more_in_transformers(started, waits, monkeypatch)
     learner, objective = started()
     waits.clear()
     learner.step(rows("all"), objective)
-    batches = len(learner._cut(objective.computed(rows("all"))))
+    batches = len(learner.cut(objective.computed(rows("all"))))
     assert waits.total() <= PER_STEP + batches, syncs.table()
 
 
