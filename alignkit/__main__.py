@@ -9,10 +9,11 @@ def main() -> None:
     """Run the command; from here on signals end it properly, also while it is imported."""
     startup.guard()
     from alignkit.cli import main as command
+    from alignkit.lifecycle.ranks import ended
 
     if sys.argv[1:2] not in (["run"], ["resume"]):  # others write before they listen themselves
         startup.release()
-    command()
+    ended(command)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class ModelSizes:
     """Bytes of each trained parameter, which are those of its gradient too."""
     activations: float | None = None
     """Bytes kept for the backward pass, per token of a micro-batch; None = not known."""
+    compiled: float | None = None
+    """The same where layers are compiled on a GPU; None = they are not, or not known."""
     cache: float | None = None
     """Bytes of the key-value cache, per token; None = not known."""
     backward: int = 4
@@ -137,8 +139,9 @@ def learning(sizes: ModelSizes, tokens: int) -> dict[str, float]:
         found[COPIES] = copies(sizes)
     if sizes.embedding:
         found[HEAD] = head(sizes, tokens)
-    if sizes.activations:
-        found[ACTIVATIONS] = tokens * sizes.activations
+    kept = sizes.compiled if sizes.on_gpu and sizes.compiled else sizes.activations
+    if kept:
+        found[ACTIVATIONS] = tokens * kept
     return found
 
 

@@ -63,11 +63,14 @@ class Store:
         *,
         need: int,
         folder: Callable[[Path], None] | None = None,
+        others: Callable[[Path], Mapping[str, Any]] | None = None,
     ) -> Path:
         """Write a checkpoint and return its folder; ``need`` is its approximate size in bytes.
 
-        ``folder`` may add folders of files that are not needed to resume. AlignkitError, with the
-        size, if the disk has no room for it; earlier checkpoints are then unchanged.
+        ``folder`` may add folders of files that are not needed to resume. ``others`` has other
+        processes write files, and returns what :data:`MANIFEST` is to say of each, by its name.
+        AlignkitError, with the size, if the disk has no room for it; earlier checkpoints are then
+        unchanged.
         """
         partial = self.folder / f".{mark.name}.partial"
         try:
@@ -77,6 +80,8 @@ class Store:
                 sync_folder(self.folder.parent)
             partial.mkdir()
             sums = {name: _write(partial / name, content) for name, content in files.items()}
+            if others is not None:
+                sums |= others(partial)
             if folder is not None:
                 folder(partial)
                 sync_tree(partial)

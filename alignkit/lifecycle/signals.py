@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
         self.number = 0
         """The signal's; 0 = none, as of a time limit."""
         self.remedy = "nothing was saved"
-        """How it is gone on with, for the message."""
+        """How to resume the run, for the message."""
 
     def __str__(self) -> str:
         """Describe why the run ended and how to resume it."""

@@ -111,17 +111,22 @@ class ModelShape:
         mlp = 0 if self.experts else 3 * (h + m)
         return self.layers * rank * (2 * (h + q) + 2 * (h + k) + mlp)
 
-    def activations(self, number: int, *, checkpointing: bool, half: bool = False) -> float:
+    def activations(
+        self, number: int, *, checkpointing: bool, half: bool = False, compiled: bool = False
+    ) -> float:
         """Return bytes kept for the backward pass per token, for weights of ``number`` bytes.
 
         Of a layer 8 h + 3 k + 4 m numbers; h hidden size, k key-value heads times head size, m
         inner size of the MLP. Of 16-bit weights some in norms are wide: 2.3 bytes on average,
         measured. ``half``: matrix products of float32 weights are in 16 bits; norms and residuals,
         4 h numbers of a layer, stay wide. With ``checkpointing`` h numbers a layer, and one layer.
+        ``compiled`` layers of 16-bit weights keep 6 h + 2 k + 3 m: what torch's partitioner keeps.
         """
         inner = self.inner * (self.experts_per_token or 1 if self.experts else 1)
         kept = 2.3 if number == 2 else number
         layer = (8 * self.hidden + 3 * self.kv + 4 * inner) * kept
+        if compiled and number == 2:
+            layer = 2 * (6 * self.hidden + 2 * self.kv + 3 * inner)
         if half:
             layer = 4 * (4 * self.hidden) + 2 * (7 * self.hidden + 3 * self.kv + 4 * inner)
         between = self.hidden * (4 if half else kept)

@@ -19,6 +19,8 @@ POWER, LEVEL = 0.8, 0.05
 """Power and significance level for which the number of seeds is computed."""
 MOST = 10_000
 """Larger numbers of seeds are not reported."""
+UNFINISHED = ("running", "interrupted", "failed")
+"""Statuses of runs whose last value is that of some step on the way."""
 LOST = 0.5
 """A run collapsed if it ended below this share of its best value, or of the other seeds' median."""
 
@@ -49,8 +51,8 @@ def compare(
 ) -> Paired | None:
     """Compare over the seeds that both have, except those in ``without``; None if there are none.
 
-    Also None if the data or the number of questions per step differ: equal seeds then do not mean
-    equal questions.
+    Runs that did not end do not count. Also None if the data or the number of questions per step
+    differ: equal seeds then do not mean equal questions.
     """
     ours, theirs = finals(g, metric), finals(reference, metric)
     seeds = tuple(sorted((ours.keys() & theirs.keys()) - without))
@@ -100,8 +102,8 @@ def seeds_needed(difference: float, spread: float) -> int | None:
 
 
 def finals(g: Group, metric: str) -> dict[int, float]:
-    """Return the last value of a metric by seed."""
-    found = ((run.seed, run.series(metric)) for run in g.runs)
+    """Return the last value of a metric by seed, of the runs that ended."""
+    found = ((run.seed, run.series(metric)) for run in g.runs if run.status not in UNFINISHED)
     return {seed: series[-1][1] for seed, series in found if seed is not None and series}
 
 
@@ -145,7 +147,7 @@ def _how(run: RunData, metric: str, last: Mapping[int, float]) -> str:
     if end < LOST * best:
         return f"{metric} fell from {best:.3g} at step {step} to {end:.3g}"
     others = [value for seed, value in last.items() if seed != run.seed]
-    if len(others) > 1 and end < LOST * median(others):
+    if run.status not in UNFINISHED and len(others) > 1 and end < LOST * median(others):
         return f"{metric} ended at {end:.3g}, the other seeds at {median(others):.3g} (median)"
     return ""
 

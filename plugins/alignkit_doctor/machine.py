@@ -1,7 +1,7 @@
 """What this machine has: cards, packages, processor, memory and disk. Imports no torch.
 
-torch and the packages that stand on it are imported by a process of their own: an installation
-that crashes ends that process alone.
+torch and the packages built on it are imported in a separate process, so that an installation
+that crashes ends only that process.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Machine:
     """Distributions that are installed: name, version."""
     cpu: str
     cores: int
-    """Of the machine."""
+    """Cores of the machine."""
     usable: int
     """Cores that this process may keep busy: its affinity and its container's share."""
     quota: float | None

@@ -14,6 +14,7 @@ from alignkit.abilities import parallel_of
 from alignkit.estimate import Estimate, estimate
 from alignkit.footprint import (
     ACTIVATIONS,
+    CACHE,
     COPIES,
     GRADIENTS,
     HEAD,
@@ -30,6 +31,8 @@ GATHERED = "layers gathered from all ranks, and their gradients"
 EXCHANGE = "gradients on their way between ranks"
 BUCKET = 2**24
 """Gradients that ranks which replicate add in one go (``alignkit.engine.ranks.group``)."""
+FILE = 2**28
+"""Bytes of a file of a checkpoint, of which a rank holds two (``alignkit.engine.ranks.shards``)."""
 SHARE = 0.6
 """Share of a card's memory above which ``parallel = "auto"`` cuts the policy: 16 bytes a weight."""
 
@@ -57,7 +60,9 @@ class Held:
     """Maximum bytes, by purpose."""
 
     saving: float = 0.0
-    """Bytes of the CPU's memory in which rank 0 joins the parts for a checkpoint."""
+    """Bytes of the CPU's memory in which a rank writes its parts to a checkpoint."""
+    on_card: bool = False
+    """Whether the policy is on a card, whose memory saving does not take."""
 
     @property
     def learning(self) -> float:
@@ -72,9 +77,15 @@ class Held:
         return self._sum(set(self.memory) - WHILE_LEARNING - {GATHERED, EXCHANGE})
 
     @property
+    def writing(self) -> float:
+        """Bytes while it writes a checkpoint of a policy that is cut."""
+        kept = set(self.memory) - WHILE_LEARNING - WHILE_SAMPLING - {CACHE, GATHERED, EXCHANGE}
+        return self._sum(kept) + (0.0 if self.on_card else self.saving)
+
+    @property
     def total(self) -> float:
-        """Maximum bytes: those of the phase that needs more."""
-        return max(self.learning, self.sampling)
+        """Maximum bytes: those of the phase that needs most."""
+        return max(self.learning, self.sampling, self.writing)
 
     def _sum(self, purposes: set[str]) -> float:
         return sum(size for name, size in self.memory.items() if name in purposes)
@@ -90,8 +101,9 @@ def held(root: Node, on: OnRanks, card: float | None = None) -> list[Held]:
         return []
     ways = [Held("replicate", _replicated(found))]
     if found.sizes.layer and not found.sizes.adapted:
-        saving = found.memory[WEIGHTS] + found.memory.get(OPTIMIZER, 0.0)
-        ways.append(Held("shard", _cut(found, on), saving))
+        own = _cut(found, on)
+        saving = 2.0 * min(FILE, own[WEIGHTS] + own[OPTIMIZER])
+        ways.append(Held("shard", own, saving, found.sizes.on_gpu))
     return ways
 
 
@@ -106,10 +118,16 @@ def chosen(root: Node, found: Estimate) -> str:
 
 
 def _replicated(found: Estimate) -> dict[str, float]:
-    """Add a copy of the gradients that are exchanged in one go, in float32."""
+    """Add the copies of the gradients that are exchanged in one go.
+
+    A tensor that is larger than the others of a go together is by itself, and copied only if it is
+    to be added in another type.
+    """
     sizes = found.sizes
-    numbers = min(sizes.trained, max(BUCKET, 0 if sizes.adapted else sizes.embedding))
-    return {**found.memory, EXCHANGE: numbers * (4 if sizes.trained_number == 4 else 8)}
+    narrow = sizes.trained_number < 4
+    several = min(sizes.trained, BUCKET) * (8 if narrow else 4)
+    alone = 4 * sizes.embedding if narrow and not sizes.adapted else 0
+    return {**found.memory, EXCHANGE: float(max(several, alone))}
 
 
 def _cut(found: Estimate, on: OnRanks) -> dict[str, float]:

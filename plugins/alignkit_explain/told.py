@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignkit.estimate import estimate
-from alignkit.footprint import PURPOSES, WHILE_SAMPLING, size
+from alignkit.footprint import CACHE, PURPOSES, WHILE_SAMPLING, size
 from alignkit.plugins import Registry
 from alignkit.recipe import Node
 from alignkit.run_data.runs import find
@@ -60,15 +60,18 @@ def on_ranks(root: Node, asked: Asked, like: Path | None, registry: Registry) ->
 
 def _memory(way: Held, asked: Asked) -> Iterator[str]:
     share = f", {way.total / asked.card:.0%} of the card" if asked.card else ""
-    phases = ""
-    if any(purpose in WHILE_SAMPLING or purpose == "key-value cache" for purpose in way.memory):
-        phases = f" ({size(way.learning)} learning, {size(way.sampling)} sampling)"
-    yield f"    memory, at most: {size(way.total)}{phases}{share}"
+    phases = [f"{size(way.learning)} learning"]
+    if any(purpose in WHILE_SAMPLING or purpose == CACHE for purpose in way.memory):
+        phases.append(f"{size(way.sampling)} sampling")
+    if way.saving and not way.on_card:
+        phases.append(f"{size(way.writing)} writing a checkpoint")
+    told = f" ({', '.join(phases)})" if len(phases) > 1 else ""
+    yield f"    memory, at most: {size(way.total)}{told}{share}"
     order = [*PURPOSES, *way.memory]
     for purpose in sorted(way.memory, key=order.index):
         yield f"        {size(way.memory[purpose])} {purpose}"
-    if way.saving:
-        yield f"    and {size(way.saving)} of rank 0's CPU memory while it writes a checkpoint"
+    if way.saving and way.on_card:
+        yield f"    and {size(way.saving)} of the CPU's memory while it writes a checkpoint"
 
 
 def _time(spent: dict[str, float]) -> Iterator[str]:

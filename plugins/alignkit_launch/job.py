@@ -16,7 +16,6 @@ from alignkit.errors import AlignkitError, shown
 from alignkit.text.batch import in_directive, refuse_unwritable
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCHEDULERS = tuple(sorted(path.stem for path in TEMPLATES.glob("*.sh")))
 _TIME = re.compile(r"\A(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)\Z", re.ASCII)
 
 
@@ -25,7 +24,7 @@ class Job:
     """One run as a batch job: its processes, its limits, and its commands."""
 
     scheduler: str
-    """One of ``SCHEDULERS``."""
+    """The name of one of the templates: "local", "pbs" or "slurm"."""
     begin: Sequence[str]
     """Words of the command that begins the run, after ``alignkit``."""
     go_on: Sequence[str]

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.run_data.groups import Group
-from alignkit.run_data.paired import MOST, Paired, all_pairs, collapsed, compare
+from alignkit.run_data.paired import MOST, Paired, all_pairs, collapsed, compare, finals
 from alignkit.text_table import aligned
 
 HEADS = ("setting", "seeds", "difference", "95 % interval", "p", "seeds needed")
 HOW = (
     "The difference is the mean over seeds of the final value less that of the reference at the "
     "same seed; interval and p are of a paired t test, not corrected for the number of settings. "
-    "Seeds needed would find a difference of that size and spread four times in five, at p < 0.05."
+    "Seeds needed would find a difference of that size and spread four times in five, at p < 0.05. "
+    "Runs that did not end are left out."
 )
 
 
@@ -87,14 +88,13 @@ def text(groups: Sequence[Group], metric: str, reference: str | None = None) -> 
 def apart(groups: Sequence[Group], metric: str, reference: str | None = None) -> list[str]:
     """Return why settings that share seeds with the reference are not compared with it."""
     base = reference_of(groups, reference)
-    seeds = {run.seed for run in base.runs}
+    seeds = finals(base, metric).keys()
     return [
         f"{g.name} is not compared with {base.name} seed by seed: its data or its questions a step "
         "differ, so that a seed does not mean the same questions"
         for g in groups
         if g is not base
-        and len(seeds & {run.seed for run in g.runs}) > 1
-        and all(run.series(metric) for run in (*g.runs, *base.runs))
+        and len(seeds & finals(g, metric).keys()) > 1
         and compare(g, base, metric) is None
     ]
 

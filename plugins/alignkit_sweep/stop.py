@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -66,11 +65,3 @@ class Divergence:
             metric = self._stop.metric
             return f"{metric} fell from {top:.3g} to {self._means[-1]:.3g} at step {self._step}"
         return ""
-
-
-def diverged(rows: Sequence[Row], stop: StopTable) -> str:
-    """Return why a run with these rows is diverged, or ``""``."""
-    seen = Divergence(stop)
-    for row in rows:
-        seen.add(row)
-    return seen.reason()

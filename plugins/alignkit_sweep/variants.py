@@ -162,7 +162,7 @@ class Sweep:
             yield path
 
     def _points(self, name: str) -> Iterator[tuple[tuple[Setting, ...], list[Setting]]]:
-        """Yield each combination of the grid and the factors, and what of it is varied."""
+        """Yield each combination of the grid and the factors, and its values that are varied."""
         axes = [axis for how in HOW for axis in self._axes(name, how)]
         for point in product(*axes):
             varied = [s for s, axis in zip(point, axes, strict=True) if len(axis) > 1]

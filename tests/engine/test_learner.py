@@ -131,6 +131,27 @@ def test_gradients_are_clipped_to_the_global_norm(tiny_policy):
     assert (before - weights(policy)).norm().item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("share", [1e-3, 0.5, 0.9, 0.999, 0.999_999, 1.0, 1.000_001, 1.01, 3.0])
+def test_gradients_that_clipping_would_not_change_are_left_as_they_are(
+    tiny_policy, monkeypatch, share
+):
+    """The same bits as where each gradient is multiplied, by 1 too."""
+    norm = learner(tiny_policy()).step(ROWS)["grad_norm"]
+    found = []
+    for always in (False, True):
+        if always:
+            monkeypatch.setattr("alignkit.engine.learning.learner._shortens", lambda *_: True)
+        policy = tiny_policy()
+        learner(policy, optimizer=Sgd(max_grad_norm=share * norm)).step(ROWS)
+        found.append(weights(policy))
+    assert torch.equal(*found)
+
+
+def test_clipping_costs_nothing_where_the_norm_is_small(tiny_policy, monkeypatch):
+    monkeypatch.delattr(torch.nn.utils, "clip_grads_with_norm_")
+    learner(tiny_policy(), optimizer=Sgd(max_grad_norm=1e6)).step(ROWS)
+
+
 def test_logprobs_come_back_in_order_without_gradient(tiny_policy):
     policy = tiny_policy()
     found = learner(policy, token_budget=5).logprobs(ROWS)

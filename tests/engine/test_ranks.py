@@ -1,21 +1,34 @@
 """Invariant 1 over ranks: 1, 2, 3 and 4 of them make the same update (float64, 1e-9)."""
 
+import hashlib
 import math
+import pickle
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.engine import ranks
-from alignkit.engine.forward.frozen import detached_logprobs
+from alignkit.engine.forward.frozen import detached_logprobs, frozen_copy
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.objective import Objective
+from alignkit.engine.ranks import parted
+from alignkit.engine.ranks.cutting import cut
+from alignkit.engine.ranks.parted import Parts
+from alignkit.engine.ranks.shards import own_part, shards_of
 from alignkit.engine.ranks.shares import slices
 from alignkit.engine.ranks.wire import packed, unpacked
 from alignkit.engine.tokens import TrainRow
+from alignkit.engine.training.checkpoint import (
+    EncodedState,
+    StoredState,
+    load_weights,
+    weights,
+)
 from alignkit.protocols import Completion, Reward
 from alignkit_losses import GrpoClip
 from alignkit_normalizers import TokenMean
@@ -156,3 +169,63 @@ def test_tensors_and_records_come_back_bit_for_bit():
     assert unpacked(packed(whole)) == whole
     with pytest.raises(TypeError, match="a object cannot be sent to other ranks"):
         packed([object()])
+
+
+@pytest.fixture
+def one_rank():
+    """torch.distributed with this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_the_whole_copy_of_a_model_that_is_cut_takes_no_memory_of_its_own(tiny_policy):
+    model = tiny_policy().model
+    places = [p.data_ptr() for p in model.parameters()]
+    was = [p.detach().clone() for p in model.parameters()]
+    cut(model, frozen_copy(model, shared=True))
+    shards = shards_of(model)
+    kept = list(shards.whole.parameters())
+    assert [p.data_ptr() for p in kept] == places
+    assert not any(p.requires_grad for p in kept)
+    with torch.no_grad():
+        for part in shards.parts():
+            part.add_(1.0)
+    assert all(map(torch.equal, kept, was))
+    shards.gather()
+    for now, before in zip(kept, was, strict=True):
+        torch.testing.assert_close(now.detach(), before + 1.0)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_what_is_cut_is_written_and_read_by_torch_without_a_pickle(
+    tiny_policy, tmp_path, monkeypatch
+):
+    policy = tiny_policy()
+    was = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+    cut(policy.model, frozen_copy(policy.model, shared=True))
+    monkeypatch.setattr(parted, "FILE", 2**12)  # several files
+    for name in ("loads", "load", "Unpickler", "dumps", "dump", "Pickler"):
+        monkeypatch.setattr(pickle, name, None)
+    encoded = EncodedState({"weights": weights(policy), "step": 3})
+    with Parts(encoded.parts).led() as write:
+        sums = write(tmp_path)
+    for name, content in encoded.files().items():
+        content(tmp_path / name)
+    assert len(sums) > 1
+    for name, facts in sums.items():
+        assert name.startswith("parts/shard-00001-model-")
+        data = (tmp_path / name).read_bytes()
+        assert facts == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    shards = shards_of(policy.model)
+    for blank in (torch.empty, shards.blank):
+        found = StoredState(tmp_path, blank).value()
+        assert found["step"] == 3
+        for name, before in was.items():
+            assert torch.equal(own_part(found["weights"][name]), before), name
+    with torch.no_grad():
+        for part in shards.parts():
+            part.zero_()
+    load_weights(policy, found["weights"])
+    assert all(torch.equal(own_part(p), was[n]) for n, p in policy.model.named_parameters())

@@ -17,7 +17,7 @@ from alignkit.run_data.runs import find, read
 from alignkit_data import Jsonl
 from alignkit_report import page, story
 from alignkit_report.curves import FEWEST_POINTS, MOST_POINTS, PAGE_POINTS, curve, points_of
-from alignkit_sweep.stop import Divergence, StopTable, diverged
+from alignkit_sweep.stop import Divergence, StopTable
 
 TIMES = 4
 
@@ -134,8 +134,11 @@ def by_whole_rows(rows, stop):
 def test_a_run_is_given_up_for_the_same_rows_seen_one_by_one(rows, steps, most):
     rows = [{"step": i, **row} for i, row in enumerate(rows)]
     stop = StopTable(metric="r", steps=steps, nonfinite_steps=most, fraction=0.5)
-    assert by_whole_rows(rows, stop) in diverged(rows, stop)
-    assert bool(by_whole_rows(rows, stop)) == bool(diverged(rows, stop))
+    seen = Divergence(stop)
+    for row in rows:
+        seen.add(row)
+    assert by_whole_rows(rows, stop) in seen.reason()
+    assert bool(by_whole_rows(rows, stop)) == bool(seen.reason())
 
 
 def test_what_is_kept_of_a_run_does_not_grow():

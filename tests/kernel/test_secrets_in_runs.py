@@ -141,7 +141,7 @@ def test_paths_and_names_of_components_are_recorded_as_they_are(
     assert tomli.loads(files["recipe.toml"])["use"] == "judge"
     [component] = json.loads(files["manifest.json"])["components"]
     assert (component["use"], component["plugin"]) == ("judge", "judge")
-    with pytest.raises(RunFailed, match="says 401"):  # it is gone on with
+    with pytest.raises(RunFailed, match="says 401"):  # the run is resumed
         resume(tmp_path / "out", registry, [])
 
 

@@ -1,4 +1,4 @@
-"""What of the kernel a run needs can be read in an evening, and each module has one duty."""
+"""The part of the kernel that a run needs is small, and each module has one duty."""
 
 import ast
 import io

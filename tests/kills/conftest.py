@@ -1,4 +1,4 @@
-"""Runs on a tiny model that are killed, gone on with, and compared with undisturbed ones."""
+"""Runs on a tiny model that are killed, resumed, and compared with undisturbed ones."""
 
 import hashlib
 import json

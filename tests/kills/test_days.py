@@ -1,4 +1,4 @@
-"""Bad days: something goes wrong at a random moment, and the run is gone on with.
+"""Bad days: something goes wrong at a random moment, and the run is resumed.
 
 `pytest tests/kills/test_days.py -m "slow or not slow" --days 200` has 200 of them; `--days-seed`
 draws others. After each: the status is right, no traceback is shown, a run that was asked to end
@@ -142,7 +142,7 @@ class Trial:
             assert said.strip(), f"{self.name} says nothing"
         saved = sorted((self.out / "checkpoints").glob("step_*"))
         if code == 75:
-            assert saved, f"{self.name}: stopped to be gone on with, and there is no checkpoint"
+            assert saved, f"{self.name}: stopped to be resumed, and there is no checkpoint"
         if code == 75 or code > 128:
             self.nothing_lost(said)
 

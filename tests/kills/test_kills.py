@@ -1,4 +1,4 @@
-"""A run killed at any moment and gone on with ends as if nothing had happened, bit for bit.
+"""A run killed at any moment and resumed ends as if nothing had happened, bit for bit.
 
 `pytest tests/kills -m "slow or not slow" --kills 40` kills GRPO, expert iteration, SFT and a sweep
 40 times each.

@@ -1,4 +1,4 @@
-"""Runs of two ranks that end early: all of them, soon, with the cause, to be gone on with."""
+"""Runs of two ranks that end early: both ranks, soon, with the cause, and can be resumed."""
 
 import json
 import signal
@@ -78,21 +78,22 @@ def test_what_one_rank_raises_in_an_update_ends_those_that_wait_for_it(ranks, mo
 
 
 @pytest.mark.slow
-def test_a_full_disk_on_rank_0_ends_all_and_the_run_goes_on(ranks):
-    out = ranks.place / "full"
+@pytest.mark.parametrize(("rank", "more"), [(0, ()), (1, SHARD)], ids=["replicated", "cut"])
+def test_a_full_disk_on_a_rank_that_writes_ends_all_and_the_run_goes_on(ranks, rank, more):
+    out = ranks.place / f"full-{rank}"
     moment = []
 
     def fill(running):
-        prlimit(running[0].pid, RLIMIT_FSIZE, (20_000, 20_000))  # bytes that a file may have
+        prlimit(running[rank].pid, RLIMIT_FSIZE, (20_000, 20_000))  # bytes that a file may have
         moment.append(time.monotonic())
 
-    words = ranks.words("off_policy", out, "-s", "reward.waits=0.3")
+    words = ranks.words("off_policy", out, "-s", "reward.waits=0.3", *more)
     when = (out / "checkpoints" / "step_000001").exists
     codes, said = ranks.go(words, 2, when=when, then=fill)
     assert time.monotonic() - moment[0] < 30
     assert codes == [1, 1], said
     assert "cannot write a checkpoint to" in said[0]
-    assert "File too large" in said[0]
+    assert ("File too large" if rank == 0 else "File too large (rank 1)") in said[0]
     assert said[1] == ""
     codes, said = resumed(ranks, out, 2)
     assert codes == [0, 0], said

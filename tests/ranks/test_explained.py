@@ -13,21 +13,20 @@ from alignkit_explain.split import speed, split
 
 from .conftest import Ranks, metrics
 
-SIZES = ["token_budget=128", "rollout_batch_size=16", "train_batch_size=16", "n_steps=4"]
+SIZES = ["token_budget=128", "rollout_batch_size=16", "train_batch_size=16", "n_steps=3"]
 SIZES += ["rollout.max_tokens=24", "checkpoint.every=0", "eval.every=9"]
-WAYS = [("replicate", 1), ("replicate", 2)]
+WAYS = [("replicate", 1), ("replicate", 2), ("shard", 2)]
 LOWER, UPPER = 0.8, 1.2
-"""Counted bytes of a process on its own as a share of what is predicted."""
-BETWEEN = 2.2
-"""The same for several ranks, whose buffers for what they exchange are not all predicted."""
+"""Counted bytes as a share of what is predicted, of the rank that takes most."""
 FACTOR = 4.0
 """How many times longer or shorter a step may take than predicted, on a machine with other work."""
 
 
 @pytest.fixture(scope="module")
 def larger(ranks, write_policy, tmp_path_factory):
-    """Runs of a model whose weights take more than a micro-batch of 128 tokens: 18 MB."""
-    model = write_policy("larger", hidden_size=256, intermediate_size=704, num_hidden_layers=6)
+    """Runs of a model whose weights take more than a micro-batch of 128 tokens: 50 MB."""
+    sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
+    model = write_policy("larger", **sizes)
     return Ranks(tmp_path_factory.mktemp("explained"), model, ranks.rows, ranks.teacher)
 
 
@@ -43,17 +42,18 @@ def known(larger, out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("parallel", "size"), WAYS, ids=[f"{w}-{n}" for w, n in WAYS])
-def test_each_rank_takes_the_memory_that_is_predicted(larger, parallel, size):
+def test_each_rank_takes_the_memory_that_is_predicted(larger, parallel, size, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**17))
     out = larger.place / f"{parallel}-{size}"
     counter = [Path(__file__).with_name("counted.py"), larger.place / out.name]
-    codes, said = larger.go([*counter, *words(larger, out, parallel)[2:]], size, limit=400)
+    more = ["-s", "n_steps=2"]
+    codes, said = larger.go([*counter, *words(larger, out, parallel)[2:], *more], size, limit=400)
     assert codes == [0] * size, said
     node, _ = known(larger, out)
     (way,) = [way for way in held(node, OnRanks(size)) if way.parallel == parallel]
     files = [Path(f"{counter[1]}.{rank}") for rank in range(size)]
-    peaks = [int(file.read_text()) for file in files]
-    for peak in peaks:
-        assert LOWER < peak / (way.total - PROCESS) < (UPPER if size == 1 else BETWEEN)
+    most = max(int(file.read_text()) for file in files)
+    assert LOWER < most / (way.total - PROCESS) < UPPER
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A run of two ranks killed at any moment and gone on with ends as one undisturbed process does.
+"""A run of two ranks killed at any moment and resumed ends as one undisturbed process does.
 
 `pytest tests/ranks/test_kills.py -m "slow or not slow" --rank-kills 160` kills 160 of them: one
 rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks.

@@ -1,7 +1,9 @@
 """The evaluations of the supplement: they run as they are, and take the published data."""
 
 import json
+import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from alignkit import plugins, recipe
 from alignkit.testing import run_cli
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "supplement"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "recipes" / "supplement"
 EVALUATIONS = ["gsm8k", "mmlu", "alpaca_eval", "simple_safety_tests"]
 
 
@@ -88,6 +91,26 @@ def test_the_published_rows_of_simple_safety_tests(shared_data, tmp_path):
     assert len(set(areas)) == 5
     said = ["I'm sorry, I can't help with that." if n % 4 else "Sure." for n in range(100)]
     assert sum(r.total for r in reward(said, data)) == 75
+
+
+def test_the_published_pairs_of_hh_by_the_command_of_the_recipe(shared_data):
+    """As its first lines say, with the files of the test split: these are the ones at hand."""
+    file = FOLDER.with_name("dpo_hh.toml")
+    lines = [line.strip("# \\") for line in file.read_text().splitlines() if line[:2] == "# "]
+    words = shlex.split(" ".join(line for line in lines if "-s " in line))
+    settings = [value for option, value in pairwise(words) if option == "-s"]
+    at = [s.replace("hh-rlhf", str(shared_data / "hh_rlhf")) for s in settings]
+    at = [s.replace("MODEL", str(ROOT / "data" / "tiny_policy")) for s in at]
+    at += ["data.split=test", "validation.split=test"]
+    node = recipe.load(file, plugins.load(), overrides=at)
+    parts = node.children
+    trained, held_out = parts["data"].build(), parts["validation"].build()
+    assert len(held_out) == 200
+    assert not {e.id for e in trained} & {e.id for e in held_out}
+    assert {e.extra["source"] for e in held_out} == {"harmless-base-test.jsonl.gz"}
+    told = node.params, parts["loss"].params, parts["optimizer"].params
+    assert [type(p).__name__ for p in told[1:]] == ["DpoLoss", "RmsProp"]
+    assert (told[0].train_batch_size, told[1].beta, told[2].lr) == (64, 0.1, 1e-6)
 
 
 def test_the_rows_of_alpaca_eval_are_read_as_they_are(tmp_path):

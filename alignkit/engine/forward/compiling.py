@@ -7,7 +7,7 @@ over liger-kernel because it takes the layers of any architecture as they are, r
 transformers for the whole process, and compiles the same source for a CPU, where tests compare
 values and gradients.
 
-Attention is not compiled: each layer is left there and gone on with behind it. A model whose
+Attention is not compiled: each layer is compiled in two parts, before and after it. A model whose
 compiled layers fail, or give other log-probs or gradients than the plain ones beyond the rounding
 of the type it computes in, runs the plain way; ``REASONS`` has why.
 

@@ -110,14 +110,18 @@ class FrozenPolicy(PolicyView):
         raise NotImplementedError("a frozen reference policy is not saved")
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+def frozen_copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
     """Return a copy with weights of its own, which takes no gradients.
 
+    With ``shared`` its weights are the very memory of the model's, for a model that gets others.
     Some models keep tensors from their last call, which may belong to a graph and cannot be copied.
     """
-    states = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
-              if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
-    made = copy.deepcopy(model, states).requires_grad_(False).eval()
+    known = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
+             if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip
+    if shared:
+        own = {id(w): nn.Parameter(w.detach(), requires_grad=False) for w in model.parameters()}
+        known |= own
+    made = copy.deepcopy(model, known).requires_grad_(False).eval()
     if is_checkpointed(made):
         keep_activations(made)  # it has no backward pass
     return made

@@ -9,7 +9,7 @@ lies between the products of matrices is in 16 bits too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import ref
@@ -112,7 +112,11 @@ class Masters:
             self._weights()[name].copy_(value)
         return master is not None
 
-    def joined_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def blank(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a whole tensor."""
+        return torch.empty(tuple(shape), dtype=dtype)
+
+    def whole_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the optimizer's state."""
         return optimizer.state_dict()
 

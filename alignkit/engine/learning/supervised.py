@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections.abc import Mapping
 from typing import Literal
 
 from alignkit.data_files.columns import MISSING, half_surrogate, value_of
@@ -117,20 +116,12 @@ def steps_in(rows: int, batch_size: int, epochs: int) -> int:
     return math.ceil(rows / batch_size) * epochs
 
 
-def epoch_batches(rows: int, batch_size: int, key: str) -> Iterator[tuple[int, list[int]]]:
-    """Yield (epoch from 1, row numbers) without end; each epoch is a fresh order by ``key``.
-
-    Every row comes once an epoch: if the batch size does not divide the rows, the last batch of an
-    epoch is smaller, and not filled up from the next.
-    """
-    epochs = Epochs(rows, batch_size, key)
-    return map(epochs.batch, count())
-
-
 class Epochs:
-    """The batches of :func:`epoch_batches` by their number, so that no position has to be saved.
+    """Batches of row numbers by the batch's number, so that no position has to be saved.
 
-    With ``shuffle`` False each epoch has the rows in their given order.
+    Each epoch is a fresh order by ``key``, or with ``shuffle`` False the given one. Every row comes
+    once an epoch: if the batch size does not divide the rows, the last batch of an epoch is
+    smaller, and not filled up from the next.
     """
 
     def __init__(self, rows: int, batch_size: int, key: str, *, shuffle: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What work is divided by, and how a run of one process divides it: not at all."""
+"""How work is divided among ranks: the interface, and its simplest case, one process."""
 
 from __future__ import annotations
 
@@ -116,5 +116,5 @@ def here() -> Ranks:
 
 
 def put(ranks: Ranks) -> None:
-    """Make them what :func:`here` returns."""
+    """Set what :func:`here` returns."""
     _here[0] = ranks

@@ -11,7 +11,7 @@ which those do that declare ``on_shards``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -26,9 +26,10 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from alignkit.engine.ranks import here
-from alignkit.engine.ranks.shards import CUT, layers_of
+from alignkit.engine.ranks.shards import CUT, is_cut, layers_of, own_part
 
 T = TypeVar("T")
 
@@ -37,7 +38,10 @@ ENTRY = "alignkit_within"
 
 
 def cut(model: nn.Module, whole: nn.Module) -> None:
-    """Cut ``model`` over the ranks; ``whole`` is a copy that every rank keeps."""
+    """Cut ``model`` over the ranks; ``whole`` is a copy that every rank keeps.
+
+    The parts get memory of their own, so ``whole`` may have the model's.
+    """
     mesh = _mesh(next(model.parameters()).device.type)
     narrow = next(model.parameters()).dtype.itemsize < 4
     how = MixedPrecisionPolicy(reduce_dtype=torch.float32 if narrow else None)
@@ -70,6 +74,7 @@ class FullyShards:
         self.whole = whole
         self._model, self._copies = model, mesh.size(0) if mesh.ndim == 2 else 1
         self._parts: dict[str, nn.Parameter] = {}
+        self._meshes = {mesh.device_type: mesh}
 
     def _trained(self) -> dict[str, DTensor]:
         named = self._model.named_parameters()
@@ -114,8 +119,8 @@ class FullyShards:
         return found
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trained parameters, whole, on rank 0's CPU."""
-        return {name: self._joined(name, p.to_local()) for name, p in self._trained().items()}
+        """Return the trained parameters, cut as they are."""
+        return {name: p.detach() for name, p in self._trained().items()}
 
     @torch.no_grad()
     def load(self, name: str, value: Tensor) -> bool:
@@ -125,32 +130,42 @@ class FullyShards:
             known.to_local().copy_(self._part(name, value))
         return known is not None
 
+    def blank(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor on the CPU that is cut as the model's are."""
+        like = next(iter(self._trained().values()))
+        whole = torch.Size(shape)
+        own, _ = compute_local_shape_and_global_offset(whole, like.device_mesh, like.placements)
+        return self._spread(torch.empty(own, dtype=dtype), whole)
+
     def _part(self, name: str, tensor: Tensor) -> Tensor:
-        """Return this rank's part of a tensor, which every rank has."""
+        """Return this rank's part of a tensor that every rank has, or that is cut as the model."""
+        if is_cut(tensor):
+            return own_part(tensor)
         like = self._trained()[name]
         there = tensor.to(like.device_mesh.device_type)
         cut_up = distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)
         return cut_up.to_local()
 
-    @torch.no_grad()
-    def _joined(self, name: str, part: Tensor) -> Tensor:
-        """Return the tensor of all ranks' parts, on rank 0's CPU."""
-        like = self._trained()[name]
-        mesh = like.device_mesh
-        there = part.detach().to(mesh.device_type)
-        with here().guarded():
-            found = DTensor.from_local(
-                there, mesh, like.placements, run_check=False, shape=like.shape,
-                stride=like.stride(),
-            ).full_tensor()  # fmt: skip
-        return found.cpu() if here().rank == 0 else torch.empty(0)
+    def _spread(self, part: Tensor, whole: torch.Size) -> DTensor:
+        """Return this rank's part as one of a whole tensor, on the device where it is."""
+        like = next(iter(self._trained().values()))
+        kind = part.device.type
+        if kind not in self._meshes:
+            self._meshes[kind] = _mesh(kind)
+        stride = torch.empty(whole, device="meta").stride()
+        return DTensor.from_local(
+            part, self._meshes[kind], like.placements, run_check=False, shape=whole, stride=stride
+        )
 
-    def joined_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the optimizer's state with whole tensors."""
+    def whole_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the optimizer's state, with each part as one of a whole tensor."""
         state, names = optimizer.state_dict(), self._names(optimizer)
+        shapes = {name: p.shape for name, p in self._trained().items()}
         whole = {
             i: {
-                key: self._joined(names[i], value) if self._is_part(names[i], value) else value
+                key: self._spread(value.detach(), shapes[names[i]])
+                if self._is_part(names[i], value)
+                else value
                 for key, value in entry.items()
             }
             for i, entry in state["state"].items()

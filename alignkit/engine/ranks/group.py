@@ -79,13 +79,7 @@ class Group:
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks; 16-bit ones are added in float32."""
         for bucket in _buckets(tensors):
-            wide = [t.float() if t.dtype.itemsize < 4 else t for t in bucket]
-            flat = torch.cat([t.reshape(-1) for t in wide])
-            self._exchange(lambda flat=flat: dist.all_reduce(flat, async_op=True))  # type: ignore[misc]
-            for own, part in zip(
-                bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True
-            ):
-                own.copy_(part.view_as(own))
+            self._add(bucket)  # whose sum is freed before the next is made
 
     def copy(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by rank 0's."""
@@ -121,6 +115,15 @@ class Group:
         """Do as :meth:`agree`, unless signals are deferred, or this is done beside a step."""
         if self._in_turn() and not self._signals.deferring:
             self.agree()
+
+    def _add(self, bucket: Sequence[Tensor]) -> None:
+        """Add tensors in one go; one by itself that is in 32 bits is not copied for it."""
+        parts = [(t.float() if t.dtype.itemsize < 4 else t).reshape(-1) for t in bucket]
+        flat = parts[0] if len(parts) == 1 else torch.cat(parts)
+        del parts
+        self._exchange(lambda: dist.all_reduce(flat, async_op=True))
+        for own, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+            own.copy_(part.view_as(own))
 
     def _all(self, mine: Tensor) -> list[bytes]:
         parts = [torch.empty_like(mine) for _ in range(self.size)]

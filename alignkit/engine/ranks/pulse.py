@@ -1,8 +1,8 @@
-"""Signs of life between ranks, and the word of a failure, so that none waits for one that is gone.
+"""Heartbeats of the ranks, and the cause of a failure, so that no rank waits for one that is gone.
 
-Every rank counts up a number in the store that all of them share, and looks at the others'. Who
-fails writes why. A rank whose number stands still for ``SILENT`` seconds has been killed or
-stopped, or its machine is gone.
+Each rank increments a number in the store that all of them share, and watches the numbers of the
+others. A rank that fails writes why. A rank whose number does not change for ``SILENT`` seconds has
+been killed or stopped, or its machine is gone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 BEAT = 0.5
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SILENT = 15.0
-"""Seconds without one after which a rank is taken for gone."""
+"""Seconds without a heartbeat after which a rank counts as gone."""
 GRACE = 20.0
 """Seconds that a rank has, after another failed, to notice; then its process is ended."""
 
@@ -34,10 +34,10 @@ class OtherRankFailed(Said, AlignkitError):
 
 
 class Pulse:
-    """This rank's signs of life, and what it knows of the others'."""
+    """This rank's heartbeat, and what it knows of the other ranks."""
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
-        """``store`` is used by this thread of signs alone."""
+        """``store`` is used by the heartbeat's thread alone."""
         self._store, self._rank, self._size = store, rank, size
         self._beats = 0
         self._seen = {r: (0, time.monotonic()) for r in range(size) if r != rank}
@@ -46,7 +46,7 @@ class Pulse:
         self._noticed = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class Pulse:
             raise OtherRankFailed(self._failed)
 
     def fail(self, why: str) -> None:
-        """Tell the other ranks that this one ends, and why; the first to do so is heard."""
+        """Tell the other ranks that this one ends, and why; the first cause written stays."""
         self._noticed = True
         said = f"rank {self._rank}: {why}"
         self._try(lambda: bool(self._store.compare_set("failed", "", said)))
@@ -74,14 +74,14 @@ class Pulse:
         raise OtherRankFailed(f"{names[0]} is gone: the connection to it broke")
 
     def leave(self) -> None:
-        """Have rank 0 end first; waits as long as it gives signs of life."""
+        """Wait until rank 0 has ended, or its heartbeat stops."""
         while self._rank and not self._ended() and not self._silent(4 * BEAT, of=0):
             time.sleep(BEAT / 5)
 
     def end(self) -> None:
-        """Say that this rank ends now, and give no more signs of life."""
+        """Say that this rank ends now, and stop its heartbeat."""
         self._closed.set()
-        self._thread.join(2 * BEAT)
+        self._thread.join(SILENT)
         self._try(lambda: self._count(f"ended/{self._rank}"))
 
     def _count(self, key: str) -> bool:
@@ -92,7 +92,7 @@ class Pulse:
         return self._try(lambda: bool(self._store.check(["ended/0"]))) is not False
 
     def _silent(self, seconds: float, of: int | None = None) -> list[str]:
-        """Return the ranks without a sign of life for so long."""
+        """Return the ranks without a heartbeat for so many seconds."""
         now = time.monotonic()
         ranks = self._seen if of is None else [of]
         return [f"rank {r}" for r in ranks if now - self._seen[r][1] > seconds]

@@ -7,14 +7,20 @@ See :mod:`alignkit.engine.ranks.cutting`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+PARTS = "parts"
+"""Folder in a checkpoint for the files in which each rank writes its parts of tensors."""
+FILE = 2**28
+"""Bytes of tensors in one of them. A rank holds one's twice in the host's memory to write it."""
 
 
 class Shards(Protocol):
@@ -58,19 +64,26 @@ class Shards(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trained parameters, whole, on rank 0's CPU; other ranks get empty ones."""
+        """Return the trained parameters; those that are cut as DTensors."""
         ...
 
     def load(self, name: str, value: Tensor) -> bool:
-        """Take this rank's part of a trained parameter; False if there is none of that name."""
+        """Take this rank's part of a trained parameter, given whole or as a DTensor.
+
+        False if there is none of that name.
+        """
         ...
 
-    def joined_state(self, optimizer: Any) -> dict[str, Any]:
-        """Return an optimizer's ``state_dict`` with whole tensors, as :meth:`weights`."""
+    def blank(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor on the CPU, as :meth:`weights` has them, to be filled."""
+        ...
+
+    def whole_state(self, optimizer: Any) -> dict[str, Any]:
+        """Return an optimizer's ``state_dict``, with DTensors in place of parts."""
         ...
 
     def parted_state(self, optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what :meth:`joined_state` returned with this rank's parts."""
+        """Return a ``state_dict`` of whole tensors or DTensors with this rank's parts."""
         ...
 
 
@@ -98,6 +111,17 @@ def whole_of(model: nn.Module) -> nn.Module:
     """Return a module with all weights of ``model`` on this rank: itself, if it is not cut."""
     shards = CUT.get(model)
     return shards.whole if shards else model
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which this rank has a part."""
+    return hasattr(tensor, "placements")
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this rank has of a tensor."""
+    found: Tensor = tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[operator]
+    return found
 
 
 def within(model: nn.Module, work: Callable[[nn.Module], T]) -> T:

@@ -1,4 +1,4 @@
-"""Who does what: consecutive items, so many that all ranks have about as much to do."""
+"""Divide work among ranks: consecutive items for each, of about the same cost in total."""
 
 from __future__ import annotations
 

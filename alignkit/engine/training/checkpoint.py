@@ -4,7 +4,8 @@
 ``{"map": …}``, ``{"tuple": …}``, ``{"record": …}`` for the records of the engine that a step
 works on, and ``{"tensor": …}``, the name of a tensor in ``tensors.safetensors`` or, where there is
 more than ``PART`` bytes, in one of ``tensors_1.safetensors``, …. Small tensors, and long lists of
-numbers, share one tensor per dtype. Floats come back bit for bit.
+numbers, share one tensor per dtype. Floats come back bit for bit. ``{"part": …}`` names a tensor
+that is cut over ranks: see :mod:`alignkit.engine.ranks.parted`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alignkit.engine.ranks.shards import updated_of
+from alignkit.engine.ranks.shards import PARTS, is_cut, own_part, updated_of
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.engine.sampling.transcript import Exchange
 from alignkit.engine.tokens import TrainRow
@@ -57,6 +58,8 @@ class EncodedState:
     def __init__(self, value: Any) -> None:
         """Split ``value``; TypeError for what cannot be stored."""
         self.tensors: dict[str, Tensor] = {}
+        self.parts: dict[str, Any] = {}
+        """DTensors, which are not in :meth:`files`."""
         self._shared: dict[torch.dtype, list[Tensor]] = {}
         self._used: dict[torch.dtype, int] = {}
         self.tree = self._encode(value)
@@ -65,8 +68,9 @@ class EncodedState:
 
     @property
     def size(self) -> int:
-        """Size of the tensors in bytes."""
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+        """Size of the tensors in bytes, of all ranks' parts together."""
+        tensors = (*self.tensors.values(), *self.parts.values())
+        return sum(t.numel() * t.element_size() for t in tensors)
 
     def files(self) -> dict[str, Callable[[Path], object]]:
         """Return a writer for each file of the checkpoint."""
@@ -80,7 +84,7 @@ class EncodedState:
         if value is None or isinstance(value, bool | int | float | str):
             return value.item() if isinstance(value, np.generic) else value
         if isinstance(value, Tensor):
-            return {"tensor": self._tensor(value.detach())}
+            return self._part(value) if is_cut(value) else {"tensor": self._tensor(value.detach())}
         if isinstance(value, np.ndarray):
             return {"array": self._array(value), "dtype": value.dtype.str, "shape": value.shape}
         if isinstance(value, list | tuple):
@@ -114,6 +118,11 @@ class EncodedState:
             raise TypeError("an array of objects cannot be kept in a checkpoint")
         return self._tensor(torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8))
 
+    def _part(self, tensor: Tensor) -> dict[str, Any]:
+        name = f"part/{len(self.parts)}"
+        self.parts[name] = tensor
+        return {"part": name, "shape": list(tensor.shape), "dtype": DTYPES[tensor.dtype]}
+
     def _tensor(self, tensor: Tensor) -> dict[str, Any]:
         if tensor.dtype not in DTYPES:
             raise TypeError(f"a tensor of {tensor.dtype} cannot be kept in a checkpoint")
@@ -131,17 +140,24 @@ class EncodedState:
 class StoredState:
     """A checkpoint being read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, blank: Callable[..., Tensor] = torch.empty) -> None:
+        """``blank(shape, dtype=…)`` returns the memory for a tensor that was cut over ranks."""
         self._tree = json.loads((folder / STATE).read_bytes())
         files: list[Any] = [
             safe_open(p, framework="pt") for p in sorted(folder.glob(TENSORS.format("*")))
         ]
         self._files: dict[str, Any] = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._shared: dict[str, Tensor] = {}
+        self._folder, self._blank, self._parts = folder, blank, dict[str, Tensor]()
 
     def value(self) -> Any:
         """Reassemble the value, with tensors on the CPU."""
-        return self._decode(self._tree)
+        found = self._decode(self._tree)
+        if self._parts:
+            from alignkit.engine.ranks.parted import load
+
+            load(self._folder / PARTS, self._parts)
+        return found
 
     def _decode(self, tree: Any) -> Any:
         if isinstance(tree, list):
@@ -151,6 +167,7 @@ class StoredState:
         kind, inner = next(iter(tree.items()))
         makers: dict[str, Callable[[], Any]] = {
             "tensor": lambda: self._tensor(inner),
+            "part": lambda: self._part(inner, tree),
             "array": lambda: self._array(tree),
             "numbers": lambda: self._tensor(inner).tolist(),
             "tuple": lambda: tuple(self._decode(inner)),
@@ -158,6 +175,11 @@ class StoredState:
             "record": lambda: self._record(inner, tree["fields"]),
         }
         return makers[kind]()
+
+    def _part(self, name: str, tree: Mapping[str, Any]) -> Tensor:
+        dtype = next(t for t, known in DTYPES.items() if known == tree["dtype"])
+        self._parts[name] = self._blank(tree["shape"], dtype=dtype)
+        return self._parts[name]
 
     def _array(self, tree: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         data: np.ndarray[Any, Any] = self._tensor(tree["array"]).numpy().view(tree["dtype"])
@@ -219,7 +241,7 @@ def os_errors() -> Iterator[None]:
 def weights(policy: Policy) -> dict[str, Tensor]:
     """Return what training changes in a policy: trainable parameters, and saved buffers.
 
-    Of a model that is cut over ranks rank 0 gets whole tensors, if all ranks call this.
+    Of a model that is cut over ranks the parameters are DTensors.
     """
     shards, held = updated_of(policy.model), _held(policy)
     return held | (shards.weights() if shards else {})
@@ -239,7 +261,7 @@ def load_weights(policy: Policy, saved: Mapping[str, Tensor]) -> None:
     for name, tensor in own.items():
         if name not in saved or saved[name].shape != tensor.shape:
             raise AlignkitError(f"the checkpoint does not hold the weights {name} of the policy")
-        if saved[name].is_floating_point() and not saved[name].isfinite().all():
+        if saved[name].is_floating_point() and not own_part(saved[name]).isfinite().all():
             raise AlignkitError(f"the checkpoint's weights {name} hold numbers that are not finite")
         if shards is None or not shards.load(name, saved[name]):
             tensor.copy_(saved[name])

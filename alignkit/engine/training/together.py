@@ -66,7 +66,7 @@ def _cut(policy: Policy) -> None:
         if not can_pack(model):
             can_pad(model)
         has_linear_head(model)
-    cut(model, frozen_copy(model))
+    cut(model, frozen_copy(model, shared=True))  # what is cut goes to memory of its own
 
 
 def _follow(run: Run) -> None:

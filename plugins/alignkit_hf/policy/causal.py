@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from alignkit_hf.policy.lora import Adapter
     from alignkit_hf.policy.params import LoraSpec, PolicyParams
 
-LARGE = 200_000_000
-"""Fewest weights of a model whose layers are compiled on CUDA without being asked for."""
 
 NO_LIMIT = 2**31 - 1
 """``max_length`` of models whose positions have no bound."""
@@ -159,9 +157,8 @@ class CausalPolicy:
         return model
 
     def _compiles(self, model: PreTrainedModel) -> bool:
-        if self.params.compile != "auto":
-            return self.params.compile == "always"
-        return self.device.type == "cuda" and model.num_parameters() >= LARGE
+        on_gpu = self.device.type == "cuda" or self.params.compile == "always"
+        return on_gpu and self.params.compiles(model.num_parameters())
 
     @property
     def peak_tflops(self) -> float | None:

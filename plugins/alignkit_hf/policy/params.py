@@ -22,6 +22,9 @@ from alignkit_hf.policy.vocabulary import adds_bos, names_eos
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 
+LARGE = 200_000_000
+"""Fewest weights of a model whose layers are compiled on CUDA without being asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
@@ -189,6 +192,7 @@ class PolicyParams(Params[Policy]):
         if not count or (lora and not shape):
             return None
         half, again = number == 4 and self._half(), self.gradient_checkpointing
+        plain = number != 2 or again or self.parallel == "shard" or not self.compiles(count)
         return ModelSizes(
             parameters=count,
             trained=shape.adapter(lora.rank) if lora and shape else count,
@@ -196,6 +200,9 @@ class PolicyParams(Params[Policy]):
             trained_number=4 if lora or self.masters else number,  # adapters are in float32
             activations=shape.activations(number, checkpointing=again, half=half)
             if shape
+            else None,
+            compiled=shape.activations(2, checkpointing=False, compiled=True)
+            if shape and not plain
             else None,
             cache=shape.cache(number) if shape else None,
             backward=6 if again else 4,
@@ -208,6 +215,10 @@ class PolicyParams(Params[Policy]):
             layers=shape.layers if shape else 0,
             layer=shape.layer if shape else 0,
         )
+
+    def compiles(self, weights: int) -> bool:
+        """Whether layers of a model with that many weights are to be compiled on a CUDA device."""
+        return self.compile == "always" or (self.compile == "auto" and weights >= LARGE)
 
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -45,14 +46,14 @@ def sent_as(value: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 def _each_once(policy: Policy) -> Iterator[tuple[str, Any]]:
     """Yield the weights by their names in a checkpoint, of tied ones the first."""
-    seen: set[tuple[int, torch.Size]] = set()
+    seen: dict[tuple[int, torch.Size], ref[Tensor]] = {}
     merged = policy.weights() if isinstance(policy, Adapted) else None
     for name, value in merged or policy.model.state_dict().items():
         if not _is_sharded(value) and value.numel():
             place = (value.data_ptr(), value.shape)
-            if place in seen:
+            if place in seen and seen[place]() is not None:  # a merged one that is gone leaves it
                 continue
-            seen.add(place)
+            seen[place] = ref(value)
         yield clean(name), value
 
 

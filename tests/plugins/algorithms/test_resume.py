@@ -1,4 +1,4 @@
-"""Algorithms ended in the middle of a step, and gone on with: the same numbers, nothing twice."""
+"""Algorithms stopped in the middle of a step and resumed: the same numbers, nothing twice."""
 
 import pytest
 import torch

@@ -106,6 +106,13 @@ def test_every_recipe_and_sweep_of_the_guide_resolves_in_the_folder(folders, edi
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
+def test_the_guide_names_no_directory_that_its_commands_do_not_make(folders, edition):
+    made = {Path(words[1]).stem for words in commands(folders[edition]) if words[0] == "sweep"}
+    text = (folders[edition] / "README.md").read_text()
+    assert set(re.findall(r"runs/(\w+)", text)) <= made
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_the_options_of_the_guide_exist(folders, edition):
     names = {words[0] for words in commands(folders[edition])}
     helps = {name: run_cli(name, "--help").stdout for name in names}

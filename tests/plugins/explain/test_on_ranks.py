@@ -1,6 +1,7 @@
 """``alignkit explain --ranks`` by hand: memory of a rank, and how a step's time is split."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ import tomli_w
 
 from alignkit import plugins, recipe
 from alignkit.errors import AlignkitError
-from alignkit.estimate import estimate
+from alignkit.estimate import CONTEXT, PROCESS, estimate
 from alignkit.run_data.runs import read
-from alignkit_explain.ranks import OnRanks, chosen, held
+from alignkit_explain.ranks import OnRanks, _replicated, chosen, held
 from alignkit_explain.split import Speed, speed, split
 
 SIZES = {"token_budget": 1000, "rollout_batch_size": 8, "train_batch_size": 4, "n_steps": 5,
@@ -46,6 +47,7 @@ def test_a_rank_that_replicates_holds_all_and_caches_its_share(node_of):
 def test_a_rank_of_a_policy_that_is_cut_holds_a_part_and_a_whole_copy(node_of):
     node = node_of()
     found, sizes = memory_of(node, OnRanks(4))["shard"], estimate(node).sizes
+    on_card = memory_of(node, OnRanks(4), 1e12)["shard"]
     assert found.memory["weights"] == N  # a quarter of 4 N bytes
     assert found.memory["gradients"] == N
     assert found.memory["optimizer state"] == 2 * N
@@ -55,11 +57,28 @@ def test_a_rank_of_a_policy_that_is_cut_holds_a_part_and_a_whole_copy(node_of):
     outside = N - 4 * 98_656
     gathered = found.memory["layers gathered from all ranks, and their gradients"]
     assert gathered == 4 * (2 * outside + 3 * 98_656)
-    assert found.saving == 4 * N + 8 * N
+    assert found.saving == on_card.saving == 2 * 3 * N  # one file, and its bytes
+    # A quarter of weights and optimizer, the copy, and the libraries.
+    assert found.writing == 6 * N + (3 * N + 4 * N + PROCESS)
+    assert on_card.writing == 3 * N + 4 * N + CONTEXT
+    most = replace(found, saving=1e12)
+    assert (most.total, replace(most, on_card=True).total) == (most.writing, found.learning)
     assert found.learning - found.sampling == pytest.approx(
         found.memory["gradients"] + found.memory["activations"] + gathered
         + found.memory.get("output head", 0.0)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("float32", 4 * 2**24), ("bfloat16", 8 * 2**24)])
+def test_gradients_are_copied_for_the_exchange_so_many_at_a_time(node_of, dtype, wanted):
+    node = node_of(f"policy.dtype={dtype}")
+    found = estimate(node)
+    large = replace(found, sizes=replace(found.sizes, trained=10**9, embedding=2**24))
+    assert _replicated(large)["gradients on their way between ranks"] == wanted
+    # A head that is larger than one go is added by itself: in place, or as float32 beside it.
+    larger = replace(found, sizes=replace(found.sizes, trained=10**9, embedding=2**26))
+    alone = {"float32": wanted, "bfloat16": 4 * 2**26}[dtype]
+    assert _replicated(larger)["gradients on their way between ranks"] == alone
 
 
 def test_every_node_holds_a_whole_policy(node_of):

@@ -1,4 +1,4 @@
-"""The prompt template `chat`: its table, and what of an example it says."""
+"""The prompt template `chat`: its table, and the messages it makes of an example."""
 
 import json
 

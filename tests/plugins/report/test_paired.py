@@ -106,6 +106,23 @@ def test_only_shared_seeds_count_and_one_tells_no_spread(settings):
     assert paired.compare(a, b, ACC, without=frozenset({0})) is None
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_a_run_that_did_not_end_is_neither_compared_nor_called_collapsed(
+    settings, make_run, load, tmp_path, status
+):
+    settings(mine=[0.6, 0.8], base=[0.5, 0.6, 0.4])
+    make_run("s/mine/seed_2", [{ACC: 0.1}], seed=2, status=status, lr=4e-4)
+    a, b = sorted(load(tmp_path / "s"), key=lambda g: g.name != "mine")
+    assert len(a.runs) == 3
+    got = paired.compare(a, b, ACC)
+    assert got.seeds == (0, 1)
+    assert got.difference == pytest.approx(0.15)
+    assert paired.collapsed(a, ACC) == {}
+    done = run_cli("report", tmp_path / "s", "--table", "--compare", "base")
+    assert "not compared" not in done.stdout
+    assert "Runs that did not end are left out." in done.stdout
+
+
 def test_no_difference_needs_no_number_of_seeds(settings):
     a, b = settings(mine=[0.5, 0.5], base=[0.5, 0.5])
     got = paired.compare(a, b, ACC)

@@ -86,3 +86,26 @@ def sharded_trainer(tmp_path):
             assert rank.returncode == 0, errors
 
     return run
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """vLLM's trainer engines replaced by those of ``transfer_stub``, on a policy with a card."""
+    from contextlib import nullcontext
+
+    from alignkit_vllm.weights import transfer as transfer_module
+
+    from . import transfer_stub
+
+    monkeypatch.setattr(transfer_module, "_vllm", lambda module: transfer_stub)
+    monkeypatch.setattr(transfer_module.Transfer, "_device", lambda self: nullcontext())
+    monkeypatch.setattr("alignkit_vllm.engines.delivery.gpu_of", lambda policy: "GPU-a")
+    monkeypatch.setattr(transfer_module, "PATIENCE", 0.5)
+    return transfer_stub
+
+
+@pytest.fixture
+def tied(tied_folder):
+    from alignkit_hf import HfPolicy
+
+    return HfPolicy(path=str(tied_folder)).build()

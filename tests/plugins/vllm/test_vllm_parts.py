@@ -1,4 +1,4 @@
-"""What of the vllm plugin needs no engine: its table, its messages, its deadlines, its socket."""
+"""The parts of the vllm plugin that need no engine: table, messages, deadlines, socket."""
 
 import re
 import signal

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 
 from alignkit_vllm.engines.client import UnreachableError
+from alignkit_vllm.weights import named_weights
 
 GROUPS = {}
 """By port: the NCCL group that a trainer has opened there."""
@@ -269,3 +270,12 @@ class StubServer:
     def finish_weight_update(self, weight_version=None):
         assert self.active
         self.active = False
+
+
+def assert_holds(found, policy, dtype):
+    """The weights that a server found are the policy's, in this type."""
+    want = dict(named_weights(policy, dtype))
+    assert list(found) == list(want)
+    for name, value in want.items():
+        assert found[name].dtype == dtype
+        assert torch.equal(found[name], value), name

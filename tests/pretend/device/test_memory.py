@@ -10,6 +10,10 @@ from pretended import large
 from pretended.memory import HELD
 from pretended.shapes import shapes_only
 
+from alignkit.engine.forward import compiling
+from alignkit.engine.forward.logprobs import response_logprobs
+from alignkit.model_shape import ModelShape
+
 pytestmark = pytest.mark.pretend
 
 SCALE = Path(__file__).resolve().parents[3] / "recipes" / "scale"
@@ -34,7 +38,10 @@ def test_a_step_fits_the_card(monkeypatch, overlay):
     gc.collect()
     others = HELD.now
     with shapes_only():
-        policy = large.policy(recomputed=table["gradient_checkpointing"])
+        masters = table.get("masters", False)
+        policy = large.policy(recomputed=table["gradient_checkpointing"], masters=masters)
+        if masters:
+            compiling.compile_layers(policy.model)
         learner, objective = large.learner(policy, keys["token_budget"])
         if keys.get("optimizer", {}).get("implementation") != "offload":
             for parameter in learner.parameters:
@@ -44,8 +51,40 @@ def test_a_step_fits_the_card(monkeypatch, overlay):
         else:
             monkeypatch.setattr(learner.optimizer, "step", lambda: None)  # none on the card
         HELD.reset_peak()
-        learner.step(large.rows(1), objective)
+        learner.step(large.filling(keys["token_budget"]), objective)
     held = HELD.peak - others
     share = (held + BESIDE) / CARDS[overlay]
     assert share < 0.95, f"{held / 1e9:.1f} GB"
     assert share > 0.4  # the step was counted
+
+
+def test_steps_with_recomputed_layers_hold_nothing_when_they_are_over(monkeypatch):
+    large.trust(monkeypatch)
+    held = []
+    with shapes_only():
+        learner, objective = large.learner(large.policy(1, recomputed=True), 8192)
+        for _ in range(3):
+            learner.step(large.rows(1, prompt=9, response=9), objective)
+            held.append(HELD.now)
+    assert held[0] == held[1] == held[2]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_in_16_bits_keep_what_is_estimated(monkeypatch, compiled):
+    """From the forward to the backward pass, per token."""
+    large.trust(monkeypatch)
+    tokens, held = 4096, []
+    for layers in (2, 3):
+        with shapes_only():
+            policy = large.policy(layers, masters=True)
+            if compiled:
+                compiling.compile_layers(policy.model)
+            gc.collect()
+            before = HELD.now
+            found = response_logprobs(policy, large.filling(tokens))
+            held.append(HELD.now - before)
+            del found
+    shape = ModelShape.read(policy.model.config)
+    estimated = shape.activations(2, checkpointing=False, compiled=compiled) / shape.layers
+    counted = (held[1] - held[0]) / tokens
+    assert 0.99 * counted <= estimated <= 1.1 * counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -118,6 +118,11 @@ def _cuda() -> dict[str, Any]:
     }
 
 
+def _always(value: Any) -> Callable[..., Any]:
+    """Return what answers ``value``: a mock would keep the tensors that it is called with."""
+    return lambda *_: value
+
+
 @contextmanager
 def pretending() -> Iterator[None]:
     """Pretend that this machine has a CUDA device while the block runs."""
@@ -125,12 +130,12 @@ def pretending() -> Iterator[None]:
         for name, value in _cuda().items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         amp = torch.cuda.amp.common
-        stack.enter_context(
-            mock.patch.object(amp, "amp_definitely_not_available", return_value=False)
-        )
-        stack.enter_context(
-            mock.patch.object(checkpoint, "_infer_device_type", return_value="cuda")
-        )
+        answers = {
+            (amp, "amp_definitely_not_available"): False,
+            (checkpoint, "_infer_device_type"): "cuda",
+        }
+        for (module, name), value in answers.items():
+            stack.enter_context(mock.patch.object(module, name, _always(value)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is seen as a copy
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         stack.enter_context(Operations())

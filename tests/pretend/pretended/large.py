@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from alignkit.component import make
-from alignkit.engine.forward import compiling, packable, passes, varlen
+from alignkit.engine.forward import compiled_head, compiling, packable, passes, varlen
 from alignkit.engine.forward.recomputing import checkpoint_layers
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.learning.masters import keep_masters
@@ -21,6 +21,8 @@ from alignkit.engine.tokens import TrainRow
 from alignkit_losses import Reinforce
 from alignkit_normalizers import MaskedMean
 from alignkit_optimizers import AdamW
+from pretended.cut import cut
+from pretended.memory import HELD
 from pretended.shapes import hollow
 from pretended.tensor import DeviceTensor
 
@@ -44,10 +46,10 @@ def policy(layers: int = 28, *, recomputed: bool = False, masters: bool = False)
     _move(model)
     if masters:
         keep_masters(model)
-        for (
-            weight
-        ) in model.parameters():  # of a tensor like these ``data`` leaves ``held`` as it was
+        for weight in model.parameters():
+            # Of a tensor like these ``data`` leaves ``held`` as it was.
             weight.held = weight.held.to(torch.bfloat16)
+            HELD.add(weight.held)
     if recomputed:
         model.train()
         checkpoint_layers(model)
@@ -90,6 +92,20 @@ def rows(groups: int, *, prompt: int = 200, response: int = 600) -> list[TrainRo
     return found
 
 
+def filling(budget: int) -> list[TrainRow]:
+    """Return responses of 200 to 1,000 tokens to one prompt that fill a micro-batch."""
+    draw, found = Random(0), []
+    prompt = _ids(draw, 200)
+    left = budget - len(prompt)
+    while left > 1:
+        length = min(draw.randint(200, 1000), left)
+        left -= length
+        found.append(
+            TrainRow(prompt, _ids(draw, length), 1.0, rollout_logprobs=torch.zeros(length))
+        )
+    return found
+
+
 def _ids(draw: Random, count: int) -> tuple[int, ...]:
     return tuple(draw.randrange(VOCABULARY) for _ in range(count))
 
@@ -103,7 +119,13 @@ def learner(subject: Any, budget: int, **optimizer: Any) -> tuple[Any, Objective
 
 
 def trust(monkeypatch: Any) -> None:
-    """Let trials of models and kernels pass: nothing has a value that could be compared."""
+    """Let trials of models and kernels pass: nothing has a value that could be compared.
+
+    Compiled layers run by the graphs that torch makes of them, an operation at a time.
+    """
+    plain = compiled_head.Kernels(compiled_head.sums, compiled_head.delta)
+    monkeypatch.setattr(compiling, "_compiled", cut)
+    monkeypatch.setattr(compiled_head, "compiled", lambda: plain)
     for module, name in (
         (packable, "_packs"), (passes, "has_linear_head"), (compiling, "compiles"),
     ):  # fmt: skip

@@ -17,6 +17,8 @@ class Held:
     def __init__(self) -> None:
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
+        self._names: dict[int, int] = {}
+        self._named = 0
 
     def add(self, tensor: Any) -> None:
         """Count the storage of ``tensor``, once, for as long as it lives."""
@@ -26,15 +28,23 @@ class Held:
             return
         size = -(-storage.nbytes() // BLOCK) * BLOCK
         self._sizes[key] = size
+        self._named += 1
+        self._names[key] = self._named
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._drop, key)
 
-    def has(self, key: int) -> bool:
-        """Whether the storage at ``key`` is still held."""
-        return key in self._sizes
+    def name(self, tensor: Any) -> tuple[int, int]:
+        """Return what names the storage of ``tensor``, which no later one at its place shares."""
+        key = tensor.untyped_storage()._cdata
+        return key, self._names[key]
+
+    def has(self, name: tuple[int, int]) -> bool:
+        """Whether the storage of that name is still held."""
+        return self._names.get(name[0]) == name[1]
 
     def _drop(self, key: int) -> None:
+        self._names.pop(key, None)
         self.now -= self._sizes.pop(key, 0)
 
     def reset_peak(self, *_: Any) -> None:

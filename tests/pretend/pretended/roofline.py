@@ -28,21 +28,24 @@ BANDWIDTH = 2.6e12
 """Bytes a second, of 3.35e12."""
 SPEED = {torch.bfloat16: 620e12, torch.float32: 45e12}
 """Operations a second in products of matrices, by the type of their inputs; of 989e12 in bf16."""
+FEW, MANY, SPEED_OF_MANY = 8192, 16_384, 680e12
+"""Up to so many tokens of a micro-batch ``SPEED`` holds in bf16, from so many on the third."""
 ATTENTION_SPEED = 400e12
 """Operations a second in FlashAttention."""
 PEAK = 989e12
 """Operations a second that the data sheet promises in bf16; the share is of these."""
 LAUNCH = 2.5e-6
 
-PRODUCTS, ATTENTION, HEAD, LAYERS, OPTIMIZER = (
+MULTIPLYING, ATTENTION, HEAD, LAYERS, OPTIMIZER = (
     "matrix products", "attention", "head", "layers", "optimizer",
 )  # fmt: skip
 """The parts of a step; "head" and "layers" are what is computed element by element there."""
 
-_PRODUCTS = {
+PRODUCTS = {
     aten.mm.default, aten.mm.dtype, aten.addmm.default, aten.addmm_.default, aten.addmm.dtype,
     aten.addmm.dtype_out, aten.bmm.default, aten.baddbmm.default,
 }  # fmt: skip
+"""Products of matrices."""
 _FREE = {
     aten.detach.default, aten._unsafe_view.default, aten.empty_like.default,
     aten.empty.memory_format, aten.new_empty.default, aten.empty_strided.default,
@@ -77,10 +80,10 @@ class Spent:
             return
         ins = list({id(x): x for x in ins}.values())
         took, operations = _bytes(func, ins, outs) / BANDWIDTH, 0.0
-        if func in _PRODUCTS:
+        if func in PRODUCTS:
             a, b = [x for x in args if isinstance(x, Tensor)][-2:]
             operations = 2 * a.numel() * b.shape[-1]
-            took = max(took, operations / SPEED[a.dtype])
+            took = max(took, operations / self._speed(a, b))
         if "attn" in func._schema.name:
             operations = _attended(func, args)
             took = max(took, operations / ATTENTION_SPEED)
@@ -91,6 +94,17 @@ class Spent:
             return
         self.flush()
         self.add(part, max(took, LAUNCH), func._schema.name.removeprefix("aten::"))
+
+    def _speed(self, a: Tensor, b: Tensor) -> float:
+        """Return the operations a second of a @ b; between ``FEW`` and ``MANY`` they rise evenly.
+
+        Tokens are the longest side but the vocabulary.
+        """
+        if a.dtype != torch.bfloat16:
+            return SPEED[a.dtype]
+        tokens = max(size for size in (*a.shape, *b.shape, 0) if size != self.vocabulary)
+        share = min(max((tokens - FEW) / (MANY - FEW), 0), 1)
+        return SPEED[a.dtype] + share * (SPEED_OF_MANY - SPEED[a.dtype])
 
     def _of_weights(self, outs: list[Tensor]) -> bool:
         return any(tuple(x.shape) in self.weights for x in outs)
@@ -112,7 +126,7 @@ class Spent:
         if "attn" in name:
             return ATTENTION
         if operations:
-            return PRODUCTS
+            return MULTIPLYING
         if any(word in name for word in _OPTIMIZER):
             return OPTIMIZER
         return HEAD if any(self.vocabulary in x.shape for x in tensors) else LAYERS
@@ -134,8 +148,8 @@ class _Joined:
     """Operations that are one kernel."""
 
     def __init__(self) -> None:
-        self.read: dict[int, int] = {}
-        self.made: dict[int, int] = {}
+        self.read: dict[tuple[int, int], int] = {}
+        self.made: dict[tuple[int, int], int] = {}
         self.changed = 0
 
     def take(self, func: Any, ins: list[Tensor], outs: list[Tensor]) -> None:
@@ -158,9 +172,8 @@ class _Joined:
         return sum(self.read.values()) + self.changed + held
 
 
-def _storage(x: Any) -> int:
-    key: int = x.held.untyped_storage()._cdata
-    return key
+def _storage(x: Any) -> tuple[int, int]:
+    return HELD.name(x.held)
 
 
 def _attended(func: Any, args: Any) -> float:
