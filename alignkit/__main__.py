@@ -1,5 +1,6 @@
 """The ``alignkit`` command, also as ``python -m alignkit``."""
 
+import os
 import sys
 
 from alignkit.lifecycle import startup
@@ -9,11 +10,14 @@ def main() -> None:
     """Run the command; from here on signals end it properly, also while it is imported."""
     startup.guard()
     from alignkit.cli import main as command
-    from alignkit.lifecycle.ranks import ended
 
     if sys.argv[1:2] not in (["run"], ["resume"]):  # others write before they listen themselves
         startup.release()
-    ended(command)
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        from alignkit.lifecycle.ended import ended
+
+        ended(command)
+    command()
 
 
 if __name__ == "__main__":

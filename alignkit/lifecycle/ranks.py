@@ -6,10 +6,7 @@ and are told by it where the run stands.
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
-from collections.abc import Callable
 
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Divides
@@ -28,24 +25,6 @@ def rank() -> int:
 def follows() -> bool:
     """Whether another process leads the run."""
     return rank() > 0
-
-
-def ended(command: Callable[[], None]) -> None:
-    """Run ``command``, which ends by SystemExit; on several ranks end the process with it.
-
-    Then only what is registered for the end is run, and not the interpreter's own end: that waits
-    for threads of gloo, which wait for the interpreter to free tensors, and a thread that comes
-    back from gloo meanwhile ends the process by SIGABRT.
-    """
-    try:
-        command()
-    except SystemExit as stop:
-        if size() == 1 or not isinstance(stop.code, int | None):
-            raise
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(stop.code or 0)
 
 
 def refuse_unless_divided(part: object, name: str) -> None:

@@ -122,7 +122,7 @@ class Group:
         flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         del parts
         self._exchange(lambda: dist.all_reduce(flat, async_op=True))
-        for own, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+        for own, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
             own.copy_(part.view_as(own))
 
     def _all(self, mine: Tensor) -> list[bytes]:

@@ -20,9 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.planner import SavePlan
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.tensor import DTensor
 
 from alignkit.engine.ranks import here
@@ -31,7 +36,7 @@ from alignkit.engine.ranks.shards import FILE, PARTS
 from alignkit.lifecycle.files import file_sum, sync_folder
 
 
-class _Writer(dcp.HuggingFaceStorageWriter):
+class _Writer(HuggingFaceStorageWriter):
     """Writes one file of one rank."""
 
     def __init__(self, folder: Path, number: int, names: Mapping[str, Tensor]) -> None:
@@ -100,7 +105,7 @@ def _save(folder: Path, tensors: Mapping[str, DTensor]) -> dict[str, dict[str, A
     own = {name: tensor for name, tensor in tensors.items() if _is_first(tensor)}
     for number, names in enumerate(_files(own), 1):
         with _torchs_errors():
-            dcp.save(dict(names), storage_writer=_Writer(place, number, names), no_dist=True)
+            dcp_save(dict(names), storage_writer=_Writer(place, number, names), no_dist=True)
     mine = sorted(place.glob(f"shard-{here().rank + 1:05}-*"))
     for path in [*mine, place]:
         sync_folder(path)
@@ -134,8 +139,8 @@ def _files(tensors: Mapping[str, DTensor]) -> Iterator[dict[str, DTensor]]:
 def load(folder: Path, into: Mapping[str, Tensor]) -> None:
     """Read tensors whole, or this rank's parts of those that are cut, into their memory."""
     with _torchs_errors():
-        reader = dcp.HuggingFaceStorageReader(str(folder))
-        dcp.load(dict(into), storage_reader=reader, no_dist=True)
+        reader = HuggingFaceStorageReader(str(folder))
+        dcp_load(dict(into), storage_reader=reader, no_dist=True)
 
 
 @contextmanager

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -120,8 +123,7 @@ def is_cut(tensor: Tensor) -> bool:
 
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this rank has of a tensor."""
-    found: Tensor = tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[operator]
-    return found
+    return cast("DTensor", tensor).to_local() if is_cut(tensor) else tensor
 
 
 def within(model: nn.Module, work: Callable[[nn.Module], T]) -> T:
