@@ -51,8 +51,8 @@ def compare(
 ) -> Paired | None:
     """Compare over the seeds that both have, except those in ``without``; None if there are none.
 
-    Runs that did not end do not count. Also None if the data or the number of questions per step differ: equal seeds then do not mean
-    equal questions.
+    Runs that did not end do not count. Also None if the data or the number of questions per step
+    differ: equal seeds then do not mean equal questions.
     """
     ours, theirs = finals(g, metric), finals(reference, metric)
     seeds = tuple(sorted((ours.keys() & theirs.keys()) - without))
