@@ -16,6 +16,7 @@ import tomli_w
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import source_sum
+from alignkit.lifecycle.run_dir import begun
 from alignkit.plugin_files import MODULES
 from alignkit.run_data.groups import flatten
 from alignkit.run_data.metrics import FollowedRows
@@ -71,6 +72,13 @@ class Job:
         modules = {file: MODULES + Path(file).stem for file in self.plan.get("plugins", ())}
         return {file: code[name] for file, name in modules.items() if name in code}
 
+    def spent(self) -> float:
+        """Return the hours that the run has taken so far, 0 where it is to begin."""
+        if not begun(self.folder):
+            return 0.0
+        run = read(self.folder)
+        return max([run.seconds, *run.clock.values()]) / 3600
+
     def check(self) -> None:
         """Raise AlignkitError if a finished run was made with another plan."""
         changed = self.changed() if self.status() in FINISHED else {}
@@ -86,8 +94,9 @@ class Job:
 class Watched:
     """A run that was started, and the watch on it."""
 
-    def __init__(self, job: Job, table: SweepTable, process: Process) -> None:
-        self.job, self._table, self.process = job, table, process
+    def __init__(self, job: Job, table: SweepTable, process: Process, spent: float = 0.0) -> None:
+        """Watch ``process``; its run has taken ``spent`` hours before."""
+        self.job, self._table, self.process, self._spent = job, table, process, spent
         self._began: float | None = None
         self._rows = FollowedRows(job.folder / "metrics.jsonl")
         if table.stop is not None:
@@ -111,10 +120,11 @@ class Watched:
         return self.process.poll() is not None
 
     def _hours(self) -> float:
-        """Return how long it has been running; waiting in a queue does not count."""
+        """Return how long it has run, restarts together; waiting in a queue does not count."""
         if self._began is None and self.process.began():
             self._began = time.monotonic()
-        return 0.0 if self._began is None else (time.monotonic() - self._began) / 3600
+        now = 0.0 if self._began is None else (time.monotonic() - self._began) / 3600
+        return self._spent + now
 
     def _diverged(self) -> str:
         if self._table.stop is None:

@@ -144,8 +144,9 @@ class Runner:
         for n, job in enumerate(jobs, 1):
             self.say(f"{job.name}: started, {left + len(jobs) - n} to follow")
         table = self.plans.sweep.table
-        started = zip(jobs, launcher.start(commands), strict=True)
-        return [Watched(job, table, process) for job, process in started]
+        spent = [job.spent() for job in jobs]
+        started = zip(jobs, launcher.start(commands), spent, strict=True)
+        return [Watched(job, table, process, hours) for job, process, hours in started]
 
     def _command(self, job: Job, environment: Mapping[str, str]) -> Command:
         """Return how a run is made; what is there of it is moved away if it cannot go on."""

@@ -1,7 +1,13 @@
 """When a run of a sweep is given up: it diverges, or its time is over."""
 
+import json
+import time
+from pathlib import Path
+
 import pytest
 
+from alignkit_sweep import runner
+from alignkit_sweep.plans import Plans
 from alignkit_sweep.stop import StopTable, diverged
 
 
@@ -81,6 +87,29 @@ def test_only_a_run_that_is_out_of_time_is_asked_for_its_model(
     made = make(sweep(f'recipe = "toy.toml"\nset.fail = "{fail}"\n{more}\n'))
     (run,) = made.plans.finished()
     assert [p.name for p in run.path.glob("SIG*")] == [name]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "row"),
+    [({"status": "interrupted", "seconds": 90.0}, None), ({"status": "running"}, {"time": 90.0})],
+    ids=["interrupted", "killed"],
+)
+def test_the_time_before_a_restart_counts(sweep, make, place, monkeypatch, manifest, row):
+    """90 of 90.3 seconds are over when the sweep goes on; the rest would take 8 seconds."""
+    monkeypatch.setattr(runner.Runner, "_resumable", lambda *_: True)
+    swept = sweep(f'recipe = "toy.toml"\nmax_hours = {90.3 / 3600}\n[set]\nfail = "slow"\n')
+    plans = Plans(swept, Path("out"))
+    (job,) = plans.jobs(*plans.chosen(()))
+    job.folder.mkdir(parents=True)
+    (job.folder / "manifest.json").write_text(json.dumps(manifest))
+    (job.folder / "recipe.toml").write_text("")
+    if row:
+        (job.folder / "metrics.jsonl").write_text(json.dumps({"step": 1} | row) + "\n")
+    (place / "child.py").write_text("import time\ntime.sleep(8)\n")
+    began = time.monotonic()
+    made = make(swept)
+    assert time.monotonic() - began < 7
+    assert [run.status for run in made.plans.finished()] == ["out of time"]
 
 
 def test_a_budget_of_the_command_line_replaces_that_of_the_file(sweep, make):
