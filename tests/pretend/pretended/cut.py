@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._functorch.aot_autograd import aot_function, make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pretended.roofline import PRODUCTS
@@ -110,7 +111,8 @@ def _traced(module: nn.Module, names: list[str], given: list[Tensor], cast: Any)
         with torch.autocast("cpu", cast, enabled=cast is not None, cache_enabled=False):
             return torch.func.functional_call(module, own, args[len(names) :])
 
-    with _disable_current_modes(), FakeTensorMode(), torch.enable_grad():
+    own_saved = saved_tensors_hooks(lambda x: x, lambda x: x)  # not those of a recomputed layer
+    with own_saved, _disable_current_modes(), FakeTensorMode(), torch.enable_grad():
         fake = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in given]
         for x, like in zip(fake, given, strict=True):
             x.requires_grad_(like.requires_grad)
