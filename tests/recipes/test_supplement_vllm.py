@@ -1,4 +1,7 @@
-"""The four evaluations of the supplement on a vLLM server for CPUs, and the same by `hf`."""
+"""The supplement on one vLLM server for CPUs: its evaluations, the judge, and fine-tuning.
+
+The `hf` backend answers greedily as the server must, so each run is made with both and compared.
+"""
 
 import json
 from pathlib import Path
@@ -70,3 +73,43 @@ def test_the_four_evaluations(url, tmp_path):
     for name, n in SETS.items():
         assert row[f"eval/{name}/n"] == n
         assert of(name, row) == pytest.approx(of(name, want), abs=1e-4)
+
+
+def judged(said):
+    """Verdicts by response, None for the unjudged, of the one evaluation of a run."""
+    (rows,) = said.values()
+    return [(row["response"], row.get("judge_reward")) for row in rows]
+
+
+def test_a_judge_run_by_the_server(url, tmp_path):
+    """Any digit is a verdict: the embedded policy writes no other."""
+    how = ["rollout.max_tokens=24", "reward.pattern=([0-9])", "reward.best=9"]
+    _, by_hf = run("supplement/judge.toml", tmp_path / "hf", *how)
+    served = [
+        *with_server(url),
+        *with_server(url, "reward.rollout"),
+        "reward.rollout.max_tokens=64",
+    ]
+    _, said = run("supplement/judge.toml", tmp_path / "vllm", *how, *served)
+    assert judged(said) == judged(by_hf)
+    assert any(score is not None for _, score in judged(said))
+
+
+def test_instruction_tuning_is_evaluated_by_the_weights_it_has_learned(url, tmp_path):
+    """Before the first step and after the last; the server gets the new weights in between."""
+    how = [
+        "n_steps=2", "train_batch_size=2", "n_examples=64", "validation.limit=8",
+        "reward.use=last_number", "eval.n=8", "eval.data.use=jsonl",
+        f"eval.data.path={ROOT / 'data' / 'problems' / 'test.jsonl'}",
+    ]  # fmt: skip
+    by = {"hf": ["rollout.use=hf", "rollout.temperature=0", "rollout.max_tokens=24"]}
+    by["vllm"] = with_server(url)
+    found = {name: run("instruction_sft.toml", tmp_path / name, *how, *by[name]) for name in by}
+    said = {
+        name: [[r["response"] for r in rows] for rows in found[name][1].values()] for name in by
+    }
+    assert said["vllm"] == said["hf"]
+    before, after = said["vllm"]
+    assert before != after
+    losses = [row["eval/loss"] for row in found["vllm"][0] if "eval/loss" in row]
+    assert losses[-1] < losses[0]
