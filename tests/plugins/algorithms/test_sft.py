@@ -1,12 +1,13 @@
 """Supervised fine-tuning: which rows, which tokens, which numbers."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from alignkit.engine.evaluation.eval_table import EvalPlan, EvalSet
-from alignkit.engine.learning.supervised import eos_id, epoch_batches, steps_in, supervised_row
+from alignkit.engine.learning.supervised import Epochs, eos_id, steps_in, supervised_row
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_algorithms.sft import Sft
@@ -209,7 +210,7 @@ def test_a_template_without_stops_needs_the_eos(toys):
 
 
 def test_batches_of_epochs():
-    batches = epoch_batches(5, 2, "key")
+    batches = map(Epochs(5, 2, "key").batch, count())
     first, second = [[next(batches) for _ in range(3)] for _ in range(2)]
     assert [epoch for epoch, _ in first + second] == [1, 1, 1, 2, 2, 2]
     for epoch in (first, second):

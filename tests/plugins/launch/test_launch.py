@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from alignkit.cli import main
 from alignkit.errors import AlignkitError
-from alignkit_launch.job import SCHEDULERS, TEMPLATES, Job, clock, seconds_in
+from alignkit_launch.job import TEMPLATES, Job, clock, seconds_in
 
+SCHEDULERS = sorted(path.stem for path in TEMPLATES.glob("*.sh"))
 GOLDEN = Path(__file__).parent / "golden"
 RECIPE = "alignkit:recipes/sft.toml"
 SHAPES = {
@@ -48,7 +49,7 @@ def test_the_script_is_the_one_that_was_read_over(scheduler, shape):
 
 
 def test_every_template_is_offered():
-    assert SCHEDULERS == ("local", "pbs", "slurm")
+    assert SCHEDULERS == ["local", "pbs", "slurm"]
 
 
 def words_run(text, folder):

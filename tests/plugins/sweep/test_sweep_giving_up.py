@@ -8,7 +8,15 @@ import pytest
 
 from alignkit_sweep import runner
 from alignkit_sweep.plans import Plans
-from alignkit_sweep.stop import StopTable, diverged
+from alignkit_sweep.stop import Divergence, StopTable
+
+
+def diverged(seen_rows, stop):
+    """Why a run with these rows is diverged, or ""."""
+    seen = Divergence(stop)
+    for row in seen_rows:
+        seen.add(row)
+    return seen.reason()
 
 
 def rows(rewards, losses=None):
