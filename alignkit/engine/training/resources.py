@@ -39,6 +39,7 @@ def opened(parts: Parts, run: Run) -> Iterator[Frame]:
     plan = parts.checkpoint or CheckpointPlan()
     if plan.stop_after:
         run.signals.stop_in(seconds(plan.stop_after), f"stop_after = {plan.stop_after}")
+    seed_everything(parts.seed)  # a model may draw weights when it is loaded, as adapters do
     with together(run, parts):
         saver = Saver(run, parts.policy, plan)
         with explained(run, parts, saver), _served(parts, run, saver) as frame:

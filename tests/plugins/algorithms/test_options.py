@@ -34,6 +34,22 @@ def trained(subject):
     return {n: p.detach() for n, p in subject.parts.policy.model.named_parameters()}
 
 
+def test_what_an_adapter_begins_with_depends_on_the_seed_alone(grpo, toys, tmp_path):
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+
+    def run(name, drawn_before, **keys):
+        torch.manual_seed(drawn_before)
+        subject = grpo(n_steps=1, **keys)
+        return toys.timeless(toys.carry_out(subject, tmp_path / name)), trained(subject)
+
+    rows, weights = run("one", 1)
+    again, same = run("two", 2)
+    assert again == rows
+    assert all(torch.equal(same[name], weight) for name, weight in weights.items())
+    _, others = run("three", 1, seed=1)
+    assert any(not torch.equal(others[n], w) for n, w in weights.items() if "lora_A" in n)
+
+
 @pytest.mark.parametrize("depth", [0, 1])
 @pytest.mark.parametrize("implementation", ["fused", "8bit"])
 def test_a_run_with_an_adapter_is_resumed_exactly(grpo, toys, tmp_path, implementation, depth):
