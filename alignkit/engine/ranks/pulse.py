@@ -79,17 +79,27 @@ class Pulse:
             time.sleep(BEAT / 5)
 
     def end(self) -> None:
-        """Say that this rank ends now, and stop its heartbeat."""
+        """Say that this rank ends now, and stop its heartbeat.
+
+        Rank 0, which has the store, waits for the others to say so, or for four heartbeats.
+        """
         self._closed.set()
         self._thread.join(SILENT)
         self._try(lambda: self._count(f"ended/{self._rank}"))
+        until, others = time.monotonic() + 4 * BEAT, [f"ended/{rank}" for rank in self._seen]
+        while self._rank == 0 and time.monotonic() < until and not self._all_said(others):
+            time.sleep(BEAT / 20)
+
+    def _all_said(self, keys: list[str]) -> bool:
+        """Whether the store has all the keys, or is gone."""
+        return self._try(lambda: bool(self._store.check(keys))) is not False
 
     def _count(self, key: str) -> bool:
         return bool(self._store.add(key, 1))
 
     def _ended(self) -> bool:
         """Whether rank 0 has ended, or the store with it."""
-        return self._try(lambda: bool(self._store.check(["ended/0"]))) is not False
+        return self._all_said(["ended/0"])
 
     def _silent(self, seconds: float, of: int | None = None) -> list[str]:
         """Return the ranks without a heartbeat for so many seconds."""
