@@ -88,6 +88,7 @@ def send(tmp_path):
 
     def usual():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's & ignores it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup does
 
     def go(at, name, *words, before=usual):
         at = at.format(out=tmp_path / "out", plugins=PLUGINS)
