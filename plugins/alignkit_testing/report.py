@@ -41,7 +41,7 @@ class Results:
         return "\n".join(self._of(subject) for subject in self.passed)
 
     def _of(self, subject: str) -> str:
-        lines = [f"{subject}: {self.passed[subject]} checks passed"]
+        lines = [f"{subject}: {self.passed[subject]} passed"]
         lines += [f"  skipped: {reason}" for reason in self.skipped.get(subject, ())]
         lines += [indent(f"FAILED {said}", "  ") for said in self.failed.get(subject, ())]
         return "\n".join(lines)
@@ -50,4 +50,4 @@ class Results:
     def summary(self) -> str:
         """The outcome of all checks, in a line."""
         failed = sum(map(len, self.failed.values()))
-        return f"{sum(self.passed.values())} checks passed, {failed} failed"
+        return f"{sum(self.passed.values())} passed, {failed} failed"
