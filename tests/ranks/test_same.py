@@ -51,4 +51,5 @@ def test_a_policy_cut_over_ranks_learns_the_same(ranks, kind):
     a, b = (load_file(folder / "final" / "model.safetensors") for folder in (one, two))
     assert a.keys() == b.keys()
     for name, value in a.items():
-        torch.testing.assert_close(b[name], value, atol=1e-5, rtol=1e-5)
+        # AdamW's step has the size of lr also where a gradient is little but rounding.
+        torch.testing.assert_close(b[name], value, atol=5e-5, rtol=1e-5)
