@@ -1,6 +1,5 @@
 """The ``alignkit`` command, also as ``python -m alignkit``."""
 
-import os
 import sys
 
 from alignkit.lifecycle import startup
@@ -10,10 +9,11 @@ def main() -> None:
     """Run the command; from here on signals end it properly, also while it is imported."""
     startup.guard()
     from alignkit.cli import main as command
+    from alignkit.lifecycle import ranks
 
     if sys.argv[1:2] not in (["run"], ["resume"]):  # others write before they listen themselves
         startup.release()
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if ranks.size() > 1:
         from alignkit.lifecycle.ended import ended
 
         ended(command)
