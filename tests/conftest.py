@@ -66,6 +66,14 @@ def registry():
 
 
 @pytest.fixture(scope="session")
+def warm():
+    """``warm.start(words, env, cwd)``: an alignkit command at once, of fixtures/warm.py."""
+    made = _fixture_module("alignkit_warm", "warm.py").Warm()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def cpu_seconds():
     """Return a function that calls another twice and gives the CPU seconds of the shorter."""
 
