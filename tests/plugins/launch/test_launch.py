@@ -179,7 +179,7 @@ def test_a_script_that_was_edited_is_not_lost(tmp_path, monkeypatch, program):
     for n in (1, 2):
         script.write_text(f"my own {n}")
         said = launch(*words)
-        assert f"is now run.slurm.sh.{n}" in said.stderr
+        assert f"was renamed to run.slurm.sh.{n}" in said.stderr
         assert (tmp_path / f"run.slurm.sh.{n}").read_text() == f"my own {n}"
     assert "is now" not in launch(*words).stderr
 
@@ -197,7 +197,7 @@ def test_without_the_scheduler_it_says_where_to_submit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = launch(RECIPE, "--submit", "--yes")
     assert told.exit_code == 2
-    assert "sbatch is not on this machine; submit runs/sft.slurm.sh where it is" in told.stderr
+    assert "sbatch is not on this machine; submit runs/sft.slurm.sh on one that has it" in told.stderr
 
 
 def test_a_template_of_ones_own_is_filled_in(tmp_path, monkeypatch):

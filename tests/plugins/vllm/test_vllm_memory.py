@@ -97,7 +97,7 @@ OUT = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacit
         # 2 GiB asked for, 1 free: 1 * 1.25 / 24 = 0.052 less, and 0.02 for luck: 0.378.
         (OUT, (1, 24), "set gpu_memory_utilization = 0.37 in"),
         (OUT, None, "set gpu_memory_utilization = 0.35 in"),
-        (OUT, (1, 24), "set token_budget to half of what it is"),
+        (OUT, (1, 24), "halve token_budget"),
     ],
 )
 def test_an_engine_out_of_memory_says_what_to_turn_and_to_what(text, gpu, words):
