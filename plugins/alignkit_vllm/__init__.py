@@ -9,11 +9,9 @@ from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.lifecycle import ranks
 from alignkit.protocols import Policy, RolloutBackend
-from alignkit_vllm.settings import VllmSettings
+from alignkit_vllm.settings import WORK, VllmSettings
 from alignkit_vllm.teacher_table import VllmTeacher
 
-WORK = 2 * 2**30
-"""Bytes an engine takes for activations and CUDA graphs; see ``alignkit_vllm.memory.WORK``."""
 ASLEEP = 1.0e9
 """Bytes that a sleeping engine keeps, for CUDA graphs and kernels; an estimate."""
 

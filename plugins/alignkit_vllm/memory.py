@@ -17,14 +17,12 @@ import torch
 
 from alignkit.errors import AlignkitError
 from alignkit.model_shape import ModelShape
+from alignkit_vllm.settings import WORK
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 GIB = 2**30
-WORK = 2 * GIB
-"""Bytes for a batch's activations, CUDA graphs and CUDA itself; an estimate for models of a few
-billion weights."""
 
 _CACHE = ("No available memory for the cache blocks", "larger than the available KV cache")
 _SPACE = ("out of memory", "Free memory on device")

@@ -15,6 +15,10 @@ from alignkit_vllm.guard import key_for
 
 Seconds = Annotated[float, Field(gt=0)]
 
+WORK = 2 * 2**30
+"""Bytes that an engine takes for a batch's activations, CUDA graphs and CUDA itself; an estimate
+for models of a few billion weights."""
+
 
 class VllmSettings(SamplingParams):
     """A recipe's settings of a vLLM engine; see ``VllmRollout``."""

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-TILE = 2**29
-"""Bytes of a tile of float32 logits."""
+from alignkit.footprint import TILE
 
 ACTIVE: ContextVar[bool] = ContextVar("whether layers and head run compiled now", default=False)
 

@@ -22,8 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from alignkit.engine.forward import compiled_head
 from alignkit.engine.forward.compiled_head import CompiledLogprobs, add_product
+from alignkit.footprint import TILE
 
-_KEPT_BYTES = {"cpu": 2**24, "cuda": 2**29}
+_KEPT_BYTES = {"cpu": 2**24, "cuda": TILE}
 """Logits of up to so many bytes are one tile; on CUDA this is also the size of several tiles."""
 
 _TILE = 512, 2048

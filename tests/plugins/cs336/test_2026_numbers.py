@@ -10,17 +10,8 @@ import torch
 
 from alignkit import AlignkitError
 from alignkit_cs336 import spring2025, spring2026
-from numbers_2026 import (
-    ALL,
-    KEPT,
-    PER_TOKEN,
-    RATIO,
-    RAW,
-    A,
-    f64,
-    loss_of,
-    two_parts,
-)
+from by_hand import f64
+from numbers_2026 import ALL, KEPT, PER_TOKEN, RATIO, RAW, A, loss_of, two_parts
 
 SIGNATURES = {
     "compute_rollout_rewards": "reward_fn rollout_responses repeated_ground_truths",

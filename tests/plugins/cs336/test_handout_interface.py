@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import alignkit_cs336 as cs336
-from handout_numbers import MASK, close, f64
+from by_hand import MASK, close, f64
 
 SIGNATURES = {
     "tokenize_prompt_and_output": "prompt_strs output_strs tokenizer",

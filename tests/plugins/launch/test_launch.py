@@ -197,7 +197,9 @@ def test_without_the_scheduler_it_says_where_to_submit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = launch(RECIPE, "--submit", "--yes")
     assert told.exit_code == 2
-    assert "sbatch is not on this machine; submit runs/sft.slurm.sh on one that has it" in told.stderr
+    assert (
+        "sbatch is not on this machine; submit runs/sft.slurm.sh on one that has it" in told.stderr
+    )
 
 
 def test_a_template_of_ones_own_is_filled_in(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from adapters import lacking, skipped_without
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.transcript import Transcript
@@ -21,14 +22,8 @@ from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, run_cli
 from alignkit_hf import HfPolicy
 
-LACKING = [n for n in ("verifiers", "alignkit_verifiers") if find_spec(n) is None]
-pytestmark = [
-    pytest.mark.verifiers,
-    pytest.mark.skipif(
-        bool(LACKING), reason=f"{', '.join(LACKING)} not installed; see tests/verifiers_env.sh"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-]
+LACKING = lacking("verifiers", "alignkit_verifiers")
+pytestmark = [pytest.mark.verifiers, *skipped_without(LACKING)]
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENTS = ROOT / "tests" / "fixtures" / "verifiers_environments"

@@ -1,6 +1,9 @@
-"""Tensors for tests of the handout's functions."""
+"""Comparisons with numbers worked out by hand, in float64."""
 
 import torch
+
+MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
+"""Two responses, of two tokens and of one."""
 
 
 def f64(values):
@@ -9,6 +12,3 @@ def f64(values):
 
 def close(got, want, atol=1e-12):
     torch.testing.assert_close(got, f64(want), rtol=0, atol=atol)
-
-
-MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
