@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+import rollout_fakes
 from alignkit.engine.observing.clock import Clock
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.questions import make_prompt
@@ -11,22 +12,9 @@ from alignkit.episodes import EpisodeLimits, Turn
 from alignkit.protocols import Completion, Example, Sampling
 
 
-class Characters:
-    """A tokenizer with one id per character."""
-
-    def encode(self, text, add_special_tokens):
-        assert not add_special_tokens
-        return [ord(c) for c in text]
-
-    def convert_ids_to_tokens(self, ids):
-        return [chr(i) for i in ids]
-
-
 @dataclass
-class FakePolicy:
-    tokenizer: Characters = field(default_factory=Characters)
+class FakePolicy(rollout_fakes.FakePolicy):
     max_length: int = 1000
-    version: int = 3
 
 
 @dataclass

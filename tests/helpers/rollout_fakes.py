@@ -16,6 +16,9 @@ class Characters:
         assert not add_special_tokens
         return [ord(c) for c in text]
 
+    def convert_ids_to_tokens(self, ids):
+        return [chr(i) for i in ids]
+
 
 @dataclass
 class FakePolicy:
