@@ -36,9 +36,9 @@ class VllmTeacher(Params[Policy]):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")]
     """A server that runs already, as "http://host:8000". Start it with ``python -m
-    alignkit_vllm.serve MODEL`` or ``vllm serve MODEL``; its ``--max-model-len`` must be at least
-    the longest prompt and response together, plus 1. Its key is the one in ALIGNKIT_VLLM_KEY, which
-    is sent only to this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
+    alignkit_vllm.serve MODEL``, or as ``vllm serve MODEL``, with as much for ``--max-model-len`` as
+    prompt and response have, and 1. Its key is that of ALIGNKIT_VLLM_KEY, which is sent only to
+    this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
 
     model: Annotated[str, Field(min_length=1)] | None = None
     """The name under which the server offers the teacher. Unset: the first model it lists."""
@@ -50,11 +50,11 @@ class VllmTeacher(Params[Policy]):
     """Deadline for the scores of one response, in seconds."""
 
     patience: Seconds = 300.0
-    """How long to wait for a server that does not answer, in seconds; then the run ends, and
-    ``resume`` continues it from its last checkpoint."""
+    """How long a server that does not answer is waited for, in seconds; then the run ends. It goes
+    on from its last checkpoint with ``resume``."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Refuse a wrong URL, and a host that the key must not be sent to."""
+        """Refuse an address that is none, or that the key must not be sent to."""
         try:
             _ = urlsplit(self.url).port
             key_for(self.url, os.environ)
