@@ -95,7 +95,7 @@ def test_closing_the_engine_ends_a_stream_in_another_thread(server):
     ended = []
 
     def sample():
-        with pytest.raises(LostError, match="connections to .* were closed"):
+        with pytest.raises(LostError, match=r"connections to .* were closed"):
             list(server.engine.stream([request(1)]))
         ended.append(True)
 
