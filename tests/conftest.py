@@ -18,7 +18,10 @@ from hypothesis import settings
 settings.register_profile("alignkit", derandomize=True, database=None, deadline=None)
 settings.load_profile("alignkit")
 
-collect_ignore = ["fixtures"]  # distributions of their own, some broken on purpose
+HELPERS = Path(__file__).parent / "helpers"
+pytest.register_assert_rewrite(*(file.stem for file in HELPERS.glob("*.py")))
+
+collect_ignore = ["fixtures", "helpers"]  # distributions, some broken on purpose; no tests
 
 
 def pytest_addoption(parser):
