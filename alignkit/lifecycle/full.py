@@ -13,6 +13,10 @@ from alignkit.errors import shown
 REMEDIES = {errno.ENOSPC: "free some", errno.EDQUOT: "free some", errno.EFBIG: "raise that limit"}
 """What to do, by the error's number; for all others, as of a read-only disk, make it writable."""
 
+FILES = 16
+"""Files that a checkpoint or a model may have. What was half written is gone when this is asked,
+so that a disk that takes no more files may take a few again."""
+
 
 def no_room(folder: Path, error: OSError) -> str:
     """Return the message for when nothing more can be written to ``folder``."""
@@ -46,8 +50,8 @@ def _hindrance(folder: Path, error: OSError, size: Callable[[int], str]) -> str:
     if error.errno != errno.ENOSPC:
         return ""
     disk = os.statvfs(folder)
-    if disk.f_files and not disk.f_favail:
-        return "no more files fit there, of whatever size (df -i)"
+    if disk.f_files and disk.f_favail < FILES:
+        return f"room for {disk.f_favail} more files is left there, of whatever size (df -i)"
     return f"{size(disk.f_bavail * disk.f_frsize)} are free there"
 
 
