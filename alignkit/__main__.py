@@ -17,7 +17,10 @@ def main() -> None:
         from alignkit.lifecycle.ended import ended
 
         ended(command)
-    command()
+    try:
+        command()
+    finally:
+        startup.finish()
 
 
 if __name__ == "__main__":

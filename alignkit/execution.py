@@ -16,7 +16,7 @@ import tomli_w
 
 from alignkit.errors import AlignkitError, RecipeError, RunFailed, in_shell, shown
 from alignkit.lifecycle import determinism, fingerprint, ranks
-from alignkit.lifecycle.files import UNWRITABLE, no_room, write_json, write_whole
+from alignkit.lifecycle.files import UNWRITABLE, write_json, write_whole
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.manifest import Manifest
 from alignkit.lifecycle.place import Place
@@ -256,8 +256,10 @@ def _failure(run: Run, error: BaseException) -> RunFailed:
     """Return the message for a run that failed; the traceback of an unexpected error is saved."""
     said, folder = str(error), shown(run.dir)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        said = no_room(run.dir, error)
-        return RunFailed(f"{said}\nfree some, then: alignkit resume {in_shell(run.dir)}")
+        from alignkit.lifecycle.full import no_room, remedy
+
+        said, then = no_room(run.dir, error), f"{remedy(error)}, then"
+        return RunFailed(f"{said}\n{then}: alignkit resume {in_shell(run.dir)}")
     if not isinstance(error, AlignkitError):
         said = redact_text(traceback.format_exc())
         with suppress(OSError):

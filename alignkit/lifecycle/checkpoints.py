@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +90,9 @@ class Store:
             put(partial, self.folder / mark.name)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise AlignkitError(_no_room(self.folder, error, need)) from error
+            from alignkit.lifecycle.full import no_room_for_checkpoint
+
+            raise AlignkitError(no_room_for_checkpoint(self.folder, error, need)) from error
         return self.folder / mark.name
 
     def newest(self, warn: Callable[[str], None]) -> tuple[Path, Mark] | None:
@@ -174,20 +176,3 @@ def _write(path: Path, content: Content) -> dict[str, Any]:
     path.chmod(mode)  # a library that writes aside and renames keeps others from reading
     sync_folder(path)
     return {"size": path.stat().st_size, "sha256": file_sum(path)}
-
-
-def _no_room(folder: Path, error: OSError, need: int) -> str:
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
-    return (
-        f"cannot write a checkpoint to {shown(folder)}: {error.strerror or error}; it takes "
-        f"{_size(need)}, and {_size(free)} are free there. What was saved before is whole"
-    )
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes in readable form."""
-    units: Iterable[tuple[str, int]] = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-    for unit, factor in units:
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"

@@ -6,13 +6,10 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-from alignkit.errors import shown
 
 UNWRITABLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
@@ -46,13 +43,6 @@ def beside(path: Path) -> Iterator[IO[str]]:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON; see :func:`write_whole`."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
-
-
-def no_room(folder: Path, error: OSError) -> str:
-    """Return the message for when nothing more can be written to ``folder``."""
-    free = f"{shutil.disk_usage(folder).free:,} bytes are free there"
-    said = f"cannot write to {shown(folder)}: {error.strerror}; {free}"
-    return f"{said}. What was saved before is whole"
 
 
 def sync_folder(folder: Path) -> None:

@@ -32,6 +32,18 @@ def release() -> None:
             signal.signal(number, USUAL[number == signal.SIGINT])
 
 
+def finish() -> None:
+    """Ignore requests to save and stop at the end of a command: it is over, and has its status.
+
+    The interpreter takes its handlers away before it is over. Freeing the tensors of a run may take
+    longer than the second after which the kernel repeats SIGXCPU, which would end the process by
+    that signal, as a job that is not to be started again.
+    """
+    for number in REQUESTS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     """Say what happened and end the process; no other Python code runs any more."""
     goes_on = number in REQUESTS and _resumes()

@@ -1,7 +1,10 @@
 """Disks that fill up or turn read-only, files that rot, two processes in one directory."""
 
+import errno
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,7 @@ from alignkit.cli import main
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.execution import Run
 from alignkit.lifecycle.checkpoints import damage
+from alignkit.lifecycle.full import no_room, no_room_for_checkpoint, remedy
 
 
 def checkpoints(folder):
@@ -262,3 +266,49 @@ def test_a_run_needs_no_home_that_can_be_written(runs, sft, disk):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (runs.folder / "run/final/model.safetensors").is_file()
+
+
+def test_a_limit_on_file_sizes_is_named_and_not_what_is_free(runs, calm):
+    biggest = max(f.stat().st_size for f in checkpoints(calm.dir)[0].iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (biggest - 1024, before[1]))
+    try:
+        with pytest.raises(RunFailed) as error:
+            runs.start(out="limited")
+        failed = error.value
+        said = str(no_room(runs.folder, OSError(errno.EFBIG, "File too large")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.search(r"no file may have more than [\d.]+ [KM]iB here \(ulimit -f\)", str(failed))
+    assert f"no file may have more than {biggest - 1024:,} bytes here" in said
+    assert "free" not in f"{failed} {said}"
+    runs.resume("limited")
+    assert runs.weights("limited") == runs.weights("calm")
+
+
+def test_a_disk_that_takes_no_more_files_is_not_said_to_have_bytes_free(disk):
+    place = disk("small", "1m,nr_inodes=4")
+
+    def fill():
+        for number in range(9):
+            (place / str(number)).touch()
+
+    with pytest.raises(OSError, match="No space left") as error:
+        fill()
+    for left in (0, 1):  # what a checkpoint had begun is taken away first
+        for said in (
+            no_room(place, error.value),
+            no_room_for_checkpoint(place / "checkpoints", error.value, 5),
+        ):
+            assert f"room for {left} more files is left there, of whatever size (df -i)" in said
+            assert "free" not in said
+        (place / "0").unlink(missing_ok=True)
+    assert remedy(error.value) == "free some"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_what_may_not_be_written_is_not_said_to_be_full(tmp_path, number):
+    error = OSError(number, os.strerror(number))
+    for said in (no_room(tmp_path, error), no_room_for_checkpoint(tmp_path, error, 5)):
+        assert f": {os.strerror(number)}. What was saved before is whole" in said
+    assert remedy(error) == "make it writable"

@@ -149,6 +149,39 @@ def test_a_request_that_is_repeated_does_not_end_the_save(name):
         assert (process.wait(20), process.stdout.read()) == (STOPPED, b"saved\n")
 
 
+FREED_LATE = """
+import os, signal, sys
+import alignkit.cli
+from alignkit.__main__ import main
+from alignkit.lifecycle.signals import Interrupted, Signals
+
+number, asked = int(sys.argv[1]), sys.argv[2] == "asked"
+
+class Tensors:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=number):
+        kill(pid, number)
+
+def command():
+    try:
+        with Signals().installed():
+            if asked:
+                os.kill(os.getpid(), number)
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_status)
+    sys.exit(0)
+
+kept, alignkit.cli.main, sys.argv = Tensors(), command, ["alignkit", "run"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("asked", STOPPED), ("done", 0)])
+@pytest.mark.parametrize("name", ["SIGXCPU", "SIGUSR1", "SIGUSR2"])
+def test_a_request_at_the_interpreters_end_leaves_the_status(name, how, status):
+    command = [sys.executable, "-c", FREED_LATE, str(int(getattr(signal, name))), how]
+    assert subprocess.run(command, check=False).returncode == status
+
+
 @pytest.mark.usefixtures("heard")
 def test_a_signal_to_end_counts_after_a_request_too():
     with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE) as process:

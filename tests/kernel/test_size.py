@@ -131,6 +131,7 @@ def test_what_carries_a_recipe_out_is_small(behind_run):
 
 ON_DEMAND = {
     "alignkit.inheritance": "a table that chooses another component than the file below it",
+    "alignkit.lifecycle.full": "a disk on which something cannot be written",
     "alignkit.lifecycle.recovery": "a run directory that is moved or deleted during the run",
     "alignkit.overrides": "a value given with -s",
     "alignkit.plugin_files": "a plugin that is a file",
