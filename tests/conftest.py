@@ -30,6 +30,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--rank-kills", type=int, default=3, help="kills of runs on two ranks, in tests/ranks"
     )
+    parser.addoption("--rank-kills-seed", default="ranks", help="draws the moments of these kills")
     parser.addoption(
         "--fuzz",
         type=int,

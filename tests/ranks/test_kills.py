@@ -1,7 +1,7 @@
 """A run of two ranks killed at any moment and resumed ends as one undisturbed process does.
 
 `pytest tests/ranks/test_kills.py -m "slow or not slow" --rank-kills 160` kills 160 of them: one
-rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks.
+rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks. `--rank-kills-seed` draws others.
 """
 
 import json
@@ -26,8 +26,8 @@ LATEST = 30.0
 class Nest:
     """Asks the process that forks ranks, and draws what is killed."""
 
-    def __init__(self, process, ranks):
-        self.process, self.ranks = process, ranks
+    def __init__(self, process, ranks, seed):
+        self.process, self.ranks, self.seed = process, ranks, seed
         self.kills, self.made, self.seconds = 0, {}, {}
         process.stdout.readline()
 
@@ -61,8 +61,8 @@ class Nest:
 
     def trial(self, number):
         """Kill a run, at times also the resumed one, end it, and compare what it leaves."""
-        draw = random.Random(f"ranks/{number}")
-        kind, more = USES[number % len(USES)], draw.choice([(), SHARD])
+        draw = random.Random(f"{self.seed}/{number}")
+        kind, more = draw.choice(USES), draw.choice([(), SHARD])
         whole = self.undisturbed(kind, 1)
         self.undisturbed(kind, 2, *more)
         out = self.ranks.place / f"killed-{number}"
@@ -74,7 +74,7 @@ class Nest:
             self.strike(kind, out, more, draw)
         size = draw.choice([1, 2, 2, 4])
         found, said = self.ask(self.words(kind, out, more), size, out)
-        name = f"{number}: {kind}, {more}, on {size}"
+        name = f"{self.seed}/{number}: {kind}, {more}, on {size}"
         assert found["codes"] == [0] * size, f"{name}\n{said}"
         assert "Traceback" not in said, f"{name}\n{said}"
         assert_same(whole, out)
@@ -96,7 +96,7 @@ class Nest:
 
 
 @pytest.fixture
-def nest(ranks):
+def nest(ranks, request):
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
@@ -104,7 +104,7 @@ def nest(ranks):
         [sys.executable, Path(__file__).with_name("nest.py")], text=True, env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
-        yield Nest(process, ranks)
+        yield Nest(process, ranks, request.config.getoption("--rank-kills-seed"))
         process.stdin.close()
 
 
@@ -116,7 +116,7 @@ def test_ranks_that_are_killed_lose_nothing(nest, request):
         try:
             nest.trial(number)
         except AssertionError as error:
-            failed.append(str(error)[-3000:])
+            failed.append(f"run {number} of seed {nest.seed!r}: {str(error)[-3000:]}")
         number += 1
         with (nest.ranks.place / "kills.txt").open("a") as file:
             file.write(f"{number} runs, {nest.kills} kills, {len(failed)} wrong\n")
