@@ -5,13 +5,9 @@ rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks. `--rank-kills
 """
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,23 +20,14 @@ LATEST = 30.0
 
 
 class Nest:
-    """Asks the process that forks ranks, and draws what is killed."""
+    """Draws what is killed, in runs of forked ranks."""
 
-    def __init__(self, process, ranks, seed):
-        self.process, self.ranks, self.seed = process, ranks, seed
+    def __init__(self, forked, ranks, seed):
+        self.forked, self.ranks, self.seed = forked, ranks, seed
         self.kills, self.made, self.seconds = 0, {}, {}
-        process.stdout.readline()
 
     def ask(self, words, size, out, **job):
-        log = out.with_suffix(".log")
-        job |= {"words": [str(w) for w in words[2:]], "ranks": size, "log": str(log)}
-        job |= {"cwd": str(self.ranks.place), "since": str(out / "metrics.jsonl")}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        found = json.loads(self.process.stdout.readline())
-        texts = [Path(f"{log}.{rank}").read_text() for rank in range(size)]
-        for rank in range(size):
-            Path(f"{log}.{rank}").unlink()
+        found, texts = self.forked.ask(words, size, out, **job)
         self.kills += signal.SIGKILL in [-code for code in found["codes"]]
         return found, "\n----\n".join(texts)
 
@@ -96,16 +83,8 @@ class Nest:
 
 
 @pytest.fixture
-def nest(ranks, request):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("nest.py")], text=True, env=environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        yield Nest(process, ranks, request.config.getoption("--rank-kills-seed"))
-        process.stdin.close()
+def nest(forked, ranks, request):
+    return Nest(forked, ranks, request.config.getoption("--rank-kills-seed"))
 
 
 @pytest.mark.slow
