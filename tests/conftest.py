@@ -67,6 +67,12 @@ def registry():
 
 
 @pytest.fixture(scope="session")
+def serving():
+    """Return a block that serves a policy's log-probs as vLLM does, by fixtures/scoring_server."""
+    return _fixture_module("alignkit_scoring_server", "scoring_server.py").serving
+
+
+@pytest.fixture(scope="session")
 def cpu_seconds():
     """Return a function that calls another twice and gives the CPU seconds of the shorter."""
 

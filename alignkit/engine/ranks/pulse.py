@@ -53,8 +53,10 @@ class Pulse:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._try(self._beat)  # before any rank can tell that this one is here
+        self._answered = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def check(self) -> None:
         """Raise OtherRankFailed if one has."""
@@ -99,7 +101,7 @@ class Pulse:
         while self._rank == 0 and time.monotonic() < until and not self._all_over():
             time.sleep(BEAT / 20)
         self._closed.set()
-        self._thread.join(SILENT)
+        self._thread.join(BEAT if self._hangs() else SILENT)
 
     def _all_over(self) -> bool:
         gone = self._silent(4 * BEAT)
@@ -124,12 +126,25 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._closed.wait(BEAT):
-            if not self._try(self._beat):
+            if self._try(self._beat):
+                self._answered = time.monotonic()
+            else:
                 self._note("rank 0 is gone: the store that all ranks share does not answer")
+
+    def _watch(self) -> None:
+        """End the process if it does not notice a failure, also while the store hangs."""
+        while not self._closed.wait(BEAT):
+            if self._hangs():
+                self._note("rank 0 gives no sign of life: killed, stopped or out of reach")
+                self.grace = EARLY  # as what waits for the store notices nothing
             if self._failed and not self._noticed and time.monotonic() - self._since > self.grace:
                 sys.stderr.write(f"rank {self._rank}: ended at once, as {self._failed}\n")
                 sys.stderr.flush()
                 os._exit(self._status)
+
+    def _hangs(self) -> bool:
+        """Whether the store has not answered for ``SILENT`` seconds: rank 0 is stopped."""
+        return time.monotonic() - self._answered > SILENT
 
     def _beat(self) -> bool:
         self._beats += 1
@@ -154,9 +169,12 @@ class Pulse:
             self._since, self._status, self._failed = time.monotonic(), status, why
 
     def _try(self, call: Callable[[], bool]) -> bool | None:
-        """Return what a call of the store returns; None if the store is gone."""
-        with self._lock:
-            try:
-                return call()
-            except RuntimeError:  # torch.distributed's errors are
-                return None
+        """Return what a call of the store returns; None if the store is gone, or hangs."""
+        if not self._lock.acquire(timeout=4 * BEAT):
+            return None
+        try:
+            return call()
+        except RuntimeError:  # torch.distributed's errors are
+            return None
+        finally:
+            self._lock.release()
