@@ -9,7 +9,7 @@ from .conftest import SHARD, assert_same
 def served(ranks, serving):
     from alignkit_hf import HfPolicy
 
-    with serving(HfPolicy(path=ranks.teacher, device="cpu").build()) as server:
+    with serving(HfPolicy(path=str(ranks.teacher), device="cpu").build()) as server:
         yield server
 
 

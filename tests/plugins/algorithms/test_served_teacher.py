@@ -138,17 +138,19 @@ def test_a_response_that_is_too_long_for_it_is_refused(distill, toys, serving, t
     assert "--max-model-len=" in said
 
 
-def test_a_plan_refuses_it_as_the_policy_and_at_another_temperature(tmp_path):
+def test_a_plan_refuses_it_as_the_policy_without_a_server_and_at_another_temperature(tmp_path):
     base = Path(__file__).resolve().parents[3] / "recipes" / "distill.toml"
     url = 'use = "vllm"\nurl = "http://127.0.0.1:9"\n'
     (tmp_path / "policy.toml").write_text(f'extends = "{base}"\n[policy]\n{url}')
     (tmp_path / "warm.toml").write_text(
         f'extends = "{base}"\n[teacher]\n{url}[rollout]\ntemperature = 0.5\n'
     )
+    (tmp_path / "engine.toml").write_text(f'extends = "{base}"\n[teacher]\nuse = "vllm"\n')
     (tmp_path / "good.toml").write_text(f'extends = "{base}"\n[teacher]\n{url}')
     for name, status, said in [
         ("policy", 2, "only gives log-probs"),
         ("warm", 2, "at temperature 1, not 0.5"),
+        ("engine", 2, "start `python -m alignkit_vllm.serve MODEL`"),
         ("good", 0, "the model behind http://127.0.0.1:9"),
     ]:
         done = run_cli("run", tmp_path / f"{name}.toml", "--dry-run")

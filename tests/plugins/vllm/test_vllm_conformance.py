@@ -21,7 +21,7 @@ with socket.socket() as probe:
 def teacher(serving, untied_folder):
     from alignkit_hf import HfPolicy
 
-    with serving(HfPolicy(path=untied_folder, device="cpu").build(), port=PORT):
+    with serving(HfPolicy(path=str(untied_folder), device="cpu").build(), port=PORT):
         yield
 
 
