@@ -125,10 +125,12 @@ def _forward(policy: Any, row: Row) -> list[float]:
 
 
 def _close(found: Sequence[Sequence[float]], wanted: Sequence[Sequence[float]], what: str) -> None:
+    lengths, other = [len(own) for own in found], [len(own) for own in wanted]
+    assert lengths == other, f"rows have {lengths} scores, and {other} are {what}"
     apart = [
         abs(a - b)
-        for own, other in zip(found, wanted, strict=True)
-        for a, b in zip(own, other, strict=True)
+        for one, two in zip(found, wanted, strict=True)
+        for a, b in zip(one, two, strict=True)
     ]
     worst = max(apart)
     assert worst <= ROUNDING, f"scores differ by up to {worst:.3g} nats from {what}"

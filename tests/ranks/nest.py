@@ -82,8 +82,9 @@ def do(job):
             told = True
             for rank in set(range(len(pids))) - codes.keys():
                 os.kill(pids[rank], signal.SIGTERM)
-        if now > end:
-            strike(pids, set(range(len(pids))) - codes.keys())
+        left = set(range(len(pids))) - codes.keys()
+        if now > end or (struck is not None and left <= set(job["victims"])):  # stopped ones
+            strike(pids, left)
         time.sleep(0.002)
     since = struck if struck is not None else began
     took = [ends[rank] - since if since is not None else 0.0 for rank in sorted(codes)]
