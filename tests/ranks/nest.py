@@ -1,10 +1,10 @@
-"""A process that has imported everything and forks the ranks of runs; started by test_kills.
+"""A process that has imported everything and forks the ranks of runs, for tests of how they end.
 
 Reads a JSON job per line: the words of a command, its number of ranks, the log, and which of them
 get a signal so many seconds after a file exists; ``more`` has further words for each rank. Answers
-with a JSON line: exit statuses, and the seconds from that file, or the signal, to each end. As
-torchrun does, it sends SIGTERM to ranks that go on for too long after that signal; after ``limit``
-seconds the job is killed.
+with a JSON line: exit statuses, the seconds from that file, or the signal, to each end, and those
+from each rank's last words to the end of all. As torchrun does, it sends SIGTERM to ranks that go
+on for too long after that signal. After ``limit`` seconds the job is killed.
 """
 
 import json
@@ -89,7 +89,8 @@ def do(job):
     since = struck if struck is not None else began
     took = [ends[rank] - since if since is not None else 0.0 for rank in sorted(codes)]
     found = {"codes": [codes[rank] for rank in sorted(codes)], "took": took, "told": told}
-    return found | {"seconds": max(took)}
+    told_at = [os.stat(f"{job['log']}.{rank}").st_mtime for rank in range(len(pids))]
+    return found | {"seconds": max(took), "since_said": [time.time() - at for at in told_at]}
 
 
 print(json.dumps({}), flush=True)

@@ -69,7 +69,7 @@ def ended(ranks, forked):
         late = ["-p", plugin, "-s", "reward.use=late", *both]
         out = ranks.place / name
         words = ranks.words("brittle", out, *late)
-        job = {"more": {str(rank): more}, "limit": LATEST} | job
+        job = {"more": {str(rank): more}, "limit": 4 * LATEST} | job
         found, said = forked.ask(words, 2, out, **job)
         return found, said
 
@@ -83,6 +83,7 @@ def test_a_rank_that_is_refused_ends_the_others(ended, wrong, rank):
     words, status, cause = WRONG[wrong]
     found, said = ended(f"{wrong}-{rank}", rank, [word.format(rank=rank) for word in words])
     codes = found["codes"]
+    assert found["since_said"][rank] < LATEST, said
     assert cause in said[rank]
     assert codes[rank] == status, said
     assert codes[1 - rank] in (1, 2), said
@@ -100,6 +101,7 @@ def test_a_rank_that_is_refused_ends_one_that_still_loads(ended, rank):
     late = ["-s", f"reward.late_on={1 - rank}"]
     found, said = ended(f"late-{rank}", rank, ["-s", "data.path=nowhere.jsonl"], *late)
     assert found["codes"] == [2, 2], said
+    assert found["since_said"][rank] < LATEST, said
     assert "nowhere.jsonl" in said[rank]
     assert "nowhere.jsonl" in said[1 - rank]
 
