@@ -87,9 +87,14 @@ class Commands(click.Group):
             ctx.exit(_status(error))
         except click.exceptions.Exit:
             raise
+        except click.ClickException as error:  # click prints it
+            said = error.format_message()
+            if ranks.follows():
+                error.message = f"rank {ranks.rank()}: {error.message}"
+            self._tell(ctx, said, error.exit_code)
+            raise
         except Exception as error:
-            said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-            self._tell(ctx, redact_text(said) or type(error).__name__, 1)
+            self._tell(ctx, redact_text(str(error)) or type(error).__name__, 1)
             raise
 
     def _tell(self, ctx: click.Context, said: str, status: int) -> None:

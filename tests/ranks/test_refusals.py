@@ -85,8 +85,8 @@ def test_a_rank_that_is_refused_ends_the_others(ended, wrong, rank):
     codes = found["codes"]
     assert found["since_said"][rank] < LATEST, said
     assert cause in said[rank]
-    assert codes[rank] == status, said
-    assert codes[1 - rank] in (1, 2), said
+    assert status in (codes[rank], 1), said  # 1 where rank 0 has begun the run
+    assert set(codes) <= {1, 2, status}, said
     if rank == 1:
         assert "rank 1: " in said[0]
         assert cause in said[0]
@@ -132,8 +132,7 @@ def test_torchrun_is_told_why_a_rank_was_refused(ranks, rank):
     start = time.monotonic()
     codes, (said,) = ranks.go(words, 1)
     assert codes == [1], said
-    assert ("rank 1: " if rank else "") + "reward 'late'" in said
-    assert "no such judge" in said
+    assert ("rank 1: " if rank else "") + "no such judge" in said
     assert time.monotonic() - start < 2 * LATEST  # with the start of three processes
 
 
