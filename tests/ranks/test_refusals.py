@@ -143,7 +143,7 @@ def test_ranks_that_have_nothing_to_do_say_so_and_end(ranks):
     assert codes == [0], said
     before = [path.stat().st_mtime_ns for path in sorted(out.rglob("*"))]
     plugin = ranks.place / "vowel_plugin.py"
-    words = ["-m", "alignkit", "resume", out, "-p", plugin, "-s", "n_steps=3"]
+    words = ["-m", "alignkit", "resume", out, "-p", plugin]
     codes, said = ranks.go(words, 2, limit=60.0)
     assert codes == [0, 0], said
     assert "there is nothing to do" in said[0]
