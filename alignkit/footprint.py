@@ -41,6 +41,12 @@ WHILE_SAMPLING = frozenset({ENGINE})
 TILE = 2**29
 """Most bytes of float32 logits that the output head computes at once on CUDA."""
 
+BUCKET = 2**24
+"""Numbers of gradients that ranks add up in one exchange."""
+
+FILE = 2**28
+"""Most bytes of tensors in one file of a sharded checkpoint. A rank holds two of it to write it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:

@@ -18,7 +18,10 @@ from hypothesis import settings
 settings.register_profile("alignkit", derandomize=True, database=None, deadline=None)
 settings.load_profile("alignkit")
 
-collect_ignore = ["fixtures"]  # distributions of their own, some broken on purpose
+HELPERS = Path(__file__).parent / "helpers"
+pytest.register_assert_rewrite(*(file.stem for file in HELPERS.glob("*.py")))
+
+collect_ignore = ["fixtures", "helpers"]  # distributions, some broken on purpose; no tests
 
 
 def pytest_addoption(parser):
@@ -70,6 +73,14 @@ def registry():
 def serving():
     """Return a block that serves a policy's log-probs as vLLM does, by fixtures/scoring_server."""
     return _fixture_module("alignkit_scoring_server", "scoring_server.py").serving
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """``warm.start(words, env, cwd)``: an alignkit command at once, of fixtures/warm.py."""
+    made = _fixture_module("alignkit_warm", "warm.py").Warm()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

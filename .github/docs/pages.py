@@ -1,4 +1,4 @@
-"""Pages that are made before the site is built: from the registry, and from the guides."""
+"""Writes the generated pages before the site is built: from the registry, and from the guides."""
 
 import inspect
 import re
@@ -29,7 +29,7 @@ GUIDES = {
 
 
 def write(_: Sphinx | None = None) -> None:
-    """Write all pages that are made."""
+    """Write all generated pages."""
     (MADE / "guides").mkdir(parents=True, exist_ok=True)
     (MADE / "components").mkdir(exist_ok=True)
     for file, name in GUIDES.items():
@@ -41,7 +41,7 @@ def write(_: Sphinx | None = None) -> None:
 
 
 def _linked(text: str, folder: Path) -> str:
-    """Point links at pages of the site; a link to a file that has none becomes its name."""
+    """Point links at pages of the site; a link to a file without a page becomes the file's name."""
 
     def link(found: re.Match[str]) -> str:
         image, label, target, anchor = found.groups()

@@ -1,18 +1,21 @@
 """The torch-level building blocks that algorithms share; the kernel never imports it.
 
-Six packages, and a package and three modules that all of them use. A package imports only
-from those below it::
+A package or module imports only from those below it::
 
-    training     the frame of a loop: its parts, its steps, checkpoints
-    evaluation   how good a policy is: questions put to it on the side
-    sampling     from questions to judged responses
-    learning     from rows to updates of the weights (knows nothing of sampling)
-    forward      from rows to log-probs, whatever is padded, packed, shared or recomputed
-    observing    what is measured and watched of a run
-    asking       calls of a recipe's components
-    tokens       the rows of token ids that all of them pass on
-    seeds        the orders and generators that all of them draw from
-    ranks        the processes that a run is divided over, and models that are cut over them
+    training        what the loop of an algorithm is built from: its parts, its steps, checkpoints
+    evaluation      how good a policy is, measured on questions that it is not trained on
+    sampling        from questions to judged responses
+    learning        from rows to updates of the weights (imports nothing of sampling)
+    forward         from rows to log-probs, whether padded, packed, shared or recomputed
+    observing       what is measured and watched during a run
+    prompting       from examples to prompts, with a text template or a chat template
+    chat_rows       from dialogues to rows
+    chat            from dialogues to token ids
+    chat_template   which chat template is used, with which arguments
+    asking          calls of a recipe's components
+    tokens          rows of token ids
+    seeds           orders and random generators
+    ranks           the processes that a run is divided over, and models sharded over them
 
 Modules named ``*_table`` define tables of a recipe and import no torch. ``__all__`` lists what
 plugins may rely on; these names are imported at first use, so that ``from alignkit.engine import

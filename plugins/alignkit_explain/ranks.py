@@ -14,8 +14,10 @@ from alignkit.abilities import parallel_of
 from alignkit.estimate import Estimate, estimate
 from alignkit.footprint import (
     ACTIVATIONS,
+    BUCKET,
     CACHE,
     COPIES,
+    FILE,
     GRADIENTS,
     HEAD,
     OPTIMIZER,
@@ -29,10 +31,7 @@ from alignkit.recipe import Node
 WHOLE = "whole copy of the weights, to sample from"
 GATHERED = "layers gathered from all ranks, and their gradients"
 EXCHANGE = "gradients on their way between ranks"
-BUCKET = 2**24
-"""Gradients that ranks which replicate add in one go (``alignkit.engine.ranks.group``)."""
-FILE = 2**28
-"""Bytes of a file of a checkpoint, of which a rank holds two (``alignkit.engine.ranks.shards``)."""
+
 SHARE = 0.6
 """Share of a card's memory above which ``parallel = "auto"`` cuts the policy: 16 bytes a weight."""
 

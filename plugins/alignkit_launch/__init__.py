@@ -1,4 +1,4 @@
-"""The command that makes a run a job of SLURM or PBS, or of this machine."""
+"""The command ``launch``: a run as a batch job of SLURM or PBS, or on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNT = click.IntRange(1)
 
 
 class Launch(Params[click.Command]):
-    """Print the script that runs RECIPE as a batch job; with --submit, hand it to the scheduler.
+    """Print the script that runs RECIPE as a batch job; with --submit, submit it.
 
     The job resumes itself after a time limit or a pre-emption. The recipe is checked first.
     """
@@ -40,9 +40,9 @@ class Launch(Params[click.Command]):
                       help="Ranks per node. Default: one per card, or one")  # fmt: skip
         @click.option("--cpus", default=4, type=COUNT, help="Cores per process.  [default: 4]")
         @click.option("--time", "seconds", default="4:00:00", callback=_seconds,
-                      metavar="[D-]H:MM:SS", help="Its limit.  [default: 4:00:00]")  # fmt: skip
+                      metavar="[D-]H:MM:SS", help="Time limit.  [default: 4:00:00]")  # fmt: skip
         @click.option("--grace", default=120, type=COUNT,
-                      help="Seconds kept for saving before it.  [default: 120]")  # fmt: skip
+                      help="Seconds before the limit, to save in.  [default: 120]")  # fmt: skip
         @click.option("--memory", metavar="SIZE", help="Memory per node, such as 64gb.")
         @click.option("--queue", metavar="NAME", help="Partition or queue.")
         @click.option("--account", metavar="NAME", help="Account that is charged.")
@@ -52,7 +52,7 @@ class Launch(Params[click.Command]):
                       help="Resume on another kind of machine too; see resume.")  # fmt: skip
         @click.option("--template", type=GIVEN, help="Fill in this template instead.")
         @click.option("--show-template", is_flag=True, help="Print the template, to edit it.")
-        @click.option("--submit", is_flag=True, help="Hand the script over, after a question.")
+        @click.option("--submit", is_flag=True, help="Submit the script, after a question.")
         @click.option("--yes", is_flag=True, help="Do not ask.")
         @plugin_option
         @click.pass_context
@@ -80,7 +80,7 @@ def _launch(
     yes: bool,
     **request: Any,
 ) -> int:
-    """Show a job's script, submit it where that is asked for; return the exit status."""
+    """Print a job's script, and submit it if asked to; return the exit status."""
     from alignkit import recipe
     from alignkit_launch import submission
     from alignkit_launch.asked import job_for
@@ -93,12 +93,12 @@ def _launch(
     text = job.text(template)
     say(text.rstrip("\n"))
     if not submit:
-        say("# Not submitted: add --submit, or save this and submit it yourself.", err=True)
+        say("# Not submitted: add --submit, or save this script and submit it.", err=True)
         return 0
     if not yes:
         click.confirm(f"Submit this as {job.script}?", abort=True, err=True)
     if before := submission.keep(job.script, text):
-        say(f"the script that was there is now {shown(before)}", err=True)
+        say(f"the former script was renamed to {shown(before)}", err=True)
     if job.scheduler == "local":
         return submission.run_here(job.script)
     say(f"job {submission.submit(job.scheduler, job.script)}: {job.script}")

@@ -1,4 +1,4 @@
-"""From the words of the command line to a job."""
+"""From the options of the command line to a job."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def job_for(
 ) -> Job:
     """Return the job that runs a recipe in ``out``, or resumes the run that is there.
 
-    ``plugged`` are the words by which plugins were added or left out. Raises AlignkitError where
-    the scheduler cannot do what is asked for, or ``out`` is in use for something else.
+    ``plugged`` are the ``-p`` options that add plugins or leave them out. Raises AlignkitError if
+    the scheduler cannot do what is asked for, or ``out`` holds something else than a run.
     """
     if scheduler == "local" and nodes > 1:
-        raise AlignkitError("--scheduler local is this machine: --nodes must be 1")
+        raise AlignkitError("--scheduler local runs on this machine alone: set --nodes 1")
     folder = (out or Path("runs") / file_name(path.stem)).absolute()
     if folder.exists() and not folder.is_dir():
         raise AlignkitError(f"{shown(folder)} is a file; choose another --out")

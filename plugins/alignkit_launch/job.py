@@ -1,4 +1,4 @@
-"""A job: what a batch system is asked for, and the script that asks."""
+"""A batch job: the resources it asks for, and its script."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Job:
     scheduler: str
     """The name of one of the templates: "local", "pbs" or "slurm"."""
     begin: Sequence[str]
-    """Words of the command that begins the run, after ``alignkit``."""
+    """Arguments of ``alignkit`` that begin the run."""
     go_on: Sequence[str]
-    """Words of the command that resumes it."""
+    """Arguments of ``alignkit`` that resume it."""
     out: Path
     """Run directory, absolute."""
     nodes: int = 1
     gpus: int = 0
     """Per node."""
     processes: int = 1
-    """Per node; several of them are the ranks of one run."""
+    """Per node; several processes are the ranks of one run."""
     cpus: int = 1
     """Cores per process."""
     seconds: int = 3600
@@ -43,30 +43,31 @@ class Job:
     grace: int = 120
     """Seconds before the limit at which the run is told to save its state and stop."""
     memory: str = ""
-    """Per node, as the scheduler takes it; "" = its default, here and below."""
+    """Per node, in the scheduler's own notation; "" = its default, here and below."""
     queue: str = ""
     account: str = ""
     directives: Sequence[str] = ()
-    """Further options for the scheduler, as they stand behind ``#SBATCH`` or ``#PBS``."""
+    """Further options for the scheduler, as written after ``#SBATCH`` or ``#PBS``."""
     folder: Path = field(default_factory=Path.cwd)
     """Directory in which the job works."""
     python: str = sys.executable
 
     def __post_init__(self) -> None:
-        """Raise AlignkitError where the script could not hold what was asked for."""
+        """Raise AlignkitError if an option cannot be written into the script."""
         if not 0 < self.grace < self.seconds:
             raise AlignkitError(
-                f"--grace {self.grace}: from 1 second to less than the job's {self.seconds}"
+                f"--grace {self.grace}: give at least 1 second and less than the time limit of "
+                f"{self.seconds}"
             )
         asked = (self.memory, self.queue, self.account, *self.directives)
         refuse_unwritable((*asked, str(self.out), str(self.folder)))
         for word in (*self.begin, *self.go_on, self.python):
             if any("\ud800" <= letter <= "\udfff" for letter in word):
-                raise AlignkitError(f"{word!r} is no UTF-8, which the script is written in")
+                raise AlignkitError(f"{word!r} cannot be written as UTF-8; rename it")
 
     @property
     def name(self) -> str:
-        """The job's name, of characters that every scheduler takes."""
+        """The job's name, in characters that every scheduler accepts."""
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", self.out.name)[:100]
         return name if name[:1].isalpha() else f"run-{name}"
 
@@ -81,12 +82,12 @@ class Job:
         return self.nodes * self.processes
 
     def text(self, template: Path | None = None) -> str:
-        """Return the script, made from the scheduler's own template or from ``template``.
+        """Return the script, made from ``template``, by default the scheduler's in this package.
 
         Raises AlignkitError where the template cannot be read or filled in.
         """
         file = template or TEMPLATES / f"{self.scheduler}.sh"
-        environment = Environment(  # nosec B701 # a shell script; | q quotes what goes into it
+        environment = Environment(  # nosec B701 # a shell script, not HTML; | q quotes its values
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
             keep_trailing_newline=True, comment_start_string="{##", comment_end_string="##}",
         )  # fmt: skip
@@ -98,7 +99,7 @@ class Job:
         except AlignkitError:
             raise
         except Exception as error:  # a template is a program: it can fail in any way
-            raise AlignkitError(f"{shown(file)} is no usable template: {error}") from error
+            raise AlignkitError(f"{shown(file)} cannot be filled in: {error}") from error
 
 
 def _quoted(value: Any) -> str:
@@ -107,7 +108,7 @@ def _quoted(value: Any) -> str:
 
 
 def clock(seconds: int) -> str:
-    """Write seconds as hours, minutes and seconds, as all schedulers take them.
+    """Write seconds as H:MM:SS, which all schedulers accept.
 
     >>> clock(5400)
     '1:30:00'

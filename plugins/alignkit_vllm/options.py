@@ -1,4 +1,4 @@
-"""What an engine is started with: a model folder, vLLM's options, and GPUs."""
+"""How an engine is started: its model folder, vLLM's options, and its GPUs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from alignkit_vllm import machine
 from alignkit_vllm.settings import VllmSettings
 
 IPC = {"backend": "ipc"}
-"""``weight_transfer_config`` of an engine on the policy's card; others have the server's own."""
+"""``weight_transfer_config`` of an engine on the policy's card; for others the server sets it."""
 
 
 def engine_options(keys: VllmSettings, policy: Policy, dtype: torch.dtype) -> dict[str, Any]:
     """Return vLLM's engine options, as ``vllm.LLM`` and the server's flags name them."""
     room = min(keys.max_model_len or policy.max_length, policy.max_length)
     options: dict[str, Any] = {
-        "load_format": "dummy",  # the first sync fills every weight, or the check says so
+        "load_format": "dummy",  # random; the first sync sets every weight, which is checked
         "dtype": str(dtype).removeprefix("torch."),
         "max_model_len": room if room < 2**31 - 1 else None,
         "max_num_seqs": keys.max_num_seqs,
@@ -31,7 +31,7 @@ def engine_options(keys: VllmSettings, policy: Policy, dtype: torch.dtype) -> di
         return options | _on_gpus(keys)
     return options | {
         "enforce_eager": True,
-        # vLLM 0.32 fails on CPUs when it cuts the prompt of a request that has a seed.
+        # vLLM 0.32 fails on CPUs when it splits the prompt of a request that has a seed.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(4096, room if room < 2**31 - 1 else 0),
         "distributed_executor_backend": "uni",
@@ -51,7 +51,8 @@ def _on_gpus(keys: VllmSettings) -> dict[str, Any]:
 def transfer_options(policy: Policy, visible: Sequence[str] | None) -> dict[str, Any]:
     """Return the options of weight transfer for an engine process on the devices ``visible``.
 
-    CUDA IPC on the policy's card alone; :mod:`alignkit_vllm.serve` sets NCCL for all others.
+    CUDA IPC for an engine on the policy's card only; for others :mod:`alignkit_vllm.serve` sets
+    NCCL.
     """
     device = _device(policy)
     if device.type != "cuda" or visible is None or len(visible) != 1:
@@ -61,19 +62,19 @@ def transfer_options(policy: Policy, visible: Sequence[str] | None) -> dict[str,
 
 
 def arithmetic(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment in which an engine of these options computes in its own type.
+    """Return environment variables that make an engine compute in full precision.
 
-    Triton, which vLLM's attention in float32 is written in, rounds float32 factors to TF32's 10
-    bits by default, and so log-probs to some 1e-3.
+    vLLM's float32 attention is written in Triton, which by default rounds float32 factors to TF32's
+    10 bits. Log-probs would then be wrong by about 1e-3.
     """
     return {"TRITON_F32_DEFAULT": "ieee"} if options["dtype"] == "float32" else {}
 
 
 def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
-    """Return the engine process's CUDA_VISIBLE_DEVICES, None to leave it as it is.
+    """Return CUDA_VISIBLE_DEVICES for the engine's process, None to leave it as it is.
 
-    With mode "device" the GPUs that the recipe names or the last ones, with "server" the policy's
-    and those after it.
+    With mode "device" it is the GPUs that the recipe names or the last ones, with "server" the
+    policy's and those after it.
     """
     device, count = _device(policy), keys.tensor_parallel_size * keys.engines
     if keys.mode == "device" and keys.devices:
@@ -87,7 +88,7 @@ def visible_devices(keys: VllmSettings, policy: Policy) -> Sequence[str] | None:
 
 
 def shares(visible: Sequence[str] | None, engines: int) -> list[Sequence[str] | None]:
-    """Return the devices of each of so many engines, None where nothing is to be chosen.
+    """Return the devices of each of ``engines`` engines, None if no devices are chosen.
 
     >>> shares(["1", "2", "3", "4"], 2)
     [['1', '2'], ['3', '4']]
@@ -104,7 +105,7 @@ def _device(policy: Policy) -> torch.device:
 
 
 def compute_dtype(policy: Policy, wanted: str) -> torch.dtype:
-    """Return the engine's type: the one ``wanted``, or that of the policy's matrix products."""
+    """Return the engine's type: ``wanted``, or for "auto" that of the policy's matrix products."""
     if wanted != "auto":
         dtype = getattr(torch, wanted)
         assert isinstance(dtype, torch.dtype)
@@ -120,9 +121,10 @@ def compute_dtype(policy: Policy, wanted: str) -> torch.dtype:
 def describe(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     """Write the policy's configuration and tokenizer, without weights, for an engine to read.
 
-    From the model in memory: no other revision, nothing to download. An engine that computes in a
-    ``dtype`` of 16 bits on a GPU is told to give logits in float32, as the learner's head does:
-    rounded to 16 bits they would part the two by more than all layers do.
+    They come from the model in memory, so the revision is the same and nothing is downloaded. An
+    engine that computes in a ``dtype`` of 16 bits on a GPU is configured to give float32 logits, as
+    the learner's head does: logits rounded to 16 bits would make the log-probs of both differ more
+    than all layers do.
     """
     config: Any = policy.model.config
     config = type(config).from_dict(config.to_dict())
@@ -134,7 +136,7 @@ def describe(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _class_name(policy: Policy) -> str:
-    """Return the model's class, without the wrapping that FSDP gives it."""
+    """Return the name of the model's class, without FSDP's prefix."""
     name = type(policy.model).__name__
     declared = getattr(policy.model.config, "architectures", None) or []
     return str(declared[0]) if declared and name not in declared else name.removeprefix("FSDP")

@@ -1,4 +1,4 @@
-"""Translates an algorithm's requests to an engine's, and the answers back."""
+"""Translates an algorithm's prompts to requests of an engine, and its answers to completions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Request:
     prompt: tuple[int, ...]
     n: int
     options: dict[str, Any]
-    """Keyword arguments of ``vllm.SamplingParams``, keys of the JSON body of a server."""
+    """Keyword arguments of ``vllm.SamplingParams``, and keys of the JSON body for a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class Answer:
     text: str
     """Cut after the stop string, if one ended it."""
     ended: bool
-    """Not cut at the most tokens allowed."""
+    """Whether it ended before ``max_tokens`` cut it."""
     stop_string: bool
-    """Ended by a stop string."""
+    """Whether a stop string ended it."""
 
 
 def requests(
     prompts: Sequence[Sequence[int]], how: Sampling, policy: Policy, max_len: int
 ) -> Iterator[Request | None]:
-    """Yield a request per prompt, None where no room is left below ``max_len`` tokens."""
+    """Yield a request per prompt, None for a prompt without room below ``max_len`` tokens."""
     check_request(prompts, how)
     _check_temperature(how)
     keys = how.prompt_keys or range(len(prompts))
@@ -58,7 +58,7 @@ def requests(
             "min_tokens": min(how.min_tokens, most),
             "seed": seed_of(how.seed, how.step, key),
         }
-        # Greedy responses are equal, and the engine refuses to draw several.
+        # Greedy responses are equal, and the engine refuses to generate several.
         yield Request(tuple(prompt), 1 if how.temperature == 0 else how.n, shared | own)
 
 
@@ -70,7 +70,7 @@ def _options(how: Sampling, policy: Policy) -> dict[str, Any]:
         "min_p": how.min_p,
         "stop": list(how.stop),
         "include_stop_str_in_output": True,
-        # The policy says what ends a response; the engine would add the tokenizer's own idea.
+        # The policy's ids end a response; by default the engine would add the tokenizer's.
         "stop_token_ids": sorted(policy.eos_ids),
         "ignore_eos": True,
         "skip_special_tokens": True,
@@ -98,13 +98,13 @@ def completions(
 
 
 def blank(n: int, version: int) -> list[Completion]:
-    """Return what a prompt without room for a response gets."""
+    """Return the empty completions of a prompt that leaves no room for a response."""
     return [Completion("", (), (), "length", version)] * n
 
 
 def _completion(answer: Answer, tokenizer: PreTrainedTokenizerBase, version: int) -> Completion:
     text = answer.text
-    if not answer.stop_string:  # the engine's text lacks bytes that end in no whole character
+    if not answer.stop_string:  # the engine's text lacks an incomplete character at the end
         decoded = tokenizer.decode(
             list(answer.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -123,6 +123,6 @@ def _check_temperature(how: Sampling) -> None:
     if how.temperature > 2 or 0 < how.temperature < 0.01:
         side = "above 2" if how.temperature > 2 else "between 0 and 0.01"
         raise AlignkitError(
-            f"temperature {how.temperature:g} is {side}, which vLLM does not take; use 0, a value "
+            f"temperature {how.temperature:g} is {side}, which vLLM refuses; set it to 0, a value "
             "from 0.01 to 2, or the hf backend"
         )

@@ -1,9 +1,9 @@
-"""A vLLM server that a trainer can give weights to: ``python -m alignkit_vllm.serve MODEL``.
+"""A vLLM server that a trainer can send weights to: ``python -m alignkit_vllm.serve MODEL``.
 
-It is vLLM's own OpenAI-compatible server, with whatever options that has, made ready for training:
-log-probs are those of the distribution sampled from, and the workers take weights and requests
-from the trainer (vLLM's development mode). It listens on 127.0.0.1 unless ``--host`` says
-otherwise, and answers nobody without its key: see :mod:`alignkit_vllm.guard`.
+It is vLLM's own OpenAI-compatible server, with all of its options, configured for training:
+log-probs are those of the distribution sampled from, and the workers accept weights and requests
+from the trainer (vLLM's development mode). It listens on 127.0.0.1 unless ``--host`` is given, and
+refuses requests without its key: see :mod:`alignkit_vllm.guard`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alignkit_vllm.guard import closed
 from alignkit_vllm.machine import installed
 
 TRAINER = "ALIGNKIT_TRAINER_PID"
-"""Environment variable: the process that started this one and that it must not survive."""
+"""Environment variable with the id of the process that started this one; both end together."""
 
 OPTIONS = (
     "--worker-extension-cls=alignkit_vllm.worker.Extension",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("usage: python -m alignkit_vllm.serve MODEL [options of vllm's server]")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    faulthandler.enable()  # of this process, which has read its environment already
+    faulthandler.enable()  # PYTHONFAULTHANDLER comes too late for this process itself
     if trainer := os.environ.get(TRAINER):
         threading.Thread(target=_end_with, args=(int(trainer),), daemon=True).start()
     sys.argv = command(arguments, os.environ)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def command(arguments: Sequence[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Return the command line of vLLM's server for ``arguments``, and see to its key."""
+    """Return the command line of vLLM's server for ``arguments``; puts its key into ``environ``."""
     model, *own = arguments
     given = {word.partition("=")[0] for word in own}
     found = installed()
@@ -62,7 +62,7 @@ def command(arguments: Sequence[str], environ: MutableMapping[str, str]) -> list
 
 
 def _end_with(trainer: int) -> None:
-    """Kill this process and all it started once ``trainer`` is no longer its parent."""
+    """Kill this process and those it started as soon as ``trainer`` is no longer its parent."""
     while os.getppid() == trainer:
         time.sleep(0.5)
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -15,6 +15,10 @@ from alignkit_vllm.guard import key_for
 
 Seconds = Annotated[float, Field(gt=0)]
 
+WORK = 2 * 2**30
+"""Bytes that an engine takes for a batch's activations, CUDA graphs and CUDA itself; an estimate
+for models of a few billion weights."""
+
 
 class VllmSettings(SamplingParams):
     """A recipe's settings of a vLLM engine; see ``VllmRollout``."""
@@ -22,17 +26,17 @@ class VllmSettings(SamplingParams):
     mode: Literal["colocate", "device", "server"] = "colocate"
     """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
     policy trains; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
-    without one, in a process of its own on the policy's device; under torchrun one for each
-    rank."""
+    without it, in a process of its own on the policy's device (under torchrun one for each
+    rank)."""
 
     devices: tuple[str, ...] = ()
-    """With mode "device": indices, UUIDs or MIG ids of the engine's GPUs, one for each of
-    ``tensor_parallel_size``, for each of ``engines``. Empty takes the last visible ones."""
+    """With mode "device": indices, UUIDs or MIG ids of the engines' GPUs, ``tensor_parallel_size``
+    times ``engines`` of them. Empty takes the last visible ones."""
 
     engines: Annotated[int, Field(ge=1)] = 1
-    """With mode "device": engines that sample side by side, each with the whole model on GPUs of
-    its own. For a model that fits on one card, several engines are faster than one split over as
-    many cards."""
+    """With mode "device": number of engines that sample side by side, each with the whole model on
+    GPUs of its own. For a model that fits on one card, several engines are faster than one engine
+    split over as many cards."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
     """With mode "server": a server that runs already, as "http://host:8000". Start it with ``python
@@ -40,9 +44,9 @@ class VllmSettings(SamplingParams):
     only to this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
 
     weights: Literal["auto", "socket"] = "auto"
-    """How the policy's weights get to an engine in another process: "auto" by CUDA IPC on the
-    policy's card and by NCCL to other cards, of other machines too; over a socket where there is no
-    CUDA. "socket": always over a socket, which is slower, but sends to nobody without its token."""
+    """How the policy's weights are sent to an engine in another process. "auto": by CUDA IPC on the
+    policy's card, by NCCL to other cards, also of other machines, and over a socket without CUDA.
+    "socket": always over a socket, which is slower, but needs a token to connect."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that the engine may take. Unset: 0.85 on GPUs of its own, 0.45
@@ -62,15 +66,15 @@ class VllmSettings(SamplingParams):
     """GPUs that the model is split over; above 1 with mode "device" or "server" only."""
 
     enforce_eager: bool = False
-    """Do without CUDA graphs: a faster start, slower decoding. CPUs always do."""
+    """Use no CUDA graphs: a faster start, but slower decoding. Without effect on CPUs."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type the engine holds weights and computes in; "auto" is the type of the policy's matrix
-    products (its ``autocast``, or else its ``dtype``)."""
+    """Type in which the engine holds weights and computes; "auto" is the type of the policy's
+    matrix products (its ``autocast``, or else its ``dtype``)."""
 
     sleep: bool = True
-    """With mode "colocate" on a GPU: give the engine's memory back after each batch of responses.
-    Waking copies the weights from the policy again."""
+    """With mode "colocate" on a GPU: free the engine's memory after each batch of responses. The
+    weights are copied from the policy again before the next one."""
 
     check_every: Annotated[int, Field(ge=0)] = 20
     """Syncs between checks that the engine holds the policy's weights (some columns of them, and
@@ -78,16 +82,16 @@ class VllmSettings(SamplingParams):
     update, are always checked; 0 checks only these."""
 
     max_logprob_gap: Annotated[float, Field(gt=0)] | None = None
-    """A check stops the run when engine and policy differ by more than this in the probe's
-    log-probs, nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding alone
-    exceeds that, only max_rollout_kl decides."""
+    """A check stops the run if the probe's log-probs by engine and policy differ by more than this,
+    in nats per token on average. Unset: 0.01 for float32; in 16 bits, where rounding alone exceeds
+    that, only max_rollout_kl decides."""
 
     max_rollout_kl: Annotated[float, Field(gt=0)] = 0.015
-    """A check stops the run when the probe's estimate of KL(engine ‖ policy) is above this, nats
-    per token: what a run logs of its own samples as ``train/rollout_kl``."""
+    """A check stops the run if the probe's estimate of KL(engine ‖ policy), in nats per token, is
+    above this. ``train/rollout_kl`` in the metrics is the same estimate for a step's responses."""
 
     start_timeout: Seconds = 900.0
-    """Deadline for starting the engine, in seconds; then the run stops and reports what hung."""
+    """Deadline for starting the engine, in seconds; after it the run stops and says what hung."""
 
     sync_timeout: Seconds = 300.0
     """Deadline for one transfer of weights, in seconds."""
@@ -99,8 +103,8 @@ class VllmSettings(SamplingParams):
     """A stage that takes longer reports its progress at intervals of this many seconds."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 2
-    """With an engine in a process of its own: how often it is restarted in one run after it died. A
-    server at ``url`` that fails is waited for as often, and then gets the weights again."""
+    """With an engine in a process of its own: how often it may be restarted in one run after it
+    died. A server at ``url`` that fails is waited for as often, and then sent the weights again."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Refuse fields that do not go together."""
@@ -108,7 +112,7 @@ class VllmSettings(SamplingParams):
         if self.temperature > 2 or 0 < self.temperature < 0.01:
             yield "temperature", f"vLLM takes 0 or 0.01 to 2, not {self.temperature:g}"
         if self.url is not None and self.mode != "server":
-            yield "url", f'has no meaning with mode = "{self.mode}"; set mode = "server"'
+            yield "url", f'is not used with mode = "{self.mode}"; set mode = "server"'
         yield from self._port_problems()
         if self.mode == "colocate" and self.tensor_parallel_size > 1:
             yield (
@@ -135,7 +139,7 @@ class VllmSettings(SamplingParams):
         if self.engines > 1 and self.mode != "device":
             yield "engines", f'more than one needs mode = "device", not "{self.mode}"'
         if self.devices and self.mode != "device":
-            yield "devices", f'has no meaning with mode = "{self.mode}"; set mode = "device"'
+            yield "devices", f'is not used with mode = "{self.mode}"; set mode = "device"'
         elif self.devices and len(self.devices) != wanted:
             several = f" and engines = {self.engines}" if self.engines > 1 else ""
             number = str(wanted) if several else "as many"

@@ -25,17 +25,17 @@ Seconds = Annotated[float, Field(gt=0)]
 class VllmTeacher(Params[Policy]):
     """A teacher or reference behind a vLLM 0.32 server: it gives log-probs and is not trained.
 
-    For ``[teacher]`` of ``distill``, ``[reference.policy]``, and ``[reference]`` of ``dpo``, where
-    the model is too large to stand beside the policy or is served already. The server reads each
+    For ``[teacher]`` of ``distill``, ``[reference.policy]``, and ``[reference]`` of ``dpo``, if
+    the model is too large for the policy's card or is served already. The server reads each
     response with its prompt and returns the log-prob of every token (``prompt_logprobs``). Its
-    tokenizer has to read the policy's token ids as the policy does, which is compared before the
-    first step.
+    tokenizer must give the policy's token ids the same meaning, which is checked before the first
+    step.
 
-    ``prompt_logprobs`` are those of temperature 1, so the responses have to be sampled at that. A
-    server with ``--dtype=float32`` gives those of ``hf`` to 1e-4 nats. In its usual bfloat16 they
+    ``prompt_logprobs`` are at temperature 1, so responses have to be sampled at temperature 1. A
+    server with ``--dtype=float32`` agrees with ``hf`` to 1e-4 nats. In its usual bfloat16 log-probs
     are rounded: with the embedded model by 0.03 nats on average, by more for improbable tokens.
     Their last bits depend on what else the server computes at that moment, so a run with such a
-    teacher repeats and resumes up to rounding only.
+    teacher is repeated and resumed only up to rounding.
     """
 
     only_scores: ClassVar[bool] = True
@@ -47,10 +47,10 @@ class VllmTeacher(Params[Policy]):
     this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
 
     model: Annotated[str, Field(min_length=1)] | None = None
-    """The name under which the server has to offer the teacher. Unset: what it names first."""
+    """The name under which the server offers the teacher. Unset: the first model it lists."""
 
     at_once: Annotated[int, Field(ge=1)] = 64
-    """Responses that the server is sent at a time."""
+    """Number of responses that are sent to the server at a time."""
 
     timeout: Seconds = 600.0
     """Deadline for the scores of one response, in seconds."""
@@ -71,7 +71,7 @@ class VllmTeacher(Params[Policy]):
             yield "url", f"{error}"
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
-        """Report who gives the log-probs."""
+        """Report where log-probs come from."""
         return {"log-probs from": f"{self.model or 'the model'} behind {self.url}"}
 
     def build(self) -> Policy:

@@ -1,8 +1,8 @@
 """No silent hangs: every stage that waits for the engine has a deadline and a heartbeat.
 
-When a deadline passes, the stacks of all threads go to stderr and the stage ends in a
-:class:`DeadlineError` that names the stage, the peer and what was finished last. Code that never
-returns to Python cannot be ended that way; after ``GRACE`` more seconds the process is ended.
+When a deadline passes, the stacks of all threads are printed to stderr and the stage ends with a
+:class:`DeadlineError` that names the stage, the engine, and the stage that finished last. Code that
+never returns to Python cannot be interrupted; after ``GRACE`` more seconds the process is ended.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Watchdog:
 
     def __init__(self, peer: Callable[[], str], heartbeat: float) -> None:
         self.peer = peer
-        """Says who is waited for, as messages name it."""
+        """Returns the name of the engine, for messages."""
         self.heartbeat = heartbeat
-        """Seconds between two signs of life."""
+        """Seconds between two reports of progress."""
         self.finished = "nothing yet"
-        """The last stage that ended well."""
+        """The last stage that succeeded."""
         self.finished_at = monotonic()
         self.on_expiry: Callable[[], str] = lambda: ""
-        """Called when a deadline passes; returns what else there is to say, the log's end, say."""
+        """Called when a deadline passes; returns more lines for the message, or ""."""
         self.on_exit: Callable[[], None] = lambda: None
-        """Called before the process is ended: kills what would be left running."""
+        """Called before the process is ended, to kill the processes it started."""
 
     @contextmanager
     def stage(
@@ -67,7 +67,7 @@ class Watchdog:
         items: Iterable[T],
         progress: Callable[[], str] = lambda: "",
     ) -> Iterator[T]:
-        """Yield ``items`` as one stage; the time between two of them is the caller's own."""
+        """Yield ``items`` as one stage; the caller's own time between two items does not count."""
         source, spent, last = iter(items), 0.0, object()
         while True:
             start = monotonic()
@@ -90,22 +90,22 @@ class Watchdog:
                     watcher.done.set()
         except Exception as error:
             watcher.finish()
-            if watcher.error is not None:  # what came of the engine's end matters less
+            if watcher.error is not None:  # errors that follow from ending the engine matter less
                 raise watcher.error from error
             raise
         finally:
             watcher.finish()
-        if watcher.error is not None:  # passed in the instant the block ended
+        if watcher.error is not None:  # the deadline passed at the moment the block ended
             raise watcher.error
 
 
 class _Watcher(threading.Thread):
-    """Waits beside a stage."""
+    """A thread that watches one stage."""
 
     def __init__(
         self, watch: Watchdog, name: str, deadline: float, progress: Callable[[], str], spent: float
     ) -> None:
-        """``spent`` seconds of the deadline are gone already."""
+        """``spent`` is how many seconds of the deadline were used before."""
         super().__init__(name=f"alignkit watches {name}", daemon=True)
         self.spent = spent
         self.watch, self.stage, self.deadline, self.progress = watch, name, deadline, progress
@@ -114,7 +114,7 @@ class _Watcher(threading.Thread):
         self.error: DeadlineError | None = None
 
     def finish(self) -> None:
-        """Stop watching; an expiry under way completes first."""
+        """Stop watching; an expiry in progress completes first."""
         self.done.set()
         self.join()
         if self.target is not threading.main_thread():
@@ -184,18 +184,18 @@ def _interruptible(watcher: _Watcher) -> Iterator[None]:
         if watcher.error is not None and not watcher.done.is_set():
             raise watcher.error
         if watcher.error is None and callable(before):
-            before(signum, frame)  # somebody else's, who asks the run to stop, say
+            before(signum, frame)  # not the watcher's signal: a request to stop the run, say
 
     before = signal.signal(signal.SIGUSR2, interrupted)
     try:
         yield
     finally:
-        watcher.finish()  # a signal it sends this late must not reach the handler of before
+        watcher.finish()  # a signal it sends this late must not reach the former handler
         signal.signal(signal.SIGUSR2, before)
 
 
 class _Interruption(BaseException):
-    """What is raised in a thread that no signal reaches."""
+    """Raised in threads other than the main one, which no signal reaches."""
 
 
 def _interrupt(thread: threading.Thread) -> None:
@@ -208,7 +208,7 @@ def _interrupt(thread: threading.Thread) -> None:
 
 
 def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
-    """Have ``thread`` raise ``error`` at its next line of Python, or no longer, for None."""
+    """Make ``thread`` raise ``error`` at its next line of Python; None cancels that."""
     ident = ctypes.c_ulong(thread.ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ident, None if error is None else ctypes.py_object(error)

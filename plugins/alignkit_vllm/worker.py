@@ -1,7 +1,7 @@
-"""Code that runs inside the engine's workers, wherever these are. Imported there by vLLM.
+"""Code that vLLM imports and runs in the engine's workers, on whatever machine these are.
 
-Methods are called through vLLM's ``collective_rpc``; over HTTP that passes strings one way and
-lists and tables the other.
+Methods are called through vLLM's ``collective_rpc``. Over HTTP their arguments are strings, and
+their results lists and dictionaries.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Extension:
     parallel_config: Any
     vllm_config: Any
     reload_weights: Any
-    """The worker's own, which loads under vLLM's configuration; its runner's does not."""
+    """The worker's own method, which sets vLLM's configuration first; its runner's does not."""
     finish_weight_update: Any
 
     def alignkit_load(self, weights: Iterable[tuple[str, Tensor]], version: str) -> None:
-        """Take over ``weights`` in place."""
-        self.alignkit_held = ""  # should loading fail half-way, nobody takes it for whole
+        """Load ``weights`` in place."""
+        self.alignkit_held = ""  # until all are loaded, no version is held
         self.reload_weights(weights_iterator=iter(weights))
         _retie(self.model_runner.get_model())
         self.alignkit_held = version
 
     def alignkit_fetch(self, host: str, port: str, token: str, timeout: str, version: str) -> None:
-        """Connect to the trainer and take over the weights it sends."""
+        """Connect to the trainer and load the weights it sends."""
         self.alignkit_load(receive(host, int(port), token, float(timeout)), version)
 
     def alignkit_place(self) -> dict[str, Any]:
@@ -54,10 +54,10 @@ class Extension:
         }
 
     def alignkit_hold(self, version: str) -> None:
-        """Record the version of the weights that the engine's own transfer brings.
+        """Record the version of the weights that vLLM's own transfer brought; "" before it begins.
 
-        "" before it begins. An update before this one that broke off is ended first: half of a
-        layer that was left from it would count as arrived.
+        If the update before this one was interrupted, it is ended first; otherwise a half-loaded
+        layer of it would count as loaded.
         """
         if not version and getattr(self, "alignkit_begun", False):
             self._weight_update_active = True
@@ -72,7 +72,7 @@ class Extension:
     def alignkit_columns(self) -> dict[str, Any]:
         """Return some columns of some weight matrices, see :func:`columns`.
 
-        None are returned where the matrices are cut over several workers.
+        Returns no columns if the matrices are split over several workers.
         """
         model = self.model_runner.get_model()
         whole = self.parallel_config.tensor_parallel_size == 1
@@ -87,7 +87,7 @@ class Extension:
 def _retie(model: nn.Module) -> None:
     """Give a tied output head the new embedding.
 
-    On CPUs the head holds a packed copy, which reloading passes over (vLLM 0.32); on GPUs both
+    On CPUs the head holds a packed copy, which reloading does not update (vLLM 0.32); on GPUs both
     share one tensor and there is nothing to do.
     """
     head, embedding = _head(model), _embedding(model)
@@ -101,11 +101,12 @@ def _retie(model: nn.Module) -> None:
 
 
 def columns(model: nn.Module) -> dict[str, list[list[float]]]:
-    """Return by module name what the matrix gives for one-hot inputs: columns of the weights.
+    """Return columns of weight matrices by module name: the modules' outputs for one-hot inputs.
 
-    The module is run, not read, so it does not matter how the weights are packed; a one-hot
-    input has no rounding. Of each column :func:`spread` rows are returned. First, middle and
-    last linear layer, the output head, and rows of the embedding.
+    The module is run, so it does not matter how its weights are packed; one-hot inputs cause no
+    rounding. The modules are the first, the middle and the last linear layer, the output head, and
+    the embedding, of which rows are taken. Of each column or row some numbers are returned, chosen
+    by :func:`spread`.
     """
     linear = [(name, module) for name, module in model.named_modules() if _is(module, "LinearBase")]
     chosen = dict(linear[i] for i in {0, len(linear) // 2, len(linear) - 1} if linear)
@@ -168,5 +169,5 @@ def _is_head(module: nn.Module) -> bool:
 
 
 def _is(module: nn.Module, kind: str) -> bool:
-    """Whether a module is of one of vLLM's classes, told by name: no vLLM is imported here."""
+    """Whether a module is of the vLLM class with this name; vLLM is not imported for that."""
     return any(base.__name__ == kind for base in type(module).__mro__)

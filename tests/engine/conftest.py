@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
+import torch
 
+from alignkit.engine.evaluation.eval_table import (
+    EvalPlan,
+)
+from alignkit.engine.evaluation.evaluator import Evaluator
 from alignkit.execution import Run
+from evaluation_fakes import Backend, Template, Tokenizer, judge
 
 
 @dataclass
@@ -26,7 +32,6 @@ class TinyPolicy:
 
 
 def _model(**changes):
-    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     settings = {
@@ -70,3 +75,21 @@ def run(tmp_path):
     run.printer = run.lines.append
     yield run
     run.close("failed")
+
+
+@pytest.fixture
+def evaluator(tiny_policy):
+    def make(*, prompt=None, reward=judge, every=1, **sets):
+        policy = tiny_policy()
+        policy.tokenizer = Tokenizer()
+        plan = EvalPlan({k.removeprefix("main"): v for k, v in sets.items()}, every)
+        return Evaluator(
+            plan,
+            policy=policy,
+            backend=Backend(policy),
+            prompt=prompt or Template(),
+            reward=reward,
+            token_budget=64,
+        )
+
+    return make

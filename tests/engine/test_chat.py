@@ -1,23 +1,14 @@
 """Dialogues as ids: those of the template, trained on the assistant's turns and nowhere else."""
 
-from itertools import groupby
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.dialogues import ChatFormat
-from alignkit.engine.chat import asked, chat_ids, continuation, turn_end
+from alignkit.engine.chat import chat_ids
 from alignkit.engine.chat_rows import dialogue_rows
 from alignkit.engine.forward.logprobs import response_logprobs
-from alignkit.errors import AlignkitError
-
-FAMILIES = ("chatml", "qwen3", "llama3", "gemma", "mistral", "olmo2")
-WITH_TOOLS = ("chatml", "qwen3", "llama3")
-
-CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": [2, 30]}}}
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+from chat_checks import CALL, DIALOGUE, FAMILIES, WITH_TOOLS, plain_ids, runs, trained_at
 
 words = st.lists(
     st.sampled_from(
@@ -26,6 +17,7 @@ words = st.lists(
     min_size=1,
     max_size=12,
 ).map("".join).filter(str.strip)  # fmt: skip
+
 thoughts = st.sampled_from(["", "", "<think>\nthe sum\n</think>\n\n", "<think>an\n\nend</think>"])
 
 
@@ -44,21 +36,9 @@ def dialogues(draw, family):
     return messages
 
 
-def plain_ids(tokenizer, messages, **how):
-    return tuple(tokenizer.apply_chat_template(messages, tokenize=True, **how)["input_ids"])
-
-
 def written(tokenizer, ids):
     """What ids stand for, spaces that a vocabulary adds at the beginning of a text aside."""
     return tokenizer.decode([tokenizer.bos_token_id, *ids])[len(tokenizer.bos_token) :]
-
-
-def runs(row):
-    """The ids of a row in stretches: (trained or not, ids); the prompt is the first."""
-    flags = row.given or (False,) * len(row.response_ids)
-    marked = [(False, i) for i in row.prompt_ids]
-    marked += [(not flag, i) for flag, i in zip(flags, row.response_ids, strict=True)]
-    return [(key, [i for _, i in run]) for key, run in groupby(marked, key=lambda pair: pair[0])]
 
 
 def said(family, message):
@@ -149,11 +129,6 @@ def test_a_thousand_dialogues_have_gradients_on_what_the_assistant_said_alone(
     check()
 
 
-def trained_at(row):
-    flags = row.given or (False,) * len(row.response_ids)
-    return {len(row.prompt_ids) - 1 + i for i, flag in enumerate(flags) if not flag}
-
-
 def learned_at(policy, row):
     """The places whose hidden state gets a gradient that is not exactly 0."""
     kept = []
@@ -181,201 +156,3 @@ def test_the_gradient_is_exactly_0_outside_the_turns(chats, family, tiny_policy)
     [row] = dialogue_rows(tokenizer, messages)
     assert any(row.given)
     assert learned_at(policy, row) == trained_at(row)
-
-
-DIALOGUE = [
-    {"role": "system", "content": "Answer the sum."},
-    {"role": "user", "content": "2 + 2"},
-    {"role": "assistant", "content": "It is 4."},
-]
-
-
-# ---------------------------------------------------------------- from turn to turn
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("cut", [False, True], ids=["ended", "cut"])
-def test_the_ids_of_an_episode_only_grow(chats, family, cut):
-    """Sampled ids stay; what follows them is what the template writes behind the turn."""
-    tokenizer = chats.tokenizer_of(family)
-    end = turn_end(tokenizer)
-    more = [{"role": "user", "content": "And the\n\nnext?"}]
-    ids = [
-        *chat_ids(tokenizer, DIALOGUE[:2]),
-        *tokenizer.encode("It is 4.", add_special_tokens=False),
-    ]
-    ids += [] if cut else [end.id]
-    added = continuation(tokenizer, ids, DIALOGUE, [*DIALOGUE, *more])
-    whole = plain_ids(tokenizer, [*DIALOGUE, *more], add_generation_prompt=True)
-    assert whole[-len(added) :] == added
-    assert (added[0] == end.id) == cut
-    text = tokenizer.decode([*ids, *added])
-    assert text.replace(" ", "") == tokenizer.decode(whole).replace(" ", "")
-
-
-@pytest.mark.parametrize("family", WITH_TOOLS)
-def test_an_episode_goes_on_behind_the_answer_of_a_tool(chats, family):
-    tokenizer = chats.tokenizer_of(family)
-    call = {"role": "assistant", "content": "<think>\nso\n</think>\n\nhm", "tool_calls": [CALL]}
-    before = [*DIALOGUE[:2], call]
-    after = [*before, {"role": "tool", "content": "4"}]
-    ids = plain_ids(tokenizer, before)
-    ids = ids[: len(ids) - ids[::-1].index(turn_end(tokenizer).id)]
-    added = continuation(tokenizer, ids, before, after)
-    assert (*ids, *added) == plain_ids(tokenizer, after, add_generation_prompt=True)
-
-
-def test_a_template_that_rewrites_the_turn_is_refused_by_its_number(chats):
-    tokenizer = chats.tokenizer_of("qwen3")
-    thinking = {"role": "assistant", "content": "<think>\nso\n</think>\n\nIt is 4."}
-    before = [*DIALOGUE[:2], thinking]
-    after = [*before, {"role": "user", "content": "And?"}]
-    with pytest.raises(AlignkitError, match=r"message 3, the assistant's, is written otherwise"):
-        continuation(tokenizer, [1], before, after)
-    first, second = dialogue_rows(tokenizer, [*after, {"role": "assistant", "content": "no"}])
-    assert "so" in tokenizer.decode(first.response_ids)
-    assert "<think>\nso" not in tokenizer.decode(second.prompt_ids)  # as the model will see it
-
-
-def test_a_turn_that_does_not_follow_its_prompt_is_refused_by_its_number(chats):
-    tokenizer = chats.tokenizer_of("chatml")
-    form = ChatFormat(template=chats.template_of("chatml").replace(
-        "'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"))  # fmt: skip
-    with pytest.raises(AlignkitError, match=r"message 3, the assistant's, does not follow"):
-        dialogue_rows(tokenizer, DIALOGUE, form)
-
-
-OPENED = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}"
-    "{{ '<|im_start|>assistant\\n' + m.content.split('</think>')[-1] }}"
-    "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% endif %}{{ '<|im_end|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
-)
-
-
-def test_a_thought_that_the_prompt_opens_is_trained_though_the_template_drops_it(chats):
-    """As the templates of DeepSeek-R1 do."""
-    tokenizer, form = chats.tokenizer_of("chatml"), ChatFormat(template=OPENED)
-    think = {"role": "assistant", "content": "<think>\nso\n</think>\n\nIt is 4."}
-    messages = [*DIALOGUE[:2], think, DIALOGUE[1], {**think, "content": "<think>\nno</think>5"}]
-    first, second = dialogue_rows(tokenizer, messages, form)
-    how = {"chat_template": OPENED, "add_generation_prompt": True}
-    assert first.prompt_ids == plain_ids(tokenizer, messages[:2], **how)
-    assert second.prompt_ids == plain_ids(tokenizer, messages[:4], **how)
-    assert tokenizer.decode(first.response_ids) == "so\n</think>\n\nIt is 4.<|im_end|>"
-    assert tokenizer.decode(second.response_ids) == "no</think>5<|im_end|>"
-    with pytest.raises(AlignkitError, match="message 3, the assistant's, does not follow"):
-        dialogue_rows(tokenizer, DIALOGUE, form)
-    with pytest.raises(AlignkitError, match="message 3, the assistant's, does not follow"):
-        dialogue_rows(tokenizer, [*DIALOGUE[:2], {**think, "content": "\nIt is 4."}], form)
-
-
-# ---------------------------------------------------------------- what templates can do
-
-
-MASKED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
-    "{% if m.role == 'assistant' %}{{ 'Well: ' }}{% generation %}{{ m.content + '<|im_end|>' }}"
-    "{% endgeneration %}{{ '\\n' }}{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-
-@pytest.mark.parametrize("ends", [True, False], ids=["end inside", "end outside"])
-def test_what_the_template_marks_as_generated_is_trained_and_no_more(chats, ends):
-    tokenizer = chats.tokenizer_of("chatml")
-    inside = "{{ m.content + '<|im_end|>' }}{% endgeneration %}"
-    outside = "{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}"
-    template = MASKED if ends else MASKED.replace(inside, outside)
-    assert ends == (template == MASKED)
-    messages = [
-        *DIALOGUE,
-        {"role": "user", "content": "More"},
-        {"role": "assistant", "content": "9"},
-    ]
-    [row] = dialogue_rows(tokenizer, messages, ChatFormat(template=template))
-    trained = [tokenizer.decode(run) for key, run in runs(row) if key]
-    assert trained == ["It is 4.<|im_end|>", "9<|im_end|>"]
-    if ends:
-        found = tokenizer.apply_chat_template(
-            messages, chat_template=template, return_assistant_tokens_mask=True, return_dict=True
-        )
-        mask = [i for i, m in enumerate(found["assistant_masks"]) if m]
-        assert mask == sorted(place + 1 for place in trained_at(row))
-    [unended] = dialogue_rows(tokenizer, messages, ChatFormat(template=template), train_end=False)
-    assert [tokenizer.decode(run) for key, run in runs(unended) if key] == ["It is 4.", "9"]
-
-
-def test_turns_before_the_first_asked_for_are_read_only(chats):
-    tokenizer = chats.tokenizer_of("chatml")
-    messages = [
-        *DIALOGUE,
-        {"role": "user", "content": "More"},
-        {"role": "assistant", "content": "9"},
-    ]
-    [row] = dialogue_rows(tokenizer, messages, first=4)
-    assert row.prompt_ids == plain_ids(tokenizer, messages[:4], add_generation_prompt=True)
-    assert tokenizer.decode(row.response_ids) == "9<|im_end|>"
-
-
-@pytest.mark.parametrize(("thinking", "empty"), [(False, True), (True, False), (None, False)])
-def test_the_switch_for_thoughts_is_the_templates_own(chats, thinking, empty):
-    tokenizer = chats.tokenizer_of("qwen3")
-    ids = chat_ids(tokenizer, DIALOGUE[:2], ChatFormat(thinking=thinking))
-    how = {} if thinking is None else {"enable_thinking": thinking}
-    assert ids == plain_ids(tokenizer, DIALOGUE[:2], add_generation_prompt=True, **how)
-    assert tokenizer.decode(ids).endswith("<think>\n\n</think>\n\n") == empty
-
-
-def test_tools_are_shown(chats):
-    tokenizer = chats.tokenizer_of("llama3")
-    ids = chat_ids(tokenizer, DIALOGUE[:2], ChatFormat(tools=(TOOL,)))
-    assert ids == plain_ids(tokenizer, DIALOGUE[:2], add_generation_prompt=True, tools=[TOOL])
-    assert '"add"' in tokenizer.decode(ids)
-
-
-@pytest.mark.parametrize(
-    ("family", "form", "says"),
-    [
-        ("chatml", {"thinking": False}, "thinking is false, but the chat template has no switch"),
-        ("qwen3", {"arguments": {"enable_thinkin": 1}}, "Did you mean 'enable_thinking'"),
-        ("gemma", {"tools": (TOOL,)}, "the chat template shows no tools"),
-        ("chatml", {"template": "{% if %}"}, "is no Jinja|cannot write a dialogue"),
-        ("chatml", {"template": "{{ nothing.at.all }}"}, "cannot write a dialogue of the roles"),
-        ("chatml", {"template": "{{ messages[-1].content }}."}, "writes '.' behind what the assis"),
-    ],
-    ids=["thinking", "argument", "tools", "syntax", "error", "end"],
-)  # fmt: skip
-def test_what_a_template_cannot_do_is_refused(chats, family, form, says):
-    with pytest.raises(AlignkitError, match=says):
-        dialogue_rows(chats.tokenizer_of(family), DIALOGUE, ChatFormat(**form))
-
-
-@pytest.mark.parametrize("pairs", [1, 6, 7, 3000])
-def test_an_error_of_a_template_is_short_however_long_the_dialogue(chats, pairs):
-    form = ChatFormat(template="{{ messages.nothing.at.all }}")
-    with pytest.raises(AlignkitError, match="cannot write a dialogue") as refused:
-        chat_ids(chats.tokenizer_of("chatml"), DIALOGUE[1:] * pairs, form)
-    assert len(str(refused.value)) < 400
-    assert ("messages)" in str(refused.value)) is (len(DIALOGUE[1:]) * pairs > 12)
-
-
-def test_a_tokenizer_without_a_template_asks_for_one(chats):
-    from transformers import PreTrainedTokenizerFast
-
-    bare = PreTrainedTokenizerFast(tokenizer_object=chats.tokenizer_of("olmo2").backend_tokenizer)
-    with pytest.raises(AlignkitError, match=r"has no chat template.*template = \"FILE\""):
-        chat_ids(bare, DIALOGUE)
-
-
-def test_a_dialogue_without_a_turn_of_the_assistant_is_refused(chats):
-    with pytest.raises(AlignkitError, match="no turn of the assistant"):
-        dialogue_rows(chats.tokenizer_of("chatml"), DIALOGUE[:2])
-
-
-def test_the_prompt_ends_before_the_assistants_last_turn():
-    assert [*asked(DIALOGUE)] == DIALOGUE[:2]
-    assert asked([]) == ()
-    assert [*asked([*DIALOGUE, DIALOGUE[-1]])] == DIALOGUE[:2]
-    assert [*asked([*DIALOGUE, DIALOGUE[1]])] == [*DIALOGUE, DIALOGUE[1]]

@@ -127,6 +127,7 @@ class Ranks:
     model: Path
     rows: Path
     teacher: Path
+    warm: object
     made: dict = field(default_factory=dict)
 
     def recipe(self, kind):
@@ -170,14 +171,16 @@ class Ranks:
             "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
         }  # fmt: skip
-        return [
-            subprocess.Popen(
-                [sys.executable, *map(str, words)], text=True, cwd=self.place,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env={**os.environ, **common, "RANK": str(r), "LOCAL_RANK": str(r)},
-            )
-            for r in range(size)
-        ]  # fmt: skip
+        places = [{**common, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(size)]
+        return [self.process(words, {**os.environ, **place}) for place in places]
+
+    def process(self, words, env):
+        if words[:2] == ["-m", "alignkit"]:
+            return self.warm.start(words[2:], env, self.place)
+        return subprocess.Popen(
+            [sys.executable, *map(str, words)], text=True, cwd=self.place, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
     def whole(self, kind, size, *more):
         """Return the folder of an undisturbed run of that kind."""
@@ -212,7 +215,7 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory, tiny_folder, sharpened):
+def ranks(tmp_path_factory, tiny_folder, sharpened, warm):
     place = tmp_path_factory.mktemp("ranks")
     rows = place / "rows.jsonl"
     names = ["plum", "pear", "fig", "quince", "sloe", "lime", "date"]
@@ -221,7 +224,8 @@ def ranks(tmp_path_factory, tiny_folder, sharpened):
         for i, n in enumerate(names)
     ]
     rows.write_text("".join(json.dumps(row) + "\n" for row in made))
-    return Ranks(place, tiny_folder, rows, sharpened(tiny_folder, place / "teacher"))
+    teacher = sharpened(tiny_folder, place / "teacher")
+    return Ranks(place, tiny_folder, rows, teacher, warm)
 
 
 def send(number, rank):

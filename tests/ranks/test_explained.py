@@ -27,7 +27,8 @@ def larger(ranks, write_policy, tmp_path_factory):
     """Runs of a model whose weights take more than a micro-batch of 128 tokens: 50 MB."""
     sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
     model = write_policy("larger", **sizes)
-    return Ranks(tmp_path_factory.mktemp("explained"), model, ranks.rows, ranks.teacher)
+    place = tmp_path_factory.mktemp("explained")
+    return Ranks(place, model, ranks.rows, ranks.teacher, ranks.warm)
 
 
 def words(larger, out, parallel):

@@ -13,7 +13,7 @@ class UnsupportedAttentionError(Exception):
 
 
 def refuse_unknown(asked: Mapping[str, Any], *more: str) -> None:
-    """Raise UnsupportedAttentionError if ``asked`` holds capped scores, sinks or a position bias.
+    """Raise UnsupportedAttentionError if ``asked`` has capped scores, sinks or a position bias.
 
     Args:
         asked: what a model passes to its attention function by name.

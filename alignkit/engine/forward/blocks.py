@@ -21,31 +21,32 @@ from alignkit.engine.tokens import onto
 class Block:
     """Segments that attend in one call.
 
-    The layout for torch's usual attention is computed when it is first used, so never if the
+    The indices for torch's usual attention are computed at their first use, so never where the
     variable-length kernel is used.
     """
 
     spans: Sequence[Span]
     """The segments, in the order of their tokens."""
     device: torch.device | str
-    """Where the packed sequence is."""
+    """Device of the packed sequence."""
     layout: Layout | None = None
-    """In the first block: all blocks laid out for the variable-length kernel, once it is used."""
+    """In the first block only: the layout of all blocks for the variable-length kernel, set at its
+    first use."""
     _bias: Tensor | None = None
 
     @property
     def queries(self) -> Tensor:
-        """(b, T) int64 place of each token in the sequence; 0 at padding."""
+        """(b, T) int64 index of each token in the sequence; 0 at padding."""
         return self._usual[0]
 
     @property
     def keys(self) -> Tensor:
-        """(b, P + T) int64 place of each token attended to; 0 at padding."""
+        """(b, P + T) int64 index of each token attended to; 0 at padding."""
         return self._usual[1]
 
     @property
     def outputs(self) -> Tensor:
-        """(tokens,) int64 place of each of the block's tokens in the flattened (b, T)."""
+        """(tokens,) int64 index of each of the block's tokens in the flattened (b, T)."""
         return self._usual[2]
 
     @property

@@ -16,9 +16,10 @@ def is_checkpointed(model: nn.Module) -> bool:
 
 
 def checkpoint(model: Any, **options: Any) -> None:
-    """Have the layers computed again in the backward pass; ``options`` as torch's ``checkpoint``.
+    """Compute the layers again in the backward pass.
 
-    ValueError for a model that does not support it.
+    ``options`` are those of torch's ``checkpoint``. Raises ValueError for a model that does not
+    support it.
     """
     _call(model, "enable", {"use_reentrant": False, **options})
 

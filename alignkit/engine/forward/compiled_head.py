@@ -1,9 +1,9 @@
-"""The output head where its sums are compiled: each tile is read once, and written once as bf16.
+"""The output head with compiled sums: each tile is read once, and written once as bfloat16.
 
-As in ``head`` logits are computed a tile at a time and never kept. What follows each product of
-matrices is one kernel: forwards from logits to three numbers a row, backwards from logits to the
-gradient that both further products take, in their own type. Products with the gradient add up in
-float32 without being rounded before.
+As in ``head`` logits are computed a tile at a time and never kept. One kernel follows each matrix
+product: in the forward pass it reduces logits to three numbers a row, in the backward pass it turns
+logits into their gradient, in the type that both further products take. Products with the gradient
+are added up in float32, without being rounded first.
 
 Shapes: N = rows, n = rows of a tile, H = hidden size, V = vocabulary. Natural logarithms;
 entropies in nats.
@@ -21,21 +21,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-TILE = 2**29
-"""Bytes of a tile of float32 logits."""
+from alignkit.footprint import TILE
 
 ACTIVE: ContextVar[bool] = ContextVar("whether layers and head run compiled now", default=False)
 
 OPTIONS: dict[str, Any] = {"deterministic": True}
-"""For the compiler: no choice of a kernel by a measurement, which could differ when resumed."""
+"""Options of the compiler. It must not choose kernels by timing them: the choice, and so a resumed
+run's numbers, could differ."""
 
 _LEAST_ROWS = 128
-"""Fewest rows of a tile: each passes over the whole matrix."""
+"""Fewest rows of a tile, since each tile reads the whole weight matrix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What follows the products of matrices: the functions below, compiled or as they are."""
+    """The two functions below, which follow matrix products, compiled or as they are."""
 
     sums: Callable[..., tuple[Tensor, Tensor, Tensor]]
     delta: Callable[..., Tensor]
@@ -78,7 +78,7 @@ def delta(
 
 @cache
 def compiled() -> Kernels:
-    """Return the functions compiled; each is, at its first call."""
+    """Return both functions; each is compiled at its first call."""
     return Kernels(
         torch.compile(sums, dynamic=True, options=OPTIONS),
         torch.compile(delta, dynamic=True, options=OPTIONS),
@@ -149,7 +149,7 @@ def _parts(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b in at least float32, never rounded to 16 bits on CUDA."""
+    """Return a @ b in at least float32; on CUDA it is never rounded to 16 bits on the way."""
     wide = torch.promote_types(a.dtype, torch.float32)
     if a.device.type == "cuda" and a.dtype != wide:
         return torch.mm(a, b, out_dtype=wide)
@@ -157,7 +157,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to ``total`` in place; on CUDA 16-bit products add up in float32."""
+    """Add a @ b to ``total`` in place; on CUDA 16-bit factors are multiplied into float32 sums."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     elif total.dtype == torch.float32 and _adds_wide(total.device, a.dtype):
@@ -168,7 +168,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 @cache
 def _adds_wide(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a CUDA device adds products of such matrices to a float32 one in place."""
+    """Whether a CUDA device can add products of such matrices to a float32 matrix in place."""
     if device.type != "cuda":
         return False
     one = torch.ones(16, 16, dtype=dtype, device=device)

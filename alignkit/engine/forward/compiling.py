@@ -1,15 +1,14 @@
 """Layers and the output head compiled into few kernels, where a policy asks for it.
 
-What a layer computes element by element (norms, rotations, the gate, residuals, casts of autocast)
-takes as long on a GPU as its products of matrices if each operation is a kernel of its own.
-torch.compile (Ansel et al. 2024, ASPLOS, doi 10.1145/3620665.3640366) joins them. It was chosen
-over liger-kernel because it takes the layers of any architecture as they are, replaces no class of
-transformers for the whole process, and compiles the same source for a CPU, where tests compare
-values and gradients.
+A layer's elementwise operations (norms, rotations, the gate, residuals, casts of autocast) take as
+long on a GPU as its matrix products if each operation is a kernel of its own. torch.compile (Ansel
+et al. 2024, ASPLOS, doi 10.1145/3620665.3640366) fuses them. It was chosen over liger-kernel
+because it takes the layers of any architecture as they are, replaces no class of transformers for
+the whole process, and compiles the same source for a CPU, where tests compare values and gradients.
 
-Attention is not compiled: each layer is compiled in two parts, before and after it. A model whose
-compiled layers fail, or give other log-probs or gradients than the plain ones beyond the rounding
-of the type it computes in, runs the plain way; ``REASONS`` has why.
+Attention is not compiled: each layer is compiled in two parts, before and after it. The plain
+layers are used if the compiled ones fail, or if their log-probs or gradients differ by more than
+the rounding of the type the model computes in; ``REASONS`` says why.
 
 Only passes that compute log-probs are compiled, not decoding.
 """
@@ -36,31 +35,31 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 COMPILED = "compiled"
-"""Name of these passes in ``packable.REASONS``."""
+"""The key of compiled passes in ``packable.REASONS``."""
 
 ASKED: WeakSet[nn.Module] = WeakSet()
 """Models whose layers are to be compiled."""
 
 _CALLS: WeakKeyDictionary[nn.Module, Mapping[nn.Module, Callable[..., Any]]] = WeakKeyDictionary()
-"""The compiled call of each layer, by the model; made once."""
+"""The compiled call of each layer, for each model; compiled once."""
 
 _FAR = {torch.float64: (1e-6, 1e-6), torch.float32: (1e-4, 1e-3)}
 _FAR_IN_16_BITS = 0.02, 0.3
-"""How far log-probs and their gradient may be apart, as shares of their length.
+"""Largest difference of log-probs and of their gradient, as a share of the norm of each.
 
-Norms compute in float32 in a float64 model too. In 16 bits both ways are as far from the exact
-gradient as from each other: 0.01 to 0.04 for a tiny model.
+Norm layers compute in float32 in a float64 model too. In 16 bits compiled and plain gradients are
+as far from the exact one as from each other: 0.01 to 0.04 for a tiny model.
 """
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Ask for compiled layers wherever log-probs of ``model`` are computed, if they are right."""
+    """Compile the layers of ``model`` wherever its log-probs are computed, if they are correct."""
     ASKED.add(model)
 
 
 @contextmanager
 def compiled(model: nn.Module) -> Iterator[None]:
-    """Run the layers of ``model`` compiled while the block lasts, if asked for and right."""
+    """Run the layers of ``model`` compiled while the block lasts, if asked for and correct."""
     if model not in ASKED or not compiles(model):
         yield
         return
@@ -91,7 +90,7 @@ def _calls(model: nn.Module) -> Mapping[nn.Module, Callable[..., Any]]:
 
 
 def _compiled(layer: nn.Module) -> Callable[..., Any]:
-    """Return the layer's call compiled for any number of tokens; it is, at its first call."""
+    """Return the layer's call, which is compiled for any number of tokens when it is first used."""
     call: Callable[..., Any] = torch.compile(layer._call_impl, dynamic=True, options=OPTIONS)
     return call
 
@@ -109,7 +108,7 @@ def chosen(policy: Policy) -> str:
 
 @once_per_model
 def compiles(model: nn.Module) -> bool:
-    """Whether compiled layers of ``model`` give what plain ones do; tried once for each type."""
+    """Whether compiled layers of ``model`` give the plain ones' results; tried once per type."""
     reason = _fault(model)
     if reason:
         packable.REASONS.setdefault(model, {})[COMPILED] = reason
@@ -138,7 +137,7 @@ def _fault(model: nn.Module) -> str:
 
 
 def _tried(model: nn.Module, packs: bool) -> list[Tensor]:
-    """Return log-probs of a few rows and, where weights are trained, a gradient."""
+    """Return log-probs of a few rows and, if any weight is trained, a gradient."""
     rows, trained = _rows(model), any(p.requires_grad for p in model.parameters())
     with torch.set_grad_enabled(trained):
         found = passes.packed(model, rows) if packs else passes.padded(model, rows, pad_id=0)

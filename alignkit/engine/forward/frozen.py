@@ -1,4 +1,4 @@
-"""A policy whose weights no longer change, and log-probs without gradients."""
+"""Policies whose weights no longer change, and log-probs without gradients."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class FrozenPolicy(PolicyView):
 
     @classmethod
     def of(cls, policy: Policy, *, copied: bool, offload: bool = False) -> FrozenPolicy:
-        """Freeze ``policy`` itself, or a copy of its current weights if it is trained further.
+        """Freeze ``policy`` itself, or, with ``copied``, a copy of its current weights.
 
-        For a policy that trains an adapter, the model without it is such a copy; it takes no
-        memory, so it is not offloaded.
+        A policy that is trained further needs a copy. If it trains an adapter, the model without
+        the adapter is that copy; it takes no memory of its own, so it is not offloaded.
         """
         base = _adapterless(policy) if copied else policy.model
         model = (
@@ -96,7 +96,7 @@ class FrozenPolicy(PolicyView):
 
     @contextmanager
     def resident(self) -> Iterator[None]:
-        """Have the weights on the device they are used on while the block runs."""
+        """Keep the weights on the device they are used on while the block runs."""
         for parameter, values in self.offloaded.items():
             parameter.data = values.to(self.device, non_blocking=True)
         try:
@@ -106,15 +106,16 @@ class FrozenPolicy(PolicyView):
                 parameter.data = values  # nothing is copied back: they do not change
 
     def save(self, folder: Path) -> None:
-        """Refuse: what a run saves is what it trained."""
+        """Refuse: a run saves the policy that it trained."""
         raise NotImplementedError("a frozen reference policy is not saved")
 
 
 def frozen_copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
     """Return a copy with weights of its own, which takes no gradients.
 
-    With ``shared`` its weights are the very memory of the model's, for a model that gets others.
-    Some models keep tensors from their last call, which may belong to a graph and cannot be copied.
+    With ``shared`` the copy uses the memory of the model's weights, for a model that is given other
+    weights next. Tensors that a model keeps from its last call may belong to an autograd graph,
+    which cannot be copied, and are detached.
     """
     known = {id(x): x.detach().clone() for m in model.modules() for x in vars(m).values()
              if isinstance(x, Tensor) and not x.is_leaf}  # fmt: skip

@@ -1,10 +1,10 @@
 """From hidden states through a (V, H) output head to log-probabilities and entropies.
 
-Logits are computed a tile at a time, some rows by part of the vocabulary, and each tile is reduced
+Logits are computed a tile at a time (some rows by part of the vocabulary), and each tile is reduced
 at once to a few sums a row, as in cut cross-entropy (Wijmans et al. 2024, arXiv:2411.09009,
-section 4). The backward pass computes the tiles again instead of keeping them (a single one is
-kept), so the memory of the head does not grow with the batch. On a CPU a tile is small enough to
-stay in the processor's cache while sums are taken; on CUDA it spans the vocabulary.
+section 4). The backward pass computes the tiles again instead of keeping them, unless there is only
+one, so the memory of the head does not grow with the batch. On a CPU a tile is small enough to stay
+in the processor's cache while its sums are computed; on CUDA it spans the vocabulary.
 
 Shapes: N = rows, n = rows of a tile, H = hidden size, V = vocabulary, v = vocabulary of a tile.
 Natural logarithms; entropies in nats.
@@ -22,15 +22,16 @@ from torch.autograd.function import once_differentiable
 
 from alignkit.engine.forward import compiled_head
 from alignkit.engine.forward.compiled_head import CompiledLogprobs, add_product
+from alignkit.footprint import TILE
 
-_KEPT_BYTES = {"cpu": 2**24, "cuda": 2**29}
-"""Logits up to this size are one tile; on CUDA also the size of the others."""
+_KEPT_BYTES = {"cpu": 2**24, "cuda": TILE}
+"""Logits of up to so many bytes are one tile; on CUDA this is also the size of several tiles."""
 
 _TILE = 512, 2048
 """Rows and vocabulary of a tile on a CPU."""
 
 _LEAST_ROWS = 128
-"""Fewest rows of a tile on CUDA: each passes over the whole matrix."""
+"""Fewest rows of a tile on CUDA, since each tile reads the whole weight matrix."""
 
 
 def linear_logprobs(
@@ -74,7 +75,7 @@ class _LinearLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(compute, torch.float32)
         sums = _Sums.of(hidden.new_empty(0, dtype=wide), len(hidden))
-        own = None  # what the logits amount to at temperature 1, for the entropy
+        own = None  # sums over the logits at temperature 1, for the entropy
         if with_entropy and temperature != 1.0:
             own = _Sums.of(hidden.new_empty(0, dtype=wide), len(hidden))
         blocks, parts = _tiles(hidden, weight)
@@ -142,9 +143,9 @@ class _Block:
         return cls(weight[part].to(compute), None if bias is None else bias[part])
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
-        """Return (n, v) logits over the temperature, in at least float32; safe to overwrite.
+        """Return (n, v) logits / temperature, in at least float32; the caller may overwrite them.
 
-        On CUDA the sums are never rounded to 16 bits on their way.
+        On CUDA they are never rounded to 16 bits on the way.
         """
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         hidden = hidden.to(self.weight.dtype)
@@ -172,16 +173,16 @@ class _Sums:
 
     @classmethod
     def of(cls, like: Tensor, rows: int) -> Self:
-        """Start ``rows`` of ``like``'s type and device."""
+        """Return the sums over no logits yet, for ``rows`` rows, of ``like``'s type and device."""
         zeros = [like.new_zeros(rows) for _ in range(3)]
         lowest = torch.finfo(like.dtype).min / 4  # not -inf, whose product with 0 is NaN
         return cls(zeros[0], like.new_full((rows,), lowest), zeros[1], zeros[2])
 
     def add(self, part: slice, logits: Tensor, places: Tensor, with_entropy: bool) -> Tensor:
-        """Take in a tile; return its exp(l - m). ``logits`` (n, v) are overwritten.
+        """Add a tile's ``logits`` (n, v), which are overwritten; return its exp(l - m).
 
-        ``places`` (n,) are the targets, counted from the tile's first column; targets in other
-        tiles lie outside.
+        ``places`` (n,) are the targets' columns, counted from the tile's first; a target in another
+        tile is negative or too large.
         """
         inside = _inside(places, logits)
         at = places.clamp(0, logits.shape[1] - 1)[:, None]
@@ -209,8 +210,7 @@ class _Sums:
 
 
 def _tiles(hidden: Tensor, weight: Tensor) -> tuple[list[slice], list[slice]]:
-    """Cut the vocabulary and the rows: the logits of a tile are one of the first by one of the
-    second."""
+    """Cut the vocabulary and the rows into slices; each pair of them is a tile of the logits."""
     rows, size, device = len(hidden), len(weight), hidden.device.type
     limit = _KEPT_BYTES.get(device, _KEPT_BYTES["cpu"]) // 4
     n, v = max(_LEAST_ROWS, limit // size), size
@@ -226,11 +226,11 @@ def _slices(length: int, size: int) -> list[slice]:
 
 
 def _delta(p: Tensor, places: Tensor, scale: Tensor) -> Tensor:
-    """Return d loss / d logits (n, v) for probabilities ``p`` and d loss / d log-prob, (n,).
+    """Return d loss / d logits (n, v) for probabilities ``p``, which are overwritten.
 
-    d logp / d logits = onehot(target) - softmax; ``scale`` is over the temperature already.
-    Targets outside the tile change nothing. No shape depends on data, so that the host does not
-    wait for a CUDA device. Overwrites ``p``.
+    d logp / d logits = onehot(target) - softmax. ``scale`` (n,) is d loss / d log-prob, already
+    divided by the temperature. Targets outside the tile change nothing. No shape depends on data,
+    so that the host does not wait for a CUDA device.
     """
     inside = _inside(places, p)[:, None]
     at = places.clamp(0, p.shape[1] - 1)[:, None]  # a target outside: any column, left as it is

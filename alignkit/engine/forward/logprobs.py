@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 NOTHING = TrainRow((0,), (0,))
-"""What a rank computes when it has no rows left and others have."""
+"""The row that a rank computes when it has none left and other ranks have."""
 
 __all__ = [
     "by_row",
@@ -99,7 +99,7 @@ def _refuse_too_long(policy: Policy, rows: Sequence[TrainRow]) -> None:
 def by_row(batches: Iterable[tuple[Sequence[TrainRow], Tensor]]) -> list[list[Tensor]]:
     """Cut (B, T) values of each batch of rows into the rows' own, (T_i,), on the CPU.
 
-    All are copied at once, so that no batch waits for the one before it.
+    All batches are copied together, so that the host waits for the device only once.
     """
     rows, values = zip(*batches, strict=True) if (batches := list(batches)) else ((), ())
     return [
@@ -141,10 +141,10 @@ def detached(
 
 @contextmanager
 def in_pace(policy: Policy, passes: int) -> Iterator[None]:
-    """Do ``passes`` in the block, and then as many more as the rank with the most has to do.
+    """Run the block, which does ``passes`` passes, then add passes until all ranks did as many.
 
-    That is for a model that is cut: its layers are gathered by all ranks together. The gradients
-    of the passes added, if any are computed, are zero. Other models do nothing more.
+    A sharded model needs that, as all ranks gather its layers together in every pass. Gradients of
+    the added passes are zero. For any other model none are added.
     """
     if shards_of(policy.model) is None:
         yield
@@ -163,12 +163,13 @@ def _pass_on(policy: Policy, count: int) -> None:
 
 
 def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
-    """Cut ``rows`` into the micro-batches that response_logprobs computes at least cost.
+    """Cut ``rows`` into the micro-batches that response_logprobs computes at the lowest cost.
 
-    Every index is in exactly one. ``token_budget`` caps the tokens that are computed: shared
-    prompts once and no padding if the model's rows can be packed, else padding included.
+    Returns indices of rows, each in exactly one micro-batch. ``token_budget`` caps the tokens that
+    a micro-batch computes: shared prompts once and no padding if the model's rows can be packed,
+    else padding included.
     """
-    with policy.autocast():  # asked for the type that it computes in
+    with policy.autocast():  # can_pack decides for the type that the policy computes in
         packs = can_pack(policy.model)
     if packs:
         return shared_batches(rows, token_budget)

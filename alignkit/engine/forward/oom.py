@@ -1,6 +1,6 @@
-"""Out of memory in a forward or backward pass: what was held, and how much each key would free.
+"""Out of memory in a forward or backward pass: what takes memory, and what each key would free.
 
-The gigabytes are those of :mod:`alignkit.footprint`, for the policy and micro-batch at hand.
+The gigabytes are estimates by :mod:`alignkit.footprint`, for the present policy and micro-batch.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 OPTIMIZERS: WeakKeyDictionary[nn.Module, TorchOptimizer] = WeakKeyDictionary()
-"""The optimizer of each model; a learner notes it, for the memory that its state takes."""
+"""The optimizer of each model. A learner enters it, so that its state's memory is counted."""
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Variables with the settings of torch's allocator; the first that is set counts."""
+"""Environment variables with the settings of torch's allocator; the first that is set counts."""
 
 TOLD = 0.05e9
-"""Bytes below which what takes or frees them is not reported."""
+"""Smallest number of bytes that is reported."""
 
 
 @contextmanager
@@ -49,9 +49,9 @@ def advice_on_oom(policy: Policy, rows: Sequence[TrainRow]) -> Iterator[None]:
 
 
 def advice(policy: Policy, rows: Sequence[TrainRow], unused: float = 0.0) -> str:
-    """Describe what the micro-batch held and what frees memory, the most first.
+    """Describe what takes memory, and what would free some, the most effective first.
 
-    ``unused`` is what the allocator has, in bytes, in pieces too small to be used.
+    ``unused`` is the bytes that the allocator holds in pieces too small to be used.
     """
     longest = max(row.length for row in rows)
     tokens = _computed(policy, rows)
@@ -64,7 +64,7 @@ def advice(policy: Policy, rows: Sequence[TrainRow], unused: float = 0.0) -> str
         smaller = f"set token_budget = {budget}, which changes no result"
         sizes = sizes_of(policy)
         freed = _beside(sizes, tokens) - _beside(sizes, budget)
-        # A key that frees little is named all the same: it costs nothing.
+        # This key is named even where it frees little: it changes no result.
         told = _listed({**remedies, smaller: freed}, always=smaller)
         return f"{held}: {told}{_breakdown(policy, tokens)}"
     others = _listed(remedies)
@@ -77,7 +77,7 @@ def advice(policy: Policy, rows: Sequence[TrainRow], unused: float = 0.0) -> str
 
 
 def sizes_of(policy: Policy, *, recomputed: bool | None = None) -> ModelSizes:
-    """Return the sizes of a model that is loaded; those of an unknown shape are 0 or None.
+    """Return the sizes of a loaded model; for an unknown architecture some are 0 or None.
 
     ``recomputed`` overrides whether its layers are computed again in the backward pass.
     """
@@ -116,7 +116,7 @@ def expandable(environment: Mapping[str, str]) -> bool:
 
 
 def scattered(message: str) -> float:
-    """Return the bytes that torch's ``message`` says are reserved and not allocated.
+    """Return the bytes that are reserved and not allocated, according to torch's ``message``.
 
     >>> scattered("and 1.50 GiB is reserved by PyTorch but unallocated.") == 1.5 * 2**30
     True
@@ -126,7 +126,7 @@ def scattered(message: str) -> float:
 
 
 def _remedies(policy: Policy, tokens: int) -> dict[str, float]:
-    """Return the keys that free memory whatever the micro-batch holds, with their bytes."""
+    """Return the keys that free memory independently of the micro-batch, with the bytes freed."""
     sizes, state = sizes_of(policy), _state(policy.model)
     again = _beside(sizes, tokens) - _beside(sizes_of(policy, recomputed=True), tokens)
     small = state - 2 * sizes.trained
@@ -138,7 +138,7 @@ def _remedies(policy: Policy, tokens: int) -> dict[str, float]:
 
 
 def _listed(remedies: Mapping[str, float], *, always: str = "") -> str:
-    """Return remedies with the bytes they free, largest first, without those that free little."""
+    """Join remedies with the bytes they free, largest first; leave out those that free little."""
     ordered = sorted(remedies.items(), key=lambda item: -item[1])
     return "; ".join(
         f"{text} ({freed / 1e9:.1f} GB)" if freed >= TOLD else text
@@ -177,7 +177,7 @@ def _computed(policy: Policy, rows: Sequence[TrainRow]) -> int:
     try:
         with policy.autocast():
             packs = can_pack(policy.model)
-    except torch.OutOfMemoryError:  # nor could it be tried out
+    except torch.OutOfMemoryError:  # there is no memory for the trial either
         packs = False
     if not packs:
         return len(rows) * max(row.length for row in rows)

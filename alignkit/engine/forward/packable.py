@@ -1,8 +1,8 @@
-"""Which passes a model supports, found by trying them out on the model itself.
+"""Which passes a model supports, found by trying them on the model itself.
 
-Packed rows are fastest, rows padded side by side come next, and each row alone is right for any
-causal model. A pass is taken if its log-probs are those of each row alone. Any failure in a trial,
-including an error in the model's own code, selects the next plainer pass.
+Packed rows are fastest, then rows padded side by side; each row alone is correct for any causal
+model. A pass is used if its log-probs equal those of each row alone. If a trial fails, by an error
+in the model's own code too, the next simpler pass is tried.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 RECOMPUTES: WeakSet[nn.Module] = WeakSet()
-"""Checkpointed models whose layers have their blocks in the backward pass; see ``recomputing``."""
+"""Checkpointed models whose layers keep their blocks for the backward pass; see ``recomputing``."""
 
 REASONS: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
 """Why a model does not support a pass, by the name of the pass."""
@@ -46,10 +46,10 @@ _SHAPES = (
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Tell whether ``model`` gives the same for packed rows as for each row alone; tried once.
+    """Whether ``model`` gives the same results for packed rows as for each row alone; tried once.
 
     It must attend through transformers' interface, to all of a row. Plain checkpointing runs
-    attention again in the backward pass, where the blocks are no longer set; that of
+    attention again in the backward pass, where the blocks are no longer set; the checkpointing of
     ``recomputing`` keeps them.
     """
     if reason := _unfit(model):
@@ -58,7 +58,7 @@ def can_pack(model: nn.Module) -> bool:
 
 
 def can_pad(model: nn.Module) -> bool:
-    """Tell whether padding on the right leaves a row's results unchanged; tried once per model.
+    """Whether padding on the right leaves a row's results unchanged; tried once per model.
 
     Raises:
         AlignkitError: a token's logits change with the tokens that follow it.
@@ -69,7 +69,7 @@ def can_pad(model: nn.Module) -> bool:
 
 
 def _unfit(model: nn.Module) -> str:
-    """Return why rows of ``model`` are not even tried to be packed, "" if they are."""
+    """Return why packing rows of ``model`` is not even tried, "" if it is."""
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
@@ -107,12 +107,12 @@ def _pads(model: nn.Module) -> bool:
 def _agrees(
     model: nn.Module, name: str, taken: Callable[[nn.Module, Sequence[TrainRow]], passes.Found]
 ) -> bool:
-    """Tell whether ``taken`` gives what each row alone gives.
+    """Whether the pass ``taken`` gives the log-probs of each row alone.
 
-    In float64 gradients are compared too: norms that round to float32 inside (Qwen's, Llama's)
-    round the gradient of a shared prompt at another point than those of its copies. That is no less
-    exact, but float64 is for comparing to the last digits, so such a model's rows are not packed
-    then.
+    In float64 gradients are compared too. Norm layers that round to float32 inside (Qwen's,
+    Llama's) round the gradient of a shared prompt once, and those of its copies one by one. That is
+    no less exact, but float64 is used to compare to the last digits, so such a model's rows are not
+    packed in float64.
     """
     rows = trial_rows(model)
     precise = compute_dtype(next(model.parameters())) == torch.float64
@@ -132,10 +132,10 @@ def _agrees(
 
 
 def chosen(policy: Policy) -> str:
-    """Describe which pass the policy's rows use, with which attention, and why none faster.
+    """Describe which pass the policy's rows use, with which attention, and why no faster one.
 
     Raises:
-        AlignkitError: its model is not causal.
+        AlignkitError: the policy's model is not causal.
     """
     model = policy.model
     with policy.autocast():
@@ -165,7 +165,7 @@ def _refuse_foresight(model: nn.Module) -> None:
     if not apart(got, want[first]) <= _tolerance(model):
         raise AlignkitError(
             f"cannot learn with a {type(model).__name__}: its logits change with the tokens that "
-            "follow, and a causal language model's do not"
+            "follow, so it is no causal language model; choose one that is"
         )
 
 

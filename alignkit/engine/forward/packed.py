@@ -1,15 +1,15 @@
 """Pack rows into one, without padding; a prompt that several rows share is computed once.
 
-A micro-batch becomes one sequence of segments: a shared prompt, the responses that follow it, whole
-rows that share nothing. Everything computed token by token (the linear layers, most of a model's
-work) runs on that sequence. Attention alone looks at segments: each token sees its own segment up
-to itself and, in a response, all of the prompt before it. Positions restart with
-each row, so every token sees just what it would see in a row of its own, and the gradients of a
-prompt add up over its responses automatically.
+A micro-batch becomes one sequence of segments: shared prompts, the responses that follow them, and
+whole rows that share no prompt. Everything computed token by token (the linear layers, most of a
+model's work) runs on that sequence. Only attention looks at segments: each token sees its own
+segment up to itself and, in a response, all of the prompt before it. Positions restart with each
+row, so every token sees exactly what it would see in a row of its own, and a prompt's gradient is
+the sum over its responses.
 
-Attention runs on blocks of segments of similar length. One dense mask over the whole sequence
-would be simpler, but costs the square of its length. On CUDA in 16 bits one variable-length kernel
-takes all segments; see ``varlen``.
+Attention runs on blocks of segments of similar length. One dense mask over the whole sequence would
+be simpler, but its memory grows with the square of the length. On CUDA in 16 bits one
+variable-length kernel takes all segments; see ``varlen``.
 
 Shapes: N = tokens of the sequence, B = rows, b = segments of a block, T = tokens of its longest
 segment, D = head size.
@@ -48,7 +48,7 @@ _ACTIVE: ContextVar[Sequence[Block]] = ContextVar("the blocks of the forward pas
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Segment:
-    """Consecutive tokens of one row, or a prompt of several."""
+    """Consecutive tokens of one row, or a prompt that several rows share."""
 
     ids: tuple[int, ...]
     prefix: _Segment | None = None
@@ -70,7 +70,7 @@ class Packed:
     """(1, N) int64, restarting with each row."""
     blocks: Sequence[Block]
     positions: Tensor
-    """(trained tokens,) int64 place in ``input_ids`` that predicts each, row by row."""
+    """(trained tokens,) int64 index in ``input_ids`` that predicts each of them, row by row."""
 
     @classmethod
     def of(cls, rows: Sequence[TrainRow], device: torch.device | str = "cpu") -> Packed:
@@ -199,7 +199,7 @@ def _registered() -> str:
 
 @cache
 def _apart() -> Callable[..., Any]:
-    """Return the attention for compiled layers, which stop at it and go on behind it."""
+    """Return the attention for compiled layers, which are compiled in two parts around it."""
     disable: Any = torch.compiler.disable
     found: Callable[..., Any] = disable(attention)
     return found
@@ -218,13 +218,13 @@ def attention(
     """Attend within the active blocks.
 
     Args:
-        module: the attention layer; what attends in it is noted.
+        module: the attention layer; the attention it uses is recorded.
         query: (1, heads, N, D).
         key: (1, key-value heads, N, D), as is ``value``.
         attention_mask: not used; the blocks define the mask.
         scaling: factor of the scores; None is 1 / sqrt(D).
         dropout: share of attention weights to drop.
-        **kwargs: what the model passes besides.
+        **kwargs: further arguments of the model.
 
     Returns:
         (1, N, heads, D), and None for the weights.

@@ -1,7 +1,7 @@
 """The forward passes for rows: packed, padded, or each alone.
 
-All three give log-probabilities and entropies, (N,) each, and where they belong: the mask (B, T).
-``packable`` tries out which of them a model supports, by calling them.
+Each returns log-probabilities and entropies, (N,), and the mask (B, T) of their places.
+``packable`` tries them on a model to find which it supports.
 
 Shapes: B = rows, T = response tokens of the longest row, N = response tokens of all rows,
 H = hidden size, V = vocabulary. Natural logarithms; entropies in nats.
@@ -39,7 +39,7 @@ def padded(model: nn.Module, rows: Sequence[TrainRow], *, pad_id: int, **how: An
 
 
 def alone(model: nn.Module, rows: Sequence[TrainRow], **how: Any) -> Found:
-    """Compute each of ``rows`` in a pass of its own, the plainest way."""
+    """Compute each of ``rows`` in a pass of its own, the simplest way."""
     found = [padded(model, [row], pad_id=0, **how) for row in rows if row.trained_ids]
     mask = _mask(rows, next(model.parameters()).device)
     if not found:
@@ -82,8 +82,8 @@ def token_logprobs(
     """Return the log-probs of ``targets`` (N,), predicted at N places of ``input_ids`` (B, L).
 
     ``at`` is the row and the position of each place, both (N,) int64; ``position_ids`` (B, L)
-    are 0, 1, 2 … unless given. The entropies, (N,) too, carry no gradient and are zeros unless
-    asked for.
+    are 0, 1, 2 … unless given. Also returns the entropies (N,), which carry no gradient and are
+    zeros unless asked for.
     """
     inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
     if position_ids is not None:
@@ -121,13 +121,13 @@ def _full_logits(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 @once_per_model
 @torch.no_grad()
 def has_linear_head(model: nn.Module) -> bool:
-    """Tell whether the model's logits are a linear map of its decoder's last hidden state.
+    """Whether the model's logits are a linear map of its decoder's last hidden state.
 
-    Four tokens run with large made-up logits in the head's place, and both ends must come
-    through: the head is given the decoder's last hidden state, and the model returns what the
-    head gave. Large, because soft-capping hardly shows on a fresh model's small logits. A model
-    whose logits are soft-capped, scaled or otherwise unusual computes them in full, and so does
-    one whose decoder cannot be called by itself.
+    Four tokens run through the model while the head returns large made-up logits. Two conditions
+    must hold: the head's input is the decoder's last hidden state, and the model's output is what
+    the head returned. (Large, because soft-capping hardly shows on a fresh model's small logits.) A
+    model whose logits are soft-capped, scaled or otherwise changed computes them in full, and so
+    does one whose decoder cannot be called by itself.
     """
     head, decoder = _head(model), _decoder(model)
     if not isinstance(head, nn.Linear) or decoder is None:
@@ -136,7 +136,7 @@ def has_linear_head(model: nn.Module) -> bool:
         return _is_linear(model, head, decoder)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # noqa: BLE001 - what a decoder of any kind raises; the model itself is asked
+    except Exception:  # noqa: BLE001 - a decoder may raise anything; the whole model is used then
         return False
 
 

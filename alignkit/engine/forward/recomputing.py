@@ -5,8 +5,8 @@ was set up for it are over. Packed rows need their blocks there again, so each l
 the blocks it ran with, and whether it ran compiled. (The backward pass of CUDA tensors runs on a
 thread of its own, which does not see the caller's context variables: another reason to keep them.)
 
-transformers recomputes layers in training mode only, which turns dropout and router noise on as
-well. Here a layer is in evaluation mode while it runs, both times.
+transformers recomputes layers only in training mode, which also turns on dropout and router noise.
+Here a layer is in evaluation mode while it runs, both times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from alignkit.engine.forward.trial import evaluating
 
 def checkpoint_layers(model: Any) -> None:
     """Recompute each layer of a transformers ``model`` in the backward pass, while it trains."""
-    owner = ref(model)  # the layers hold what is made here: no cycle through them
+    owner = ref(model)  # weak, since the layers hold `contexts`: a reference cycle otherwise
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         found = owner()
@@ -43,9 +43,9 @@ def checkpoint_layers(model: Any) -> None:
 
 
 class _Again(AbstractContextManager[None]):
-    """How a layer first ran: in evaluation mode, with its blocks, compiled.
+    """Restores how a layer first ran: in evaluation mode, with its blocks, compiled or not.
 
-    To be entered any number of times.
+    Can be entered any number of times, nested too.
     """
 
     def __init__(

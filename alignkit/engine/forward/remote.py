@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Scores(Protocol):
-    """A policy that is asked for log-probs and neither trained nor sampled from.
+    """A policy that only gives log-probs: a teacher or a reference, not trained, not sampled from.
 
-    It is a teacher or a reference. Its table is an ``OnlyScores`` of :mod:`alignkit.abilities`, so
-    a recipe with it in ``[policy]`` is refused.
+    Its table is an ``OnlyScores`` of :mod:`alignkit.abilities`, so a recipe that names it in
+    ``[policy]`` is refused.
     """
 
     def meet(self, policy: Policy, /, *, temperature: float) -> None:
         """Prepare to score what ``policy`` samples at ``temperature``; called before any scoring.
 
-        AlignkitError if it does not read the policy's token ids, or cannot be reached.
+        Raises AlignkitError if its token ids are not the policy's, or it cannot be reached.
         """
         ...
 
     def score(self, rows: Sequence[tuple[Sequence[int], int]], /) -> list[Sequence[float]]:
-        """Return the log-probs (nats) of each row's ids from a place on, given all before them.
+        """Return the log-probs (nats) of each row's ids from an index on, each given all before it.
 
-        A row is all its ids and that place, at least 1. AlignkitError for a row that is too long.
+        A row is all its ids and that index, at least 1. Raises AlignkitError for a row that is too
+        long.
         """
         ...
 
@@ -41,7 +42,7 @@ class Scores(Protocol):
 def remote_logprobs(teacher: Scores, rows: Sequence[TrainRow]) -> list[Tensor]:
     """Return the teacher's log-probs of each row's trained tokens, (T_i,) float32 on the CPU.
 
-    Each rank asks for its share of the rows, and all get all.
+    Each rank asks for its share of the rows, and every rank gets all results.
     """
     group = here()
     mine = group.share([row.length for row in rows])

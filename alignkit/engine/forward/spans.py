@@ -1,4 +1,4 @@
-"""How far a model's attention and its positions reach, in tokens, by its configuration."""
+"""How far a model's attention and its positions reach, in tokens, read from its configuration."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _WINDOWS = ("window", "window_size", "attention_chunk_size", "index_topk", "local_attention")
-"""Suffixes of the settings for how far a layer sees."""
+"""Suffixes of the settings that limit how many tokens back a layer attends."""
 
 _ORIGINAL = "original_max_position_embeddings"
 _STRETCHING = ("dynamic", "longrope")
-"""Rotary positions whose angles change once a row is longer than the original length: those of
-all its tokens, so that a token's logits depend on how many tokens follow it."""
+"""Kinds of rotary positions whose angles change, for all tokens of a row, once the row is longer
+than the original length. A token's logits then depend on how many tokens follow it."""
 
 
 def windows(config: Any) -> list[int]:
-    """Return how far, in tokens, some layers see, sorted.
+    """Return the lengths, in tokens and sorted, beyond which some layers do not attend.
 
-    Past that length a token does not see everything before it, in a way that depends on the
+    In a longer row a token does not see everything before it; what it sees depends on the
     architecture.
     """
     settings = config.get_text_config().to_dict()
@@ -28,17 +28,17 @@ def windows(config: Any) -> list[int]:
 def borders(config: Any) -> list[int]:
     """Return all lengths, sorted, past which a row may be computed differently.
 
-    Besides windows they are the lengths that a model's positions were first made for.
+    They are the :func:`windows` and the lengths that a model's positions were first made for.
     """
     settings = config.get_text_config().to_dict()
     return sorted({*windows(config), *_originals(settings)})
 
 
 def length_bound(config: Any) -> int | None:
-    """Return the longest row whose logits do not depend on its length; None if nothing bounds it.
+    """Return the longest row whose logits do not depend on its length; None if there is no limit.
 
-    Angles of dynamic and long rotary positions (arXiv:2402.13753) follow the length of the whole
-    row. Past this, sampling and updates compute different logits for the same token.
+    Angles of dynamic and long rotary positions (arXiv:2402.13753) depend on the length of the whole
+    row. Past this limit, sampling and updates compute different logits for the same token.
     """
     settings = config.get_text_config().to_dict()
     if not any(kind in _STRETCHING for kind in _rope_types(settings)):

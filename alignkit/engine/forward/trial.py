@@ -1,8 +1,8 @@
-"""Trying models out: does a faster way of computing give the same as the plain way?
+"""Trials of a model: does a faster computation give the same result as the plain one?
 
-Models differ in what they ask of heads, masks, positions and attention code. Instead of a list of
-architectures, a few tokens through the model itself decide, with the same functions that will be
-used. A model that gives something else is computed the plain way.
+Models differ in how they use heads, masks, positions and attention code. There is no list of
+architectures: a few tokens are run through the model itself, with the same functions that will be
+used later. A model whose results differ is computed the plain way.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def once_per_model(ask: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
-    """Cache what ``ask`` finds out about a model, for each type it computes in.
+    """Cache the result of ``ask`` for a model, once for each type it computes in.
 
-    The model is in evaluation mode meanwhile: dropout would make two passes differ.
+    The model is in evaluation mode while ``ask`` runs: dropout would make two passes differ.
     """
     known: WeakKeyDictionary[nn.Module, dict[torch.dtype, T]] = WeakKeyDictionary()
 
@@ -52,10 +52,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Switch off randomness in training, but keep layers recomputed that should be.
+    """Switch off randomness in training, but still recompute the layers that should be.
 
-    transformers asks a layer's training mode whether to recompute it, so layers that do keep it;
-    what runs within them is switched off by ``recomputing``.
+    transformers recomputes a layer only in training mode, so checkpointed layers stay in it;
+    ``recomputing`` switches off the randomness inside them.
     """
     training = [module for module in model.modules() if module.training]
     if training and torch.is_grad_enabled():  # else nothing is computed again
@@ -71,7 +71,7 @@ def still(model: nn.Module) -> Iterator[None]:
 
 
 def _recomputed(modules: Iterable[nn.Module]) -> set[nn.Module]:
-    """Return the modules that recompute: layers of transformers' kind, or else whole decoders."""
+    """Return the modules that recompute: transformers' checkpointed layers, or whole decoders."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     asked = {module for module in modules if getattr(module, "gradient_checkpointing", False)}
@@ -79,7 +79,7 @@ def _recomputed(modules: Iterable[nn.Module]) -> set[nn.Module]:
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Return what products with ``tensor`` are computed in: autocast's type, or its own."""
+    """Return the type of matrix products with ``tensor``: autocast's, or the tensor's own."""
     device = tensor.device.type
     if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -87,10 +87,9 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def apart(got: Tensor, want: Tensor) -> float:
-    """Return the largest difference as a share of how far values lie from their mean.
+    """Return the largest difference, divided by the largest distance of ``want`` from its mean.
 
-    The mean is over the last dimension, such as a token's logits. Infinite if a value is not a
-    number.
+    The mean is over the last dimension, such as a token's logits. Infinite if a value is NaN.
     """
     got, want = got.detach().double(), want.detach().double()
     scale = (want - want.mean(-1, keepdim=True)).abs().max()

@@ -1,14 +1,14 @@
 """Attention of packed rows by one variable-length kernel, on CUDA in 16 bits.
 
-Every segment is a sequence of its own: queries its tokens, keys its shared prompt and itself. The
-kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns the causal mask at the
-last key, so each token sees the prompt and its own segment up to itself. There is no padding and no
-mask in memory. A prompt's keys and values are copied for each response to it.
+Every segment is a sequence of its own: its queries are its tokens, its keys the shared prompt and
+its own tokens. The kernel (torch's, FlashAttention inside; Dao 2023, arXiv:2307.08691) aligns the
+causal mask at the last key, so each token sees the prompt and its own segment up to itself. There
+is no padding and no mask in memory. A prompt's keys and values are copied for each response to it.
 
-A model that was loaded with ``attention = "flash_attention_2"`` uses the kernel of the package
-flash-attn instead; nothing else does, so that results do not depend on what is installed.
+Only a model that was loaded with ``attention = "flash_attention_2"`` uses the kernel of the package
+flash-attn instead, so that results do not depend on what is installed.
 
-Whether kernel and device compute this correctly is tried out once, forwards and backwards.
+One trial, forwards and backwards, shows whether kernel and device compute this correctly.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Span = tuple[int, int, int, int]
 """A segment: its first token and its length, and those of the prompt before it (0, 0 if none)."""
 
 TORCH, FLASH_ATTN = "torch", "flash-attn"
-"""Which library's kernel it is."""
+"""The libraries whose kernel can be used."""
 
 OWNER: ContextVar[str] = ContextVar("whose kernel the model under way takes", default=TORCH)
 
 ATTENDED: WeakKeyDictionary[nn.Module, dict[torch.dtype, str]] = WeakKeyDictionary()
-"""What attends to packed rows in a layer, by the type it computes in, and why not the kernel."""
+"""How each layer attends to packed rows, by the type it computes in, and why not by the kernel."""
 
 _HALF = (torch.bfloat16, torch.float16)
 _LARGEST_HEAD = 256
 _faults: dict[tuple[str, torch.device, torch.dtype, int, int, int], str] = {}
-"""What a trial found wrong with a kernel, "" if nothing."""
+"""The fault that a trial found in a kernel, "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class Layout:
     """Where sequences begin and end, for the kernel."""
 
     starts: Tensor
-    """(segments + 1,) int32 in the packed sequence, which is that of the queries."""
+    """(segments + 1,) int32 offsets of the segments in the packed sequence, so in the queries."""
     longest: int
     key_starts: Tensor
-    """(segments + 1,) int32 among the keys."""
+    """(segments + 1,) int32 offsets of the segments in the keys."""
     longest_keys: int
     keys: Tensor | None
-    """(keys,) int64 place of each key in the packed sequence; None if they are the same."""
+    """(keys,) int64 index of each key in the packed sequence; None if the keys are the sequence."""
 
     @classmethod
     def of(cls, spans: Sequence[Span], device: torch.device) -> Layout:
@@ -100,7 +100,7 @@ def unusable(query: Tensor, key: Tensor) -> str:
 
 
 def note(layer: nn.Module, query: Tensor, key: Tensor, used: bool) -> None:
-    """Note in ``ATTENDED`` what attends in a layer, once for each type."""
+    """Record in ``ATTENDED`` which attention a layer uses, once for each type."""
     known, dtype = ATTENDED.setdefault(layer, {}), compute_dtype(query)
     if dtype not in known:
         name = f"{OWNER.get()}'s variable-length kernel"
@@ -121,7 +121,7 @@ def attend(
 
 
 def flash_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """Do as :func:`kernel` does, by the package flash-attn (2.1 or later)."""
+    """Compute what :func:`kernel` does with the package flash-attn (2.1 or later)."""
     package: Any = import_module("flash_attn")
     found: Tensor = package.flash_attn_varlen_func(
         *_operands(q, k, v, layout),
@@ -132,7 +132,7 @@ def flash_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """Call torch's kernel: (N, heads, size) of queries and of their keys to (N, heads, size)."""
+    """Call torch's kernel: queries (N, heads, size), keys and values (keys, heads, size)."""
     from torch.nn.attention.varlen import varlen_attn
 
     found: Tensor = cast(Any, varlen_attn)(
@@ -145,7 +145,7 @@ def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | Non
 
 
 def _operands(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor | int, ...]:
-    """Return what both kernels take first: tensors, offsets of segments and longest lengths."""
+    """Return the first arguments of both kernels: tensors, offsets of segments, longest lengths."""
     packed = (q.contiguous(), k.contiguous(), v.contiguous())
     return (*packed, layout.starts, layout.key_starts, layout.longest, layout.longest_keys)
 
@@ -155,7 +155,7 @@ _PROBE: tuple[Span, ...] = ((0, 3, 0, 0), (3, 2, 0, 3), (5, 4, 0, 3), (9, 5, 0, 
 
 
 def _fault(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> str:
-    """Compare with attention written out, values and gradients, to the rounding of ``dtype``.
+    """Compare values and gradients with :func:`written_out`, to the rounding of ``dtype``.
 
     Return what is wrong, "" if nothing is.
     """
@@ -184,7 +184,7 @@ def _fault(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, 
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, spans: Sequence[Span]) -> Tensor:
-    """Attend as :func:`attend` does, segment by segment, by the formula."""
+    """Compute :func:`attend` by the formula of attention, one segment at a time."""
     share = query.shape[1] // key.shape[1]
     key, value = (x[0].repeat_interleave(share, 0) for x in (key, value))
     parts = []

@@ -24,6 +24,7 @@ from torch._C._distributed_c10d import Store
 from alignkit.engine.ranks.pulse import Pulse
 from alignkit.engine.ranks.shares import slices
 from alignkit.engine.ranks.wire import packed, unpacked
+from alignkit.footprint import BUCKET
 from alignkit.lifecycle.signals import Interrupted, Signals
 
 T = TypeVar("T")
@@ -34,8 +35,7 @@ SHORT = 4096
 """Bytes that are sent in one go with their length."""
 LOST = re.compile(r"gloo|NCCL|[Cc]onnection|[Tt]imed out")
 """In what torch says when another rank does not answer."""
-BUCKET = 2**24
-"""Numbers of gradients added in one go."""
+
 AGAIN = (0.0002, 0.005)
 """Seconds between two looks for the other ranks, at first and at most."""
 

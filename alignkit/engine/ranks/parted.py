@@ -32,7 +32,8 @@ from torch.distributed.tensor import DTensor
 
 from alignkit.engine.ranks import here
 from alignkit.engine.ranks.pulse import OtherRankFailed
-from alignkit.engine.ranks.shards import FILE, PARTS
+from alignkit.engine.ranks.shards import PARTS
+from alignkit.footprint import FILE
 from alignkit.lifecycle.files import file_sum, sync_folder
 
 

@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 PARTS = "parts"
 """Folder in a checkpoint for the files in which each rank writes its parts of tensors."""
-FILE = 2**28
-"""Bytes of tensors in one of them. A rank holds one's twice in the host's memory to write it."""
 
 
 class Shards(Protocol):

@@ -144,7 +144,7 @@ class PlainSampler:
         if not self._agrees(at_once, want):
             raise AlignkitError(
                 f"cannot sample from {self.policy.name}: its logits change with the tokens that "
-                "follow, and a causal language model's do not"
+                "follow, so it is no causal language model; choose one that is"
             )
 
     def _agrees(self, got: Tensor, want: Tensor) -> bool:

@@ -31,7 +31,7 @@ export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
 begun=no
 [ -e {{ (job.out / "recipe.toml") | q }} ] && begun=yes
 {% if job.nodes > 1 %}
-[ "$#" -eq 4 ] && begun=$4 # on a node, below: what the first node found before any of them began
+[ "$#" -eq 4 ] && begun=$4 # called on a node, below: use what the first node found at the start
 {% endif %}
 if [ "$begun" = yes ]; then
   command=({{ job.go_on | q }})
@@ -73,7 +73,7 @@ done
 ranks 0 localhost "$port"
 status=$?
 {% endif %}
-# torchrun ends with 1 whatever its ranks end with; the run notes how it ended.
+# torchrun's status is 1 whatever that of its ranks is; the run's manifest says how it ended.
 if [ "$status" -ne 0 ] && [ "$manifest" -nt "$started" ] &&
   grep -q '"status": "stopped"' "$manifest"; then
   status=75

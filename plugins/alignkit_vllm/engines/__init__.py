@@ -1,4 +1,4 @@
-"""What the backend asks of an engine, wherever it runs."""
+"""The interface between the rollout backend and an engine, wherever the engine runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class LostError(AlignkitError):
-    """The engine went away; another one can be started, or the same may come back."""
+    """The engine is lost; another one can be started, or the same one may return."""
 
 
 class Engine(ABC):
-    """A vLLM engine. Methods raise LostError where it went away."""
+    """A vLLM engine. Its methods raise LostError when it is lost."""
 
     peer: str
     """Its name in messages."""
@@ -32,11 +32,11 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Take over the policy's weights as ``dtype``; drop what was cached under other ones."""
+        """Load the policy's weights as ``dtype``, and drop what was cached for the former ones."""
 
     @abstractmethod
     def holds(self) -> str:
-        """Return the version of the weights held, "" where no version is held as a whole."""
+        """Return the version of the weights held, "" if no version is held completely."""
 
     @abstractmethod
     def columns(self) -> Mapping[str, Any]:
@@ -44,7 +44,7 @@ class Engine(ABC):
 
     @abstractmethod
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
-        """Yield each request's place and its answers, as they are finished."""
+        """Yield each request's index and its answers, in the order in which they finish."""
 
     @abstractmethod
     def max_len(self) -> int:
@@ -52,26 +52,26 @@ class Engine(ABC):
 
     @abstractmethod
     def progress(self) -> str:
-        """Return a few words on what it is waiting for; called from another thread."""
+        """Describe in a few words what it is waiting for; called from another thread."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the engine, and whatever process was started for it."""
+        """End the engine and the processes that were started for it."""
 
     def computed(self) -> Mapping[str, str]:
-        """Return what a run's manifest records of how it computes; empty before the first load."""
+        """Return how it computes, for the run's manifest; empty before the first load."""
         return {}
 
     def recover(self, lost: Exception) -> None:
-        """Bring a lost engine back; one in this process cannot be."""
+        """Bring a lost engine back. One in this process cannot be brought back."""
         raise lost
 
     def rest(self) -> None:  # noqa: B027 # nothing to do for most
-        """Give memory back until the next :meth:`load`, where it is the policy's too."""
+        """Free memory until the next :meth:`load`, if the policy uses the same device."""
 
     def kill(self) -> None:  # noqa: B027
-        """End the engine's processes at once, where it has any."""
+        """End the engine's processes at once, if it has any."""
 
     def log_end(self) -> str:
-        """Return the end of the engine's log, where it has one of its own; may end the engine."""
+        """Return the end of the engine's own log, "" if it has none; may end the engine."""
         return ""

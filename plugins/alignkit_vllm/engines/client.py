@@ -1,6 +1,6 @@
-"""JSON over HTTP with one vLLM server, and a check of who answers at its address.
+"""JSON over HTTP with one vLLM server, and a check that it is one.
 
-Each request has a connection of its own: servers end and are started anew between requests.
+Each request has a connection of its own, since servers may be restarted between requests.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from alignkit_vllm.engines import LostError
 from alignkit_vllm.guard import KEY, headers
 
 QUICK = 30.0
-"""Seconds that a request may take which needs no work of the engine."""
+"""Deadline, in seconds, of a request for which the engine need not compute."""
 
 START = "Start the server with: python -m alignkit_vllm.serve MODEL"
 
 
 class UnreachableError(LostError):
-    """The server does not answer, or says that its engine is dead."""
+    """The server does not answer, or reports that its engine is dead."""
 
 
 class StrangerError(AlignkitError):
-    """Something answers, but not as a vLLM server that ``alignkit_vllm.serve`` started."""
+    """Something answers that is no vLLM server started by ``alignkit_vllm.serve``."""
 
 
 @contextmanager
 def event_loop() -> Iterator[BlockingPortal]:
-    """Run an event loop beside the block; an error in the block cancels what is in progress.
+    """Run an event loop in a thread beside the block; an error in the block cancels its tasks.
 
-    So does the process's end. A generator left amid the block is closed after that, when threads
-    no longer run and could not be waited for.
+    So does the end of the process, by ``atexit``: a generator that was left inside the block is
+    closed only later, when threads no longer run and waiting for the loop would never end.
     """
     with start_blocking_portal() as portal:
         end = partial(portal.call, portal.stop, True)
@@ -62,7 +62,7 @@ class Client:
             "base_url": self.url,
             "headers": headers(key),
             "verify": ssl.create_default_context(),
-            "trust_env": False,  # the way to a server of one's own leads over no proxy
+            "trust_env": False,  # no proxy between a run and its own server
         }
 
     def get(self, path: str, timeout: float) -> Any:
@@ -74,13 +74,13 @@ class Client:
         return anyio.run(self.ask, "POST", path, body, timeout)
 
     def call_workers(self, method: str, args: Sequence[str], timeout: float) -> list[Any]:
-        """Return what a method of ``alignkit_vllm.worker.Extension`` gives in each worker."""
+        """Call a method of ``alignkit_vllm.worker.Extension``; return each worker's result."""
         return anyio.run(self.ask_workers, method, args, timeout)
 
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float
     ) -> Any:
-        """Do as :meth:`get` or :meth:`post`; whoever cancels it cuts the connection."""
+        """Do the same as :meth:`get` or :meth:`post`; cancelling it closes the connection."""
         try:
             async with httpx2.AsyncClient(**self._how) as http:
                 answer = await http.request(method, path, json=body, timeout=timeout)
@@ -90,7 +90,7 @@ class Client:
         return _content(answer, f"{method} {self.url}{path}")
 
     async def ask_workers(self, method: str, args: Sequence[str], timeout: float) -> list[Any]:
-        """Do as :meth:`call_workers`; whoever cancels it cuts the connection."""
+        """Do the same as :meth:`call_workers`; cancelling it closes the connection."""
         body = {"method": method, "args": list(args), "timeout": timeout}
         try:
             answer = await self.ask("POST", "/collective_rpc", body, timeout)
@@ -100,7 +100,7 @@ class Client:
         return results
 
     def local_address(self) -> str:
-        """Return this machine's address as the server would reach it."""
+        """Return the address under which the server reaches this machine."""
         url = httpx2.URL(self.url)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((url.host, url.port or 80))
@@ -113,38 +113,38 @@ class Client:
 
 
 def _system_error(error: httpx2.RequestError) -> BaseException:
-    """Return the system's own error that lies below, where one does."""
+    """Return the operating system's error that caused ``error``, if there is one, else itself."""
     inner = error.__cause__
     below = (inner.__cause__ or inner.__context__) if inner else None
     while isinstance(below, OSError) and isinstance(cause := below.__cause__, OSError):
-        below = cause  # "all attempts failed", of which there was one
+        below = cause  # below is "all attempts failed", after a single attempt
     return below if isinstance(below, OSError) else error
 
 
 def _content(answer: httpx2.Response, asked: str) -> Any:
-    """Return the JSON of an answer, None if there is none; raise for what is no good answer."""
+    """Return the JSON of an answer, None if it is empty; raise for an error status or no JSON."""
     status, text = answer.status_code, answer.text
     if status >= 500 and status != 501:  # 501: it knows no such request
         raise UnreachableError(f"{asked}: {status} {text[:2000]}")
     if status == 401:
         raise StrangerError(
-            f"{asked}: the server refuses the key; set {KEY} to the one it was started with (it "
-            f"shows a random one on its stderr)"
+            f"{asked}: the server refuses the key; set {KEY} to the key it was started with (if "
+            "it made a random one, that is on its stderr)"
         )
     if status >= 400:
         raise StrangerError(f"{asked}: {status} {text[:2000]}")
     try:
         return answer.json() if text.strip() else None
     except ValueError as error:
-        raise StrangerError(f"{asked}: the answer is no JSON: {text[:200]!r}") from error
+        raise StrangerError(f"{asked}: the answer is not JSON: {text[:200]!r}") from error
 
 
 def meet(client: Client, peer: str) -> tuple[str, int]:
-    """Return the name of the model that the healthy server ``peer`` serves, and its length.
+    """Return the name of the model that the server ``peer`` serves, and its maximum length.
 
     Raises:
-        UnreachableError: the server went away.
-        AlignkitError: it is no vLLM server, or one of another release.
+        UnreachableError: the server does not answer.
+        AlignkitError: it is no vLLM server, or its version is not a tested one.
     """
     try:
         release = str(client.get("/version", QUICK)["version"])
@@ -163,9 +163,9 @@ def meet(client: Client, peer: str) -> tuple[str, int]:
 
 
 def hopeless(error: AlignkitError) -> str:
-    """Return why no waiting brings the server within reach, "" if it may yet come.
+    """Return why waiting for the server is useless, "" if it may still appear.
 
-    No host of that name, or no encryption as asked for.
+    It is useless where no host has that name, or encryption cannot be set up.
     """
     cause = error.__cause__
     unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME

@@ -1,4 +1,4 @@
-"""Responses of a server to many requests at once, returned as they are finished."""
+"""A server's answers to many requests at once, returned in the order in which they finish."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Completions:
     def __init__(
         self, client: Client, *, at_once: int, timeout: float, is_dead: Callable[[], bool]
     ) -> None:
-        """Send ``at_once`` prompts at a time; ask a server again unless it ``is_dead``.
+        """Send ``at_once`` prompts at a time; repeat a request unless the server ``is_dead``.
 
         ``timeout`` is for one prompt's answers, in seconds.
         """
         self.client, self.at_once, self.timeout, self.is_dead = client, at_once, timeout, is_dead
         self.model = ""
-        """The name that the server gives its model."""
+        """The name under which the server offers its model."""
         self.left = 0
-        """Prompts of the last batch not answered yet."""
+        """Number of prompts of the last batch that are not answered yet."""
         self._batch: Future[None] | None = None
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, list[Answer]]]:
-        """Yield each request's place and its answers, as they are finished.
+        """Yield each request's index and its answers, in the order in which they finish.
 
         Raises:
-            LostError: the server went away, or :meth:`hang_up` was called.
+            LostError: the server is lost, or :meth:`hang_up` was called.
         """
         self.left = len(requests)
         found: SimpleQueue[tuple[int, list[Answer]] | None] = SimpleQueue()
@@ -51,19 +51,19 @@ class Completions:
             try:
                 batch.result()
             except CancelledError as error:
-                raise LostError(f"{self.client.url} was hung up on") from error
+                raise LostError(f"the connections to {self.client.url} were closed") from error
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
 
     def hang_up(self) -> None:
-        """Cut all connections; a stream in progress, in any thread, raises LostError."""
+        """Close all connections; a stream in progress, in any thread, raises LostError."""
         if self._batch is not None:
             self._batch.cancel()
 
     async def _answer_all(
         self, requests: Sequence[Request], hand_out: Callable[[tuple[int, list[Answer]]], None]
     ) -> None:
-        """Hand out each request's place and answers; the first failure cancels the others."""
+        """Call ``hand_out`` for each request; the first failure cancels the others."""
         gate = asyncio.Semaphore(self.at_once)
 
         async def answer(place: int, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Weights for servers: by vLLM's own transfer where that works, otherwise over a socket."""
+"""Sends weights to servers: by vLLM's own transfer where that works, otherwise over a socket."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Brings the policy's weights to the workers of one server, or of several at once."""
+    """Sends the policy's weights to the workers of one server, or of several at once."""
 
     def __init__(
         self, clients: Sequence[Client], workers: int, timeout: float, *, wanted: str = "auto"
     ) -> None:
-        """``workers`` are those of each server; ``timeout`` is for one delivery, in seconds.
+        """``workers`` is the number in each server; ``timeout`` is for one delivery, in seconds.
 
         ``wanted`` is the key ``rollout.weights``.
         """
         self.clients, self.workers, self.timeout = list(clients), workers, timeout
         self.wanted = wanted
         self.route: Route | None = None
-        """The way that weights take, None before the first."""
+        """How weights are sent, None before the first delivery."""
         self._transfer: Transfer | None = None
 
     def joined(self, policy: Policy, dtype: torch.dtype) -> bool:
-        """Join the servers by vLLM's transfer, unless that was done; return whether that works."""
+        """Set up vLLM's transfer to the servers, once; return whether weights are sent by it."""
         if self.route is None:
             self.route = self._choose(policy)
             if self.route.way != "socket":
@@ -50,24 +50,24 @@ class Delivery:
         return self._transfer is not None
 
     def bring(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Give all workers the policy's weights, labelled as ``version``."""
+        """Send the policy's weights, labelled ``version``, to all workers."""
         if not self.joined(policy, dtype):
             for client in self.clients:
                 self._send(client, policy, dtype, version)
             return
         assert self._transfer is not None
-        self._hold("")  # should it fail half-way, nobody takes it for whole
+        self._hold("")  # until all weights have arrived, no version is held
         self._transfer.send()
         self._hold(version)
 
     def close(self) -> None:
-        """Leave the workers; a delivery in progress ends."""
+        """Disconnect from the workers; a delivery in progress ends."""
         if self._transfer is not None:
             self._transfer.close()
 
     def _choose(self, policy: Policy) -> Route:
         gpu = gpu_of(policy)
-        if not gpu or self.wanted == "socket":  # nobody need be asked
+        if not gpu or self.wanted == "socket":  # the servers need not be asked
             return chosen(gpu, [], wanted=self.wanted)
         servers = [self._places(client) for client in self.clients]
         return chosen(gpu, servers, ranks=ranks(policy))
@@ -80,7 +80,7 @@ class Delivery:
             return Transfer(route.way, source, peers, address=address, port=free_port(address))
         except (AlignkitError, ImportError, OSError) as error:
             why = f"vLLM's transfer by {WORDS[route.way]} cannot be set up: {error}"
-            say(f"weights go another way, as {why}")
+            say(f"{why}; weights are sent over a socket instead")
             self.route = Route("socket", why)
             return None
 
@@ -92,12 +92,12 @@ class Delivery:
             client.call_workers("alignkit_hold", [version], QUICK)
 
     def _send(self, client: Client, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Have the workers fetch the weights from a socket."""
+        """Make the workers fetch the weights from a socket."""
         limit, host = self.timeout, _address([client])
         with closing(Sender(self.workers, host, limit)) as sender, event_loop() as beside:
             args = (host, str(sender.port), sender.token, str(limit), version)
             fetched = beside.start_task_soon(client.ask_workers, "alignkit_fetch", args, limit)
-            fetched.add_done_callback(lambda _: sender.close())  # nobody comes any more
+            fetched.add_done_callback(lambda _: sender.close())  # no worker will connect any more
             try:
                 with torch.no_grad():
                     sender.send(named_weights(policy, dtype))
@@ -108,6 +108,6 @@ class Delivery:
 
 
 def _address(clients: Sequence[Client]) -> str:
-    """Return this machine's address as all the servers reach it."""
+    """Return the address under which all servers reach this machine."""
     away = (client for client in clients if not client.is_here())
     return next((client.local_address() for client in away), "127.0.0.1")

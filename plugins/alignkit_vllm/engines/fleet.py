@@ -1,7 +1,7 @@
 """Several engines that sample side by side, each with the whole model on GPUs of its own.
 
-Where a model fits on one card, two engines answer twice as many prompts; one engine cut over two
-cards spends much of its time on exchanges between them.
+If a model fits on one card, two engines answer twice as many prompts as one. One engine split over
+two cards spends much of its time on communication between them.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Fleet(Engine):
         *,
         together: Callable[[Sequence[ServerEngine]], Delivery] | None = None,
     ) -> None:
-        """``together`` returns a delivery of weights to all engines at once; None = one by one."""
+        """``together`` returns the delivery to all engines at once; None = one by one."""
         self.engines = list(engines)
         self._together = together
         self._shared: Delivery | None = None
         self.peer = f"the {len(self.engines)} vLLM servers of this run"
         self._lost: set[int] = set()
-        """Places of engines that went away and were not brought back yet."""
+        """Indices of engines that were lost and not brought back yet."""
 
     def start(self, folder: Path, policy: Policy) -> None:
-        """Start all of them at once, each on a copy of ``folder``, where its logs go too."""
+        """Start all engines at once, each on a copy of ``folder``, which gets its logs too."""
         for number, engine in enumerate(self.engines):
             own = folder / f"engine-{number}"
             shutil.copytree(folder, own, ignore=shutil.ignore_patterns("engine-*"))
@@ -55,21 +55,21 @@ class Fleet(Engine):
             engine.wait()
 
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
-        """Bring the weights to all engines at once by NCCL; else to one after another."""
+        """Send the weights to all engines at once by NCCL, or else to one after another."""
         if not self._reaches_all(policy, dtype):
             for number, engine in enumerate(self.engines):
                 with self._noting(number):
                     engine.load(policy, dtype, version)
             return
         assert self._shared is not None
-        with self._noting(*range(len(self.engines))):  # the others wait amid the broadcast
+        with self._noting(*range(len(self.engines))):  # one lost engine blocks them all
             self._shared.bring(policy, dtype, version)
         for number, engine in enumerate(self.engines):
             with self._noting(number):
                 engine.reset()
 
     def _reaches_all(self, policy: Policy, dtype: torch.dtype) -> bool:
-        """Join all engines by one transfer, where weights can take that way."""
+        """Set up one transfer to all engines; return whether that works."""
         if self._together is None:
             return False
         if self._shared is None:
@@ -91,15 +91,15 @@ class Fleet(Engine):
         return found.pop() if len(found) == 1 else ""
 
     def columns(self) -> Mapping[str, Any]:
-        """Return some columns of one engine's weights: one unlike the first, if any.
+        """Return some columns of one engine's weights: of one that differs from the first, if any.
 
-        The policy's are compared with these, so that an odd one among the engines shows.
+        They are compared with the policy's, so a single engine with other weights is found.
         """
         first, *others = (engine.columns() for engine in self.engines)
         return next((other for other in others if other != first), first)
 
     def stream(self, requests: Sequence[Request]) -> Generator[Found]:
-        """Distribute the requests in turn; yield each one's place and answers as they finish."""
+        """Distribute the requests in turn; yield each one's index and answers as they finish."""
         found: SimpleQueue[Found | _Ended] = SimpleQueue()
         stopped = Event()
         running = len(self.engines)
@@ -140,7 +140,7 @@ class Fleet(Engine):
         return "; ".join(f"engine {i}: {text}" for i, text in enumerate(told) if text)
 
     def _leave(self) -> None:
-        """Leave the transfer to all engines, which is joined anew before the next load."""
+        """Close the transfer to all engines; the next load sets it up again."""
         shared, self._shared = self._shared, None
         if shared is not None:
             shared.close()
@@ -161,7 +161,7 @@ class Fleet(Engine):
 
     @contextmanager
     def _noting(self, *numbers: int) -> Iterator[None]:
-        """Record which engines are lost when the block loses one."""
+        """Record the engines ``numbers`` as lost if the block raises LostError."""
         try:
             yield
         except LostError:
@@ -171,14 +171,14 @@ class Fleet(Engine):
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An engine has no more answers to give."""
+    """Says that an engine has no more answers."""
 
     number: int
     error: BaseException | None = None
 
 
 class _Part(Thread):
-    """Passes on one engine's answers to its share of the requests."""
+    """A thread that passes on one engine's answers to its share of the requests."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Part(Thread):
         found: SimpleQueue[Found | _Ended],
         stopped: Event,
     ) -> None:
-        """``places`` are those of ``requests`` in the whole; ``stopped`` ends it early."""
+        """``places`` are the requests' indices in the batch; ``stopped`` ends it early."""
         super().__init__(name=f"alignkit asks vLLM engine {number}", daemon=True)
         self.number, self.engine, self.found, self.stopped = number, engine, found, stopped
         self.places, self.requests = places, requests
@@ -198,7 +198,7 @@ class _Part(Thread):
         error: BaseException | None = None
         try:
             self._hand_on()
-        except BaseException as raised:  # noqa: BLE001 # whatever it is, the caller raises it
+        except BaseException as raised:  # noqa: BLE001 # the caller raises it, whatever it is
             error = raised
         self.found.put(_Ended(self.number, error))
 

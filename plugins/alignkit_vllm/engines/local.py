@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights stay within reach
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker is in this process, where weights are
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the threads are the learner's too
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learner uses the same threads
 }
 """Environment variables set before vLLM is imported, unless the user set them."""
 
@@ -43,7 +43,7 @@ class LocalEngine(Engine):
     peer = "the vLLM engine in this process"
 
     def __init__(self, options: Mapping[str, Any], *, sleep: bool) -> None:
-        """``options`` are ``vllm.LLM``'s; ``sleep`` gives memory back between batches."""
+        """``options`` are ``vllm.LLM``'s; with ``sleep`` memory is freed between batches."""
         self.options = dict(options)
         self.sleep = sleep
         self._llm: Any = None
@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def _refuse(self, device: torch.device) -> None:
         if ranks.size() > 1:  # vLLM's own process group, of this process alone, may be there
             raise AlignkitError(
-                'mode = "colocate" serves a trainer of one process; with several ranks set '
+                'mode = "colocate" works for a trainer of one process only; with several ranks set '
                 'mode = "server" in [rollout]'
             )
         if device.type == "cuda" and device.index not in (None, 0):
@@ -104,7 +104,7 @@ class LocalEngine(Engine):
     def load(self, policy: Policy, dtype: torch.dtype, version: str) -> None:
         with torch.no_grad(), self._advice_on_oom():
             if self._asleep:
-                torch.cuda.empty_cache()  # what the learner no longer uses
+                torch.cuda.empty_cache()  # frees what the learner no longer uses
                 self._llm.wake_up(tags=["weights"])
             self._rpc("alignkit_load", (named_weights(policy, dtype), version))
             if self._asleep:
@@ -118,7 +118,10 @@ class LocalEngine(Engine):
     def reset(self) -> None:
         """Drop the prefix cache."""
         if not self._llm.reset_prefix_cache():
-            raise AlignkitError("the vLLM engine did not drop its prefix cache: is it still busy?")
+            raise AlignkitError(
+                "the vLLM engine did not drop its prefix cache, as some responses are unfinished; "
+                "resume the run to start a new engine"
+            )
 
     def holds(self) -> str:
         return "" if self._asleep else str(self._rpc("alignkit_version")[0])
@@ -132,7 +135,7 @@ class LocalEngine(Engine):
         engine: Any = self._llm.llm_engine
         with self._advice_on_oom():
             ids = self._llm.enqueue(prompts, _sampling(requests), use_tqdm=False)
-        # What the engine calls a request outside is what stands before the dash.
+        # An id is the request's name in the outputs, a dash, and a suffix.
         places = {str(name).partition("-")[0]: i for i, name in enumerate(ids)}
         try:
             while places:
@@ -143,7 +146,7 @@ class LocalEngine(Engine):
                         place = places.pop(found.request_id)
                         yield place, [_answer(output) for output in found.outputs]
         finally:
-            if places:  # given up half-way
+            if places:  # the caller stopped before the end
                 engine.abort_request([ids[i] for i in places.values()], internal=True)
 
     def progress(self) -> str:
@@ -203,9 +206,9 @@ def _answer(output: Any) -> Answer:
 
 
 def _wake(llm: Any) -> None:
-    """Give a sleeping engine its memory back, since it cannot free memory it does not hold.
+    """Wake a sleeping engine before it is shut down: it can free only memory that it holds.
 
-    Where there is no room for that, the engine's memory stays lost until the process ends.
+    If there is no room to wake it, its memory stays lost until the process ends.
     """
     torch.cuda.empty_cache()
     try:
@@ -216,9 +219,9 @@ def _wake(llm: Any) -> None:
 
 @contextmanager
 def _settings_kept() -> Iterator[None]:
-    """Restore settings of the process that vLLM's worker changes; the trainer runs here too.
+    """Restore the settings that vLLM's worker changes in this process, where the trainer runs too.
 
-    The worker sets the precision of float32 products and, on CPUs, the number of threads.
+    They are the precision of float32 products and, on CPUs, the number of threads.
     """
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     precision = torch.get_float32_matmul_precision()

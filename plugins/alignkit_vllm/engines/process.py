@@ -1,4 +1,4 @@
-"""The server as a child process: started with a log, ended together with its own children."""
+"""The server as a child process, which has a log and is ended together with its own children."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TORCHRUN = (
     "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK",
     "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE",
 )  # fmt: skip
-"""Variables by which torchrun tells the trainer's ranks apart; an engine is none of them."""
+"""Environment variables of torchrun for the trainer's ranks, which an engine must not see."""
 
 
 class Child:
@@ -54,11 +54,11 @@ class Child:
         return "\n".join(f"  | {line}" for line in self.log_text().splitlines()[-LOG_LINES:])
 
     def log_text(self) -> str:
-        """Return the log, the last megabyte of it."""
+        """Return the log, at most its last megabyte."""
         return self.log.read_bytes()[-(2**20) :].decode("utf-8", "replace")
 
     def dump_stacks(self) -> None:
-        """End every process of the server so that each leaves its threads' stacks in the log."""
+        """End every process of the server; each writes its threads' stacks to the log first."""
         self._signal(signal.SIGABRT)
         self._signal(signal.SIGCONT)  # a process that is stopped would not see it
         time.sleep(1)
@@ -83,7 +83,7 @@ class Child:
 
 
 def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what torchrun has put there.
+    """Return an environment without the variables of torchrun.
 
     >>> without_ranks({"RANK": "1", "TORCHELASTIC_RUN_ID": "none", "HOME": "/root"})
     {'HOME': '/root'}
@@ -109,7 +109,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that is free on an address of this machine at this moment."""
+    """Return a port that is free now on an address of this machine."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]

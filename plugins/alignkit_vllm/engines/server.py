@@ -1,4 +1,4 @@
-"""An engine behind HTTP: a process that this run starts, or a server that runs already."""
+"""An engine behind HTTP, in a process that this run starts or on a server that runs already."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ class ServerEngine(Engine):
         max_restarts: int,
         weights: str = "auto",
     ) -> None:
-        """``url`` None starts a server with vLLM's ``options`` on the GPUs ``visible`` to it.
+        """Without ``url`` a server is started with vLLM's ``options`` on the GPUs ``visible``.
 
-        ``timeouts`` are the seconds for a start, a sync and a batch; ``weights`` is the key.
+        ``timeouts`` are the seconds for a start, a sync and a batch; ``weights`` is the key
+        ``rollout.weights``.
         """
         self.url = url
         self.visible = visible
@@ -59,7 +60,7 @@ class ServerEngine(Engine):
         self.peer = f"the vLLM server {url}" if url else "the vLLM server of this run"
         self._unhealthy = ""
         self._launches = 0
-        self._max_len = 0  # as long as nobody has answered
+        self._max_len = 0  # until the server has answered
         self._child: Child | None = None
         self._talk_by(Client(url or "", key_for(url or "", os.environ)))
 
@@ -105,11 +106,11 @@ class ServerEngine(Engine):
         exact = arithmetic(self.options)
         env |= {name: os.environ.get(name, value) for name, value in exact.items()}
         if self.options.get("weight_transfer_config") == IPC:
-            env["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # takes handles of who has the key
+            env["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # memory handles, only with the key
         if self.visible is not None:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self.visible)
         command = [str(self._folder), "--host=127.0.0.1", f"--port={port}"]
-        self._launches += 1  # each log is its own: what ended one server explains no other
+        self._launches += 1  # each server has its own log, so that only its own errors are shown
         log = self._folder / f"server-{self._launches}.log"
         self._child = Child([*command, *arguments(self.options)], log, env)
 
@@ -139,7 +140,7 @@ class ServerEngine(Engine):
         elif not self._child.alive:
             if "address already in use" not in self._child.log_text().lower():
                 raise self._died("ended while starting") from error
-            say(f"{self.peer}: somebody else took the port; trying another")
+            say(f"{self.peer}: another process took the port; trying another port")
             self._launch()
         self._unhealthy = f"not healthy: {error}"
 
@@ -173,7 +174,7 @@ class ServerEngine(Engine):
         return self._max_len
 
     def hang_up(self) -> None:
-        """Cut the connections of a stream in progress, which then raises LostError."""
+        """Close the connections of a stream in progress, which then raises LostError."""
         self._completions.hang_up()
 
     def close(self) -> None:
@@ -188,7 +189,7 @@ class ServerEngine(Engine):
             self._child.kill()
 
     def log_end(self) -> str:
-        """Return the stacks of the server's threads; ends the server, or hangs up on another's."""
+        """End the server, and return its threads' stacks; for one at ``url`` only disconnect."""
         self._completions.hang_up()
         self._delivery.close()
         if self._child is None:
@@ -211,7 +212,7 @@ class ServerEngine(Engine):
             if self.client.post("/reset_prefix_cache", None, QUICK)["success"]:
                 return
         raise AlignkitError(
-            f"{self.peer} did not drop its prefix cache: does somebody else use it too?"
+            f"{self.peer} did not drop its prefix cache; let no other program use the server"
         )
 
     def holds(self) -> str:
@@ -231,7 +232,7 @@ class ServerEngine(Engine):
 
 
 def together(engines: Sequence[ServerEngine]) -> Delivery:
-    """Return one delivery for all ``engines``, which were given the same options."""
+    """Return one delivery for all ``engines``, which have the same options."""
     first = engines[0]
     workers = first.options.get("tensor_parallel_size", 1)
     clients = [engine.client for engine in engines]

@@ -1,7 +1,8 @@
-"""Sends the policy's weights to the engine: directly from memory to memory, without files.
+"""Sends the policy's weights to the engine, from memory to memory, without files.
 
-An engine in this process takes the tensors as they are. To another process they go by vLLM's own
-transfer between GPUs (:mod:`.transfer`) or, where that has no way, over a socket (:mod:`.sockets`).
+An engine in this process uses the tensors as they are. To another process they are sent by vLLM's
+own transfer between GPUs (:mod:`.transfer`) or, where that is impossible, over a socket
+(:mod:`.sockets`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from alignkit.protocols import Policy
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch.compile, FSDP and activation checkpointing put into parameter names."""
+"""Parts of parameter names that torch.compile, FSDP and activation checkpointing insert."""
 
 
 def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield every weight once, by its checkpoint name, floating-point ones as ``dtype``.
+    """Yield every weight once with its name in a checkpoint, floating-point ones as ``dtype``.
 
-    A tied output head comes only as the embedding (of sharded weights as both, which engines
-    take too). Sharded weights are gathered one at a time, so all ranks have to iterate.
+    A tied output head is yielded only as the embedding (if sharded, as both, which engines accept
+    too). Sharded weights are gathered one at a time, so all ranks have to iterate.
     """
     for name, value in _each_once(policy):
         full = value.full_tensor() if _is_sharded(value) else value
@@ -34,18 +35,18 @@ def named_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, Ten
 
 
 def shapes(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, torch.dtype, torch.Size]]:
-    """Yield name, type and whole shape of what :func:`named_weights` yields; gathers nothing."""
+    """Yield name, type and full shape of what :func:`named_weights` yields, without gathering."""
     for name, value in _each_once(policy):
         yield name, sent_as(value, dtype), value.shape
 
 
 def sent_as(value: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """Return the type that a weight is sent in."""
+    """Return the type in which a weight is sent."""
     return dtype if value.is_floating_point() else value.dtype
 
 
 def _each_once(policy: Policy) -> Iterator[tuple[str, Any]]:
-    """Yield the weights by their names in a checkpoint, of tied ones the first."""
+    """Yield the weights with their names in a checkpoint; of tied weights only the first."""
     seen: dict[tuple[int, torch.Size], ref[Tensor]] = {}
     merged = policy.weights() if isinstance(policy, Adapted) else None
     for name, value in merged or policy.model.state_dict().items():
@@ -62,7 +63,7 @@ def _is_sharded(value: Any) -> bool:
 
 
 def clean(name: str) -> str:
-    """Return the name a checkpoint has for the parameter.
+    """Return a parameter's name in a checkpoint.
 
     >>> clean("_orig_mod.model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight")
     'model.layers.0.mlp.up_proj.weight'
@@ -73,7 +74,7 @@ def clean(name: str) -> str:
 
 
 def ranks(policy: Policy) -> int:
-    """Return how many processes have to take part in gathering the weights; 1 = this one."""
+    """Return how many processes have to take part in gathering the weights; 1 = only this one."""
     if any(map(_is_sharded, policy.model.parameters())):
         return torch.distributed.get_world_size()
     return 1

@@ -1,4 +1,4 @@
-"""The servers that one transfer goes to, asked side by side."""
+"""Sends the requests of one transfer to several servers at the same time."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 Body = Mapping[str, Any] | None
 Post = Callable[[str, Body], Any]
-"""Posts JSON to a path of one server; AlignkitError where that fails."""
+"""Posts JSON to a path of one server; raises AlignkitError if that fails."""
 
 
 class Peers:
-    """Passes vLLM's requests of a weight update to several servers."""
+    """Sends vLLM's requests of a weight update to several servers."""
 
     def __init__(self, posts: Sequence[Post], workers: Sequence[int]) -> None:
-        """``workers`` holds how many each server has, in the order of ``posts``."""
+        """``workers`` is the number of workers of each server, in the order of ``posts``."""
         self.posts, self.workers = list(posts), list(workers)
         self.error: BaseException | None = None
-        """What the first failed request was answered, or why it was given up."""
+        """The error of the first request that failed, or the reason for giving up."""
         self._lock = Lock()
         self._waiting: list[SimpleQueue[BaseException | None]] = []
 
     def ask(self, path: str, json: Body = None) -> None:
         """Post to all servers at once; return when all have answered, or raise the first error.
 
-        Requests to servers that have not answered by then are left to themselves.
+        After an error, requests to the other servers are not waited for.
         """
         answers: SimpleQueue[BaseException | None] = SimpleQueue()
         with self._lock:
@@ -48,14 +48,14 @@ class Peers:
             self._waiting.remove(answers)
 
     def give_up(self, why: BaseException) -> None:
-        """End every wait for an answer, in any thread, with ``why``."""
+        """Make every wait for an answer, in any thread, raise ``why``."""
         with self._lock:
             self.error = self.error or why
             for answers in self._waiting:
                 answers.put(why)
 
     def _own(self, json: Body, number: int) -> Body:
-        """Return a request as the server of that number gets it: its workers have ranks there."""
+        """Return the request for one server, with the offset of its workers' ranks."""
         info = json.get("init_info", {}) if json else {}
         if "rank_offset" not in info:
             return json
@@ -66,7 +66,7 @@ class Peers:
 def _post(post: Post, path: str, body: Body, answers: SimpleQueue[BaseException | None]) -> None:
     try:
         post(path, body)
-    except BaseException as error:  # noqa: BLE001 # whatever it is, the waiting thread raises it
+    except BaseException as error:  # noqa: BLE001 # the waiting thread raises it, whatever it is
         answers.put(error)
     else:
         answers.put(None)

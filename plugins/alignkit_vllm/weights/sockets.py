@@ -1,8 +1,8 @@
-"""Weights over a socket: the one way that serves CPUs, GPUs, this machine and others alike.
+"""Weights over a socket, which works for CPUs and GPUs, on this machine and on others.
 
-The worker opens a connection back to the trainer and shows a token, then reads each tensor's bytes
-into memory of its own: no second set of weights, nothing unpickled, and only invited workers
-served. vLLM's own transfers have no way between CPUs, nor one that strangers cannot join.
+The worker connects to the trainer, sends a token, and reads each tensor's bytes into its own
+memory. There is no second set of weights, nothing is unpickled, and only workers with the token are
+served. vLLM's own transfers do not work between CPUs, and anybody can join them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alignkit.errors import AlignkitError
 
 
 class Sender:
-    """Hands the weights to the workers that connect and show the token."""
+    """Sends the weights to the workers that connect with the token."""
 
     def __init__(self, workers: int, host: str, timeout: float) -> None:
         """Listen on ``host`` for ``workers`` connections, each within ``timeout`` seconds."""
@@ -70,14 +70,14 @@ class Sender:
             stream.close()
 
     def close(self) -> None:
-        """Stop listening; a wait for workers, in any thread, ends in OSError."""
-        with suppress(OSError):  # closing alone would leave the waiting thread asleep
+        """Stop listening; a wait for workers, in any thread, raises OSError."""
+        with suppress(OSError):  # close() alone would not wake the waiting thread
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
 def receive(host: str, port: int, token: str, timeout: float) -> Iterator[tuple[str, Tensor]]:
-    """Yield what a :class:`Sender` sends, as CPU tensors of their own."""
+    """Yield the names and weights that a :class:`Sender` sends, as new CPU tensors."""
     with socket.create_connection((host, port), timeout) as stream:
         stream.sendall(token.encode())
         file = BufferedReader(SocketIO(stream, "r"), 2**20)
@@ -86,10 +86,10 @@ def receive(host: str, port: int, token: str, timeout: float) -> Iterator[tuple[
             if head is None:
                 return
             if head == "lost":
-                raise AlignkitError("the trainer closed the connection amid the weights")
+                raise AlignkitError("the trainer closed the connection before the last weight")
             tensor = torch.empty(head["shape"], dtype=getattr(torch, head["dtype"]))
             if tensor.numel() and file.readinto(_bytes(tensor)) != tensor.nbytes:
-                raise AlignkitError(f"the trainer closed the connection amid {head['name']}")
+                raise AlignkitError(f"the trainer closed the connection within {head['name']}")
             yield head["name"], tensor
 
 

@@ -1,7 +1,7 @@
 """vLLM's own weight transfer, from the trainer's GPU to the GPUs of servers; see ``routes``.
 
-CUDA IPC where the engine is on the trainer's card: its worker reads the trainer's memory. NCCL
-where engines are on other cards: one broadcast reaches the workers of all of them. Both go through
+CUDA IPC is used if the engine is on the trainer's card: its worker reads the trainer's memory. NCCL
+is used if engines are on other cards: one broadcast reaches the workers of all of them. Both use
 one buffer of ``BUFFER`` bytes, so neither side holds a second set of weights.
 
 API: vllm/distributed/weight_transfer/{base,clients,factory,ipc_engine,nccl_engine}.py, vLLM 0.32.
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUFFER = 2**28
-"""Bytes sent at once, at least; a larger tensor has a buffer of its size."""
+"""Bytes of the buffer; it is as large as the largest tensor, if that is larger."""
 PATIENCE = 10.0
-"""Seconds that a broadcast which was given up may take to end."""
+"""Seconds to wait for the end of a broadcast that was given up."""
 
 
 def device_of(policy: Policy) -> torch.device:
@@ -48,7 +48,7 @@ def gpu_of(policy: Policy) -> str:
 
 
 class Source:
-    """A policy's weights as vLLM's trainer engines want them: listed first, then yielded."""
+    """A policy's weights as vLLM's trainer engines read them: listed first, then yielded."""
 
     def __init__(self, policy: Policy, dtype: torch.dtype) -> None:
         self.policy, self.dtype = policy, dtype
@@ -60,10 +60,10 @@ class Source:
         return [meta(name, dtype, tuple(shape)) for name, dtype, shape in self._listed]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield name and tensor; vLLM reads them on streams of its own, which wait for no other."""
+        """Yield names and tensors; vLLM reads them on its own streams, which wait for no other."""
         device = device_of(self.policy)
         for number, pair in enumerate(named_weights(self.policy, self.dtype)):
-            if number == 0 and device.type == "cuda":  # the update and an adapter's merging
+            if number == 0 and device.type == "cuda":  # wait for the update and adapter merging
                 torch.cuda.synchronize(device)
             yield pair
 
@@ -73,12 +73,12 @@ class Source:
 
 
 class Transfer:
-    """A trainer's end of vLLM's transfer, joined with the workers of its servers."""
+    """The trainer's end of vLLM's transfer, connected with the workers of its servers."""
 
     def __init__(self, how: Way, source: Source, peers: Peers, *, address: str, port: int) -> None:
-        """Join the workers over ``how``, "nccl" through ``port`` of ``address``, this machine's.
+        """Connect with the workers; for "nccl" at ``port`` of this machine's ``address``.
 
-        AlignkitError where the workers cannot be joined.
+        Raises AlignkitError if they cannot be connected.
         """
         self.how, self.source, self.peers = how, source, peers
         self._engine: Any = None
@@ -89,21 +89,21 @@ class Transfer:
 
     def _join(self, info: Any) -> Any:
         client = client_for(self._ask)
-        client.shutdown_weight_transfer_engine()  # of a trainer before this one
+        client.shutdown_weight_transfer_engine()  # left by an earlier trainer
         factory = _vllm("factory").WeightTransferTrainerFactory
         engine = factory.trainer_init(info, client=client, source=self.source)
         return _for_one_rank(engine) if self.how == "ipc" else engine
 
     def send(self) -> None:
-        """Send the source's weights, and return when all workers compute with them.
+        """Send the source's weights, and return when all workers use them.
 
-        AlignkitError if they could not be sent, LostError if a server went away; the transfer can
-        then no longer be used.
+        Raises AlignkitError if they could not be sent, LostError if a server is lost; the transfer
+        can then no longer be used.
         """
         self._beside(self._engine.send_weights, "carried out")
 
     def close(self) -> None:
-        """Leave the workers; a transfer in progress, in any thread, ends in AlignkitError."""
+        """Disconnect; a transfer in progress, in any thread, raises AlignkitError."""
         self._give_up(AlignkitError("the transfer of weights was given up"))
 
     def _give_up(self, why: BaseException) -> None:
@@ -115,8 +115,8 @@ class Transfer:
     def _beside(self, work: Callable[[], T], what: str) -> T:
         """Return ``work()``, or raise as soon as it or a request to the servers fails.
 
-        It runs in a thread: where a worker has failed, vLLM waits for it in C, for ever, and no
-        signal reaches it there.
+        It runs in a thread: if a worker has failed, vLLM waits for it in C code for ever, where no
+        signal interrupts it.
         """
         self._ended = ended = SimpleQueue[tuple[Any, BaseException | None]]()
 
@@ -141,13 +141,13 @@ class Transfer:
         return result
 
     def _cause(self, error: BaseException, what: str) -> AlignkitError:
-        """Return what a server said, which matters more than what became of the sending."""
+        """Return a server's error, if any: it explains more than the error of the sending."""
         first = self.peers.error or error
         if isinstance(first, AlignkitError):
             return first
         return AlignkitError(
             f"vLLM's transfer of weights by {WORDS[self.how]} could not be {what}: {first!r}; "
-            'weights = "socket" in [rollout] does without it'
+            'set weights = "socket" in [rollout] to do without it'
         )
 
     def _ask(self, path: str, json: dict[str, Any] | None = None) -> None:
@@ -162,17 +162,17 @@ class Transfer:
 
 
 def _first(items: SimpleQueue[T]) -> T:
-    """Return the first item once there is one; returns to Python every second, for signals."""
+    """Wait for the first item and return it; wakes every second, so that signals are handled."""
     while True:
         with suppress(Empty):
             return items.get(timeout=1.0)
 
 
 def _for_one_rank(engine: Any) -> Any:
-    """Have vLLM's IPC trainer serve this process's engine alone, whatever ranks there are.
+    """Make vLLM's IPC trainer serve only this process's engine, even if there are several ranks.
 
-    It would exchange handles with all ranks at each buffer, for an engine that spans their cards.
-    An engine that one rank brings back would then wait for the others, which do not come.
+    Otherwise it exchanges memory handles with all ranks for each buffer, for an engine that spans
+    their cards. A rank that restarts its engine would then wait for the others for ever.
     """
     engine._all_gather_and_merge_handles = lambda handles: handles
     engine._post_send_sync = torch.cuda.ipc_collect
@@ -180,9 +180,9 @@ def _for_one_rank(engine: Any) -> Any:
 
 
 def client_for(post: Callable[..., None]) -> Any:
-    """Return vLLM's client for the server's requests of a weight update, which sends by ``post``.
+    """Return vLLM's client for the requests of a weight update, which sends them by ``post``.
 
-    It pickles the handles of CUDA IPC; its own ``_post`` knows no key.
+    It pickles the handles of CUDA IPC. Its own ``_post`` would send no key.
     """
     client = _vllm("clients").HTTPVLLMWeightSyncClient("")
     client._post = post
@@ -190,7 +190,7 @@ def client_for(post: Callable[..., None]) -> Any:
 
 
 def init_info(how: Way, buffer: int, *, workers: int, address: str, port: int) -> Any:
-    """Return what vLLM's trainer engine of this way is made from."""
+    """Return the settings of vLLM's trainer engine for ``how``; ``buffer`` is in bytes."""
     sizes = {"packed": True, "packed_buffer_size_bytes": buffer}
     if how == "ipc":
         return _vllm("ipc_engine").IPCTrainerInitInfo(rank=0, **sizes)

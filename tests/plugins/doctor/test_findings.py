@@ -142,7 +142,7 @@ def test_it_says_how_weights_get_to_an_engine_and_why(
     monkeypatch.setattr(machine, "visible_here", lambda: gpus)
     monkeypatch.setattr(diagnosis, "look", lambda: made_up(packages=packages))
     told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)["weights"]
-    assert told["colocate"].startswith("tensors are handed over")
+    assert told["colocate"].startswith("tensors shared in memory")
     assert told["server"].startswith(server)
     assert told["device"].startswith(device)
     said = CliRunner().invoke(main, ["doctor"]).output

@@ -8,26 +8,20 @@ import json
 import sys
 import threading
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+from adapters import lacking, skipped_without
 from alignkit import AlignkitError
 from alignkit.engine.learning.learner import Learner
 from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, run_cli
 from alignkit_hf import HfPolicy
 
-LACKING = [n for n in ("openenv", "alignkit_openenv") if find_spec(n) is None]
-pytestmark = [
-    pytest.mark.openenv,
-    pytest.mark.skipif(
-        bool(LACKING), reason=f"{', '.join(LACKING)} not installed; see tests/verifiers_env.sh"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-]
+LACKING = lacking("openenv", "alignkit_openenv")
+pytestmark = [pytest.mark.openenv, *skipped_without(LACKING)]
 
 ROOT = Path(__file__).resolve().parents[3]
 CUT = [

@@ -171,3 +171,19 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(figures.Figure, "savefig", watched)
     return seen
+
+
+@pytest.fixture
+def settings(make_run, load, tmp_path):
+    """Write settings: a value at the end of each seed's run, after a start at 0.1."""
+
+    def make(**values):
+        for name, ends in values.items():
+            for seed, end in enumerate(ends):
+                if end is not None:
+                    rows = [{"eval/answer_reward": 0.1}, {"eval/answer_reward": end}]
+                    make_run(f"s/{name}/seed_{seed}", rows, seed=seed, lr=len(name) * 1e-4)
+        found = {g.name: g for g in load(tmp_path / "s")}
+        return [found[name] for name in values]
+
+    return make

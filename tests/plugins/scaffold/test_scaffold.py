@@ -172,14 +172,31 @@ def plugins(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS_BY_NAME)
-def test_its_own_tests_and_types_pass_untouched(plugins, kind):
+def test_its_own_tests_and_types_pass_untouched(plugins):
     environment, packages = plugins
-    said = environment.python(packages[kind], "pytest", "-q", "-p", "no:cacheprovider")
+    said = environment.python(packages["loss_type"], "pytest", "-q", "-p", "no:cacheprovider")
     assert " passed" in said
     assert "skipped" not in said
-    cache = packages[kind].parent / "mypy"  # shared: torch and transformers take a minute
-    environment.python(packages[kind], "mypy", "--cache-dir", cache)
+    environment.python(packages["loss_type"], "mypy", "--cache-dir", plugins_cache(packages))
+
+
+@pytest.mark.slow
+def test_the_tests_and_types_of_every_kind_pass(plugins):
+    """All in one process: importing torch and transformers takes longer than the tests."""
+    environment, packages = plugins
+    one, folders = packages["loss_type"] / "pyproject.toml", list(packages.values())
+    root = one.parents[1]
+    config = ["-c", one, "--rootdir", root]
+    said = environment.python(root, "pytest", "-rA", *config, *folders)
+    for kind, folder in packages.items():
+        assert f"PASSED {folder.name}/tests/test_mine_{kind}.py::" in said
+    assert "skipped" not in said
+    cache = plugins_cache(packages)
+    environment.python(root, "mypy", "--config-file", one, "--cache-dir", cache, *folders)
+
+
+def plugins_cache(packages):
+    return packages["loss_type"].parent / "mypy"  # shared: torch and transformers take a minute
 
 
 @pytest.mark.slow

@@ -3,8 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from alignkit.testing import run_cli
+from alignkit_sweep import launchers
 
 pytestmark = pytest.mark.slow
 SWEEPS = Path(__file__).resolve().parents[3] / "recipes" / "sweeps"
@@ -33,21 +37,44 @@ FEWER = {  # runs that are left, and what leaves so few
 }
 
 
+def started(command, folder):
+    """Make a sweep by a command of its own, which starts a Python for each of its runs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alignkit", *command],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def forked(warm, monkeypatch):
+    """Make a sweep in this process, whose runs need not import anything."""
+
+    def make(command, folder):
+        monkeypatch.chdir(folder)
+        popen = SimpleNamespace(**vars(subprocess) | {"Popen": warm.popen})
+        monkeypatch.setattr(launchers, "subprocess", popen)
+        done = run_cli(*command)
+        assert done.status == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return make
+
+
 @pytest.mark.parametrize("name", FEWER)
-def test_a_shipped_sweep_runs_once_and_is_reported(tmp_path, name):
+def test_a_shipped_sweep_runs_once_and_is_reported(tmp_path, forked, name):
+    make = started if name == "clip_ablation" else forked
     runs, fewer = FEWER[name]
     (tmp_path / "small.toml").write_text(SMALL)
     (tmp_path / "s.toml").write_text(f'extends = "{SWEEPS / name}.toml"\n{fewer}')
-    command = [sys.executable, "-m", "alignkit", "sweep", "s.toml", "--with", "small.toml"]
-    first = subprocess.run(
-        [*command, "--jobs", "2"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stdout.count(": done, step ") == runs
+    command = ["sweep", "s.toml", "--with", "small.toml"]
+    first = make([*command, "--jobs", "2"], tmp_path)
+    assert first.count(": done, step ") == runs
     assert len(list((tmp_path / "runs/s+small").glob("**/final/config.json"))) == runs
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "started" not in again.stdout
-    assert "report: runs/s+small/report.html" in again.stdout
+    again = make(command, tmp_path)
+    assert "started" not in again
+    assert "report: runs/s+small/report.html" in again
     page = (tmp_path / "runs/s+small/report.html").read_text()
     assert "Held-out accuracy" in page
     assert "Samples over time" in page

@@ -36,7 +36,7 @@ def test_no_option_adds_a_line_to_the_script(place, qsub, launcher, text):
     ("content", "says"),
     [(b"no program", "cannot start"), (b"#!/no/such/shell\n", "cannot start"),
      (b"#!/bin/sh\nprintf 'no \\377 way' >&2\nexit 3\n", "no . way"),
-     (b"#!/bin/sh\n", "named no job")],
+     (b"#!/bin/sh\n", "look for the job in the queue")],
     ids=["text", "shell missing", "no UTF-8", "silent"],
 )  # fmt: skip
 def test_a_broken_qsub_is_an_error(place, qsub, content, says):

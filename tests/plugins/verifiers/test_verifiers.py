@@ -6,87 +6,50 @@ own, `tests/fixtures/alignkit-verifiers`.
 
 import json
 import signal
-import time
-import tomllib
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-import tomli_w
 
+from adapters import lacking, skipped_without
 from alignkit.engine.learning.learner import Learner
 from alignkit.engine.sampling.opening import Opening
 from alignkit.engine.sampling.transcript import Transcript
-from alignkit.protocols import Completion, Example, Response
+from alignkit.protocols import Example
 from alignkit.testing import conformance, run_cli
 from alignkit_hf import HfPolicy
+from verifiers_worlds import CUT, recipe, said, world
 
-LACKING = [n for n in ("verifiers", "alignkit_verifiers") if find_spec(n) is None]
-pytestmark = [
-    pytest.mark.verifiers,
-    pytest.mark.skipif(
-        bool(LACKING), reason=f"{', '.join(LACKING)} not installed; see tests/verifiers_env.sh"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-]
+LACKING = lacking("verifiers", "alignkit_verifiers")
 
-ROOT = Path(__file__).resolve().parents[3]
-ENVIRONMENTS = ROOT / "tests" / "fixtures" / "verifiers_environments"
-CUT = [
-    "n_steps=2", "rollout_batch_size=16", "train_batch_size=16", "group_size=4", "eval.n=8",
-    "rollout.max_tokens=40",
-]  # fmt: skip
+pytestmark = [pytest.mark.verifiers, *skipped_without(LACKING)]
+
 ONE_TURN = """use = "verifiers"
 id = "word_sums"
 args = { system = "" }
 """
+
 TURNS = """use = "verifiers"
 id = "second_try"
 """
+
 TOOL = """use = "verifiers"
 id = "calculator_tool"
 """
+
 CALLS = """call = ["<tool>", "</tool>"]
 call_format = "argument"
 stop = ["</tool>", "</answer>"]
 observation = [" <result> ", " </result>"]
 """
+
 AGAIN = """observation = ["\\n", "\\n<think>"]
 """
+
 KINDS = {
     "one turn": ("grpo.toml", ONE_TURN, ""),
     "many turns": ("grpo.toml", TURNS, AGAIN),
     "tools": ("tool_use.toml", TOOL, CALLS),
 }
-
-
-@pytest.fixture(autouse=True)
-def environments(monkeypatch):
-    """The modules of the environments, as if they were installed."""
-    monkeypatch.syspath_prepend(ENVIRONMENTS)
-
-
-def said(text, finish="stop"):
-    ids = tuple(map(ord, text))
-    return Response.of(Completion(text, ids, (-0.5,) * len(ids), finish, 0))
-
-
-def world(name, args=None, **keys):
-    from alignkit_verifiers import VerifiersParams
-
-    return VerifiersParams(id=name, args=args or {}, **keys).build()
-
-
-def recipe(folder, base, named, keys=""):
-    """Write a shipped recipe with the environment, its data and its reward; return its file."""
-    shipped = tomllib.loads((ROOT / "recipes" / base).read_text())
-    del shipped["data"]
-    for dropped in ("reward", "environment"):
-        shipped.pop(dropped, None)
-    text = tomli_w.dumps(shipped).replace('"../data/', f'"{ROOT}/data/')
-    path = folder / "recipe.toml"
-    path.write_text(f"{text}\n[data]\n{named}[environment]\n{named}{keys}")
-    return path
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -234,96 +197,6 @@ def test_a_chat_template_shows_its_messages_and_tools(chats):
     assert "between <answer> and </answer>" in made.text
 
 
-# ---------------------------------------------------------------- faults of the environment
-
-
-def play(opened, texts=("a", "b", "c")):
-    for text in texts:
-        if opened.step(said(text)).done:
-            break
-    return opened.reward()
-
-
-def begin_and_play(env, opened):
-    opened.append(env.open(Example("0", "?", ""), seed=0))
-    play(opened[0])
-
-
-@pytest.mark.parametrize("fault", [
-    "setup", "response", "cleanup", "reward", "setup, infrastructure", "response, infrastructure",
-    "cleanup, infrastructure",
-])  # fmt: skip
-def test_what_it_raises_is_its_own_error(fault):
-    where, comma, _ = fault.partition(",")
-    opened = []
-    with pytest.raises(Exception, match=where) as caught:
-        begin_and_play(world("faulty", {"where": fault}), opened)
-    assert type(caught.value).__name__ == ("SandboxError" if comma else "OutOfOrderError")
-    for episode in opened:
-        episode.close()  # does not hang
-
-
-@pytest.mark.parametrize("grouped", [1, 2], ids=["in a group", "in a group of groups"])
-def test_what_a_rubric_of_a_group_raises_is_its_error_too(grouped):
-    """`EnvGroup` asks the rubric of the environment that a row belongs to."""
-    good = world("faulty", {"grouped": grouped})
-    assert play(good.open(_first(good), seed=0)).total == 5.0  # messages
-    bad = world("faulty", {"grouped": grouped, "where": "reward"})
-    opened = bad.open(_first(bad), seed=0)
-    with pytest.raises(Exception, match="reward") as caught:
-        play(opened)
-    assert type(caught.value).__name__ == "OutOfOrderError"
-
-
-def _first(env):
-    """The first row of an environment's own data."""
-    from alignkit_verifiers.rows import Rows
-
-    return Rows(env.env, "train")[0]
-
-
-def test_a_run_ends_with_its_error(tmp_path):
-    named = 'use = "verifiers"\nid = "faulty"\nargs = { where = "response" }\n'
-    path = recipe(tmp_path, "grpo.toml", named)
-    done = run_cli("run", path, *[p for s in CUT for p in ("-s", s)], "--out", tmp_path / "run")
-    assert done.status != 0
-    assert "environment 'verifiers' raised OutOfOrderError: response" in done.stderr
-
-
-def test_errors_of_a_reward_may_count_as_no_reward():
-    opened = world("faulty", {"where": "reward"}, reward_errors="zero")
-    assert play(opened.open(Example("0", "?", ""), seed=0)).total == 0.0
-
-
-def test_an_error_for_what_the_model_wrote_ends_the_episode():
-    opened = world("faulty", {"where": "response, tool"}).open(Example("0", "?", ""), seed=0)
-    assert opened.step(said("a")).done
-    assert opened.reward().total == 1.0  # of the turn that was taken
-    opened.close()
-
-
-def test_a_rewritten_dialogue_is_refused():
-    opened = world("faulty", {"where": "rewrites"}).open(Example("0", "?", ""), seed=0)
-    with pytest.raises(RuntimeError, match="ids of a transcript only grow"):
-        opened.step(said("a"))
-    opened.close()
-
-
-def test_an_episode_that_is_cut_is_scored_as_far_as_it_went():
-    opened = world("faulty").open(Example("0", "?", ""), seed=0)
-    opened.step(said("a", "length"))
-    assert opened.reward().total == 1.0
-    opened.close()
-
-
-def test_its_time_limit_is_its_error():
-    opened = world("faulty", {"timeout_seconds": 0.2}).open(Example("0", "?", ""), seed=0)
-    time.sleep(0.5)
-    with pytest.raises(TimeoutError, match="timeout_seconds"):
-        opened.step(said("a"))
-    opened.close()
-
-
 def test_group_rewards_and_tools_of_more_arguments_are_refused():
     from alignkit.errors import AlignkitError
 
@@ -368,5 +241,6 @@ PARAMS = {
     "environment/verifiers": {"id": "calculator_tool"},
     "dataset/verifiers": {"id": "calculator_tool"},
 }
+
 if not LACKING:
     test_conforms = conformance("verifiers", params=PARAMS)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
+
 import pytest
+
+from alignkit_hf import HfPolicy
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 512}
 
@@ -109,3 +112,8 @@ def tied(tied_folder):
     from alignkit_hf import HfPolicy
 
     return HfPolicy(path=str(tied_folder)).build()
+
+
+@pytest.fixture
+def policy(tiny_folder):
+    return HfPolicy(path=str(tiny_folder)).build()

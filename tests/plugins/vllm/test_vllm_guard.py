@@ -101,10 +101,10 @@ def test_the_key_goes_only_to_hosts_that_the_user_names(host, monkeypatch):
     [(key, said)] = settings.check({})
     assert key == "url"
     assert said == (
-        f"the server {host} would be sent the key of {KEY}; if it is yours, name it: export "
+        f"the key in {KEY} would be sent to {host}; if that server is yours, allow it with: export "
         f"{HOSTS}={host}"
     )
-    with pytest.raises(AlignkitError, match="would be sent the key"):
+    with pytest.raises(AlignkitError, match="would be sent to"):
         key_for(url, os.environ)
     monkeypatch.setenv(HOSTS, f"gpu1, {host}")
     assert list(settings.check({})) == []

@@ -78,7 +78,7 @@ def test_a_server_introduces_itself(answering):
 @pytest.mark.parametrize(
     ("served", "words"),
     [
-        ({"/health": b"<html>"}, "GET .*/health: the answer is no JSON: '<html>'"),
+        ({"/health": b"<html>"}, "GET .*/health: the answer is not JSON: '<html>'"),
         ({"/health": b"{}"}, r"does not answer as vLLM does \(GET .*/version: 404 no such page\)"),
         (pages(models={"data": []}), r"does not answer as vLLM does \(IndexError"),
         (pages("nightly"), "does not answer as vLLM does"),
@@ -227,4 +227,4 @@ def test_a_port_that_somebody_else_took_is_left_to_them(
         assert found.token_ids == (1, 1, 1)
     finally:
         backend.close()
-    assert f"127.0.0.1:{taken}: somebody else took the port" in capsys.readouterr().err
+    assert f"127.0.0.1:{taken}: another process took the port" in capsys.readouterr().err

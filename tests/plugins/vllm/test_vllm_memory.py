@@ -46,10 +46,10 @@ def test_needs_follow_from_the_configuration(tiny_folder):
         (20, 24, 0.15, ["is 3.6 GiB", "needs about 5.0 GiB", "_utilization = 0.23 in"]),
         # 95 % of 5.2 GiB are 0.205 of 24, down to 0.20 = 4.8 GiB: below the 4.875 of weights and
         # work, so that no length fits.
-        (5.2, 24, 0.45, ["does not fit in what is free", 'mode = "device"']),
+        (5.2, 24, 0.45, ["does not fit into the free memory", 'mode = "device"']),
         # 6 GiB free of 24: 0.2375, down to 0.23 = 5.52 GiB. That is enough: take all of it.
         (6, 24, 0.45, ["_utilization = 0.23 in"]),
-        (2, 80, 0.5, ["does not fit in what is free"]),
+        (2, 80, 0.5, ["does not fit into the free memory"]),
         (40, 80, 0.45, []),
     ],
 )
@@ -97,7 +97,7 @@ OUT = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacit
         # 2 GiB asked for, 1 free: 1 * 1.25 / 24 = 0.052 less, and 0.02 for luck: 0.378.
         (OUT, (1, 24), "set gpu_memory_utilization = 0.37 in"),
         (OUT, None, "set gpu_memory_utilization = 0.35 in"),
-        (OUT, (1, 24), "set token_budget to half of what it is"),
+        (OUT, (1, 24), "halve token_budget"),
     ],
 )
 def test_an_engine_out_of_memory_says_what_to_turn_and_to_what(text, gpu, words):

@@ -38,7 +38,7 @@ started="$script.started"
 port=$((20000 + ${PBS_JOBID%%.*} % 20000))
 ranks 0 localhost "$port"
 status=$?
-# torchrun ends with 1 whatever its ranks end with; the run notes how it ended.
+# torchrun's status is 1 whatever that of its ranks is; the run's manifest says how it ended.
 if [ "$status" -ne 0 ] && [ "$manifest" -nt "$started" ] &&
   grep -q '"status": "stopped"' "$manifest"; then
   status=75

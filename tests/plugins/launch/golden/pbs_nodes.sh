@@ -16,7 +16,7 @@ export WANDB_MODE="${WANDB_MODE:-offline}" # upload later: wandb sync
 
 begun=no
 [ -e '/lab/runs/it'"'"'s mine/recipe.toml' ] && begun=yes
-[ "$#" -eq 4 ] && begun=$4 # on a node, below: what the first node found before any of them began
+[ "$#" -eq 4 ] && begun=$4 # called on a node, below: use what the first node found at the start
 if [ "$begun" = yes ]; then
   command=(resume '/lab/runs/it'"'"'s mine')
 else
@@ -49,7 +49,7 @@ status=0
 for process in $(jobs -p); do
   wait "$process" || status=$?
 done
-# torchrun ends with 1 whatever its ranks end with; the run notes how it ended.
+# torchrun's status is 1 whatever that of its ranks is; the run's manifest says how it ended.
 if [ "$status" -ne 0 ] && [ "$manifest" -nt "$started" ] &&
   grep -q '"status": "stopped"' "$manifest"; then
   status=75
