@@ -28,7 +28,7 @@ from alignkit.commands import command_line
 from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
 from alignkit.following import follow
-from alignkit.lifecycle.ranks import follows
+from alignkit.lifecycle import ranks
 from alignkit.plugin_files import with_files
 from alignkit.plugins import Registry
 from alignkit.promises import API
@@ -107,11 +107,13 @@ def run(
     found = plan if isinstance(plan, Plan) else load(plan)
     folder = None if out is None else _folder(out)
     how = {"profiled": profile, "deterministic": deterministic}
-    plans.refuse_without_room(found.node, folder)
-    if follows():
-        return open_run(follow(found.node, deterministic=deterministic).dir)
-    done = execute(found.node, found.path, folder, command_line(), **how)
-    return open_run(done.dir)
+    ranks.start()
+    with ranks.telling():
+        plans.refuse_without_room(found.node, folder)
+        if ranks.follows():
+            return open_run(follow(found.node, deterministic=deterministic).dir)
+        done = execute(found.node, found.path, folder, command_line(), **how)
+        return open_run(done.dir)
 
 
 def _folder(out: PathLike) -> Path:

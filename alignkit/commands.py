@@ -80,10 +80,27 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
+            said = redact_text(str(error)) or "interrupted"
             if not isinstance(error, Said):
-                number = f"rank {ranks.rank()}: " if ranks.follows() else ""
-                say(number + (redact_text(str(error)) or "interrupted"), err=True)
+                say(f"rank {ranks.rank()}: {said}" if ranks.follows() else said, err=True)
+            self._tell(ctx, said, _status(error))
             ctx.exit(_status(error))
+        except click.exceptions.Exit:
+            raise
+        except click.ClickException as error:  # click prints it
+            said = error.format_message()
+            if ranks.follows():
+                error.message = f"rank {ranks.rank()}: {error.message}"
+            self._tell(ctx, said, error.exit_code)
+            raise
+        except Exception as error:
+            self._tell(ctx, redact_text(str(error)) or type(error).__name__, 1)
+            raise
+
+    def _tell(self, ctx: click.Context, said: str, status: int) -> None:
+        """Tell other ranks that this one ends, if they may be waiting for it."""
+        if ctx.invoked_subcommand in ("run", "resume"):
+            ranks.tell(said, status)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse and run a command; as a process of its own it copes with a broken stdout."""

@@ -33,6 +33,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--rank-kills", type=int, default=3, help="kills of runs on two ranks, in tests/ranks"
     )
+    parser.addoption("--rank-kills-seed", default="ranks", help="draws the moments of these kills")
     parser.addoption(
         "--fuzz",
         type=int,
@@ -66,6 +67,12 @@ def pytest_xdist_auto_num_workers(config):
 def registry():
     """A registry of the made-up components of fixtures/toys.py."""
     return _fixture_module("alignkit_toys", "toys.py").registry()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """Return a block that serves a policy's log-probs as vLLM does, by fixtures/scoring_server."""
+    return _fixture_module("alignkit_scoring_server", "scoring_server.py").serving
 
 
 @pytest.fixture(scope="session")

@@ -151,8 +151,7 @@ def checks(
         table = tables.get(f"{kind}/{component.name}", {})
         tried = trials.get(f"{kind}/{component.name}") or answers(EXAMPLES)
         subject = Subject(kind, info, component, furnished, table, tried)
-        here = not only_scores(component.params)
-        for check in checks_of(kind if here else ""):
+        for check in checks_of("scoring" if only_scores(component.params) else kind):
             yield Case(f"{subject.id}/{check.__name__}", partial(check, subject))
         if kind == "algorithm" and ranks > 1:
             yield _on_ranks(subject, ranks)
@@ -166,9 +165,9 @@ def _on_ranks(subject: Subject, size: int) -> Case:
 def checks_of(kind: str) -> Iterator[Check]:
     """Yield the checks of every component, then those of ``kind``; each kind has its module.
 
-    With "" only the first: a policy behind a server has no model or tokenizer to look at.
+    "scoring" is a policy that only scores: it has no model or tokenizer to look at.
     """
-    for module in filter(None, ("every", kind)):
+    for module in ("every", kind):
         checks: Sequence[Check] = importlib.import_module(f"alignkit_testing.{module}").CHECKS
         yield from checks
 

@@ -13,6 +13,12 @@ from alignkit import AlignkitError, Params
 from alignkit.protocols import Policy
 from alignkit_vllm.guard import key_for
 
+NO_ENGINE = (
+    "a teacher by vLLM stands behind a server, and none is named: no engine is started for it in "
+    "this process; start `python -m alignkit_vllm.serve MODEL`, on another card or machine, and "
+    'give its url, or take use = "hf", which scores in this process'
+)
+"""What a table without ``url`` is told."""
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -34,8 +40,8 @@ class VllmTeacher(Params[Policy]):
 
     only_scores: ClassVar[bool] = True
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")]
-    """A server that runs already, as "http://host:8000". Start it with ``python -m
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
+    """A server that runs already, as "http://host:8000"; needed. Start it with ``python -m
     alignkit_vllm.serve MODEL``, or as ``vllm serve MODEL``, with as much for ``--max-model-len`` as
     prompt and response have, and 1. Its key is that of ALIGNKIT_VLLM_KEY, which is sent only to
     this machine and to the hosts in ALIGNKIT_VLLM_HOSTS, separated by commas."""
@@ -54,7 +60,10 @@ class VllmTeacher(Params[Policy]):
     on from its last checkpoint with ``resume``."""
 
     def check(self, tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Refuse an address that is none, or that the key must not be sent to."""
+        """Refuse an address that is none, or that the key must not be sent to, or its absence."""
+        if self.url is None:
+            yield "url", NO_ENGINE
+            return
         try:
             _ = urlsplit(self.url).port
             key_for(self.url, os.environ)
@@ -68,6 +77,7 @@ class VllmTeacher(Params[Policy]):
     def build(self) -> Policy:
         from alignkit_vllm.teacher import Teacher
 
-        return cast(
-            "Policy", Teacher(**self.model_dump())
-        )  # it scores: see alignkit.engine.forward.remote
+        if self.url is None:
+            raise AlignkitError(NO_ENGINE)
+        # It scores: see alignkit.engine.forward.remote.
+        return cast("Policy", Teacher(**self.model_dump()))

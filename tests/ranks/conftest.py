@@ -233,3 +233,38 @@ def send(number, rank):
 
 
 STOP, KILL = signal.SIGSTOP, signal.SIGKILL
+
+
+@dataclass
+class Forked:
+    """Asks the process of nest.py, which forks ranks that have everything imported."""
+
+    process: subprocess.Popen
+    place: Path
+
+    def ask(self, words, size, out, **job):
+        """Run ``words`` on ``size`` ranks; return what is known of it, and what each rank said."""
+        log = out.with_suffix(".log")
+        job |= {"words": [str(w) for w in words[2:]], "ranks": size, "log": str(log)}
+        job = {"cwd": str(self.place), "since": str(out / "metrics.jsonl")} | job
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        found = json.loads(self.process.stdout.readline())
+        texts = [Path(f"{log}.{rank}").read_text() for rank in range(size)]
+        for rank in range(size):
+            Path(f"{log}.{rank}").unlink()
+        return found, texts
+
+
+@pytest.fixture(scope="session")
+def forked(ranks):
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("nest.py")], text=True, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        yield Forked(process, ranks.place)
+        process.stdin.close()

@@ -1,17 +1,13 @@
 """A run of two ranks killed at any moment and resumed ends as one undisturbed process does.
 
 `pytest tests/ranks/test_kills.py -m "slow or not slow" --rank-kills 160` kills 160 of them: one
-rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks.
+rank or both, replicated or cut, and goes on with 1, 2 or 4 ranks. `--rank-kills-seed` draws others.
 """
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,23 +20,14 @@ LATEST = 30.0
 
 
 class Nest:
-    """Asks the process that forks ranks, and draws what is killed."""
+    """Draws what is killed, in runs of forked ranks."""
 
-    def __init__(self, process, ranks):
-        self.process, self.ranks = process, ranks
+    def __init__(self, forked, ranks, seed):
+        self.forked, self.ranks, self.seed = forked, ranks, seed
         self.kills, self.made, self.seconds = 0, {}, {}
-        process.stdout.readline()
 
     def ask(self, words, size, out, **job):
-        log = out.with_suffix(".log")
-        job |= {"words": [str(w) for w in words[2:]], "ranks": size, "log": str(log)}
-        job |= {"cwd": str(self.ranks.place), "since": str(out / "metrics.jsonl")}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        found = json.loads(self.process.stdout.readline())
-        texts = [Path(f"{log}.{rank}").read_text() for rank in range(size)]
-        for rank in range(size):
-            Path(f"{log}.{rank}").unlink()
+        found, texts = self.forked.ask(words, size, out, **job)
         self.kills += signal.SIGKILL in [-code for code in found["codes"]]
         return found, "\n----\n".join(texts)
 
@@ -61,8 +48,8 @@ class Nest:
 
     def trial(self, number):
         """Kill a run, at times also the resumed one, end it, and compare what it leaves."""
-        draw = random.Random(f"ranks/{number}")
-        kind, more = USES[number % len(USES)], draw.choice([(), SHARD])
+        draw = random.Random(f"{self.seed}/{number}")
+        kind, more = draw.choice(USES), draw.choice([(), SHARD])
         whole = self.undisturbed(kind, 1)
         self.undisturbed(kind, 2, *more)
         out = self.ranks.place / f"killed-{number}"
@@ -74,7 +61,7 @@ class Nest:
             self.strike(kind, out, more, draw)
         size = draw.choice([1, 2, 2, 4])
         found, said = self.ask(self.words(kind, out, more), size, out)
-        name = f"{number}: {kind}, {more}, on {size}"
+        name = f"{self.seed}/{number}: {kind}, {more}, on {size}"
         assert found["codes"] == [0] * size, f"{name}\n{said}"
         assert "Traceback" not in said, f"{name}\n{said}"
         assert_same(whole, out)
@@ -96,16 +83,8 @@ class Nest:
 
 
 @pytest.fixture
-def nest(ranks):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("nest.py")], text=True, env=environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        yield Nest(process, ranks)
-        process.stdin.close()
+def nest(forked, ranks, request):
+    return Nest(forked, ranks, request.config.getoption("--rank-kills-seed"))
 
 
 @pytest.mark.slow
@@ -116,7 +95,7 @@ def test_ranks_that_are_killed_lose_nothing(nest, request):
         try:
             nest.trial(number)
         except AssertionError as error:
-            failed.append(str(error)[-3000:])
+            failed.append(f"run {number} of seed {nest.seed!r}: {str(error)[-3000:]}")
         number += 1
         with (nest.ranks.place / "kills.txt").open("a") as file:
             file.write(f"{number} runs, {nest.kills} kills, {len(failed)} wrong\n")

@@ -7,6 +7,7 @@ been killed or stopped, or its machine is gone.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -23,14 +24,17 @@ BEAT = 0.5
 """Seconds between two heartbeats."""
 SILENT = 15.0
 """Seconds without a heartbeat after which a rank counts as gone."""
-GRACE = 20.0
-"""Seconds that a rank has, after another failed, to notice; then its process is ended."""
+EARLY, GRACE = 5.0, 20.0
+"""Seconds that a rank has, after another failed, to notice, before all have met and from then on;
+then its process is ended."""
 
 
 class OtherRankFailed(Said, AlignkitError):
     """What ended the run on this rank; the rank that it happened on prints it."""
 
-    exit_status = 1
+    def __init__(self, why: str, status: int = 1) -> None:
+        super().__init__(why)
+        self.exit_status = status
 
 
 class Pulse:
@@ -40,26 +44,34 @@ class Pulse:
         """``store`` is used by the heartbeat's thread alone."""
         self._store, self._rank, self._size = store, rank, size
         self._beats = 0
-        self._seen = {r: (0, time.monotonic()) for r in range(size) if r != rank}
-        self._failed = ""
+        self._seen = {r: (0, math.inf) for r in range(size) if r != rank}
+        """The last number of each rank, and when it was new: not yet for one that is to come."""
+        self._failed, self._status = "", 1
         self._since = 0.0
         self._noticed = False
+        self.grace = EARLY
         self._closed = threading.Event()
         self._lock = threading.Lock()
+        self._try(self._beat)  # before any rank can tell that this one is here
+        self._answered = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def check(self) -> None:
         """Raise OtherRankFailed if one has."""
         if self._failed:
             self._noticed = True
-            raise OtherRankFailed(self._failed)
+            raise OtherRankFailed(self._failed, self._status)
 
-    def fail(self, why: str) -> None:
-        """Tell the other ranks that this one ends, and why; the first cause written stays."""
+    def fail(self, why: str, status: int = 1) -> bool:
+        """Tell the other ranks that this one ends, why, and with which exit status.
+
+        Returns whether it was the first to say so, whose cause stays.
+        """
+        said = f"{status} rank {self._rank}: {why}"
         self._noticed = True
-        said = f"rank {self._rank}: {why}"
-        self._try(lambda: bool(self._store.compare_set("failed", "", said)))
+        return bool(self._try(lambda: self._store.compare_set("failed", "", said) == said.encode()))
 
     def gone(self) -> None:
         """Raise OtherRankFailed for a rank that has vanished, after a connection to it broke."""
@@ -73,22 +85,27 @@ class Pulse:
         self._noticed = True
         raise OtherRankFailed(f"{names[0]} is gone: the connection to it broke")
 
-    def leave(self) -> None:
-        """Wait until rank 0 has ended, or its heartbeat stops."""
-        while self._rank and not self._ended() and not self._silent(4 * BEAT, of=0):
+    def leave(self, patience: float = math.inf) -> None:
+        """Wait until rank 0 has ended, or its heartbeat stops, or for so many seconds."""
+        until = time.monotonic() + patience if self._rank else 0.0
+        while time.monotonic() < until and not self._ended() and not self._silent(4 * BEAT, of=0):
             time.sleep(BEAT / 5)
 
-    def end(self) -> None:
+    def end(self, patience: float = 4 * BEAT) -> None:
         """Say that this rank ends now, and stop its heartbeat.
 
-        Rank 0, which has the store, waits for the others to say so, or for four heartbeats.
+        Rank 0, which has the store, waits so many seconds for the others to say so, or to be gone.
         """
-        self._closed.set()
-        self._thread.join(SILENT)
         self._try(lambda: self._count(f"ended/{self._rank}"))
-        until, others = time.monotonic() + 4 * BEAT, [f"ended/{rank}" for rank in self._seen]
-        while self._rank == 0 and time.monotonic() < until and not self._all_said(others):
+        until = time.monotonic() + patience
+        while self._rank == 0 and time.monotonic() < until and not self._all_over():
             time.sleep(BEAT / 20)
+        self._closed.set()
+        self._thread.join(BEAT if self._hangs() else SILENT)
+
+    def _all_over(self) -> bool:
+        gone = self._silent(4 * BEAT)
+        return self._all_said([f"ended/{r}" for r in self._seen if f"rank {r}" not in gone])
 
     def _all_said(self, keys: list[str]) -> bool:
         """Whether the store has all the keys, or is gone."""
@@ -109,12 +126,25 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._closed.wait(BEAT):
-            if not self._try(self._beat):
+            if self._try(self._beat):
+                self._answered = time.monotonic()
+            else:
                 self._note("rank 0 is gone: the store that all ranks share does not answer")
-            if self._failed and not self._noticed and time.monotonic() - self._since > GRACE:
+
+    def _watch(self) -> None:
+        """End the process if it does not notice a failure, also while the store hangs."""
+        while not self._closed.wait(BEAT):
+            if self._hangs():
+                self._note("rank 0 gives no sign of life: killed, stopped or out of reach")
+                self.grace = EARLY  # as what waits for the store notices nothing
+            if self._failed and not self._noticed and time.monotonic() - self._since > self.grace:
                 sys.stderr.write(f"rank {self._rank}: ended at once, as {self._failed}\n")
                 sys.stderr.flush()
-                os._exit(1)
+                os._exit(self._status)
+
+    def _hangs(self) -> bool:
+        """Whether the store has not answered for ``SILENT`` seconds: rank 0 is stopped."""
+        return time.monotonic() - self._answered > SILENT
 
     def _beat(self) -> bool:
         self._beats += 1
@@ -122,7 +152,8 @@ class Pulse:
         for other in self._seen:
             self._look(other)
         if self._store.check(["failed"]):
-            self._note(self._store.get("failed").decode())
+            status, _, why = self._store.get("failed").decode().partition(" ")
+            self._note(why, int(status))
         elif silent := self._silent(SILENT):
             self._note(f"{silent[0]} gives no sign of life: killed, stopped or out of reach")
         return True
@@ -133,14 +164,17 @@ class Pulse:
         if count > self._seen[other][0] or self._store.check([f"ended/{other}"]):
             self._seen[other] = (count, time.monotonic())
 
-    def _note(self, why: str) -> None:
+    def _note(self, why: str, status: int = 1) -> None:
         if not self._failed:
-            self._since, self._failed = time.monotonic(), why
+            self._since, self._status, self._failed = time.monotonic(), status, why
 
     def _try(self, call: Callable[[], bool]) -> bool | None:
-        """Return what a call of the store returns; None if the store is gone."""
-        with self._lock:
-            try:
-                return call()
-            except RuntimeError:  # torch.distributed's errors are
-                return None
+        """Return what a call of the store returns; None if the store is gone, or hangs."""
+        if not self._lock.acquire(timeout=4 * BEAT):
+            return None
+        try:
+            return call()
+        except RuntimeError:  # torch.distributed's errors are
+            return None
+        finally:
+            self._lock.release()

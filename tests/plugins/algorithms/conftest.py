@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from alignkit.component import make
 from alignkit.engine.learning.learner import Learner
@@ -284,3 +285,13 @@ def ended(monkeypatch):
         started.close("failed")
 
     return run
+
+
+@pytest.fixture
+def teacher(toys):
+    """A policy that is surer of its tokens than the one that is trained."""
+    policy = toys.policy()
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.5)
+    return policy

@@ -17,16 +17,6 @@ ROWS = [TrainRow((3, 4), (5, 6, 7)), TrainRow((3, 4), (8,)), TrainRow((9,), (10,
 
 
 @pytest.fixture
-def teacher(toys):
-    """A policy that is surer of its tokens than the one that is trained."""
-    policy = toys.policy()
-    with torch.no_grad():
-        for parameter in policy.model.parameters():
-            parameter.mul_(1.5)
-    return policy
-
-
-@pytest.fixture
 def distill(toys, teacher):
     def make(keys=None, **parts):
         given = {

@@ -3,11 +3,7 @@
 The real one is asked in tests/plugins/vllm/test_vllm_server.py.
 """
 
-import json
-import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,77 +27,8 @@ ROWS = [
 ]
 
 
-class Server(ThreadingHTTPServer):
-    """Scores by a policy's model; ``answer`` may change what it answers to a request."""
-
-    daemon_threads = True
-
-    def __init__(self, policy, max_len):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.policy, self.max_len, self.lock = policy, max_len, threading.Lock()
-        self.url, self.asked = f"http://127.0.0.1:{self.server_port}", []
-        self.answer = lambda path, body: None
-
-    def usual(self, path, body):
-        if path == "/version":
-            return {"version": "0.32.0"}
-        if path == "/v1/models":
-            return {"data": [{"id": "big", "max_model_len": self.max_len}, {"id": "small"}]}
-        if path == "/detokenize":
-            return {"prompt": self.policy.tokenizer.decode(body["tokens"])}
-        if path == "/v1/completions":
-            assert (body["prompt_logprobs"], body["max_tokens"]) == (0, 1)
-            return {"choices": [{"prompt_logprobs": self.scored(body["prompt"])}]}
-        return {}
-
-    def scored(self, ids):
-        with self.lock, torch.no_grad():
-            log_p = self.policy.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        own = [log_p[i, t].item() for i, t in enumerate(ids[1:])]
-        return [None, *({str(t): {"logprob": p}} for t, p in zip(ids[1:], own, strict=True))]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.reply(None)
-
-    def do_POST(self):
-        self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def reply(self, body):
-        server = self.server
-        server.asked.append((self.path, body))
-        status, found = server.answer(self.path, body) or (200, server.usual(self.path, body))
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(found).encode())
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 @pytest.fixture
-def teacher(toys):
-    policy = toys.policy()
-    with torch.no_grad():
-        for parameter in policy.model.parameters():
-            parameter.mul_(1.5)
-    return policy
-
-
-@contextmanager
-def serving(policy, max_len=512):
-    server = Server(policy, max_len)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def served(teacher):
+def served(serving, teacher):
     with serving(teacher) as server:
         yield server
 
@@ -204,24 +131,26 @@ def test_another_model_is_refused(distill, toys, served, tmp_path):
     assert "does not serve 'huge' but big, small" in said
 
 
-def test_a_response_that_is_too_long_for_it_is_refused(distill, toys, teacher, tmp_path):
+def test_a_response_that_is_too_long_for_it_is_refused(distill, toys, serving, teacher, tmp_path):
     with serving(teacher, max_len=6) as server:
         said = refused(distill, toys, tmp_path, VllmTeacher(url=server.url))
     assert "scores at most 5" in said
     assert "--max-model-len=" in said
 
 
-def test_a_plan_refuses_it_as_the_policy_and_at_another_temperature(tmp_path):
+def test_a_plan_refuses_it_as_the_policy_without_a_server_and_at_another_temperature(tmp_path):
     base = Path(__file__).resolve().parents[3] / "recipes" / "distill.toml"
     url = 'use = "vllm"\nurl = "http://127.0.0.1:9"\n'
     (tmp_path / "policy.toml").write_text(f'extends = "{base}"\n[policy]\n{url}')
     (tmp_path / "warm.toml").write_text(
         f'extends = "{base}"\n[teacher]\n{url}[rollout]\ntemperature = 0.5\n'
     )
+    (tmp_path / "engine.toml").write_text(f'extends = "{base}"\n[teacher]\nuse = "vllm"\n')
     (tmp_path / "good.toml").write_text(f'extends = "{base}"\n[teacher]\n{url}')
     for name, status, said in [
         ("policy", 2, "only gives log-probs"),
         ("warm", 2, "at temperature 1, not 0.5"),
+        ("engine", 2, "start `python -m alignkit_vllm.serve MODEL`"),
         ("good", 0, "the model behind http://127.0.0.1:9"),
     ]:
         done = run_cli("run", tmp_path / f"{name}.toml", "--dry-run")
