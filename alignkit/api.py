@@ -28,7 +28,8 @@ from alignkit.commands import command_line
 from alignkit.errors import AlignkitError, shown
 from alignkit.execution import execute
 from alignkit.following import follow
-from alignkit.lifecycle import ranks
+from alignkit.lifecycle import meeting
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugin_files import with_files
 from alignkit.plugins import Registry
 from alignkit.promises import API
@@ -107,10 +108,10 @@ def run(
     found = plan if isinstance(plan, Plan) else load(plan)
     folder = None if out is None else _folder(out)
     how = {"profiled": profile, "deterministic": deterministic}
-    ranks.start()
-    with ranks.telling():
+    meeting.start()
+    with meeting.telling():
         plans.refuse_without_room(found.node, folder)
-        if ranks.follows():
+        if follows():
             return open_run(follow(found.node, deterministic=deterministic).dir)
         done = execute(found.node, found.path, folder, command_line(), **how)
         return open_run(done.dir)

@@ -11,7 +11,8 @@ from alignkit import recipe
 from alignkit.commands import FILE, GIVEN, Commands, call, command_line, plugin_option
 from alignkit.errors import in_shell, shown
 from alignkit.execution import execute
-from alignkit.lifecycle import ranks
+from alignkit.lifecycle import meeting
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
 from alignkit.security.text import say
@@ -46,13 +47,13 @@ def run(
     from alignkit.plan import refuse_without_room, text
 
     if not dry_run:
-        ranks.start()
+        meeting.start()
     node = recipe.load(path, registry, overlays, overrides)
     refuse_without_room(node, out)
     if dry_run:
         say(redact_text(text(node, path)))
         return
-    if ranks.follows():
+    if follows():
         from alignkit.following import follow
 
         follow(node, deterministic=deterministic)
@@ -78,12 +79,12 @@ def resume(folder: Path, allow_changes: bool, overrides: Sequence[str], registry
     from alignkit.resume import resume as go_on
 
     words = command_line()
-    ranks.start()
+    meeting.start()
     run = go_on(folder, registry, words, allow_changes=allow_changes, overrides=overrides)
     if run is None:
         say(f"{shown(folder)} is finished; there is nothing to do")
-        ranks.tell("there is nothing to do", 0)
-    elif not ranks.follows():
+        meeting.tell("there is nothing to do", 0)
+    elif not follows():
         call(registry, "show", folder=run.dir, brief=True)
 
 

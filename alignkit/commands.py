@@ -13,7 +13,7 @@ import click
 
 from alignkit import plugins
 from alignkit.errors import AlignkitError, Said, did_you_mean
-from alignkit.lifecycle import ranks
+from alignkit.lifecycle import meeting, ranks
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
 from alignkit.security.secrets import redact_text
@@ -88,11 +88,8 @@ class Commands(click.Group):
         except click.exceptions.Exit:
             raise
         except click.ClickException as error:  # click prints it
-            said = error.format_message()
-            if ranks.follows():
-                error.message = f"rank {ranks.rank()}: {error.message}"
-            self._tell(ctx, said, error.exit_code)
-            raise
+            self._tell(ctx, error.format_message(), error.exit_code)
+            raise _of_rank(error) from None
         except Exception as error:
             self._tell(ctx, redact_text(str(error)) or type(error).__name__, 1)
             raise
@@ -100,7 +97,7 @@ class Commands(click.Group):
     def _tell(self, ctx: click.Context, said: str, status: int) -> None:
         """Tell other ranks that this one ends, if they may be waiting for it."""
         if ctx.invoked_subcommand in ("run", "resume"):
-            ranks.tell(said, status)
+            meeting.tell(said, status)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse and run a command; as a process of its own it copes with a broken stdout."""
@@ -110,6 +107,16 @@ class Commands(click.Group):
 
         with guarded():
             return super().main(*args, **extra)
+
+
+def _of_rank(error: click.ClickException) -> click.ClickException:
+    """Return the error, with the rank's number on others than rank 0."""
+    if not ranks.follows():
+        return error
+    said = f"rank {ranks.rank()}: {error.format_message()}"
+    if isinstance(error, click.UsageError):
+        return click.UsageError(said, error.ctx)
+    return click.ClickException(said)
 
 
 def _status(error: BaseException) -> int:

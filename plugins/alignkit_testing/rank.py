@@ -16,7 +16,8 @@ from alignkit.document import Document
 from alignkit.errors import AlignkitError, Said
 from alignkit.execution import execute
 from alignkit.following import follow
-from alignkit.lifecycle import ranks
+from alignkit.lifecycle import meeting
+from alignkit.lifecycle.ranks import follows
 from alignkit.plugin_files import with_files
 from alignkit_testing.standins import with_stand_ins
 
@@ -28,7 +29,7 @@ def main(path: Path, out: Path, words: list[str]) -> None:
     registry = with_stand_ins(with_files(plugins.load(off), files))
     table = tomli.loads(path.read_text(encoding="utf-8"))
     node = recipe.resolve(Document(table, {}, path), registry, "algorithm")
-    if ranks.follows():
+    if follows():
         follow(node)
     else:
         execute(node, path, out, ["conformance"])
@@ -36,8 +37,8 @@ def main(path: Path, out: Path, words: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        ranks.start()
-        with ranks.telling():
+        meeting.start()
+        with meeting.telling():
             main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
     except AlignkitError as error:
         sys.exit("" if isinstance(error, Said) else str(error))

@@ -98,7 +98,7 @@ def _swapped(tokenizer: Any) -> Any:
     vocabulary = core["model"]["vocab"]
     one, other = list(vocabulary)[-2:]
     vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(json.dumps(core)), eos_token=tokenizer.eos_token
     )
 
