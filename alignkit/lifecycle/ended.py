@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from alignkit.lifecycle import startup
+
 
 def ended(command: Callable[[], None]) -> None:
     """Run ``command``, which ends by SystemExit, and end the process with its status.
@@ -20,6 +22,7 @@ def ended(command: Callable[[], None]) -> None:
     except SystemExit as stop:
         if not isinstance(stop.code, int | None):
             raise
+        startup.finish()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

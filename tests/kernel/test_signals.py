@@ -1,5 +1,6 @@
 """Signals and time limits: what they end, when, and with which status."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_a_request_that_is_repeated_does_not_end_the_save(name):
 
 
 FREED_LATE = """
-import os, signal, sys
+import atexit, os, signal, sys
 import alignkit.cli
 from alignkit.__main__ import main
 from alignkit.lifecycle.signals import Interrupted, Signals
@@ -170,16 +171,22 @@ def command():
         sys.exit(interrupted.exit_status)
     sys.exit(0)
 
-kept, alignkit.cli.main, sys.argv = Tensors(), command, ["alignkit", "run"]
+alignkit.cli.main, sys.argv = command, ["alignkit", "run"]
+if "WORLD_SIZE" in os.environ:  # one of several ends without freeing anything
+    atexit.register(os.kill, os.getpid(), number)
+else:
+    kept = Tensors()
 main()
 """
 
 
 @pytest.mark.parametrize(("how", "status"), [("asked", STOPPED), ("done", 0)])
+@pytest.mark.parametrize("place", [{}, {"WORLD_SIZE": "2", "RANK": "1"}], ids=["alone", "rank"])
 @pytest.mark.parametrize("name", ["SIGXCPU", "SIGUSR1", "SIGUSR2"])
-def test_a_request_at_the_interpreters_end_leaves_the_status(name, how, status):
+def test_a_request_at_the_interpreters_end_leaves_the_status(name, how, status, place):
     command = [sys.executable, "-c", FREED_LATE, str(int(getattr(signal, name))), how]
-    assert subprocess.run(command, check=False).returncode == status
+    done = subprocess.run(command, env={**os.environ, **place}, check=False)
+    assert done.returncode == status
 
 
 @pytest.mark.usefixtures("heard")
