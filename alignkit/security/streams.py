@@ -105,5 +105,6 @@ def _into_nothing(stream: TextIO) -> None:
     except (OSError, ValueError):
         return
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, number)
-    os.close(nothing)
+    if nothing != number:  # it gets the number of a descriptor that was closed
+        os.dup2(nothing, number)
+        os.close(nothing)

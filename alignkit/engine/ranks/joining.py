@@ -67,12 +67,15 @@ def _started(store: Store, pulse: Pulse, signals: Signals, device: torch.device)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        store=store,
-        rank=ranks.rank(),
-        world_size=ranks.size(),
-        timeout=EXCHANGE,
-    )
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=store,
+            rank=ranks.rank(),
+            world_size=ranks.size(),
+            timeout=EXCHANGE,
+        )
+    except RuntimeError:  # a rank that was here a moment ago does not come to the exchange
+        pulse.gone()
     signals.held, signals.patience = True, TORCHRUN
     return Group(store, pulse, signals)
