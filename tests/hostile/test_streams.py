@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkit.security.streams import Guarded, guarded
+from alignkit.security.streams import Guarded, _into_nothing, guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY_RUN = f"""
@@ -155,3 +155,20 @@ def test_streams_are_as_before_when_a_command_is_over(capsys):
         raise SystemExit(3)
     assert end.value.code == 3
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_descriptor_that_was_closed_leads_to_nothing(tmp_path):
+    """Its number is the lowest free one, which the null device gets at once."""
+    stream = (tmp_path / "output").open("w")
+    number = stream.fileno()
+    os.close(number)
+    lower = []
+    while (other := os.open(os.devnull, os.O_RDWR)) < number:
+        lower.append(other)
+    os.close(other)
+    _into_nothing(stream)
+    for descriptor in lower:
+        os.close(descriptor)
+    stream.write("lost")
+    stream.close()  # flushes
+    assert not (tmp_path / "output").read_text()
