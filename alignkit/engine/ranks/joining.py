@@ -75,6 +75,8 @@ def _started(store: Store, pulse: Pulse, signals: Signals, device: torch.device)
             world_size=ranks.size(),
             timeout=EXCHANGE,
         )
+    except dist.DistBackendError:  # NCCL's own, on this rank
+        raise
     except RuntimeError:  # a rank that was here a moment ago does not come to the exchange
         pulse.gone()
     signals.held, signals.patience = True, TORCHRUN
