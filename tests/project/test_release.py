@@ -135,6 +135,14 @@ def test_the_wheel_made_of_the_sdist_holds_all_that_runs_and_nothing_else(tool, 
     assert (source / ".ci" / "version.py").is_file()
 
 
+def test_the_sdist_holds_nothing_at_the_top_but_what_belongs_there(built):
+    """A file left behind in the checkout, once committed, would go out with each release."""
+    found = {path.name for path in built[2].iterdir() if not path.name.startswith(".")}
+    belongs = ["LICENSE", "README.md", "pyproject.toml", "PKG-INFO"]
+    folders = ["alignkit", "plugins", "tests", "recipes", "data"]
+    assert found == {*belongs, *folders}
+
+
 def test_the_index_takes_both_and_shows_the_readme(built):
     pytest.importorskip("twine", reason="twine is in the extra `release`")
     check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built[:2])]
