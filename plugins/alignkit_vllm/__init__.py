@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.lifecycle import ranks
 from alignkit.protocols import Policy, RolloutBackend
+from alignkit_vllm.guard import LOCAL
 from alignkit_vllm.settings import WORK, VllmSettings
 from alignkit_vllm.teacher_table import VllmTeacher
 
@@ -54,6 +56,11 @@ class VllmRollout(VllmSettings):
             yield (
                 f"tensor_parallel_size = {count} splits an engine over the cards of {count} ranks, "
                 f"and this machine has {local} of them: start a multiple of {count}"
+            )
+        if self.url is not None and local < ranks.size() and urlsplit(self.url).hostname in LOCAL:
+            yield (
+                f"{self.url} is a different server on each machine, and ranks on all of them share "
+                "one: give the address by which every machine reaches it"
             )
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:

@@ -40,6 +40,18 @@ def test_ranks_have_engines_or_share_them_or_are_told_the_remedy(
     assert params.on_ranks is ("in its own process" not in "".join(said))
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "there"])
+@pytest.mark.parametrize("local", ["2", "4"])
+def test_ranks_on_several_machines_are_not_sent_to_their_own(monkeypatch, host, local):
+    params = VllmRollout(max_tokens=8, mode="server", url=f"http://{host}:8000")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    said = list(params.missing())
+    assert ["every machine reaches it" in text for text in said] == [True] * (
+        host != "there" and local == "2"
+    )
+
+
 def test_engines_of_their_own_leave_a_card_to_each_rank(monkeypatch):
     asked = []
     lacking = lambda needed, chosen: asked.append(needed) or []  # noqa: E731
