@@ -115,6 +115,19 @@ def served(log, ranks, tmp_path, monkeypatch):
 SHARED = ("rollout.use=vllm", "rollout.kv_cache_gib=0.0625", "rollout.max_num_seqs=16",
           "train_batch_size=12", *UNCHECKED)  # fmt: skip
 DEVICE = settings(*SHARED, "rollout.mode=device")
+AS_WITH_CARDS = """
+from alignkit import Component, Params, hookimpl
+from alignkit_vllm import machine
+
+machine.lacking = lambda *_, **__: ()  # the stand-in needs no cards
+
+class Nothing(Params):
+    pass
+
+@hookimpl
+def tracker():
+    yield Component("nothing", Nothing)
+"""
 
 
 @pytest.mark.slow
@@ -133,12 +146,27 @@ def test_ranks_that_share_an_engine_give_what_one_process_does(ranks, log, serve
 
 
 @pytest.mark.slow
-def test_each_machine_has_an_engine_for_its_ranks(ranks, log, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "per_machine", "keys"),
+    [
+        (4, 2, ["mode=device"]),
+        (2, 2, ["mode=device", "engines=2"]),
+        (4, 4, ["mode=server", "tensor_parallel_size=2"]),
+    ],
+    ids=["an-engine-on-each-machine", "two-on-one", "one-split-over-two-ranks"],
+)
+def test_ranks_that_share_two_engines_give_what_one_process_does(
+    ranks, log, monkeypatch, size, per_machine, keys
+):
+    """Each engine gets the weights, and each prompt is asked once of one of them."""
     one, alone = log.alone(ranks, "kl")
-    monkeypatch.setattr(ranks, "per_machine", 2)
-    assert_same(one, ranks.whole("kl", 4, *DEVICE))
+    monkeypatch.setattr(ranks, "per_machine", per_machine)
+    plugin = ranks.place / "as_with_cards.py"
+    plugin.write_text(AS_WITH_CARDS)
+    more = settings(*SHARED, *(f"rollout.{key}" for key in keys))
+    assert_same(one, ranks.whole("kl", size, "-p", plugin, *more))
     twice = {"start": 2, "weights": 2 * alone["weights"], "prompt": alone["prompt"]}
-    assert log.taken(4) == twice
+    assert log.taken(size) == twice
 
 
 @pytest.mark.slow
