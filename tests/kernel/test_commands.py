@@ -153,7 +153,7 @@ def test_a_broken_plugin_stops_no_command_and_is_told_where_one_is_missing(insta
     assert run("hello").output == "mine says hello\n"
     done = run("other")
     assert done.exit_code == 2
-    assert "(not searched: sad is broken; see `alignkit list-plugins`)" in done.output
+    assert "(not searched: sad is broken: " in done.output
 
 
 def test_a_command_that_cannot_be_built_is_an_error_that_names_its_owner(install):
