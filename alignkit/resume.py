@@ -67,7 +67,7 @@ def resume(
         upgraded = resume_point.upgrades(manifest.facts, here, node)
         free = {f"recipe {key}" for key in longer.LENGTHS} if done or lengths else set()
         if not (allow_changes or free.issuperset(changed)):
-            raise resume_point.too_many(changed, folder, upgraded)
+            raise resume_point.too_many(changed, folder, upgraded, lengths)
         store = Store(folder / "checkpoints")
         found = store.newest(say)
         start = Start(*found) if found else resume_point.BEGINNING

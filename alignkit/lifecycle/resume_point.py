@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from alignkit.errors import AlignkitError, in_shell, shown
@@ -54,6 +55,10 @@ def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
         before = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return [f"{FINGERPRINT}, which says what the run was started with, cannot be read"]
+    for old in node.renamed:  # another name is no change
+        for values in (before.get("recipe", {}), before.get("file", {})):
+            if ".".join(old.key) in values:
+                values[".".join((*old.key[:-1], old.now))] = values.pop(".".join(old.key))
     return differences(before, fingerprint(node, machine))
 
 
@@ -100,15 +105,22 @@ def versions(facts: dict[str, Any], components: Iterable[dict[str, str]]) -> dic
     return {c["dist"]: c["version"] for c in components} | dict(facts.get("versions", {}))
 
 
-def too_many(found: list[str], folder: Path, upgraded: Sequence[str] = ()) -> AlignkitError:
-    """Return the error that refuses to resume after changes; ``upgraded``: old and new versions."""
-    lines = "\n".join(f"  {line}" for line in found)
+def too_many(
+    found: list[str], folder: Path, upgraded: Sequence[str] = (), lengths: Sequence[str] = ()
+) -> AlignkitError:
+    """Return the error that refuses to resume after changes.
+
+    ``upgraded``: old and new versions; ``lengths``: the new length that was asked for.
+    """
+    asked = [f"recipe {item.partition('=')[0].strip()}" for item in lengths]
+    lines = "\n".join(f"  {line}" for line in found if line not in asked)
     if upgraded:
         lines += f"\nversions: {', '.join(upgraded)}"
     return AlignkitError(
         f"{shown(folder)} would not go on as it began; since it was started, these have changed:\n"
         f"{lines}\nput them back, or go on all the same: alignkit resume "
-        f"{in_shell(folder)} --allow-changes"
+        f"{' '.join([in_shell(folder), *(f'-s {quote(item)}' for item in lengths)])} "
+        "--allow-changes"
     )
 
 

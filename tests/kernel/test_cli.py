@@ -72,7 +72,7 @@ def test_list_plugins_strict_fails_when_one_is_broken(toys):
 
 def test_describe_shows_fields_defaults_limits_and_tables(toys):
     said = call("describe", "algorithm", "toy").output
-    assert "n: int = 4   [Gt(gt=0)]\n      How many." in said
+    assert "n: int = 4   [> 0]\n      How many." in said
     assert "[[trackers]]  use = a tracker (optional)" in said
     assert "[eval]  a table of fixed shape (optional)" in said
     unknown = call("describe", "algorithm", "tyo")

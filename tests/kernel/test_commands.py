@@ -165,6 +165,15 @@ def test_a_command_that_cannot_be_built_is_an_error_that_names_its_owner(install
     assert run("schema").exit_code == 0
 
 
+def test_an_error_of_the_system_says_the_file_and_the_reason(install, tmp_path):
+    folder = tmp_path / "a folder"
+    install("reads", offered=command(error=IsADirectoryError(21, "Is a directory", str(folder))))
+    done = run("hello")
+    assert done.exit_code == 1
+    assert done.output.strip().endswith("a folder: Is a directory")
+    assert "Errno" not in done.output
+
+
 def test_what_is_no_click_command_is_refused(install):
     class Wrong(Params[click.Command]):
         """Nothing."""
