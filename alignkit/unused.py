@@ -20,13 +20,13 @@ def missing(registry: Registry, kind: str, name: str, found: Sequence[Offer]) ->
 
 
 def _ambiguous(kind: str, bare: str, found: Sequence[Offer]) -> str:
-    """Return that several plugins offer a component of one name, with both remedies."""
+    """Return that several plugins offer a component of one name, and what to do."""
     choices = " or ".join(f'"{p.name}/{bare}" ({p.dist} {p.version})' for p, _ in found)
+    said = f"{kind} {bare!r} is offered by {len(found)} plugins; write {choices}"
+    if kind == "command":  # its own options are not known yet
+        return f"{said}."
     spare = next((p.name for p, _ in reversed(found) if p.dist != OURS), found[-1][0].name)
-    return (
-        f"{kind} {bare!r} is offered by {len(found)} plugins; write {choices}, "
-        f"or leave one out with -p no:{spare}."
-    )
+    return f"{said}, or leave one out with -p no:{spare}."
 
 
 def not_searched(registry: Registry, wanted: str = "") -> str:
@@ -82,7 +82,7 @@ def same_component(file: Path, kind: str, name: str, known: Plugin) -> str:
             f"{shown(file)} offers {kind} {name!r}, and so does {owner(known)}; "
             "give it another name in one of them"
         )
-    remedy = f", or leave {known.name} out with -p no:{known.name}" * (known.dist != OURS)
+    remedy = f", or leave that plugin out with -p no:{known.name}" * (known.dist != OURS)
     return (
         f"{shown(file)} offers {kind} {name!r}, and so does plugin {known.name} of "
         f"{owner(known)}; give it another name in {shown(file)}{remedy}"

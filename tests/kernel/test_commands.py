@@ -136,7 +136,8 @@ def test_two_plugins_with_one_command_are_told_apart_by_their_names(install):
     install("two", dist="alignkit-y")
     done = run("hello")
     assert done.exit_code == 2
-    assert 'write "one/hello" (alignkit-x 1.5) or "two/hello" (alignkit-y 1.5)' in done.output
+    assert 'write "one/hello" (alignkit-x 1.5) or "two/hello" (alignkit-y 1.5).' in done.output
+    assert "-p no:" not in done.output, "the command may take no -p"
     assert run("two/hello").output == "two says hello\n"
     assert "  one/hello " in run("--help").output
 
