@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -45,6 +47,8 @@ class Start:
             return "no checkpoint yet: going on from the start"
         return f"going on from {self.checkpoint.name}"
 
+
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+")
 
 BEGINNING = Start(None, Mark(0, 0, 0, 0.0))
 
@@ -98,6 +102,29 @@ def present(here: dict[str, Any], node: Node) -> dict[str, str]:
     """Return the installed versions, including those of the recipe's plugins."""
     used = [{"dist": n.plugin.dist, "version": n.plugin.version} for n in node.walk()]
     return versions(here, used)
+
+
+def not_installed(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the plugins' packages of a run's manifest that are missing now, with versions.
+
+    Names that no package can have, such as those of plugin files, are left out.
+    """
+    last = facts.get("resumes") or [{}]
+    parts = facts.get("components", ())
+    used = {str(c["dist"]): str(c["version"]) for c in parts if c.keys() >= {"dist", "version"}}
+    used |= {d: str(v) for d, v in last[-1].get("versions", {}).items() if d in used}
+    return {
+        name: found
+        for name, found in sorted(used.items())
+        if _PACKAGE.fullmatch(f"{name}=={found}") and not name.endswith(".py") and _missing(name)
+    }
+
+
+def _missing(dist: str) -> bool:
+    try:
+        return not version(dist)
+    except PackageNotFoundError:
+        return True
 
 
 def versions(facts: dict[str, Any], components: Iterable[dict[str, str]]) -> dict[str, str]:

@@ -176,6 +176,27 @@ def test_a_key_that_got_another_name_is_no_change(broken_off, registry, monkeypa
         resume(broken_off, registry, ["alignkit", "resume"])
 
 
+def test_a_package_that_is_gone_is_named_with_its_version(broken_off, registry):
+    manifest = json.loads((broken_off / "manifest.json").read_text())
+    manifest["components"] = [
+        {"dist": "alignkit", "version": "0.1"},
+        {"dist": "alignkit-clip", "version": "1.2"},
+        {"dist": "mine.py", "version": "0a1b2c"},
+        {"dist": "x; rm -rf /", "version": "1"},
+        {},
+    ]
+    (broken_off / "manifest.json").write_text(json.dumps(manifest))
+    del registry.offers["loss_type", "clip"]
+    with pytest.raises(AlignkitError, match="unknown loss_type 'clip'") as error:
+        resume(broken_off, registry, ["alignkit", "resume"])
+    said = "the run used alignkit-clip 1.2, not installed here: pip install alignkit-clip==1.2"
+    assert str(error.value).splitlines()[-1] == said
+    manifest["resumes"] = [{"versions": {"alignkit-clip": "1.3", "torch": "2"}}]
+    (broken_off / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(AlignkitError, match=r"pip install alignkit-clip==1.3$"):
+        resume(broken_off, registry, ["alignkit", "resume"])
+
+
 def test_the_remedy_for_changes_repeats_the_new_length(tmp_path):
     found = ["recipe n_steps", "code mine"]
     said = str(too_many(found, tmp_path / "a run", [], ["n_steps=3"]))
