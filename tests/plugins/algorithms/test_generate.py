@@ -1,8 +1,6 @@
 """Traces: every response wanted, once, whoever writes them and however often the run is ended."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,13 +12,7 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_algorithms.generate import KEPT, TRACES, Generate
 from alignkit_data import Jsonl
-
-spec = importlib.util.spec_from_file_location(
-    "judge_server", Path(__file__).parents[1] / "rewards" / "judge_server.py"
-)
-judge_server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(judge_server)
-said, serving = judge_server.said, judge_server.serving
+from judging_server import said, serving
 
 QUESTIONS = [Example(f"id{n}", f"q{n}", f"{n}") for n in range(7)]
 FAST = {"backoff": 0.01, "timeout": 1.0, "retries": 1, "model": "m"}
