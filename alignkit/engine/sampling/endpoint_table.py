@@ -57,8 +57,8 @@ class EndpointFields(Params[T], Generic[T]):
 
     token_budget: Annotated[int, Field(ge=0)] = 0
     """Prompt and reply tokens that one process may spend; 0 = no limit. A request is made only if
-    the most it may take (a token for each byte of the prompt, plus ``max_tokens``) is left. What the
-    endpoint says a request took counts in full, so a long system prompt of its own can exceed this."""
+    the most it may take is left: a token for each byte of the prompt, plus ``max_tokens``. What the
+    endpoint reports counts in full, so its own system prompt can exceed that."""
 
     def endpoint(self, temperature: float = 0.0) -> Endpoint:
         """Return the endpoint that these keys name."""
