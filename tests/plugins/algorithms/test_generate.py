@@ -127,6 +127,20 @@ def test_without_a_reward_nothing_is_filtered(local, toys, tmp_path):
     assert "reward" not in rows(tmp_path / TRACES)[0]
 
 
+def test_a_response_without_a_verdict_is_not_kept(local, toys, tmp_path):
+    """Its reward is the mean of others, so that training ignores it: nobody judged it."""
+
+    def unsure(responses, examples):
+        said = [Reward(1.0, {"judge": 1.0, "unjudged": 0.0}), Reward(1.0, {"unjudged": 1.0})]
+        return [said[e.id in {"id1", "id2"}] for e in examples]
+
+    metrics = toys.carry_out(local(reward=unsure), tmp_path)
+    assert {r["id"] for r in rows(tmp_path / KEPT)} == {"id0", *(f"id{n}" for n in range(3, 7))}
+    assert {r["id"] for r in rows(tmp_path / TRACES)} == {e.id for e in QUESTIONS}
+    last = metrics[-1]
+    assert (last["generate/kept"], last["generate/unjudged"], last["generate/reward"]) == (15, 6, 1)
+
+
 def test_fine_tuning_reads_the_file(local, toys, tmp_path):
     toys.carry_out(local(), tmp_path)
     found = rows(tmp_path / KEPT)
