@@ -177,7 +177,7 @@ def _judged(
     if len(truths) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but {len(truths)} ground truths")
     requests = vllm_model.generate(list(prompts), sampling_params)
-    found = []
+    found: list[Trajectory] = []
     for i, (prompt, truth, request) in enumerate(zip(prompts, truths, requests, strict=True)):
         for output in request.outputs:
             parts = judgement(len(found), reward_fn(output.text, truth))
