@@ -36,11 +36,12 @@ class Paired:
     difference: float
     """Mean over seeds of the final value minus the reference's."""
     low: float
-    """Lower bound of the 95 % confidence interval by Student's t; infinite with one seed."""
+    """Lower bound of the 95 % confidence interval by Student's t; infinite with one seed, or with
+    differences that are all equal and not 0: they have no spread to judge the mean by."""
     high: float
     """Its upper bound."""
     p: float | None
-    """Two-sided p-value of the paired t test; None with one seed."""
+    """Two-sided p-value of the paired t test; None where the bounds are infinite."""
     needed: int | None
     """Seeds needed to detect this difference, given its spread, with 80 % power at the 5 % level;
     None if that is unknown or more than 10,000."""
@@ -60,7 +61,7 @@ def compare(
         return None
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     mean = fmean(differences)
-    if len(seeds) < 2:
+    if len(seeds) < 2 or (mean and _all_equal(differences)):
         return Paired(g.name, reference.name, seeds, mean, -math.inf, math.inf, None, None)
     spread, df = stdev(differences), len(seeds) - 1
     error = spread / math.sqrt(len(seeds))
@@ -75,6 +76,11 @@ def compare(
         p=two_sided(mean / error, df) if error else float(mean == 0),
         needed=seeds_needed(mean, spread),
     )
+
+
+def _all_equal(values: Sequence[float]) -> bool:
+    """Whether numbers, each a difference of two, are equal but for rounding."""
+    return max(values) - min(values) <= 1e-9 * max(map(abs, values))
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
@@ -102,8 +108,9 @@ def seeds_needed(difference: float, spread: float) -> int | None:
 
 
 def finals(g: Group, metric: str) -> dict[int, float]:
-    """Return the last value of a metric by seed, of the runs that ended."""
-    found = ((run.seed, run.series(metric)) for run in g.runs if run.status not in UNFINISHED)
+    """Return the last value of a metric by seed, of the runs that ended, where it is finite."""
+    ended = (run for run in g.runs if run.status not in UNFINISHED and run.lost(metric) is None)
+    found = ((run.seed, run.series(metric)) for run in ended)
     return {seed: series[-1][1] for seed, series in found if seed is not None and series}
 
 
@@ -125,8 +132,9 @@ def _frozen(table: object) -> object:
 def collapsed(g: Group, metric: str) -> dict[int, str]:
     """Return the seeds that collapsed, each with a description; larger values must be better.
 
-    A seed collapsed if a sweep stopped the run as diverged, if its last value is less than half of
-    its best, or less than half of the median of the other seeds' last values (two or more).
+    A seed collapsed if a sweep stopped the run as diverged, if its last value is no finite number,
+    if it is less than half of its best, or less than half of the median of the other seeds' last
+    values (two or more).
     """
     last = finals(g, metric)
     found = {}
@@ -139,6 +147,8 @@ def collapsed(g: Group, metric: str) -> dict[int, str]:
 def _how(run: RunData, metric: str, last: Mapping[int, float]) -> str:
     if run.status == "diverged":
         return run.reason or "diverged"
+    if (lost := run.lost(metric)) is not None:
+        return f"{metric} was no finite number at step {lost}"
     series = run.series(metric)
     if not series:
         return ""

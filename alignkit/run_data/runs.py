@@ -65,6 +65,11 @@ class RunData:
         """Return (step, value) wherever the metric was logged and finite."""
         return list(zip(*self._columns.get(metric, ((), ())), strict=True))
 
+    def lost(self, metric: str) -> int | None:
+        """Return the step that last logged the metric, if it was no finite number there."""
+        logged = [row for row in self.rows if metric in row]
+        return logged[-1]["step"] if logged and logged[-1][metric] is None else None
+
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in the order of their first appearance."""
         return [name for name in self._columns if name not in ("step", "time")]

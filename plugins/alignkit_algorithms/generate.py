@@ -2,7 +2,8 @@
 
 Every batch is appended to ``traces.jsonl`` as soon as it is judged. A resumed run asks for what is
 missing only, so a kill costs a batch, and responses that an endpoint did not give are asked again.
-With a reward, ``kept.jsonl`` holds the rows that earned ``min_reward``. Both have the columns
+With a reward, ``kept.jsonl`` holds the rows that earned ``min_reward``; a response that a judge had
+no verdict on earned nothing, and is counted in ``generate/unjudged``. Both have the columns
 ``question``, ``answer``, ``prompt`` and ``response``, which ``sft`` reads.
 """
 
@@ -140,7 +141,7 @@ class Generation:
                 run.log(step, self._totals(rows, batch.stop))
         totals = self._totals(rows, len(self.data))
         if self.reward:
-            kept = [row for row in rows if row["reward"] >= self.keys.min_reward]
+            kept = [row for row in rows if self._earned(row)]
             _write(run.dir / KEPT, kept)
             run.say(f"{KEPT}: {len(kept)} of {len(rows)} responses")
         if lacking := int(totals["generate/unanswered"]):
@@ -180,11 +181,22 @@ class Generation:
             "generate/unanswered": questions * self.keys.samples - len(rows),
         }
         if self.reward:
-            rewards = [row["reward"] for row in rows]
-            found["generate/kept"] = sum(r >= self.keys.min_reward for r in rewards)
-            if rewards:
-                found["generate/reward"] = fmean(rewards)
+            judged = [row for row in rows if _judged(row)]
+            found["generate/kept"] = sum(map(self._earned, rows))
+            if judged:
+                found["generate/reward"] = fmean(row["reward"] for row in judged)
+            if len(judged) < len(rows):
+                found["generate/unjudged"] = len(rows) - len(judged)
         return found
+
+    def _earned(self, row: Row) -> bool:
+        """Whether a response was judged, and good enough."""
+        return _judged(row) and row["reward"] >= self.keys.min_reward
+
+
+def _judged(row: Row) -> bool:
+    """Whether there was a verdict; without one the reward is that of other responses."""
+    return not row.get("unjudged_reward")
 
 
 def _row(said: Said, reward: Reward | None) -> Row:

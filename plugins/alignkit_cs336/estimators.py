@@ -6,6 +6,7 @@ bool or 0/1 of any dtype; values under a mask of 0 never count, including infini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from alignkit.protocols import StepTotals
+from alignkit_cs336.checks import RewardFunction, judged, one_of, positive, rewards_in_groups
 from alignkit_cs336.components import make
 from alignkit_cs336.steps import (
-    RewardFunction,
     apply_loss,
     part_means,
     share_with_signal,
@@ -33,6 +34,7 @@ _LOSSES = {
     "grpo": "losses/grpo_clip",
     "gspo": "losses/gspo",
 }
+_CLIPPING = ("grpo", "gspo")
 _SCALED = {"std": "advantages/group_std", "mean": "advantages/maxrl"}
 
 
@@ -46,8 +48,7 @@ def compute_rollout_rewards(
     The metadata holds mean, std, max and min of the rewards, and the mean of every part the reward
     function returned: ``mean_reward``, ``mean_format_reward``, ``mean_answer_reward``, ….
     """
-    pairs = zip(rollout_responses, repeated_ground_truths, strict=True)
-    parts = [dict(reward_fn(response, truth)) for response, truth in pairs]
+    parts = judged(reward_fn, rollout_responses, repeated_ground_truths)
     raw = torch.tensor([part["reward"] for part in parts], dtype=torch.float32)  # (N,)
     return raw, spread(raw) | part_means(parts)
 
@@ -68,12 +69,28 @@ def compute_group_normalized_rewards(
     metadata holds mean, std, max and min of the rewards, and ``signal``, the share of groups whose
     rewards differ.
     """
-    _require("baseline", baseline, ("mean", "none"))
-    _require("advantage_normalizer", advantage_normalizer, ("std", "none", "mean"))
-    raw = raw_rewards if raw_rewards.is_floating_point() else raw_rewards.float()
+    one_of("baseline", baseline, ("mean", "none"))
+    one_of("advantage_normalizer", advantage_normalizer, ("std", "none", "mean"))
+    raw = rewards_in_groups(raw_rewards, group_size)
+    _check_division(raw, group_size, advantage_normalizer, advantage_eps)
     advantage = _advantage(baseline, advantage_normalizer, float(advantage_eps))
     advantages = advantage(raw, group_size=group_size)  # (N,)
     return advantages, spread(raw) | {"signal": share_with_signal(raw, group_size)}
+
+
+def _check_division(raw: Tensor, group_size: int, normalizer: str, eps: float) -> None:
+    if not (eps >= 0 and math.isfinite(eps)):
+        raise ValueError(f"advantage_eps must be a finite number of at least 0, got {eps}")
+    if normalizer == "std" and group_size < 2:
+        raise ValueError(
+            f"advantage_normalizer 'std' needs group_size of at least 2, got {group_size}: one "
+            "reward has no deviation; use advantage_normalizer 'none'"
+        )
+    if normalizer == "mean" and bool((raw < 0).any()):
+        raise ValueError(
+            "advantage_normalizer 'mean' divides by the mean reward of a group and needs rewards "
+            f"of at least 0, got {float(raw.min())}; use 'std' or 'none'"
+        )
 
 
 def _advantage(baseline: str, normalizer: str, eps: float) -> Any:
@@ -98,13 +115,8 @@ def compute_policy_gradient_loss(
     ``clip_fraction`` is 1 where the clipped branch is the smaller one, so 0 without clipping.
     """
     method = importance_reweighting_method
-    _require("importance_reweighting_method", method, tuple(_LOSSES))
-    if method != "none" and old_log_probs is None:
-        raise ValueError(f"importance_reweighting_method {method!r} needs old_log_probs")
-    clips = method in ("grpo", "gspo")
-    if clips and cliprange is None:
-        raise ValueError(f"importance_reweighting_method {method!r} needs cliprange")
-    parameters = {"cliprange": cliprange} if clips else {}
+    check_reweighting(method, old_log_probs, cliprange)
+    parameters = {"cliprange": cliprange} if method in _CLIPPING else {}
     output = apply_loss(
         _LOSSES[method],
         policy_log_probs,
@@ -116,6 +128,17 @@ def compute_policy_gradient_loss(
     metrics = {"clip_fraction": torch.zeros_like(policy_log_probs), **output.metrics}
     shape = policy_log_probs.shape
     return output.per_token, {name: x.detach().expand(shape) for name, x in metrics.items()}
+
+
+def check_reweighting(method: str, old_log_probs: Tensor | None, cliprange: float | None) -> None:
+    """Refuse an unknown method, and a method without what it reads."""
+    one_of("importance_reweighting_method", method, tuple(_LOSSES))
+    if method != "none" and old_log_probs is None:
+        raise ValueError(f"importance_reweighting_method {method!r} needs old_log_probs")
+    if method in _CLIPPING:
+        if cliprange is None:
+            raise ValueError(f"importance_reweighting_method {method!r} needs cliprange")
+        positive("cliprange", cliprange)
 
 
 def aggregate_loss_across_microbatch(
@@ -137,16 +160,12 @@ def aggregate_loss_across_microbatch(
 
 def make_normalizer(loss_normalization: str, constant: float | None) -> Any:
     """Return the normalizer of that name; ValueError for an unknown one, or a missing constant."""
-    _require("loss_normalization", loss_normalization, ("sequence", "constant"))
+    one_of("loss_normalization", loss_normalization, ("sequence", "constant"))
     if loss_normalization == "sequence":
         return make("normalizer", "normalizers/masked_mean")
     if constant is None or not constant > 0:
         raise ValueError(
             f"loss_normalization 'constant' needs a normalization_constant above 0, got {constant}"
         )
+    positive("normalization_constant", constant)
     return make("normalizer", "normalizers/masked_normalize", constant=float(constant))
-
-
-def _require(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")

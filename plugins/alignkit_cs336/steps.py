@@ -7,16 +7,15 @@ values under a mask of 0 never count, including infinities and NaN.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignkit.protocols import LossInputs, LossOutput, StepTotals
+from alignkit_cs336.checks import RewardFunction, judged, mask_like, positive, rewards_in_groups
 from alignkit_cs336.components import make, schema
-
-RewardFunction = Callable[[str, str], Mapping[str, float]]
 
 _LOSSES = {
     "no_baseline": "losses/reinforce",
@@ -67,9 +66,9 @@ def compute_group_normalized_rewards(
     """
     if group_size < 2:
         raise ValueError(f"group_size must be at least 2 to compare responses, got {group_size}")
-    pairs = zip(rollout_responses, repeated_ground_truths, strict=True)
-    parts = [dict(reward_fn(response, truth)) for response, truth in pairs]
+    parts = judged(reward_fn, rollout_responses, repeated_ground_truths)
     raw = torch.tensor([part["reward"] for part in parts], dtype=torch.float32)  # (N,)
+    raw = rewards_in_groups(raw, group_size)
     advantage = (
         make("advantage", "advantages/group_std", eps=float(advantage_eps))
         if normalize_by_std
@@ -95,7 +94,7 @@ def part_means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     columns = defaultdict(list)
     for part in parts:
         for name, value in part.items():
-            columns[f"mean_{name}"].append(float(value))
+            columns[f"mean_{name}"].append(value)
     return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
@@ -166,6 +165,7 @@ def _clip_parameters(name: str, loss_type: str, cliprange: float | None) -> dict
         return {}
     if cliprange is None:
         raise ValueError(f"loss_type {loss_type!r} needs cliprange")
+    positive("cliprange", cliprange)
     return {"cliprange": cliprange}
 
 
@@ -181,7 +181,7 @@ def apply_loss(
     output: LossOutput = make("loss_type", name, **parameters)(
         LossInputs(
             logprobs=log_probs,
-            mask=torch.ones_like(log_probs, dtype=torch.bool) if mask is None else mask.bool(),
+            mask=mask_like(torch.ones_like(log_probs) if mask is None else mask, log_probs),
             advantages=weights.reshape(-1, 1).to(log_probs),
             old_logprobs=old_log_probs,
         )

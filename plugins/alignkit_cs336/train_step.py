@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.protocols import StepTotals
+from alignkit_cs336.checks import RewardFunction, positive, same_length
 from alignkit_cs336.estimators import (
     AdvantageNormalizer,
     Baseline,
     LossNormalization,
     Reweighting,
+    check_reweighting,
     compute_group_normalized_rewards,
     compute_policy_gradient_loss,
     compute_rollout_rewards,
     make_normalizer,
 )
 from alignkit_cs336.scoring import get_response_log_probs, tokenize_prompt_and_output
-from alignkit_cs336.steps import RewardFunction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +64,10 @@ def grpo_train_step(
     ``responses_trained_on``, and means over the response tokens that were trained on:
     ``clip_fraction``, ``token_entropy`` in nats, and any other metrics of the loss.
     """
+    same_length(repeated_prompts=repeated_prompts, rollout_responses=rollout_responses)
+    check_reweighting(importance_reweighting_method, old_log_probs, cliprange)
+    if max_grad_norm is not None:
+        positive("max_grad_norm", max_grad_norm)
     raw, judged = compute_rollout_rewards(reward_fn, rollout_responses, repeated_ground_truths)
     advantages, grouped = compute_group_normalized_rewards(
         raw, group_size, baseline, advantage_eps, advantage_normalizer
@@ -70,11 +75,12 @@ def grpo_train_step(
     size = _micro_batch_size(len(raw), gradient_accumulation_steps)
     device = next(model.parameters()).device
     batch = _Batch.of(repeated_prompts, rollout_responses, tokenizer, device)
+    batch.check(old_log_probs)
     normalizer = make_normalizer(loss_normalization, normalization_constant)
     optimizer.zero_grad(set_to_none=True)
     loss, sums = torch.zeros((), device=device), _Sums()
     kept = torch.nonzero(advantages != 0).flatten()  # (n,)
-    for rows in torch.split(kept, size):
+    for rows in torch.split(kept, size) if len(kept) else ():  # nothing would be cut into [()]
         part = batch.take(rows)
         found = get_response_log_probs(model, part.input_ids, part.labels, True)
         log_probs = found["log_probs"]  # (B, S')
@@ -125,6 +131,17 @@ class _Batch:
         totals = StepTotals(responses=len(mask), tokens=int(mask.sum()))
         ids, labels = found["input_ids"].to(device), found["labels"].to(device)
         return cls(ids, labels, mask.to(device), totals)
+
+    def check(self, old_log_probs: Tensor | None) -> None:
+        """Refuse old log-probs of another batch than this one."""
+        if old_log_probs is None:
+            return
+        shape, (rows, columns) = old_log_probs.shape, self.labels.shape
+        if len(shape) != 2 or shape[0] != rows or shape[1] < columns:  # more columns are padding
+            raise ValueError(
+                f"old_log_probs must be {(rows, columns)}, the shape of the labels of the whole "
+                f"batch, got {tuple(shape)}"
+            )
 
     def take(self, rows: Tensor) -> _Batch:
         """Return some rows without the columns that are padding in all of them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +24,10 @@ from alignkit.engine.evaluation.statistics import category, graded, summary
 from alignkit.engine.forward.logprobs import token_logprobs
 from alignkit.engine.sampling.rollouts import Trajectory
 from alignkit.protocols import Completion, Example, Reward
+from alignkit_cs336.checks import RewardFunction, judgement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-RewardFunction = Callable[[str, str], Mapping[str, float]]
 
 
 def init_vllm(model_id: str, device: str, seed: int, gpu_memory_utilization: float = 0.85) -> Any:
@@ -178,12 +177,12 @@ def _judged(
     if len(truths) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but {len(truths)} ground truths")
     requests = vllm_model.generate(list(prompts), sampling_params)
-    found = []
+    found: list[Trajectory] = []
     for i, (prompt, truth, request) in enumerate(zip(prompts, truths, requests, strict=True)):
         for output in request.outputs:
-            parts = dict(reward_fn(output.text, truth))
-            total = float(parts.pop("reward"))
-            reward = Reward(total, {k.removesuffix("_reward"): float(v) for k, v in parts.items()})
+            parts = judgement(len(found), reward_fn(output.text, truth))
+            total = parts.pop("reward")
+            reward = Reward(total, {k.removesuffix("_reward"): v for k, v in parts.items()})
             ids = tuple(request.prompt_token_ids or ())
             example = Example(str(i), prompt, str(truth))
             found.append(Trajectory(i, i, example, prompt, ids, _completion(output), reward))

@@ -40,13 +40,18 @@ def files_of(path: Path, split: str) -> tuple[Path, ...]:
     return tuple(sorted(p for p in found if re.split(r"[-_.]", p.name.split(".")[0])[-1] == split))
 
 
-def pairs_of(path: Path, split: str) -> Pairs:
-    """Read every pair; rows that are not pairs of dialogues give faults."""
+def pairs_of(path: Path, split: str, root: Path | None = None) -> Pairs:
+    """Read every pair; rows that are not pairs of dialogues give faults.
+
+    The ``source`` of a pair is its file's path from ``root``: left out, the folder at ``path`` or
+    that of the file.
+    """
     files = files_of(path, split)
     if not files:
         looked = f"{split}.jsonl.gz or NAME-{split}.jsonl.gz"
         return Pairs(Loaded((), (Fault(shown(path), f"the folder holds no {looked}"),)), {})
-    return _read(files, tuple(map(stamp, files)), path if path.is_dir() else path.parent)
+    start = root or (path if path.is_dir() else path.parent)
+    return _read(files, tuple(map(stamp, files)), start)
 
 
 @lru_cache(maxsize=8)  # check, facts and build each ask for the same rows

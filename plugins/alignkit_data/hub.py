@@ -27,6 +27,12 @@ def missing(name: str) -> Iterator[str]:
         yield f"reading {name!r} from the Hub needs: pip install datasets (or give a local path)"
 
 
+def client_missing(name: str) -> Iterator[str]:
+    """Yield what has to be installed to copy files of ``name`` from the Hub."""
+    if not find_spec("huggingface_hub"):
+        yield f"reading {name!r} from the Hub needs: pip install huggingface_hub (or a local path)"
+
+
 def rows(name: str, config: str | None, split: str) -> Iterable[Row | Fault]:
     """Return the rows of a split, from the cache where HF_HUB_OFFLINE is set.
 
@@ -40,7 +46,23 @@ def rows(name: str, config: str | None, split: str) -> Iterable[Row | Fault]:
     return _with_hub_client(name, config, split)
 
 
+def copy_of(name: str) -> tuple[Path, Path]:
+    """Return where a data set's JSON files, or its file that is named, now lie; and their folder.
+
+    The second is the folder that the repository's own paths start from.
+    """
+    if found := FILE.fullmatch(name):
+        path = _file(name, found)
+        return path, path.parents[found["file"].count("/")]
+    folder = _snapshot(name)
+    return folder, folder
+
+
 def _of_file(name: str, found: re.Match[str]) -> Iterator[Row | Fault]:
+    yield from read_rows(_file(name, found))
+
+
+def _file(name: str, found: re.Match[str]) -> Path:
     from huggingface_hub import hf_hub_download
 
     repo, file, revision = found["repo"], found["file"], found["revision"]
@@ -50,7 +72,7 @@ def _of_file(name: str, found: re.Match[str]) -> Iterator[Row | Fault]:
         )
     except Exception as error:
         raise _unreachable(name, error) from error
-    yield from read_rows(Path(path))
+    return Path(path)
 
 
 def _with_datasets(name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -65,7 +87,7 @@ def _with_datasets(name: str, config: str | None, split: str) -> Iterator[Row]:
         yield Row(f"{name} {split} row {number}", f"{split}/{number}", values)
 
 
-def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row | Fault]:
+def _snapshot(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [f"*{suffix}" for suffix in JSON]
@@ -75,7 +97,11 @@ def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row 
         )
     except Exception as error:
         raise _unreachable(name, error) from error
-    folder = Path(found)
+    return Path(found)
+
+
+def _with_hub_client(name: str, config: str | None, split: str) -> Iterator[Row | Fault]:
+    folder = _snapshot(name)
     inner = folder / (config or "")
     files = files_in(inner if inner.is_dir() else folder, split, JSON)
     if not files:

@@ -17,7 +17,7 @@ HOW = (
     "The difference is the mean over seeds of the final value less that of the reference at the "
     "same seed; interval and p are of a paired t test, not corrected for the number of settings. "
     "Seeds needed would find a difference of that size and spread four times in five, at p < 0.05. "
-    "Runs that did not end are left out."
+    "Equal differences have no spread to test by. Runs that did not end are left out."
 )
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tomli
 import tomli_w
 
 from alignkit.errors import AlignkitError, shown
+from alignkit.lifecycle.files import write_whole
 from alignkit.lifecycle.fingerprint import NAME as FINGERPRINT
 from alignkit.lifecycle.fingerprint import source_sum
 from alignkit.lifecycle.run_dir import begun
@@ -27,6 +29,11 @@ from alignkit_sweep.tables import SweepTable
 
 FINISHED = ("done", "diverged", "out of time")
 """States of a run that is not started again."""
+SPENT = ".seconds"
+"""Suffix of the file beside a run directory with the seconds its run has taken, restarts together;
+only with ``max_hours``."""
+NOTED = 10.0
+"""Seconds between two such notes: at most so many are lost if the sweep is killed."""
 GRACE = 300.0
 """Seconds a child has to save its state and end after being asked to."""
 
@@ -73,11 +80,25 @@ class Job:
         return {file: code[name] for file, name in modules.items() if name in code}
 
     def spent(self) -> float:
-        """Return the hours that the run has taken so far, 0 where it is to begin."""
+        """Return the hours that the run has taken so far, 0 where it is to begin.
+
+        Its own clock goes back to its last checkpoint when it goes on after a kill; what the sweep
+        has noted does not.
+        """
         if not begun(self.folder):
             return 0.0
         run = read(self.folder)
-        return max([run.seconds, *run.clock.values()]) / 3600
+        return max([run.seconds, self._noted(), *run.clock.values()]) / 3600
+
+    def _noted(self) -> float:
+        """Return the seconds that the sweep has noted, 0 for none."""
+        with suppress(OSError, ValueError):
+            return float(self.beside(SPENT).read_text(encoding="utf-8"))
+        return 0.0
+
+    def note(self, hours: float) -> None:
+        """Note the hours that the run has taken so far."""
+        write_whole(self.beside(SPENT), f"{3600 * hours:.3f}\n")
 
     def check(self) -> None:
         """Raise AlignkitError if a finished run was made with another plan."""
@@ -98,6 +119,7 @@ class Watched:
         """Watch ``process``; its run has taken ``spent`` hours before."""
         self.job, self._table, self.process, self._spent = job, table, process, spent
         self._began: float | None = None
+        self._noted = -NOTED
         self._rows = FollowedRows(job.folder / "metrics.jsonl")
         if table.stop is not None:
             self._seen = Divergence(table.stop)
@@ -112,12 +134,22 @@ class Watched:
     def ended(self) -> bool:
         """Whether the process has ended; first stops it where the sweep requires it."""
         if self.process.poll() is not None:
+            self._note(every=0.0)
             return True
+        self._note(every=NOTED)
         if self._table.max_hours and self._hours() > self._table.max_hours:
             self._give_up("out of time", f"stopped after max_hours = {self._table.max_hours:g}")
         elif reason := self._diverged():
             self._give_up("diverged", reason)
         return self.process.poll() is not None
+
+    def _note(self, *, every: float) -> None:
+        """Note the time taken, where it counts and ``every`` so many seconds have passed."""
+        if self._table.max_hours and self._began is not None:
+            ran = time.monotonic() - self._began
+            if ran - self._noted >= every:
+                self._noted = ran
+                self.job.note(self._hours())
 
     def _hours(self) -> float:
         """Return how long it has run, restarts together; waiting in a queue does not count."""
@@ -149,3 +181,4 @@ class Watched:
         self.tell(number)
         if not self.process.wait(GRACE):
             self.process.kill()
+        self._note(every=0.0)

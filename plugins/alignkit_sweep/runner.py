@@ -25,7 +25,7 @@ from alignkit.lifecycle.signals import Interrupted, Signals
 from alignkit.recipe import load
 from alignkit.run_data.groups import Group, final
 from alignkit.run_data.runs import SWEEP, read, sweep_notes
-from alignkit_sweep.child import FINISHED, Job, Watched
+from alignkit_sweep.child import FINISHED, SPENT, Job, Watched
 from alignkit_sweep.launchers import Command, Here, Launcher
 from alignkit_sweep.plans import Plans
 from alignkit_sweep.variants import Variant
@@ -172,6 +172,7 @@ class Runner:
     def _write_anew(self, job: Job) -> None:
         """Write the run's recipe, after moving away what is there of it."""
         self._put_aside(job)
+        job.beside(SPENT).unlink(missing_ok=True)
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         origin = shown(self.plans.sweep.path.absolute())
         write_whole(job.beside(".toml"), f"# {job.name} of {origin}\n{tomli_w.dumps(job.plan)}")

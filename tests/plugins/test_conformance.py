@@ -1,15 +1,14 @@
 """The built-ins pass the same checks as anybody's plugin."""
 
 import atexit
-import importlib.util
 import json
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 
 from alignkit.protocols import Completion, Example, Response
 from alignkit.testing import conformance, tiny_model, tiny_rows
 from alignkit_testing.standins import _folder
+from judging_server import said, serving
 
 EVAL = {"n": 4, "data": {"use": "data/jsonl", "path": tiny_rows()}}
 JUDGED = {"prompt": {"use": "prompts/question_only"}, "reward": {"use": "testing/vowels"}}
@@ -45,14 +44,10 @@ MMLU = file(
 @cache
 def endpoint():
     """Serve a judge that scores a prompt by its length, as long as the tests go on."""
-    path = Path(__file__).parent / "rewards" / "judge_server.py"
-    spec = importlib.util.spec_from_file_location("judge_server", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     stack = ExitStack()
     atexit.register(stack.close)
-    scored = lambda server, text, number: module.said(f"Score: {len(text) % 11}")  # noqa: E731
-    return stack.enter_context(module.serving(scored)).url
+    scored = lambda server, text, number: said(f"Score: {len(text) % 11}")  # noqa: E731
+    return stack.enter_context(serving(scored)).url
 
 
 HH = file(

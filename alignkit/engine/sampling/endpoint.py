@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
-
+from alignkit.engine.sampling.posting import NoAnswerError, Poster
 from alignkit.errors import AlignkitError
+
+logger = logging.getLogger("alignkit")
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 """HTTP statuses of failures that may pass; any other means that the recipe must be corrected."""
+FREE = frozenset({409, 425, 429, 503})
+"""Those of them with which a server refuses before it has made a token."""
 LONGEST_WAIT = 60.0
 """Most seconds between two attempts, even if the server asks for more."""
 
@@ -73,18 +79,21 @@ class Budget:
 
     def __init__(self, tokens: int) -> None:
         self._left: float = tokens or float("inf")
-        self._lock = threading.Lock()
+        self._lock, self._said = threading.Lock(), False
 
     def hold(self, tokens: int) -> bool:
-        """Reserve tokens; False, and nothing reserved, if fewer are left."""
+        """Reserve tokens; False, and nothing reserved, if fewer are left: said the first time."""
         with self._lock:
             if tokens > self._left:
+                if not self._said:
+                    logger.warning("token_budget is spent: %d left, %d needed", self._left, tokens)
+                self._said = True
                 return False
             self._left -= tokens
             return True
 
     def give_back(self, tokens: int) -> None:
-        """Give back what was reserved and not spent."""
+        """Give back what was reserved and not spent; negative if more was spent."""
         with self._lock:
             self._left += tokens
 
@@ -96,12 +105,12 @@ class Pace:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next, self._lock = 0.0, threading.Lock()
 
-    def wait(self) -> None:
-        """Return when the next request may start."""
+    def turn(self) -> float:
+        """Take the next turn; return the seconds until it."""
         with self._lock:
             start = max(self._next, time.monotonic())
             self._next = start + self._gap
-        time.sleep(max(start - time.monotonic(), 0))
+        return max(start - time.monotonic(), 0)
 
 
 Text = str | Sequence[Mapping[str, Any]]
@@ -125,7 +134,8 @@ class Endpoint:
         self._most = max_tokens
         self._body = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=limits.timeout)
+        largest = 2**20 + 2**10 * max_tokens  # bytes; far above what so many tokens are
+        self._poster = Poster(self._url, headers, timeout=limits.timeout, largest=largest)
         self._budget, self._pace = Budget(limits.token_budget), Pace(limits.requests_per_minute)
         self._pool = ThreadPoolExecutor(limits.concurrency, "endpoint")
 
@@ -134,11 +144,16 @@ class Endpoint:
     ) -> list[str | None]:
         """Return the reply to each text, None where there was none; see :meth:`ask`.
 
-        ``samples`` numbers the texts that are asked several times, as they stand.
+        ``samples`` numbers the texts that are asked several times, as they stand. A text that is
+        there twice with one number is asked once.
         """
         numbers = samples or [0] * len(texts)
-        asked = (self._pool.submit(self.ask, *it, stop) for it in zip(texts, numbers, strict=True))
-        return [reply.result() for reply in list(asked)]
+        asked: dict[str, Future[str | None]] = {}
+        keys = [json.dumps(pair) for pair in zip(texts, numbers, strict=True)]
+        for key, text, number in zip(keys, texts, numbers, strict=True):
+            if key not in asked:
+                asked[key] = self._pool.submit(self.ask, text, number, stop)
+        return [asked[key].result() for key in keys]
 
     def ask(self, text: Text, sample: int = 0, stop: Sequence[str] = ()) -> str | None:
         """Return the reply, or None if there was none within the limits.
@@ -151,18 +166,24 @@ class Endpoint:
         key = hashlib.sha256(json.dumps([self._url, body]).encode()).hexdigest()
         if (known := self._cache.get(key)) is not None:
             return known
-        said = text if isinstance(text, str) else json.dumps(messages)
-        most = len(said.encode()) + self._most
+        reply = self._asked(body, text if isinstance(text, str) else json.dumps(messages))
+        if reply is not None:
+            self._cache.put(key, reply)
+        return reply
+
+    def _asked(self, body: Mapping[str, Any], said: str) -> str | None:
+        """Make attempts within the limits, until one gives a reply or the endpoint is closed."""
+        most = len(whole(said).encode()) + self._most
         for attempt in range(self._limits.retries + 1):
             if not self._budget.hold(most):
                 return None
             reply, used, wait = self._attempt(body, most)
             self._budget.give_back(most - used)
             if reply is not None:
-                self._cache.put(key, reply)
                 return reply
-            if attempt < self._limits.retries:
-                time.sleep(min(max(wait, self._limits.backoff * 2**attempt), LONGEST_WAIT))
+            pause = min(max(wait, self._limits.backoff * 2**attempt), LONGEST_WAIT)
+            if attempt == self._limits.retries or self._poster.closed.wait(pause):
+                return None
         return None
 
     def _attempt(self, body: Mapping[str, Any], most: int) -> tuple[str | None, int, float]:
@@ -170,43 +191,60 @@ class Endpoint:
 
         A failure counts with ``most`` tokens unless the server refused before any were made.
         """
-        self._pace.wait()
+        if self._poster.closed.wait(self._pace.turn()):
+            return None, 0, 0.0
         try:
-            status, headers, content = self._posted(body)
-        except httpx.HTTPError:
+            payload = whole(json.dumps(body, ensure_ascii=False)).encode()
+            status, headers, content = self._poster.post(payload)
+        except NoAnswerError:
             return None, most, 0.0
         if status in RETRIED:
-            return None, 0, _number(headers.get("retry-after"))
+            return None, 0 if status in FREE else most, seconds_asked(headers.get("retry-after"))
         if status != 200:
             raise AlignkitError(
                 f"{self._url} answered {status}: {content[:200]!r}; check url, model and key_from"
             )
-        try:
-            answer = json.loads(content)
-            reply = answer["choices"][0]["message"]["content"]
-            used = (answer.get("usage") or {}).get("total_tokens", most)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return None, most, 0.0
-        used = used if isinstance(used, int) and 0 <= used <= most else most
-        return (reply if isinstance(reply, str) else None), used, 0.0
-
-    def _posted(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content; the timeout covers replies in small pieces, too."""
-        end = time.monotonic() + self._limits.timeout
-        with self._client.stream("POST", self._url, json=body) as response:
-            content = bytearray()
-            for piece in response.iter_raw():
-                content += piece
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout("the reply takes too long")
-            return response.status_code, response.headers, bytes(content)
+        return *_read(content, most), 0.0
 
     def close(self) -> None:
-        """Close the connections and threads; calling it twice is fine."""
+        """End open requests, connections and threads; calling it twice is fine."""
+        self._poster.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._client.close()
+        self._poster.release()
 
 
-def _number(text: str | None) -> float:
-    """Return the seconds of a Retry-After header, 0 for none or a date."""
-    return float(text) if text and text.isascii() and text.isdigit() else 0.0
+def _read(content: bytes, most: int) -> tuple[str | None, int]:
+    """Return the reply of an answer, None if it has none, and the tokens used, ``most`` if unsaid.
+
+    More than ``most`` counts in full: a server's own prompt around ours takes tokens too.
+    """
+    try:
+        answer = json.loads(content)
+        reply = answer["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return None, most
+    usage = answer.get("usage")
+    used = usage.get("total_tokens") if isinstance(usage, dict) else None
+    counted = used if type(used) is int and used >= 0 else most
+    return whole(reply) if isinstance(reply, str) else None, counted
+
+
+def whole(text: str) -> str:
+    """Return the text with every half of a surrogate pair, which no UTF-8 has, replaced.
+
+    >>> whole("\\ud83d!")
+    '�!'
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def seconds_asked(text: str | None) -> float:
+    """Return the seconds of a Retry-After header, a number or a date; 0 for none and nonsense."""
+    with suppress(ValueError, TypeError, OverflowError):
+        if text and text.isascii():
+            if text.strip().isdigit():
+                return float(text)
+            when = parsedate_to_datetime(text)
+            aware = when if when.tzinfo else when.replace(tzinfo=UTC)
+            return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
+    return 0.0

@@ -41,7 +41,7 @@ class EndpointFields(Params[T], Generic[T]):
     """Most tokens of a reply."""
 
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds an attempt may take."""
+    """Seconds an attempt may take in all, whatever arrives meanwhile."""
 
     retries: Annotated[int, Field(ge=0)] = 4
     """Further attempts when the endpoint stalls, fails or is busy."""
@@ -57,7 +57,8 @@ class EndpointFields(Params[T], Generic[T]):
 
     token_budget: Annotated[int, Field(ge=0)] = 0
     """Prompt and reply tokens that one process may spend; 0 = no limit. A request is made only if
-    the most it may take (a token for each byte of the prompt, plus ``max_tokens``) is left."""
+    the most it may take is left: a token for each byte of the prompt, plus ``max_tokens``. What the
+    endpoint reports counts in full, so its own system prompt can exceed that."""
 
     def endpoint(self, temperature: float = 0.0) -> Endpoint:
         """Return the endpoint that these keys name."""

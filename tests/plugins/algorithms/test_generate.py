@@ -1,8 +1,6 @@
 """Traces: every response wanted, once, whoever writes them and however often the run is ended."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,13 +12,7 @@ from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_algorithms.generate import KEPT, TRACES, Generate
 from alignkit_data import Jsonl
-
-spec = importlib.util.spec_from_file_location(
-    "judge_server", Path(__file__).parents[1] / "rewards" / "judge_server.py"
-)
-judge_server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(judge_server)
-said, serving = judge_server.said, judge_server.serving
+from judging_server import said, serving
 
 QUESTIONS = [Example(f"id{n}", f"q{n}", f"{n}") for n in range(7)]
 FAST = {"backoff": 0.01, "timeout": 1.0, "retries": 1, "model": "m"}
@@ -133,6 +125,20 @@ def test_without_a_reward_nothing_is_filtered(local, toys, tmp_path):
     assert not (tmp_path / KEPT).exists()
     assert "generate/kept" not in metrics[-1]
     assert "reward" not in rows(tmp_path / TRACES)[0]
+
+
+def test_a_response_without_a_verdict_is_not_kept(local, toys, tmp_path):
+    """Its reward is the mean of others, so that training ignores it: nobody judged it."""
+
+    def unsure(responses, examples):
+        said = [Reward(1.0, {"judge": 1.0, "unjudged": 0.0}), Reward(1.0, {"unjudged": 1.0})]
+        return [said[e.id in {"id1", "id2"}] for e in examples]
+
+    metrics = toys.carry_out(local(reward=unsure), tmp_path)
+    assert {r["id"] for r in rows(tmp_path / KEPT)} == {"id0", *(f"id{n}" for n in range(3, 7))}
+    assert {r["id"] for r in rows(tmp_path / TRACES)} == {e.id for e in QUESTIONS}
+    last = metrics[-1]
+    assert (last["generate/kept"], last["generate/unjudged"], last["generate/reward"]) == (15, 6, 1)
 
 
 def test_fine_tuning_reads_the_file(local, toys, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from alignkit_cs336 import spring2026
 from by_hand import close
-from numbers_2026 import Bigram, step, step_mutant
+from numbers_2026 import PROMPTS, Bigram, step, step_mutant
 
 METHODS = {
     "reinforce": {},
@@ -68,6 +68,47 @@ def test_a_batch_without_signal_still_makes_a_step():
     close(model.table.detach(), [[0.95] * 4] * 4)
     assert model.seen == []
     assert model.table.grad is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_without_signal_does_not_call_the_model(model, tokenizer, name):
+    """A transformer cannot take a batch of no rows, as the model of letters above can."""
+    changes = METHODS[name] | {"rollout_responses": ["b", "bb"] * 3, "tokenizer": tokenizer}
+    changes["optimizer"] = torch.optim.SGD(model.parameters(), lr=1.0)
+    if "importance_reweighting_method" in changes:
+        found = spring2026.tokenize_prompt_and_output(PROMPTS, ["b", "bb"] * 3, tokenizer)
+        changes["old_log_probs"] = torch.zeros(found["labels"].shape)
+    before = [p.detach().clone() for p in model.parameters()]
+    loss, found = step(spring2026.grpo_train_step, model, **changes)
+    assert (float(loss), found["responses_trained_on"]) == (0, 0)
+    assert all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"repeated_prompts": ["Q"] * 5}, "got 5 repeated_prompts, 6 rollout_responses"),
+        ({"repeated_ground_truths": ["?"] * 7}, "6 rollout_responses, 7 repeated_ground_truths"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be a finite number above 0, got 0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be a finite number above 0, got -1"),
+        ({"importance_reweighting_method": "grpo", "cliprange": 0.2}, "needs old_log_probs"),
+        ({"importance_reweighting_method": "ppo"}, "one of none, noclip, grpo, gspo"),
+    ],
+)
+@pytest.mark.parametrize("responses", [["a", "b"] * 3, ["b", "b"] * 3], ids=["signal", "none"])
+def test_what_a_step_cannot_use_is_refused_with_or_without_signal(changes, said, responses):
+    model = Bigram()
+    with pytest.raises(ValueError, match=said):
+        step(spring2026.grpo_train_step, model, **{"rollout_responses": responses} | changes)
+    assert bool((model.table == 0).all())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (7, 3), (6, 2), (6,)], ids=str)
+def test_old_log_probs_of_another_batch_are_refused(shape):
+    """The batch's labels are (6, 3): one letter of prompt and up to three of response, less one."""
+    changes = {"importance_reweighting_method": "noclip", "old_log_probs": torch.zeros(shape)}
+    with pytest.raises(ValueError, match=r"old_log_probs must be \(6, 3\)"):
+        step(spring2026.grpo_train_step, Bigram(), **changes)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

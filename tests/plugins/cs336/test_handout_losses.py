@@ -59,7 +59,7 @@ def test_one_response_a_group_is_an_error():
 
 
 def test_more_responses_than_truths_is_an_error():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="2 rollout_responses, 1 repeated_ground_truths"):
         cs336.compute_group_normalized_rewards(reward, ["a", "a"], ["a"], 2, 1e-6, True)
 
 

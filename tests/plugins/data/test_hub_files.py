@@ -10,12 +10,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from alignkit_data import Jsonl
+from alignkit_data import Hh, Jsonl
 
 COMMITS = {"main": "5" * 40, "v2": "6" * 40}
 ROWS = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(4)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+PAIRS = "".join(
+    json.dumps({side: f"\n\nHuman: q{n}\n\nAssistant: {side}" for side in ("chosen", "rejected")})
+    + "\n"
+    for n in range(3)
+).encode()
 FILES = {
+    ("org/hh", "main", "helpful-base/train.jsonl.gz"): gzip.compress(PAIRS),
+    ("org/hh", "main", "helpful-base/test.jsonl.gz"): gzip.compress(PAIRS.replace(b"q", b"t")),
+    ("org/hh", "main", "harmless-base/train.jsonl.gz"): gzip.compress(PAIRS.replace(b"q", b"h")),
+    ("org/hh", "v2", "helpful-base/train.jsonl.gz"): gzip.compress(PAIRS.replace(b"q", b"Q")),
     ("org/traces", "main", "train.jsonl"): LINES,
     ("org/traces", "main", "parts/filtered.jsonl.gz"): gzip.compress(LINES[: len(LINES) // 2]),
     ("org/traces", "v2", "train.jsonl"): LINES.replace(b"r0", b"R0"),
@@ -73,11 +82,15 @@ def hub():
 READ = """
 import json, sys
 from alignkit.errors import AlignkitError
-from alignkit_data import Jsonl, hub
+from alignkit_data import Hh, Jsonl, hub
 find = hub.find_spec
 hub.find_spec = lambda name: None if name == "datasets" else find(name)
 for path, keys in json.loads(sys.argv[1]):
     try:
+        if "/hh" in path:
+            made = Hh(path=path, **keys).build()
+            print(json.dumps([[e.extra["source"], e.question] for e in made]))
+            continue
         made = Jsonl(path=path, question="prompt", answer="response", **keys).build()
         print(json.dumps([[e.id, e.answer] for e in made]))
     except AlignkitError as error:
@@ -96,6 +109,12 @@ def read(hub, tmp_path_factory):
         ("org/traces", {"skip": 1, "limit": 2}),
         ("hf://datasets/org/traces/absent.jsonl", {}),
         ("org/traces", {"split": "test"}),
+        ("org/hh", {}),
+        ("org/hh", {"split": "test", "part": "validation", "validation": 2}),
+        ("hf://datasets/org/hh@v2/helpful-base/train.jsonl.gz", {}),
+        ("org/hh", {"part": "train"}),
+        ("org/hh", {"split": "valid"}),
+        ("hf://datasets/org/hh/absent.jsonl", {}),
     ]
     from os import environ
 
@@ -134,6 +153,38 @@ def test_a_file_that_is_not_there_says_so(read):
 
 def test_a_split_that_is_not_there_says_so(read):
     assert "no test.jsonl or test.json on the Hub" in read[5]
+
+
+def test_pairs_are_read_from_all_files_of_a_split(read):
+    kinds = {"harmless-base/train.jsonl.gz": "h", "helpful-base/train.jsonl.gz": "q"}
+    assert read[6] == [[file, f"{kind}{n}"] for file, kind in kinds.items() for n in range(3)]
+
+
+def test_pairs_are_held_out(read):
+    assert len(read[7]) == 2
+    assert {source for source, _ in read[7]} == {"helpful-base/test.jsonl.gz"}
+
+
+def test_pairs_of_a_file_keep_its_path_in_the_repository(read):
+    assert read[8] == [["helpful-base/train.jsonl.gz", f"Q{n}"] for n in range(3)]
+
+
+def test_too_few_pairs_of_the_hub_are_said_when_they_are_there(read):
+    assert read[9] == "org/hh: there are 6 pairs, so none would be left to train on"
+
+
+def test_pairs_that_are_not_there_say_so(read):
+    files = "valid.jsonl.gz or NAME-valid.jsonl.gz"
+    assert read[10] == f"org/hh: the data set on the Hub holds no {files}"
+    assert "cannot read the data set 'hf://datasets/org/hh/absent.jsonl' from the Hub" in read[11]
+
+
+def test_facts_of_pairs_on_the_hub():
+    assert Hh(path="Anthropic/hh-rlhf").facts({}) == {
+        "pairs": "train of Anthropic/hh-rlhf on the Hub"
+    }
+    assert list(Hh(path="Anthropic/hh-rlhf", part="train").check({})) == []
+    assert list(Hh(path="a/b.jsonl").check({})) == [("path", "no such file or folder: a/b.jsonl")]
 
 
 @pytest.mark.parametrize(

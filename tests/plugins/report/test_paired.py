@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from alignkit.run_data import paired, student
 from alignkit.testing import run_cli
+from alignkit_report import pairs
 
 ACC = "eval/answer_reward"
 
@@ -70,10 +71,10 @@ def test_a_difference_is_taken_seed_by_seed(settings):
 
 
 def test_pairing_finds_what_two_spreads_would_hide(settings):
-    """Seeds differ by 0.3, settings by 0.01 at each."""
-    a, b = settings(mine=[0.31, 0.61, 0.91], base=[0.3, 0.6, 0.9])
+    """Seeds differ by 0.3, settings by 0.009, 0.010 and 0.011: t = 10 √3 with 2 degrees."""
+    a, b = settings(mine=[0.309, 0.61, 0.911], base=[0.3, 0.6, 0.9])
     got = paired.compare(a, b, ACC)
-    assert got.p < 1e-6
+    assert got.p == pytest.approx(1 - 10 * math.sqrt(3) / math.sqrt(2 + 300))
     assert got.needed == 2
 
 
@@ -107,6 +108,28 @@ def test_no_difference_needs_no_number_of_seeds(settings):
     a, b = settings(mine=[0.5, 0.5], base=[0.5, 0.5])
     got = paired.compare(a, b, ACC)
     assert (got.difference, got.p, got.needed) == (0, 1, None)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_differences_prove_nothing(settings, seeds):
+    """Accuracies on 256 questions have steps of 1 / 256, so that two seeds often differ alike."""
+    mine = [0.9, 0.5, 0.7][:seeds]  # 0.9 - 0.8 and 0.5 - 0.4 differ in their last bits
+    a, b = settings(mine=mine, base=[0.8, 0.4, 0.6][:seeds])
+    got = paired.compare(a, b, ACC)
+    assert got.difference == pytest.approx(0.1)
+    assert (got.low, got.high, got.p, got.needed) == (-math.inf, math.inf, None, None)
+    assert pairs.cells(got, got.seeds) == ("mine", str(seeds), "+0.100", "–", "–", "–")
+
+
+def test_a_run_that_ended_without_a_finite_value_is_left_out(make_run, load):
+    """Its last finite value is that of a step on the way."""
+    for seed in range(3):
+        make_run(f"s/base/seed_{seed}", [{ACC: 0.2}, {ACC: 0.4}], seed=seed)
+        end = None if seed == 1 else 0.5 + 0.1 * seed
+        run = make_run(f"s/mine/seed_{seed}", [{ACC: 0.9}, {ACC: end}], seed=seed)
+    base, mine = load(run.parents[1])
+    assert paired.compare(mine, base, ACC).seeds == (0, 2)
+    assert paired.collapsed(mine, ACC) == {1: f"{ACC} was no finite number at step 1"}
 
 
 @given(st.floats(0.001, 1), st.floats(0.001, 1))

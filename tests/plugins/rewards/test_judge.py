@@ -1,6 +1,5 @@
 """The judge against an endpoint that stalls, fails, is busy and answers nonsense."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,13 +13,7 @@ from alignkit.engine.evaluation.statistics import graded, summary
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Example, Reward
 from alignkit_rewards import Judge
-
-spec = importlib.util.spec_from_file_location(
-    "judge_server", Path(__file__).with_name("judge_server.py")
-)
-judge_server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(judge_server)
-said, serving = judge_server.said, judge_server.serving
+from judging_server import said, serving
 
 FAST = {"backoff": 0.01, "timeout": 0.3, "retries": 2}
 
@@ -189,6 +182,7 @@ def test_the_cache_survives_a_kill(judge, tmp_path):
         command = [sys.executable, "-c", KILLED, server.url, str(tmp_path)]
         with subprocess.Popen(command) as child:
             while not any(text.endswith("hang") for text in server.asked):
+                assert child.poll() is None
                 time.sleep(0.02)
             child.kill()
         with (tmp_path / "cache.jsonl").open("a") as file:

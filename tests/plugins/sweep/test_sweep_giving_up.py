@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignkit_sweep import runner
+from alignkit_sweep.child import SPENT
 from alignkit_sweep.plans import Plans
 from alignkit_sweep.stop import Divergence, StopTable
 
@@ -118,6 +119,38 @@ def test_the_time_before_a_restart_counts(sweep, make, place, monkeypatch, manif
     made = make(swept)
     assert time.monotonic() - began < 7
     assert [run.status for run in made.plans.finished()] == ["out of time"]
+
+
+def test_time_that_a_kill_took_back_counts(sweep, make, place, monkeypatch):
+    """A run goes on at its last checkpoint, with its clock of then, however often it is killed."""
+    monkeypatch.setattr(runner.Runner, "_resumable", lambda *_: True)
+    text = 'recipe = "toy.toml"\nmax_hours = {}\n[set]\nfail = "slow"\n'
+    plans = Plans(sweep(text.format(1.0)), Path("out"))
+    (job,) = plans.jobs(*plans.chosen(()))
+    job.folder.mkdir(parents=True)
+    (job.folder / "manifest.json").write_text('{"status": "running"}')
+    (job.folder / "recipe.toml").write_text("")
+    row = json.dumps({"step": 1, "time": 0.1}) + "\n"
+    (job.folder / "metrics.jsonl").write_text(row)
+    (place / "child.py").write_text("import time\ntime.sleep(0.5)\n")
+    for times in (1, 2):
+        make(sweep(text.format(1.0)))
+        assert 0.5 * times <= job.spent() * 3600 < 0.5 * times + 8
+    assert (job.folder / "metrics.jsonl").read_text() == row
+    (place / "child.py").write_text("import time\ntime.sleep(8)\n")
+    made = make(sweep(text.format(job.spent() + 0.3 / 3600)))
+    assert [run.status for run in made.plans.finished()] == ["out of time"]
+
+
+def test_a_run_that_begins_anew_has_its_whole_time(sweep, make, place):
+    text = f'recipe = "toy.toml"\nmax_hours = {30 / 3600}\n[set]\nfail = "nan"\n'
+    plans = Plans(sweep(text), Path("out"))
+    (job,) = plans.jobs(*plans.chosen(()))
+    job.folder.parent.mkdir(parents=True)
+    job.note(1.0)
+    made = make(sweep(text))
+    assert [run.status for run in made.plans.finished()] != ["out of time"]
+    assert float(job.beside(SPENT).read_text()) < 30
 
 
 def test_a_budget_of_the_command_line_replaces_that_of_the_file(sweep, make):

@@ -13,6 +13,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.asked, self.active, self.most = answer, [], 0, 0
+        self.headers = {}
         self.lock, self.over = threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -27,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         text = body["messages"][0]["content"]
         with server.lock:
             server.asked.append(text)
+            server.headers = self.headers
             number = server.asked.count(text)
             server.active += 1
             server.most = max(server.most, server.active)
