@@ -56,7 +56,7 @@ class Commands(click.Group):
         from alignkit.unused import not_searched
 
         guess = did_you_mean(cmd_name, self.list_commands(ctx))
-        down = not_searched(registry, cmd_name.rpartition("/")[0])
+        down = not_searched(registry.plugins, cmd_name.rpartition("/")[0])
         ctx.fail(f"no such command {cmd_name!r}.{guess}{down}")
 
     def resolve_command(

@@ -24,7 +24,8 @@ from alignkit import unused
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.ranks import follows
-from alignkit.plugins import Offers, Plugin, Registry, offer
+from alignkit.plugin import Offers, Plugin
+from alignkit.plugins import Registry, offer
 from alignkit.promises import unmet_api
 from alignkit.security.text import say
 from alignkit.shipped import resolved

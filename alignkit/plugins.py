@@ -12,43 +12,18 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.plugin import OURS, Offer, Offers, Plugin
 from alignkit.vetting import GROUP, components_of
 
-OURS = "alignkit"
-"""The distribution whose plugins take precedence in names."""
 COMMANDS = ("run", "resume", "list_plugins")
 """The kernel's own commands, as components spell them; plugins cannot offer these."""
-Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]
-
-
-@dataclass
-class Plugin:
-    """One entry point of the ``alignkit`` group, loaded or not."""
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    status: Status = "active"
-    detail: str = ""
-    """Why the plugin is not active, or another remark about it."""
-    traceback: str = ""
-    provides: dict[str, list[str]] = field(default_factory=dict)
-    """Component names by kind."""
-    file: Path | None = None
-    """The plugin's file, if it is a file and not an installed package."""
-
-
-Offer = tuple[Plugin, Component[Any]]
-Offers = dict[tuple[str, str], list[Offer]]
 
 
 @dataclass
@@ -79,7 +54,7 @@ class Registry:
             return found[0]
         from alignkit.unused import missing
 
-        raise LookupError(missing(self, kind, name, found))
+        raise LookupError(missing(self.plugins, self.names(kind), kind, name, found))
 
 
 def load(disable: Iterable[str] = ()) -> Registry:

@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignkit.errors import did_you_mean, shown
-from alignkit.plugins import OURS, Offer, Plugin, Registry
+from alignkit.plugin import OURS, Offer, Plugin
 
 
-def missing(registry: Registry, kind: str, name: str, found: Sequence[Offer]) -> str:
-    """Return why a component's name finds nothing, or more than one thing, and what to do."""
+def missing(
+    plugins: Sequence[Plugin], names: Sequence[str], kind: str, name: str, found: Sequence[Offer]
+) -> str:
+    """Return why a component's name finds nothing, or more than one thing, and what to do.
+
+    ``names`` are those that plugins offer for this kind.
+    """
     plugin, _, bare = name.rpartition("/")
     if found:
         return _ambiguous(kind, bare, found)
-    known = ", ".join(registry.names(kind)) or "none"
-    guess = did_you_mean(bare, registry.names(kind))
-    return f"unknown {kind} {name!r}.{guess} Known: {known}.{not_searched(registry, plugin)}"
+    known = ", ".join(names) or "none"
+    guess = did_you_mean(bare, names)
+    return f"unknown {kind} {name!r}.{guess} Known: {known}.{not_searched(plugins, plugin)}"
 
 
 def _ambiguous(kind: str, bare: str, found: Sequence[Offer]) -> str:
@@ -29,12 +34,12 @@ def _ambiguous(kind: str, bare: str, found: Sequence[Offer]) -> str:
     return f"{said}, or leave one out with -p no:{spare}."
 
 
-def not_searched(registry: Registry, wanted: str = "") -> str:
+def not_searched(plugins: Sequence[Plugin], wanted: str = "") -> str:
     """Return, in brackets, inactive plugins that may have what was looked for, and why.
 
     ``wanted`` is the plugin that was named, ``""`` if none was: of others, nothing is said.
     """
-    down = {p.name: p for p in registry.plugins if p.status != "active" and wanted in ("", p.name)}
+    down = {p.name: p for p in plugins if p.status != "active" and wanted in ("", p.name)}
     if not down:
         return ""
     said = [_state(p, detailed=len(down) == 1) for p in down.values()]  # a line holds one reason

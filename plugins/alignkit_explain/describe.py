@@ -17,7 +17,8 @@ from alignkit.component import Params, Slot, slots_of
 from alignkit.docs import field_docs
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.kinds import KINDS
-from alignkit.plugins import Offer, Registry
+from alignkit.plugin import Offer
+from alignkit.plugins import Registry
 from alignkit.renaming import goes, present_name
 
 Schema = type[Params[Any]]

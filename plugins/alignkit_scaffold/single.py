@@ -8,8 +8,9 @@ from pathlib import Path
 from shlex import quote
 
 from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.plugin import Plugin
 from alignkit.plugin_files import with_files
-from alignkit.plugins import Plugin, Registry
+from alignkit.plugins import Registry
 from alignkit_scaffold.scaffold import TABLES, TEMPLATES, filled, name_fault, put
 
 TEST = '''"""alignkit's conformance kit on NAME; add numbers that you worked out by hand."""

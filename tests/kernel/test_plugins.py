@@ -197,7 +197,7 @@ def test_two_plugins_of_one_name_are_in_conflict_but_a_built_in_keeps_its_name(i
         ("losses", "alignkit"): "active",
         ("losses", "c"): "conflict",
     }
-    assert not_searched(plugins.load()) == (
+    assert not_searched(plugins.load().plugins) == (
         " (not searched: losses is in conflict, mine is in conflict; see `alignkit list-plugins`)"
     )
     details = {p.dist: p.detail for p in plugins.load().plugins}
