@@ -184,6 +184,15 @@ def test_rows_with_one_prompt_stay_together_where_they_fit():
     assert [sorted(b) for b in shared_batches(rows, 18)] == [[0, 1, 3, 4, 6, 7], [2, 5, 8]]
 
 
+def test_rows_with_one_prompt_may_exceed_the_budget_to_stay_together():
+    rows = [TrainRow((i % 3, 5, 6), (7, 8)) for i in range(9)]
+    # A group is 9 tokens: more than 7, which 2 rows fill; the third would compute the prompt again.
+    assert [len(b) for b in shared_batches(rows, 7)] == [2, 1, 2, 1, 2, 1]
+    assert [sorted(b) for b in shared_batches(rows, 7, 20)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    # No more than its own tokens: 20 would hold two groups.
+    assert [len(b) for b in shared_batches(rows, 7, 8)] == [2, 1, 2, 1, 2, 1]
+
+
 def test_rows_of_a_model_that_cannot_pack_are_cut_by_padded_length(tiny_policy):
     rows = [TrainRow((5, 6), (7, 8)), TrainRow((5, 6), (7, 8))]
     assert cut(tiny_policy(), rows, 6) == [[0, 1]]  # 2 + 2 x 2 tokens

@@ -162,17 +162,19 @@ def _pass_on(policy: Policy, count: int) -> None:
             torch.autograd.backward(logprobs, torch.zeros_like(logprobs))
 
 
-def cut(policy: Policy, rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
+def cut(
+    policy: Policy, rows: Sequence[TrainRow], token_budget: int, whole_budget: int = 0
+) -> list[list[int]]:
     """Cut ``rows`` into the micro-batches that response_logprobs computes at the lowest cost.
 
     Returns indices of rows, each in exactly one micro-batch. ``token_budget`` caps the tokens that
     a micro-batch computes: shared prompts once and no padding if the model's rows can be packed,
-    else padding included.
+    else padding included. Rows that share a prompt may take ``whole_budget`` to stay together.
     """
     with policy.autocast():  # can_pack decides for the type that the policy computes in
         packs = can_pack(policy.model)
     if packs:
-        return shared_batches(rows, token_budget)
+        return shared_batches(rows, token_budget, whole_budget)
     return micro_batches([row.length for row in rows], token_budget)
 
 

@@ -138,11 +138,15 @@ def _span(segment: _Segment, start: dict[int, int]) -> varlen.Span:
     return start[id(segment)], len(segment.ids), begin, segment.offset
 
 
-def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int]]:
+def shared_batches(
+    rows: Sequence[TrainRow], token_budget: int, whole_budget: int = 0
+) -> list[list[int]]:
     """Cut rows into micro-batches of at most ``token_budget`` tokens, shared prompts counted once.
 
-    Rows with one prompt stay together unless they fill a micro-batch by themselves. Every index
-    is in exactly one batch; a row longer than the budget goes alone. Longest first.
+    Rows with one prompt stay together unless they fill a micro-batch by themselves. Those that
+    exceed ``token_budget`` get up to ``whole_budget`` tokens, if that is more: apart, they would
+    compute their prompt once for each part. Every index is in exactly one batch; a row longer than
+    the budget goes alone. Longest first.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda i: -rows[i].length):
@@ -151,15 +155,16 @@ def shared_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[int
     room = 0
     for prompt, members in groups.items():
         whole = len(prompt) + sum(len(rows[i].response_ids) for i in members)
+        budget = min(max(token_budget, whole), max(token_budget, whole_budget))
         if whole > room:  # open a new batch, unless a large group continues here
             batches.append([])
-            room = token_budget
+            room = budget
         room -= len(prompt)
         for index in members:
             tokens = len(rows[index].response_ids)
             if batches[-1] and tokens > room:
                 batches.append([])
-                room = token_budget - len(prompt)
+                room = budget - len(prompt)
             batches[-1].append(index)
             room -= tokens
     return batches

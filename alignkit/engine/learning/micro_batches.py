@@ -33,13 +33,16 @@ class MicroBatch:
 
 
 def micro_batches_of(
-    policy: Policy, rows: Sequence[TrainRow], token_budget: int
+    policy: Policy, rows: Sequence[TrainRow], token_budget: int, whole_budget: int = 0
 ) -> list[MicroBatch]:
-    """Cut rows that have tokens into micro-batches, separately those without advantage."""
+    """Cut rows that have tokens into micro-batches, separately those without advantage.
+
+    The budgets are those of ``cut``.
+    """
     batches = []
     for has_signal in (True, False):
         at = [i for i, row in enumerate(rows) if row.trained_ids and row.pushes is has_signal]
-        cuts = cut(policy, [rows[i] for i in at], token_budget)
+        cuts = cut(policy, [rows[i] for i in at], token_budget, whole_budget)
         batches += [[at[j] for j in part] for part in cuts]
     return [MicroBatch(at, [rows[i] for i in at]) for at in batches]
 
