@@ -2,11 +2,13 @@
 
 import sys
 
-from alignkit.lifecycle import startup
-
 
 def main() -> None:
     """Run the command; from here on signals end it properly, also while it is imported."""
+    if sys.platform == "win32":
+        sys.exit("alignkit runs on Linux and macOS; on Windows install it in WSL")
+    from alignkit.lifecycle import startup
+
     startup.guard()
     from alignkit.cli import main as command
     from alignkit.lifecycle import ranks

@@ -58,6 +58,20 @@ class TakesCards(Protocol):
 
 
 @runtime_checkable
+class StartsTogether(Protocol):
+    """A rollout backend's parameters that say whether ranks share what the backend starts.
+
+    Then ``start`` and ``sync`` need all ranks at the same time. A judge's backend is started by
+    each rank when it first has something to judge, so it cannot be one of these.
+    """
+
+    @property
+    def together(self) -> bool:
+        """Whether they share it."""
+        ...
+
+
+@runtime_checkable
 class OnlyScores(Protocol):
     """A policy's parameters that say whether it gives log-probs alone, and cannot be trained."""
 

@@ -64,6 +64,10 @@ class Plan:
         """What this machine lacks to run it, each with its remedy; nothing if it can be run."""
         return [str(problem) for problem in recipes.missing(self.node)]
 
+    def __repr__(self) -> str:
+        """Return the algorithm and the file; a notebook shows this."""
+        return f"Plan({self.node.use}, {shown(self.path)})"
+
     def __str__(self) -> str:
         """Return what ``alignkit run --dry-run`` prints: each value, and where it is set."""
         return redact_text(plans.text(self.node, self.path))
@@ -119,6 +123,7 @@ def run(
 
 def _folder(out: PathLike) -> Path:
     """Return the path of a folder; AlignkitError if none can have that name."""
+    _names("out", [out])
     try:
         os.lstat(out)
     except FileNotFoundError:
@@ -133,8 +138,10 @@ def _names(argument: str, given: Sequence[PathLike]) -> list[str]:
     """Return file names as strings; a single name would be taken for a list of letters."""
     if isinstance(given, str | os.PathLike):
         raise AlignkitError(f"{argument} takes a list, such as [{str(given)!r}]")
+    if not isinstance(given, Iterable):
+        raise AlignkitError(f"{argument} takes a list, not {given!r:.60}; leave it out for none")
     if wrong := [name for name in given if not isinstance(name, str | os.PathLike)]:
-        raise AlignkitError(f"{argument} takes names of files, not {wrong[0]!r}")
+        raise AlignkitError(f"{argument} takes names of files, not {wrong[0]!r:.60}")
     return [str(name) for name in given]
 
 
@@ -142,6 +149,8 @@ def _overrides(given: Mapping[str, Any] | Iterable[str]) -> list[str]:
     """Return ``key=value`` texts."""
     if isinstance(given, Mapping):
         return [f"{key}={_literal(value)}" for key, value in _leaves(given)]
+    if not isinstance(given, Iterable):
+        raise AlignkitError(f"set takes a mapping, not {given!r:.60}; leave it out for none")
     texts = [given] if isinstance(given, str) else list(given)
     if wrong := [text for text in texts if text is given or not isinstance(text, str)]:
         raise AlignkitError(f"set takes a mapping, or a list of key=value texts, not {wrong[0]!r}")
@@ -159,6 +168,13 @@ def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]
 def _literal(value: Any) -> str:
     """Return a value as TOML writes it."""
     try:
-        return tomli_w.dumps({"v": value}).partition("=")[2].strip()
+        return tomli_w.dumps({"v": _plain(value)}).partition("=")[2].strip()
     except TypeError as error:
-        raise AlignkitError(f"set: TOML cannot hold {value!r}: {error}") from error
+        raise AlignkitError(
+            f"set: TOML cannot hold {value!r:.60}: {error}; leave a key out for its default"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or array of numpy, or a tensor, as Python's own; anything else as it is."""
+    return value.tolist() if callable(getattr(value, "tolist", None)) else value

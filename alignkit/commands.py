@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from alignkit import plugins
-from alignkit.errors import AlignkitError, Said, did_you_mean
+from alignkit.errors import AlignkitError, Said, did_you_mean, shown
 from alignkit.lifecycle import meeting, ranks
 from alignkit.lifecycle.signals import Interrupted
 from alignkit.plugins import Registry
@@ -53,8 +53,11 @@ class Commands(click.Group):
         registry = registry_in(ctx)
         if ("command", cmd_name.rpartition("/")[2].replace("-", "_")) in registry.offers:
             return command_of(registry, cmd_name)
+        from alignkit.unused import not_searched
+
         guess = did_you_mean(cmd_name, self.list_commands(ctx))
-        ctx.fail(f"no such command {cmd_name!r}.{guess}{registry.not_searched()}")
+        down = not_searched(registry.plugins, cmd_name.rpartition("/")[0])
+        ctx.fail(f"no such command {cmd_name!r}.{guess}{down}")
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -80,7 +83,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (AlignkitError, OSError, KeyboardInterrupt) as error:
-            said = redact_text(str(error)) or "interrupted"
+            said = redact_text(_said(error)) or "interrupted"
             if not isinstance(error, Said):
                 say(f"rank {ranks.rank()}: {said}" if ranks.follows() else said, err=True)
             self._tell(ctx, said, _status(error))
@@ -117,6 +120,13 @@ def _of_rank(error: click.ClickException) -> click.ClickException:
     if isinstance(error, click.UsageError):
         return click.UsageError(said, error.ctx)
     return click.ClickException(said)
+
+
+def _said(error: BaseException) -> str:
+    """Return what an error says; of the system's errors the file and the reason."""
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+        return f"{shown(Path(error.filename))}: {error.strerror}"
+    return str(error)
 
 
 def _status(error: BaseException) -> int:

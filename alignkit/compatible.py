@@ -35,5 +35,8 @@ def unmet_requirement(dist: Distribution | None) -> str:
         if canonicalize_name(wanted.name) == "alignkit" and not wanted.specifier.contains(
             ours, prereleases=True
         ):
-            return f"requires {line}, but alignkit {ours} is installed"
+            return (
+                f"requires {line}, but alignkit {ours} is installed; install an alignkit that "
+                f"fits, or another release of {dist.name if dist else 'it'}"
+            )
     return ""

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
-from alignkit.plugins import Plugin, Registry
+from alignkit.plugin import Plugin
+from alignkit.plugins import Registry
 
 
 def as_text(registry: Registry, *, as_json: bool) -> str:

@@ -12,6 +12,7 @@ import stat
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,12 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
+from alignkit import unused
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.ranks import follows
-from alignkit.plugins import Offers, Plugin, Registry, offer
+from alignkit.plugin import Offers, Plugin
+from alignkit.plugins import Registry, offer
 from alignkit.promises import unmet_api
 from alignkit.security.text import say
 from alignkit.shipped import resolved
@@ -49,19 +52,11 @@ def _with_file(registry: Registry, file: Path) -> Registry:
         if known.name == plugin.name:
             if (known.dist, known.version) == (plugin.dist, plugin.version):
                 return registry
-            whose = shown(known.file) if known.file else f"{known.dist} {known.version}"
-            raise AlignkitError(
-                f"{shown(file)} would be plugin {plugin.name!r}, which {whose} is already; "
-                f"rename the file, or take it out if {whose} is meant"
-            )
+            raise AlignkitError(unused.same_name(file, known))
     offers: Offers = defaultdict(list, {key: [*found] for key, found in registry.offers.items()})
     for kind, component in imported(file, content, sha):
         if taken := offers.get((kind, component.name)):
-            owner = taken[0][0]
-            raise AlignkitError(
-                f"{shown(file)} offers {kind} {component.name!r}, and so does plugin {owner.name} "
-                f"of {owner.dist} {owner.version}; give it another name"
-            )
+            raise AlignkitError(unused.same_component(file, kind, component.name, taken[0][0]))
         offer(plugin, kind, component, offers)
     return replace(registry, plugins=[*registry.plugins, plugin], offers=dict(offers))
 
@@ -120,12 +115,14 @@ def _imported(
     sys.modules[module.__name__] = module
     try:
         code = compile(content, str(file), "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # nosec B102 # a plugin is code that the user names
-        found = tuple(components_of(module))
+        with redirect_stdout(sys.stderr):  # what it prints is no part of what a command says
+            exec(code, module.__dict__)  # nosec B102 # a plugin is code that the user names
+            found = tuple(components_of(module))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise AlignkitError(f"{_where(file, error)}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}{unused.not_imported(file, error)}"
+        raise AlignkitError(f"{_where(file, error)}: {said}") from error
     if any(kind == "command" for kind, _ in found):
         raise AlignkitError(f"{shown(file)} offers a command; commands take an installed package")
     if not found:

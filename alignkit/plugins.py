@@ -12,43 +12,18 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, did_you_mean
+from alignkit.plugin import OURS, Offer, Offers, Plugin
 from alignkit.vetting import GROUP, components_of
 
-OURS = "alignkit"
-"""The distribution whose plugins take precedence in names."""
 COMMANDS = ("run", "resume", "list_plugins")
 """The kernel's own commands, as components spell them; plugins cannot offer these."""
-Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]
-
-
-@dataclass
-class Plugin:
-    """One entry point of the ``alignkit`` group, loaded or not."""
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    status: Status = "active"
-    detail: str = ""
-    """Why the plugin is not active, or another remark about it."""
-    traceback: str = ""
-    provides: dict[str, list[str]] = field(default_factory=dict)
-    """Component names by kind."""
-    file: Path | None = None
-    """The plugin's file, if it is a file and not an installed package."""
-
-
-Offer = tuple[Plugin, Component[Any]]
-Offers = dict[tuple[str, str], list[Offer]]
 
 
 @dataclass
@@ -77,23 +52,9 @@ class Registry:
         found = [o for o in self.offers.get((kind, bare), []) if plugin in ("", o[0].name)]
         if len(found) == 1:
             return found[0]
-        raise LookupError(
-            self._ambiguous(kind, bare, found) if found else self._unknown(kind, name)
-        )
+        from alignkit.unused import missing
 
-    def _ambiguous(self, kind: str, bare: str, found: list[Offer]) -> str:
-        choices = " or ".join(f'"{p.name}/{bare}" ({p.dist} {p.version})' for p, _ in found)
-        return f"{kind} {bare!r} is offered by {len(found)} plugins; write {choices}."
-
-    def _unknown(self, kind: str, name: str) -> str:
-        known = ", ".join(self.names(kind)) or "none"
-        guess = did_you_mean(name.rpartition("/")[2], self.names(kind))
-        return f"unknown {kind} {name!r}.{guess} Known: {known}.{self.not_searched()}"
-
-    def not_searched(self) -> str:
-        """Return, in brackets, inactive plugins that may have what was looked for."""
-        down = {f"{p.name} is {p.status}": p for p in self.plugins if p.status != "active"}
-        return f" (not searched: {', '.join(down)}; see `alignkit list-plugins`)" if down else ""
+        raise LookupError(missing(self.plugins, self.names(kind), kind, name, found))
 
 
 def load(disable: Iterable[str] = ()) -> Registry:
@@ -149,12 +110,13 @@ def _vet(
     plugin: Plugin, entry: EntryPoint, candidates: list[EntryPoint], blocked: set[str]
 ) -> None:
     """Settle everything that can be known without importing the plugin."""
-    others = [_describe(e).dist for e in candidates if e is not entry]
+    others = [_describe(e) for e in candidates if e is not entry]
     if plugin.name in blocked:
         plugin.status = "disabled"
     elif others and plugin.dist != OURS:  # built-in names are reserved
-        plugin.status = "conflict"
-        plugin.detail = f"plugin name also claimed by {', '.join(others)}; uninstall or rename one"
+        from alignkit.unused import claimed
+
+        plugin.status, plugin.detail = "conflict", claimed(plugin, others)
     elif plugin.dist != OURS:
         from alignkit.compatible import unfit
 
@@ -169,8 +131,9 @@ def _activate(plugin: Plugin, entry: EntryPoint, offers: Offers) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - one bad plugin must not stop a run
-        plugin.status = "broken"
-        plugin.detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        from alignkit.unused import broken
+
+        plugin.status, plugin.detail = "broken", broken(plugin, error)
         plugin.traceback = traceback.format_exc()
         return
     for kind, component in components if plugin.dist != OURS else ():

@@ -19,7 +19,8 @@ from alignkit.shipped import PREFIX, exists, path_from
 from alignkit.toml import read
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Plugin, Registry
+    from alignkit.plugin import Plugin
+    from alignkit.plugins import Registry
     from alignkit.renaming import Renamed
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
+from alignkit.errors import AlignkitError, RecipeError
 from alignkit.execution import Run, built, carry_out, recorded
 from alignkit.following import follow
 from alignkit.lifecycle import determinism, longer, ranks, resume_point
@@ -20,7 +22,7 @@ from alignkit.lifecycle.resume_point import Start
 from alignkit.lifecycle.run_dir import RECIPE, manifest_of
 from alignkit.lifecycle.signals import Signals
 from alignkit.plugins import Registry
-from alignkit.recipe import load
+from alignkit.recipe import Node, load
 from alignkit.security.left_out import only_secrets
 from alignkit.security.recorded import without_secrets
 from alignkit.security.secrets import redact_command
@@ -52,7 +54,7 @@ def resume(
         only_secrets(folder / RECIPE, secrets)
     if idle:
         return None
-    node = load(folder / RECIPE, registry, (), overrides)
+    node = _recipe(folder, registry, overrides, manifest.facts)
     if done or lengths:
         longer.refuse_less(folder, node.params)
     if manifest.facts.get("deterministic"):
@@ -67,7 +69,7 @@ def resume(
         upgraded = resume_point.upgrades(manifest.facts, here, node)
         free = {f"recipe {key}" for key in longer.LENGTHS} if done or lengths else set()
         if not (allow_changes or free.issuperset(changed)):
-            raise resume_point.too_many(changed, folder, upgraded)
+            raise resume_point.too_many(changed, folder, upgraded, lengths)
         store = Store(folder / "checkpoints")
         found = store.newest(say)
         start = Start(*found) if found else resume_point.BEGINNING
@@ -95,3 +97,20 @@ def resume(
             if free.intersection(changed) and (said := longer.remark(node)):
                 run.say(said)
             return carry_out(algorithm, run, manifest)
+
+
+def _recipe(
+    folder: Path, registry: Registry, overrides: Sequence[str], facts: dict[str, Any]
+) -> Node:
+    """Return the run's recipe; an error says which packages the run used that are gone."""
+    try:
+        return load(folder / RECIPE, registry, (), overrides)
+    except RecipeError as error:
+        gone = resume_point.not_installed(facts)
+        if not gone:
+            raise
+        named = " and ".join(" ".join(pair) for pair in gone.items())
+        wanted = " ".join(f"{name}=={version}" for name, version in gone.items())
+        raise AlignkitError(
+            f"{error}\nthe run used {named}, not installed here: pip install {wanted}"
+        ) from error

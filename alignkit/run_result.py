@@ -33,6 +33,8 @@ def open_run(folder: str | os.PathLike[str]) -> RunResult:
 
     Raises AlignkitError where no run was started.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise AlignkitError(f"open_run takes the name of a folder, not {folder!r:.60}")
     path = Path(folder).absolute()
     try:
         found = is_run(path)
@@ -89,7 +91,8 @@ class RunResult:
             import pandas as pd
         except ImportError as error:
             raise AlignkitError("frame() needs pandas: pip install pandas") from error
-        return pd.DataFrame(self.metrics()).set_index("step")
+        rows = self.metrics()
+        return (pd.DataFrame(rows) if rows else pd.DataFrame({"step": []})).set_index("step")
 
     def rollouts(self, step: int | None = None, name: str = "rollouts") -> list[dict[str, Any]]:
         """Return the responses saved at a step, the last saved one unless given.
@@ -117,9 +120,10 @@ class RunResult:
             raise AlignkitError(
                 f"{shown(self.dir)} has no final/ with a model: the run is {self.status}"
             )
-        registry = with_files(
-            plugins.load(), [self.dir / name for name in self.recipe.get("plugins", ())]
-        )
+        names = self.recipe.get("plugins", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise AlignkitError(f"{shown(self.dir)}: plugins in recipe.toml is no list of files")
+        registry = with_files(plugins.load(), [self.dir / name for name in names])
         document = Document({**table, "path": str(final)}, {}, self.dir / "recipe.toml")
         built: Policy = recipes.resolve(document, registry, "policy").build()
         return built
@@ -145,7 +149,8 @@ class RunResult:
         for axis, name in zip(axes, drawn, strict=False):
             series = data.series(name)
             axis.plot([s for s, _ in series], [v for _, v in series], marker=".")
-            axis.set(title=name, xlabel="step")
+            axis.set_title(name, parse_math=False)  # a name with $ is no formula
+            axis.set_xlabel("step")
             axis.grid(alpha=0.3)
         return figure
 
@@ -164,8 +169,10 @@ class RunResult:
     def _picture(self) -> str:
         """Return the chart as an image; "" where matplotlib is not there or nothing is logged."""
         try:
-            figure = self.plot()
+            figure = self.plot() if self.data.metrics() else None
         except AlignkitError:
+            figure = None
+        if figure is None:
             return ""
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from alignkit.errors import AlignkitError, in_shell, shown
@@ -45,6 +48,8 @@ class Start:
         return f"going on from {self.checkpoint.name}"
 
 
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+")
+
 BEGINNING = Start(None, Mark(0, 0, 0, 0.0))
 
 
@@ -54,6 +59,10 @@ def changes(folder: Path, node: Node, machine: dict[str, Any]) -> list[str]:
         before = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return [f"{FINGERPRINT}, which says what the run was started with, cannot be read"]
+    for old in node.renamed:  # another name is no change
+        for values in (before.get("recipe", {}), before.get("file", {})):
+            if ".".join(old.key) in values:
+                values[".".join((*old.key[:-1], old.now))] = values.pop(".".join(old.key))
     return differences(before, fingerprint(node, machine))
 
 
@@ -95,20 +104,50 @@ def present(here: dict[str, Any], node: Node) -> dict[str, str]:
     return versions(here, used)
 
 
+def not_installed(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the plugins' packages of a run's manifest that are missing now, with versions.
+
+    Names that no package can have, such as those of plugin files, are left out.
+    """
+    last = facts.get("resumes") or [{}]
+    parts = facts.get("components", ())
+    used = {str(c["dist"]): str(c["version"]) for c in parts if c.keys() >= {"dist", "version"}}
+    used |= {d: str(v) for d, v in last[-1].get("versions", {}).items() if d in used}
+    return {
+        name: found
+        for name, found in sorted(used.items())
+        if _PACKAGE.fullmatch(f"{name}=={found}") and not name.endswith(".py") and _missing(name)
+    }
+
+
+def _missing(dist: str) -> bool:
+    try:
+        return not version(dist)
+    except PackageNotFoundError:
+        return True
+
+
 def versions(facts: dict[str, Any], components: Iterable[dict[str, str]]) -> dict[str, str]:
     """Return the versions of the packages and of the plugins' distributions, by name."""
     return {c["dist"]: c["version"] for c in components} | dict(facts.get("versions", {}))
 
 
-def too_many(found: list[str], folder: Path, upgraded: Sequence[str] = ()) -> AlignkitError:
-    """Return the error that refuses to resume after changes; ``upgraded``: old and new versions."""
-    lines = "\n".join(f"  {line}" for line in found)
+def too_many(
+    found: list[str], folder: Path, upgraded: Sequence[str] = (), lengths: Sequence[str] = ()
+) -> AlignkitError:
+    """Return the error that refuses to resume after changes.
+
+    ``upgraded``: old and new versions; ``lengths``: the new length that was asked for.
+    """
+    asked = [f"recipe {item.partition('=')[0].strip()}" for item in lengths]
+    lines = "\n".join(f"  {line}" for line in found if line not in asked)
     if upgraded:
         lines += f"\nversions: {', '.join(upgraded)}"
     return AlignkitError(
         f"{shown(folder)} would not go on as it began; since it was started, these have changed:\n"
         f"{lines}\nput them back, or go on all the same: alignkit resume "
-        f"{in_shell(folder)} --allow-changes"
+        f"{' '.join([in_shell(folder), *(f'-s {quote(item)}' for item in lengths)])} "
+        "--allow-changes"
     )
 
 

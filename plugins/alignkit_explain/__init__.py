@@ -73,7 +73,7 @@ class Describe(Params[click.Command]):
 
     def build(self) -> click.Command:
         @click.command()
-        @click.argument("kind", type=click.Choice([*HOOKS, "table"]))
+        @click.argument("kind", metavar="KIND", type=click.Choice([*HOOKS, "table"]))
         @click.argument("name")
         @plugin_option
         def describe(kind: str, name: str, registry: Registry) -> None:

@@ -17,7 +17,8 @@ from alignkit.component import Params, Slot, slots_of
 from alignkit.docs import field_docs
 from alignkit.errors import AlignkitError, did_you_mean
 from alignkit.kinds import KINDS
-from alignkit.plugins import Offer, Registry
+from alignkit.plugin import Offer
+from alignkit.plugins import Registry
 from alignkit.renaming import goes, present_name
 
 Schema = type[Params[Any]]
@@ -130,9 +131,18 @@ def _short_lines(schema: Schema) -> Iterator[str]:
 
 def _field_lines(name: str, info: FieldInfo, doc: str) -> list[str]:
     default = "required" if info.is_required() else f"= {_default(info)}"
-    limits = ", ".join(str(m) for m in info.metadata if type(m).__module__ == "annotated_types")
+    limits = ", ".join(_limit(m) for m in info.metadata if type(m).__module__ == "annotated_types")
     head = f"  {name}: {_type(info.annotation)} {default}{f'   [{limits}]' if limits else ''}"
     return [head, *(f"      {line}" for line in doc.splitlines())]
+
+
+SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
+
+
+def _limit(bound: Any) -> str:
+    """Return a limit of a field as it is written in a formula, such as ``"> 0"``."""
+    name = type(bound).__name__
+    return f"{SIGNS[name]} {getattr(bound, name.lower())}" if name in SIGNS else str(bound)
 
 
 def _type(annotation: Any) -> str:

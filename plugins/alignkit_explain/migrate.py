@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomli
+
 from alignkit import recipe
 from alignkit.errors import AlignkitError, shown
 from alignkit.lifecycle.files import write_whole
@@ -43,12 +45,29 @@ def migrated(path: Path, registry: Registry) -> Migration:
     Raises RecipeError for a recipe that is wrong in other ways, AlignkitError for a line that
     cannot be rewritten.
     """
+    if _is_sweep(path):
+        raise AlignkitError(
+            f"{shown(path)} is a sweep; migrate rewrites recipes, such as the one it names, and "
+            "the old keys in a sweep's own tables still work"
+        )
     found: dict[Path, list[Renamed]] = defaultdict(list)
     for note in recipe.load(path, registry).renamed:
         assert note.origin.file is not None  # no overrides are given here
         found[note.origin.file].append(note)
     before = {file: file.read_text(encoding="utf-8") for file in found}
     return Migration(before, {file: _rewritten(before[file], found[file]) for file in found})
+
+
+def _is_sweep(path: Path) -> bool:
+    """Whether a file holds the variants of a sweep; a file that cannot be read is left to others.
+
+    A recipe says ``use`` itself, or in what it extends.
+    """
+    try:
+        table = tomli.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return "variants" in table and not table.keys() & {"use", "extends"}
 
 
 def _rewritten(text: str, notes: Sequence[Renamed]) -> str:

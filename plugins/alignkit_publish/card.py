@@ -83,7 +83,7 @@ def _data(data: RunData) -> str:
 
 def _about(data: RunData, repo: str) -> Iterator[str]:
     name = repo.rpartition("/")[2]
-    start = base_model(data.plan) or "a model from a folder"
+    start = base_model(data.plan) or "A model from a local folder"
     yield f"# {name}\n"
     yield f"{_cell(start)}, trained with `{_cell(data.plan.get('use', '?'))}` by alignkit.\n"
     if data.status != "done":

@@ -19,8 +19,8 @@ from alignkit.text_table import aligned
 
 _GITHUB = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
 NONE_YET = (
-    "no plugin is listed yet; index.toml of the plugin `publish` says how yours can be.\n"
-    "What is installed: alignkit list-plugins"
+    "this list has no plugin yet. What is installed: alignkit list-plugins\n"
+    'How a plugin is published and listed: the guide to plugins, under "Publishing it"'
 )
 
 
@@ -51,16 +51,33 @@ def read(path: Path) -> list[Known]:
     """Return the plugins of a list by name; AlignkitError says what is wrong with it."""
     try:
         table = tomli.loads(path.read_text(encoding="utf-8"))
-        found = [Known.model_validate(item) for item in table.pop("plugin", [])]
-    except (OSError, UnicodeError, tomli.TOMLDecodeError, ValidationError, TypeError) as error:
-        raise AlignkitError(f"{shown(path)} is no list of plugins: {error}") from error
-    problems = [f"unknown table {key!r}" for key in table]
+    except (OSError, UnicodeError, tomli.TOMLDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise AlignkitError(f"{shown(path)} is no list of plugins: {said}") from error
+    tables = table.pop("plugin", [])
+    if not isinstance(tables, list):
+        raise AlignkitError(f"{shown(path)} is no list of plugins: write [[plugin]] for each")
+    found, problems = [], [f"unknown table {key!r}" for key in table]
+    for number, item in enumerate(tables, 1):
+        try:
+            found.append(Known.model_validate(item))
+        except ValidationError as error:
+            problems += _faults(f"plugin {number}", error)
     problems += [f"{p.name}: unknown kind {k!r}" for p in found for k in p.kinds if k not in HOOKS]
     names = [p.name for p in found]
     problems += [f"{name} is listed twice" for name in sorted(set(names)) if names.count(name) > 1]
     if problems:
         raise AlignkitError(f"{shown(path)} is no list of plugins: {'; '.join(problems)}")
     return sorted(found, key=lambda p: p.name)
+
+
+def _faults(where: str, error: ValidationError) -> list[str]:
+    """Return what is wrong with a table, a line for each key."""
+    return [
+        f"{where}: {'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']} "
+        f"(got {fault['input']!r:.60})"
+        for fault in error.errors(include_url=False)
+    ]
 
 
 def fitting(known: Sequence[Known], text: str, kind: str | None) -> list[Known]:
@@ -117,7 +134,10 @@ def requirement(known: Sequence[Known], text: str, *, unlisted: bool) -> Require
         if canonicalize_name(given.name) in map(canonicalize_name, (plugin.name, plugin.package)):
             if given.url:
                 raise AlignkitError(f"{plugin.name} is listed without an address; leave it out")
-            return Requirement(f"{plugin.package}{given.specifier}")
+            if given.marker:
+                raise AlignkitError(f"{plugin.name} is installed here; leave {given.marker} out")
+            extras = f"[{','.join(sorted(given.extras))}]" if given.extras else ""
+            return Requirement(f"{plugin.package}{extras}{given.specifier}")
     if unlisted:
         return given
     guess = did_you_mean(given.name, [p.name for p in known] + [p.package for p in known])

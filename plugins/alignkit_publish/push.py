@@ -37,11 +37,17 @@ class Upload:
         return model | self.made
 
     def write(self, folder: Path) -> Iterator[str]:
-        """Write what is made here, all but the model, to a folder; yield each file."""
+        """Write what is made here, all but the model, to a folder; yield each file.
+
+        AlignkitError if it cannot be written.
+        """
         for name, content in self.made.items():
             path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise AlignkitError(f"cannot write {shown(path)}: {error.strerror}") from error
             yield shown(path)
 
     def send(self, *, private: bool = False, message: str | None = None) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alignkit import RecipePath
+from alignkit.abilities import StartsTogether
 from alignkit.engine.sampling.endpoint_table import EndpointFields
+from alignkit.lifecycle import ranks
 from alignkit.protocols import Policy, PromptTemplate, RewardFn, RolloutBackend
 
 
@@ -80,6 +82,13 @@ class Judge(EndpointFields[RewardFn]):
             return
         for lacking in sorted({"policy", "rollout"} - tables.keys()):
             yield "", f"a judge that is run here needs a table [reward.{lacking}] as well"
+        rollout = tables.get("rollout")
+        if ranks.size() > 1 and isinstance(rollout, StartsTogether) and rollout.together:
+            yield (
+                "rollout",
+                f"its engine would be shared by all {ranks.size()} ranks, and each asks its judge "
+                "at times of its own: choose an engine for each rank, or an endpoint",
+            )
         endpoint = {*EndpointFields.model_fields}
         for key in sorted(self.model_fields_set & endpoint):
             if getattr(self, key) != type(self).model_fields[key].default:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import keyword
 import re
 import shutil
+import unicodedata
+from collections.abc import Mapping
 from importlib.metadata import version
+from os.path import lexists
 from pathlib import Path
 from shlex import quote
 
@@ -45,16 +48,29 @@ def new_plugin(name: str, kind: str, parent: Path, registry: Registry) -> Path:
     if problem := name_fault(name, kind, registry):
         raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
     folder = parent / f"alignkit-{name.replace('_', '-')}"
-    if folder.exists():
+    if lexists(folder):
         raise AlignkitError(f"{shown(folder)} exists; choose another NAME or --dest")
+    texts: dict[Path, str | bytes] = {}
     for part in ("common", kind):  # the kind's files count where both have one
         for template in sorted((TEMPLATES / part).rglob("*.tmpl")):
             relative = template.relative_to(TEMPLATES / part).as_posix()
             target = folder / filled(relative.removesuffix(".tmpl"), name, kind)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            text = template.read_text(encoding="utf-8")
-            target.write_text(filled(text, name, kind), encoding="utf-8")
+            texts[target] = filled(template.read_text(encoding="utf-8"), name, kind)
+    put(texts)
     return folder
+
+
+def put(texts: Mapping[Path, str | bytes]) -> None:
+    """Write new files, and the folders they stand in; AlignkitError says which one cannot be."""
+    for path, text in texts.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode() if isinstance(text, str) else text)
+        except OSError as error:
+            where = Path(error.filename or path)
+            raise AlignkitError(
+                f"cannot write to {shown(where)}: {error.strerror}; choose another --dest"
+            ) from error
 
 
 def next_steps(folder: Path, name: str, kind: str) -> str:
@@ -106,8 +122,11 @@ def _snake(name: str) -> str:
 
     >>> _snake("My-GRPO loss2")
     'my_grpo_loss2'
+    >>> _snake("Über")
+    'uber'
     """
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)
     words = re.sub(r"[^a-z0-9]+", "_", split.lower())
     return words.lstrip("_0123456789").rstrip("_") or PLACEHOLDER
 

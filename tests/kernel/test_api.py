@@ -71,6 +71,43 @@ def test_what_is_wrong_is_an_error_of_alignkits(values, wanted):
         alignkit.load("alignkit:recipes/grpo.toml", set=values)
 
 
+class Scalar:
+    """A number of numpy or torch, which is none of Python's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def tolist(self):
+        return self.value
+
+
+def test_numbers_of_numpy_and_torch_can_be_set():
+    values = {"n_steps": Scalar(3), "seed": Scalar(7)}
+    plan = alignkit.load("alignkit:recipes/grpo.toml", set=values)
+    assert (plan.recipe["n_steps"], plan.recipe["seed"]) == (3, 7)
+
+
+def test_a_notebook_shows_a_plan_in_a_line():
+    plan = alignkit.load("alignkit:recipes/grpo.toml")
+    assert re.fullmatch(r"Plan\(grpo, \S*grpo.toml\)", repr(plan))
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("set", lambda: alignkit.load("alignkit:recipes/grpo.toml", set=None)),
+        ("with_", lambda: alignkit.load("alignkit:recipes/grpo.toml", with_=None)),
+        ("plugins", lambda: alignkit.load("alignkit:recipes/grpo.toml", plugins=3)),
+        ("open_run", lambda: alignkit.open_run(None)),
+        ("open_run", lambda: alignkit.open_run(3)),
+        ("out", lambda: alignkit.run("alignkit:recipes/grpo.toml", out=3)),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(argument, call):
+    with pytest.raises(AlignkitError, match=f"^{argument} takes "):
+        call()
+
+
 @pytest.mark.parametrize("given", ["x.toml", Path("x.toml"), [3], [None]], ids=str)
 @pytest.mark.parametrize("argument", ["with_", "plugins"])
 def test_what_is_no_list_of_files_is_refused(argument, given):
@@ -182,6 +219,32 @@ def test_metrics_come_as_a_frame(result):
     frame = result.frame()
     assert list(frame.index) == [0, 1, 2]
     assert frame["eval/answer_reward"].iloc[-1] == result.final["eval/answer_reward"]
+
+
+def test_a_run_without_rows_has_an_empty_frame_and_no_chart(tmp_path):
+    pytest.importorskip("pandas")
+    (tmp_path / "metrics.jsonl").write_text("")
+    run = alignkit.open_run(tmp_path)
+    assert run.frame().shape == (0, 0)
+    assert run.frame().index.name == "step"
+    assert "<img" not in run._repr_html_()
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/$x_$": 2.0}\n')
+    run = alignkit.open_run(tmp_path)
+    assert run.plot().axes[0].get_title() == "train/$x_$"
+    assert "<img" in run._repr_html_()
+
+
+@pytest.mark.parametrize("plugins", ["5", "[3]", '"a.py"'])
+def test_a_list_of_plugins_that_is_none_is_an_error_of_alignkits(tmp_path, plugins):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "final").mkdir()
+    (tmp_path / "recipe.toml").write_text(f'use = "grpo"\nplugins = {plugins}\n[policy]\n')
+    with pytest.raises(AlignkitError, match=r"plugins in recipe.toml is no list"):
+        alignkit.open_run(tmp_path).policy()
 
 
 def test_hostile_text_in_a_run_is_escaped(tmp_path):

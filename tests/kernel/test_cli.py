@@ -72,7 +72,7 @@ def test_list_plugins_strict_fails_when_one_is_broken(toys):
 
 def test_describe_shows_fields_defaults_limits_and_tables(toys):
     said = call("describe", "algorithm", "toy").output
-    assert "n: int = 4   [Gt(gt=0)]\n      How many." in said
+    assert "n: int = 4   [> 0]\n      How many." in said
     assert "[[trackers]]  use = a tracker (optional)" in said
     assert "[eval]  a table of fixed shape (optional)" in said
     unknown = call("describe", "algorithm", "tyo")
@@ -129,3 +129,20 @@ def test_grade_prints_categories_and_writes_verdicts(tmp_path):
     wrong = call("grade", saved, "--reward", "r1_zero", "--response", "output_text")
     assert wrong.exit_code == 2
     assert "saved.jsonl:1: no column 'output_text'" in wrong.output
+
+
+WINDOWS = """
+import sys
+sys.platform = "win32"
+sys.modules["fcntl"] = sys.modules["resource"] = None  # Windows has neither
+from alignkit.__main__ import main
+main()
+"""
+
+
+def test_on_windows_a_line_says_where_it_runs():
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "alignkit runs on Linux and macOS; on Windows install it in WSL\n"

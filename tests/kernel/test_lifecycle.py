@@ -17,7 +17,7 @@ from alignkit.lifecycle.fingerprint import fingerprint
 from alignkit.lifecycle.lock import locked
 from alignkit.lifecycle.longer import steps_made
 from alignkit.lifecycle.manifest import Manifest, machine
-from alignkit.lifecycle.resume_point import differences
+from alignkit.lifecycle.resume_point import differences, too_many
 from alignkit.lifecycle.signals import STOPPED, Interrupted
 from alignkit.resume import resume
 
@@ -159,6 +159,49 @@ def broken_off(plan, tmp_path):
 def mend(folder):
     text = (folder / "recipe.toml").read_text()
     (folder / "recipe.toml").write_text(text.replace('fail = "user"', 'fail = ""'))
+
+
+def test_a_key_that_got_another_name_is_no_change(broken_off, registry, monkeypatch):
+    loss = registry.get("loss_type", "clip")[1].params
+    monkeypatch.setattr(loss, "renamed", {"old": ("cliprange", "0.2")}, raising=False)
+    for name in ("recipe.toml", "fingerprint.json"):
+        text = (broken_off / name).read_text()
+        assert "cliprange" in text
+        (broken_off / name).write_text(text.replace("cliprange", "old"))
+    with pytest.raises(RunFailed, match="user"):  # it went on, and failed as before
+        resume(broken_off, registry, ["alignkit", "resume"])
+    recorded = broken_off / "recipe.toml"
+    recorded.write_text(recorded.read_text().replace("old = 0.2", "old = 0.3"))
+    with pytest.raises(AlignkitError, match=r"these have changed:\n  recipe loss.cliprange\nput"):
+        resume(broken_off, registry, ["alignkit", "resume"])
+
+
+def test_a_package_that_is_gone_is_named_with_its_version(broken_off, registry):
+    manifest = json.loads((broken_off / "manifest.json").read_text())
+    manifest["components"] = [
+        {"dist": "alignkit", "version": "0.1"},
+        {"dist": "alignkit-clip", "version": "1.2"},
+        {"dist": "mine.py", "version": "0a1b2c"},
+        {"dist": "x; rm -rf /", "version": "1"},
+        {},
+    ]
+    (broken_off / "manifest.json").write_text(json.dumps(manifest))
+    del registry.offers["loss_type", "clip"]
+    with pytest.raises(AlignkitError, match="unknown loss_type 'clip'") as error:
+        resume(broken_off, registry, ["alignkit", "resume"])
+    said = "the run used alignkit-clip 1.2, not installed here: pip install alignkit-clip==1.2"
+    assert str(error.value).splitlines()[-1] == said
+    manifest["resumes"] = [{"versions": {"alignkit-clip": "1.3", "torch": "2"}}]
+    (broken_off / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(AlignkitError, match=r"pip install alignkit-clip==1.3$"):
+        resume(broken_off, registry, ["alignkit", "resume"])
+
+
+def test_the_remedy_for_changes_repeats_the_new_length(tmp_path):
+    found = ["recipe n_steps", "code mine"]
+    said = str(too_many(found, tmp_path / "a run", [], ["n_steps=3"]))
+    assert "these have changed:\n  code mine\nput" in said
+    assert said.endswith("a run' -s n_steps=3 --allow-changes")
 
 
 def test_changes_are_refused_unless_allowed_and_noted(broken_off, registry):

@@ -133,7 +133,9 @@ def test_a_sweep_hands_the_file_to_its_runs(folder):
         ("my-loss.py", LOSS, "cannot be a plugin"),
         ("my_loss.txt", LOSS, "cannot be a plugin"),
         ("losses.py", LOSS, "would be plugin 'losses'"),
+        ("losses.py", LOSS, "losses.py out of `plugins` and -p"),
         ("mine.py", LOSS.replace("NAME", "grpo_clip"), "plugin losses of alignkit"),
+        ("mine.py", LOSS.replace("NAME", "grpo_clip"), "; give it another name in "),
         ("mine.py", "x = 1\n", "offers nothing"),
         ("mine.py", "x = 1\n1 / 0\n", "mine.py:2: ZeroDivisionError"),
         ("mine.py", "x = 1\n\nx = = 2\n", "mine.py:3: SyntaxError"),
@@ -153,6 +155,33 @@ def test_what_cannot_be_a_plugin_is_refused(tmp_path, name, text, wanted):
     with pytest.raises(AlignkitError) as refused:
         with_files(plugins.load(), [file])
     assert wanted in str(refused.value)
+
+
+def test_what_a_file_prints_is_kept_out_of_json(folder):
+    text = LOSS.replace("NAME", "loud").replace("@hookimpl", "print('hello')\n\n\n@hookimpl")
+    (folder / "loud.py").write_text(text)
+    done = run_cli("list-plugins", "--json", "-p", "loud.py")
+    assert done.status == 0, done.stderr
+    assert "loud" in {plugin["name"] for plugin in json.loads(done.stdout)}
+    assert "hello" in done.stderr
+
+
+def test_two_files_with_one_component_are_both_named(folder):
+    shutil.copy("my_loss.py", "second.py")
+    with pytest.raises(AlignkitError) as refused:
+        with_files(plugins.load(), [folder / "my_loss.py", folder / "second.py"])
+    said = "second.py offers loss_type 'scaled', and so does my_loss.py; give it another name in"
+    assert said in str(refused.value)
+
+
+def test_a_module_beside_the_file_is_said_to_be_out_of_its_reach(folder):
+    (folder / "helper.py").write_text("x = 1\n")
+    (folder / "needy.py").write_text("from helper import x\n")
+    with pytest.raises(AlignkitError, match=r"needy.py:1: .*'helper'; a plugin file cannot import"):
+        with_files(plugins.load(), [folder / "needy.py"])
+    (folder / "far.py").write_text("import nothing_like_it\n")
+    with pytest.raises(AlignkitError, match=r"No module named 'nothing_like_it'$"):
+        with_files(plugins.load(), [folder / "far.py"])
 
 
 @pytest.mark.parametrize(
@@ -198,5 +227,5 @@ def test_check_refuses_a_value_that_names_no_key_of_a_component(folder, given):
 
 def test_a_file_named_like_an_installed_plugin_is_refused_with_both_remedies(folder):
     (folder / "losses.py").write_text(LOSS.replace("NAME", "other"))
-    with pytest.raises(AlignkitError, match=r"alignkit \S+ is already; rename .*, or take it out"):
+    with pytest.raises(AlignkitError, match=r"alignkit \S+ is already; rename .* leave .* out"):
         with_files(plugins.load(), [folder / "losses.py"])

@@ -11,6 +11,7 @@ from alignkit import Component, Params, hookimpl, plugins
 from alignkit.errors import AlignkitError
 from alignkit.listing import as_text
 from alignkit.protocols import LossType
+from alignkit.unused import not_searched
 
 
 class FakeDist(Distribution):
@@ -182,6 +183,7 @@ def test_a_plugin_for_another_alignkit_is_incompatible_and_not_imported(install)
     install("old", requires=["alignkit>=99", "torch"], value="module_that_does_not_exist")
     assert only().status == "incompatible"
     assert "requires alignkit>=99, but alignkit" in only().detail
+    assert "install an alignkit that fits, or another release of alignkit-x" in only().detail
 
 
 def test_two_plugins_of_one_name_are_in_conflict_but_a_built_in_keeps_its_name(install):
@@ -195,9 +197,37 @@ def test_two_plugins_of_one_name_are_in_conflict_but_a_built_in_keeps_its_name(i
         ("losses", "alignkit"): "active",
         ("losses", "c"): "conflict",
     }
-    assert plugins.load().not_searched() == (
-        " (not searched: losses is conflict, mine is conflict; see `alignkit list-plugins`)"
+    assert not_searched(plugins.load().plugins) == (
+        " (not searched: losses is in conflict, mine is in conflict; see `alignkit list-plugins`)"
     )
+    details = {p.dist: p.detail for p in plugins.load().plugins}
+    both = "a 1.5 and b 1.5 both have a plugin 'mine'; "
+    both += "uninstall one of them, or rename its entry point"
+    assert details["a"] == details["b"] == both
+    assert details["c"] == (
+        "'losses' is the name of a plugin of alignkit's own; rename the entry point of c 1.5, or "
+        "uninstall it"
+    )
+
+
+@pytest.mark.parametrize("name", ["fine", "mine/fine"])
+def test_what_a_plugin_in_conflict_may_have_is_missed_with_both_owners_and_the_remedy(
+    install, name
+):
+    install("mine", dist="a")
+    install("mine", dist="b")
+    if "/" in name:  # what is wrong with others matters only to a name that says no plugin
+        install("sad", value="module_that_does_not_exist")
+    with pytest.raises(LookupError) as missed:
+        plugins.load().get("loss_type", name)
+    assert "(not searched: mine is in conflict: a 1.5 and b 1.5 both have" in str(missed.value)
+    assert "uninstall one of them, or rename its entry point" in str(missed.value)
+    assert "sad" not in str(missed.value)
+
+
+def test_a_broken_plugin_says_how_to_find_where(install):
+    install("sad", value="module_that_does_not_exist")
+    assert only().detail.endswith("; `alignkit check sad` shows where")
 
 
 def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_recipe(install):
@@ -208,8 +238,15 @@ def test_one_component_name_from_two_plugins_is_told_on_both_and_settled_by_the_
         "loss_type fine is also offered as two/fine",
         "loss_type fine is also offered as one/fine",
     ]
-    with pytest.raises(LookupError, match=r'write "one/fine" .* or "two/fine"'):
+    with pytest.raises(LookupError, match=r'write "one/fine" .* or "two/fine".* -p no:two'):
         registry.get("loss_type", "fine")
+
+
+def test_of_a_built_in_name_the_other_plugin_is_the_one_to_leave_out(install):
+    install("aaa", dist="theirs")
+    install("zzz", dist="alignkit")
+    with pytest.raises(LookupError, match="or leave one out with -p no:aaa"):
+        plugins.load().get("loss_type", "fine")
 
 
 def test_a_distribution_is_read_once_however_many_plugins_it_has(install, monkeypatch):

@@ -9,7 +9,8 @@ import tomli
 from alignkit import Component, Params, RecipePath, recipe
 from alignkit.errors import AlignkitError, RunFailed
 from alignkit.execution import execute
-from alignkit.plugins import Plugin, Registry
+from alignkit.plugin import Plugin
+from alignkit.plugins import Registry
 from alignkit.protocols import Algorithm
 from alignkit.resume import resume
 from alignkit.security import secrets

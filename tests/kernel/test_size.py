@@ -17,22 +17,32 @@ LIMIT = 2_319
 LIMIT_OF_EXECUTE = 1_810
 """Lines of code that carrying a recipe out needs of these: imports of ``execution``."""
 
-RUN = """
+RUN = '''
 import json, sys
 from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("toys", sys.argv[1])
 toys = sys.modules["toys"] = module_from_spec(spec)
 spec.loader.exec_module(toys)
 
-from alignkit import plugins
-plugins.load = lambda disable=(): toys.without_commands()
+import click
+from alignkit import Component, Params, plugins
+
+class Show(Params[click.Command]):
+    """Say nothing: a run has this command in what is installed."""
+
+    def build(self):
+        return click.Command("show", callback=lambda **given: None)
+
+toys = toys.without_commands()
+toys.offers["command", "show"] = [(toys.plugins[0], Component("show", Show))]
+plugins.load = lambda disable=(): toys
 from alignkit.cli import main
 open("toy.toml", "w").write('use = "toy"\\n[loss]\\nuse = "clip"\\n')
 for options in (["--dry-run"], ["--out", "run"]):
     main(["run", "toy.toml", *options], standalone_mode=False)
 print()
 print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] == "alignkit")))
-"""
+'''
 
 
 def file_of(module):

@@ -72,3 +72,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     page = (tmp_path / "made" / "components" / "loss_type.html").read_text()
     assert "cliprange" in page
     assert "<math" in (tmp_path / "explanation" / "update.html").read_text()
+    side = (tmp_path / "index.html").read_text().partition('class="sidebar-tree"')[2]
+    names = re.findall(
+        r'<li class="toctree-l1.*?<a class="reference internal"[^>]*>(.*?)</a>', side
+    )
+    assert len(names) > 20
+    assert len(set(names)) == len(names), sorted(names)

@@ -129,6 +129,8 @@ class Ranks:
     teacher: Path
     warm: object
     made: dict = field(default_factory=dict)
+    per_machine: int = 0
+    """Ranks on each machine, as torchrun tells them; 0 = all on one."""
 
     def recipe(self, kind):
         use, keys, tail = KINDS[kind]
@@ -169,9 +171,9 @@ class Ranks:
             port = probe.getsockname()[1]
         common = {
             "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+            "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(local := self.per_machine or size),
         }  # fmt: skip
-        places = [{**common, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(size)]
+        places = [{**common, "RANK": str(r), "LOCAL_RANK": str(r % local)} for r in range(size)]
         return [self.process(words, {**os.environ, **place}) for place in places]
 
     def process(self, words, env):

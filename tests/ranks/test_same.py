@@ -1,6 +1,7 @@
 """A run on two ranks gives the numbers and the responses of one process."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,23 @@ def test_a_policy_cut_over_ranks_learns_the_same(ranks, kind):
     for name, value in a.items():
         # AdamW's step has the size of lr also where a gradient is little but rounding.
         torch.testing.assert_close(b[name], value, atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), SHARD], ids=["replicated", "cut"])
+def test_four_ranks_on_two_machines_give_what_one_process_does(ranks, monkeypatch, more):
+    """Of a policy that is cut each machine holds the whole; its checkpoint is for any number."""
+    one = ranks.whole("off_policy", 1)
+    monkeypatch.setattr(ranks, "per_machine", 2)
+    four = ranks.whole("off_policy", 4, *more)
+    assert_same(one, four)
+    again = ranks.place / f"on-{len(more)}"
+    shutil.copytree(four, again)
+    for path in [*again.glob("checkpoints/step_000003"), again / "final"]:
+        shutil.rmtree(path)
+    told = json.loads((again / "manifest.json").read_text())
+    (again / "manifest.json").write_text(json.dumps(told | {"status": "interrupted"}))
+    codes, said = ranks.go(["-m", "alignkit", "resume", again, "-p", "vowel_plugin.py"], 1)
+    assert codes == [0], said
+    assert (again / "final" / "model.safetensors").exists()
+    assert_same(one, again)

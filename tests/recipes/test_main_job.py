@@ -1,6 +1,7 @@
-"""The main job, run as a user runs it: it learns, it repeats, and real data go through it."""
+"""The main job: it learns, as a user runs it, it repeats, and real data go through it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,19 @@ def run(out, *args, recipe="recipes/grpo_offpolicy.toml"):
     return done.stdout
 
 
+@pytest.fixture
+def quick(warm):
+    """Return what :func:`run` is, without the time of imports."""
+
+    def started(out, *args, recipe="recipes/grpo_offpolicy.toml"):
+        process = warm.start(["run", recipe, "--out", out, *args], os.environ, ROOT)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        return said
+
+    return started
+
+
 def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -31,9 +45,9 @@ def without_times(rows):
     return [{k: v for k, v in r.items() if not is_measured(k)} for r in rows]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_off_policy_grpo_lifts_accuracy_by_40_points(tmp_path, seed):
-    said = run(tmp_path / "run", "-s", f"seed={seed}")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_off_policy_grpo_lifts_accuracy_by_40_points(tmp_path, seed, quick):
+    said = (quick if seed else run)(tmp_path / "run", "-s", f"seed={seed}")
     evals = [r for r in metrics(tmp_path / "run") if "eval/answer_reward" in r]
     assert evals[0]["step"] == 0
     assert evals[0]["eval/n"] >= 200
@@ -53,21 +67,21 @@ def _loads_and_speaks(folder):
     assert model.generate(input_ids=ids, max_new_tokens=4).shape[1] > ids.shape[1]
 
 
-def test_the_same_seed_gives_the_same_numbers(tmp_path):
+def test_the_same_seed_gives_the_same_numbers(tmp_path, quick):
     short = ["-s", "n_steps=3", "-s", "eval.n=64", "-s", "eval.every=1"]
-    for name in ("a", "b"):
-        run(tmp_path / name, *short)
+    for name, start in (("a", run), ("b", quick)):
+        start(tmp_path / name, *short)
     first, again = (without_times(metrics(tmp_path / n)) for n in ("a", "b"))
     assert json.dumps(first) == json.dumps(again)
-    run(tmp_path / "c", *short, "-s", "seed=1")
+    quick(tmp_path / "c", *short, "-s", "seed=1")
     assert without_times(metrics(tmp_path / "c")) != first
     texts = [(tmp_path / n / "rollouts/step_000001.jsonl").read_text() for n in ("a", "b")]
     assert texts[0] == texts[1]
 
 
-def test_evaluation_takes_all_of_gsm8k(tmp_path, shared_data):
+def test_evaluation_takes_all_of_gsm8k(tmp_path, shared_data, quick):
     args = ["-s", "data.use=gsm8k", "-s", f"data.path={shared_data}/gsm8k/test.jsonl", "-s", "n=0"]
-    run(tmp_path / "run", *args, recipe="recipes/evaluate.toml")
+    quick(tmp_path / "run", *args, recipe="recipes/evaluate.toml")
     (row,) = metrics(tmp_path / "run")
     assert row["eval/n"] == 1319
     total = row["eval/n_correct"] + row["eval/n_format_only"] + row["eval/n_neither"]
@@ -76,11 +90,11 @@ def test_evaluation_takes_all_of_gsm8k(tmp_path, shared_data):
     assert len((tmp_path / "run/eval/step_000000.jsonl").read_text().splitlines()) == 1319
 
 
-def test_grpo_takes_gsm8k(tmp_path, shared_data):
+def test_grpo_takes_gsm8k(tmp_path, shared_data, quick):
     train, test = (shared_data / "gsm8k" / f"{part}.jsonl" for part in ("train", "test"))
     data = ["-s", "data.use=gsm8k", "-s", f"data.path={train}"]
     held_out = ["-s", "eval.data.use=gsm8k", "-s", f"eval.data.path={test}", "-s", "eval.n=32"]
-    run(tmp_path / "run", *data, *held_out, "-s", "n_steps=2")
+    quick(tmp_path / "run", *data, *held_out, "-s", "n_steps=2")
     rows = metrics(tmp_path / "run")
     assert [r["step"] for r in rows] == [0, 1, 2]
     assert all(0 <= r["train/truncated"] <= 1 for r in rows[1:])

@@ -28,6 +28,8 @@ FITTING = [(n, m, h) for n, m in PAIRS for h in HARDWARE if (n, h) != ("evaluate
 """Recipe, model, hardware; what sets an optimizer is not for evaluation."""
 RANKS = {
     "ranks-4x40gb": (OnRanks(4), 42.3e9, "replicate"),
+    "ranks-vllm-4x40gb": (OnRanks(4), 42.3e9, "shard"),
+    "ranks-2-and-2-4x40gb": (OnRanks(2), 42.3e9, "replicate"),
     "ranks-7b-4x40gb": (OnRanks(4), 42.3e9, "replicate"),
     "ranks-8x80gb": (OnRanks(8), 84.9e9, "replicate"),
     "ranks-2x8x80gb": (OnRanks(16, 2), 84.9e9, "shard"),
@@ -76,14 +78,22 @@ def test_every_overlay_is_known_here():
 
 
 @pytest.mark.parametrize("overlay", RANKS)
-def test_an_overlay_for_ranks_samples_in_the_processes_that_learn(alignkit, overlay):
+def test_an_overlay_for_ranks_samples_in_the_processes_that_learn_or_by_engines_for_ranks(
+    alignkit, without_vllm, overlay
+):
     overlays = ["qwen2.5-math-1.5b", overlay]
     done = alignkit(*scaled("grpo", *overlays), "--dry-run")
-    assert done.exit_code == 0, done.output
     assert f'parallel = "{RANKS[overlay][2]}"' in done.output
-    assert "vllm" not in done.output.partition("[rollout]")[2].partition("[")[0]
     plan = " ".join(done.output.split())
-    assert f"max_tokens = 1024 # recipes/scale/{overlay}.toml" in plan
+    laid = [SCALE / f"{name}.toml" for name in overlays]
+    rollout = recipe.load(ROOT / "recipes" / "grpo.toml", plugins.load(), laid).children["rollout"]
+    assert rollout.params.on_ranks
+    if rollout.use == "hf":
+        assert done.exit_code == 0, done.output
+        assert f"max_tokens = 1024 # recipes/scale/{overlay}.toml" in plan
+    else:
+        assert NO_VLLM in plan
+        assert f'mode = "{rollout.params.mode}" # recipes/scale/{overlay}.toml' in plan
 
 
 @pytest.mark.parametrize("overlay", RANKS)

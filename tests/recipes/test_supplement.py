@@ -99,7 +99,7 @@ def test_the_published_pairs_of_hh_by_the_command_of_the_recipe(shared_data):
     lines = [line.strip("# \\") for line in file.read_text().splitlines() if line[:2] == "# "]
     words = shlex.split(" ".join(line for line in lines if "-s " in line))
     settings = [value for option, value in pairwise(words) if option == "-s"]
-    at = [s.replace("hh-rlhf", str(shared_data / "hh_rlhf")) for s in settings]
+    at = [s.replace("Anthropic/hh-rlhf", str(shared_data / "hh_rlhf")) for s in settings]
     at = [s.replace("MODEL", str(ROOT / "data" / "tiny_policy")) for s in at]
     at += ["data.split=test", "validation.split=test"]
     node = recipe.load(file, plugins.load(), overrides=at)

@@ -20,7 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from alignkit.errors import AlignkitError
 from alignkit_vllm import machine
 from alignkit_vllm.engines import LostError
-from alignkit_vllm.guard import KEY, headers
+from alignkit_vllm.guard import KEY, LOCAL, headers
 
 QUICK = 30.0
 """Deadline, in seconds, of a request for which the engine need not compute."""
@@ -109,7 +109,7 @@ class Client:
 
     def is_here(self) -> bool:
         """Whether the server is on this machine."""
-        return httpx2.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+        return httpx2.URL(self.url).host in LOCAL
 
 
 def _system_error(error: httpx2.RequestError) -> BaseException:

@@ -83,7 +83,7 @@ class LocalEngine(Engine):
         if ranks.size() > 1:  # vLLM's own process group, of this process alone, may be there
             raise AlignkitError(
                 'mode = "colocate" works for a trainer of one process only; with several ranks set '
-                'mode = "server" in [rollout]'
+                'mode = "server" or "device" in [rollout]'
             )
         if device.type == "cuda" and device.index not in (None, 0):
             raise AlignkitError(

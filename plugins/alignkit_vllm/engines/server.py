@@ -45,9 +45,11 @@ class ServerEngine(Engine):
         timeouts: tuple[float, float, float],
         max_restarts: int,
         weights: str = "auto",
+        key: str | None = None,
     ) -> None:
         """Without ``url`` a server is started with vLLM's ``options`` on the GPUs ``visible``.
 
+        ``key`` is that of the server at ``url``; None takes it from the environment.
         ``timeouts`` are the seconds for a start, a sync and a batch; ``weights`` is the key
         ``rollout.weights``.
         """
@@ -62,7 +64,7 @@ class ServerEngine(Engine):
         self._launches = 0
         self._max_len = 0  # until the server has answered
         self._child: Child | None = None
-        self._talk_by(Client(url or "", key_for(url or "", os.environ)))
+        self._talk_by(Client(url or "", key_for(url or "", os.environ) if key is None else key))
 
     def _talk_by(self, client: Client) -> None:
         options = self.options

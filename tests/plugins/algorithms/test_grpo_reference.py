@@ -7,16 +7,6 @@ from alignkit.engine.learning.reference_table import Reference
 from alignkit.protocols import Reward
 
 
-@pytest.fixture
-def other(toys):
-    """A policy with larger weights than the one that is trained."""
-    policy = toys.policy()
-    with torch.no_grad():
-        for parameter in policy.model.parameters():
-            parameter.mul_(1.5)
-    return policy
-
-
 def test_the_divergence_starts_at_zero_and_is_held_back(grpo, toys, tmp_path):
     def divergence(beta):
         reference = Reference(beta, "k3", None)
@@ -49,19 +39,19 @@ def test_the_reference_does_not_move(grpo, toys, tmp_path, steps):
     assert row.ref_logprobs.tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_named_reference_is_used(grpo, toys, tmp_path, steps, other):
+def test_a_named_reference_is_used(grpo, toys, tmp_path, steps, teacher):
     keys = {"n_steps": 1, "train_batch_size": 16, "epochs_per_rollout_batch": 1}
-    rows = toys.carry_out(grpo(keys, reference=Reference(0.1, "k3", other)), tmp_path)
+    rows = toys.carry_out(grpo(keys, reference=Reference(0.1, "k3", teacher)), tmp_path)
     assert rows[0]["train/kl"] > 1e-4
 
 
-def test_k1_comes_off_the_reward(grpo, toys, tmp_path, steps, other):
+def test_k1_comes_off_the_reward(grpo, toys, tmp_path, steps, teacher):
     keys = {"n_steps": 1, "train_batch_size": 16, "epochs_per_rollout_batch": 1}
 
     def zero(responses, examples):
         return [Reward(0.0) for _ in responses]
 
-    subject = grpo(keys, reward=zero, reference=Reference(2.0, "k1", other))
+    subject = grpo(keys, reward=zero, reference=Reference(2.0, "k1", teacher))
     (row,) = toys.carry_out(subject, tmp_path)
     assert row["train/reward"] == 0
     (rows,) = steps

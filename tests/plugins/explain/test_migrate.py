@@ -100,3 +100,17 @@ def test_both_names_at_once_are_refused(write, registry):
     path = write('use = "loop"\nn_steps = 2\nsteps = 3\n[loss]\nuse = "clip"\n')
     with pytest.raises(RecipeError, match="both are given"):
         recipe.load(path, registry)
+
+
+def test_a_sweep_is_said_to_be_one(tmp_path, registry):
+    sweep = tmp_path / "s.toml"
+    text = 'recipe = "r.toml"\nseeds = [0]\n[variants.a.grid]\nsteps = [1, 2]\n'
+    sweep.write_text(text)
+    with pytest.raises(AlignkitError, match=r"s.toml is a sweep; migrate rewrites recipes"):
+        migrated(sweep, registry)
+    assert sweep.read_text() == text
+    for wrong in ("[variants", "steps = 1\n"):  # what is no sweep has its own error
+        sweep.write_text(wrong)
+        with pytest.raises(AlignkitError) as refused:
+            migrated(sweep, registry)
+        assert "sweep;" not in str(refused.value)

@@ -83,14 +83,33 @@ def test_the_badge_is_that_of_the_workflow_on_github(index):
         ('"An abacus."', '"An abacus."\nextra = 1', "extra"),
         ("[[plugin]]", "[[plug]]", "unknown table 'plug'"),
         ('"An abacus."', '"An', "is no list"),
+        ('"An abacus."', '""', "plugin 2: summary: String should have at least 1 character"),
+        (TWO, "plugin = 3", "write [[plugin]] for each"),
+        (TWO, "[plugin]\nname = 'x'", "write [[plugin]] for each"),
+        (TWO, "plugin = [1]", "plugin 1: it: Input should be a valid dictionary"),
     ],
-    ids=["summary", "twice", "kind", "url", "option", "extra", "table", "toml"],
+    ids=[
+        "summary",
+        "twice",
+        "kind",
+        "url",
+        "option",
+        "extra",
+        "table",
+        "toml",
+        "which",
+        "number",
+        "one_table",
+        "numbers",
+    ],
 )
 def test_a_list_that_is_wrong_is_refused_with_the_reason(index, old, new, said):
     index.write_text(TWO.replace(old, new))
     with pytest.raises(AlignkitError, match=r"is no list of plugins") as refused:
         read(index)
     assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "pydantic" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +118,17 @@ def test_a_list_that_is_wrong_is_refused_with_the_reason(index, old, new, said):
         ("warm", "alignkit-warm"),
         ("alignkit_Warm", "alignkit-warm"),
         ("abacus>=0.2,<1", "abacus-for-alignkit<1,>=0.2"),
+        ("warm[gpu]", "alignkit-warm[gpu]"),
+        ("warm[b,a]==1", "alignkit-warm[a,b]==1"),
     ],
 )
 def test_a_name_stands_for_the_package_that_is_listed(index, given, wanted):
     assert str(requirement(read(index), given, unlisted=False)) == wanted
 
 
-@pytest.mark.parametrize("given", ["wram", "numpy", "-r x.txt", "--pre", "", "warm @ file:///x"])
+@pytest.mark.parametrize(
+    "given", ["wram", "numpy", "-r x.txt", "--pre", "", "warm @ file:///x",
+     "warm; os_name == 'x'"])  # fmt: skip
 def test_other_names_are_refused_unless_asked_for(index, given):
     with pytest.raises(AlignkitError):
         requirement(read(index), given, unlisted=False)

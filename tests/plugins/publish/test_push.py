@@ -160,3 +160,12 @@ def test_the_card_can_be_written_and_read_before_anything_is_sent(finished, hub,
     assert (tmp_path / "card" / "README.md").is_file()
     assert (tmp_path / "card" / "alignkit" / "recipe.toml").is_file()
     assert hub.repos == {}
+
+
+def test_a_card_that_cannot_be_written_is_an_error_of_the_command(finished, hub, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    done = push(finished(), "somebody/first", hub, "--card", tmp_path / "taken")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("cannot write ")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "taken").read_text() == "mine"

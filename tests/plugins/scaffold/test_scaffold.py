@@ -53,7 +53,8 @@ def test_a_package_of_every_kind_is_complete_and_clean(tmp_path, kind):
     [
         ("My-Loss", "lower-case words joined by underscores, such as 'my_loss'"),
         ("2fast", "such as 'fast'"),
-        ("naïve", "such as 'na_ve'"),
+        ("naïve", "such as 'naive'"),
+        ("Über Loss", "such as 'uber_loss'"),
         ("___", "such as 'my_idea'"),
         ("alignkit_tight", "the package gets the prefix alignkit-; give the rest alone"),
         ("lambda", "it is a word of Python; try 'lambda_loss_type'"),
@@ -86,6 +87,20 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert done.status == 2
     assert "alignkit-mine exists; choose another NAME or --dest" in done.stderr
     assert (package / "recipe.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("options", [[], ["--file"]], ids=["package", "file"])
+@pytest.mark.parametrize("dest", ["file", "file/deep", "dangling"])
+def test_a_place_that_cannot_be_written_to_is_an_error_of_the_command(tmp_path, options, dest):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    words = ("--kind", "loss_type", "--dest", tmp_path / dest, *options)
+    done = run_cli("new-plugin", "mine", *words)
+    assert done.status == 2
+    assert done.stderr.startswith("cannot write to ")
+    assert done.stderr.count("\n") == 1
+    assert "choose another --dest" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 # ---------------------------------------------------------------- init

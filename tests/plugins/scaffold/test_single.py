@@ -64,7 +64,50 @@ def test_what_has_no_rival_has_no_sweep(folder):
 def test_a_kind_that_needs_more_than_a_file_says_so(kind):
     refused = run_cli("new-plugin", "my_idea_x", "--kind", kind, "--file")
     assert refused.status == 2
-    assert "leave --file out" in refused.stderr
+    assert f"{kind} takes a package of several modules; leave --file out" in refused.stderr
+    assert not refused.stderr.startswith("a ")
+
+
+@pytest.mark.parametrize("name", ["torch", "json", "sys", "pytest"])
+def test_a_file_that_would_hide_a_module_of_python_is_refused(folder, name):
+    """`python -m alignkit`, which a sweep starts, finds it before the library."""
+    refused = run_cli("new-plugin", name, "--kind", "loss_type", "--file")
+    assert refused.status == 2
+    assert f"in place of '{name}'; try '{name}_idea'" in refused.stderr
+    assert list(folder.iterdir()) == []
+    assert run_cli("new-plugin", f"{name}_idea", "--kind", "loss_type", "--file").status == 0
+
+
+def test_a_link_to_nowhere_is_not_written_through(folder):
+    (folder / "mine.py").symlink_to(folder / "nowhere.py")
+    refused = run_cli("new-plugin", "mine", "--kind", "loss_type", "--file")
+    assert "mine.py exists; choose another NAME or --dest" in refused.stderr
+    assert [path.name for path in folder.iterdir()] == ["mine.py"]
+
+
+def test_the_rival_comes_first_for_others_are_compared_with_the_first(folder):
+    written("loss_type")
+    text = (folder / "my_idea_x_sweep.toml").read_text()
+    assert list(tomllib.loads(text)["variants"]) == ["grpo_clip", "my_idea_x"]
+
+
+def test_a_package_keeps_the_bytes_of_a_file_in_another_encoding(folder):
+    written("loss_type")
+    text = (folder / "my_idea_x.py").read_text().replace("State here", "Stàte here")
+    content = f"# -*- coding: latin-1 -*-\r\n{text}".encode("latin-1")
+    (folder / "my_idea_x.py").write_bytes(content)
+    done = run_cli("package", "my_idea_x.py")
+    assert done.status == 0, done.stderr
+    assert "python -m build alignkit-my-idea-x" in done.stdout
+    made = folder / "alignkit-my-idea-x/alignkit_my_idea_x/__init__.py"
+    assert made.read_bytes() == content
+
+
+def test_a_package_where_nothing_can_be_written_is_an_error_of_the_command(folder):
+    written("loss_type")
+    refused = run_cli("package", "my_idea_x.py", "--dest", "my_idea_x.toml")
+    assert refused.status == 2
+    assert "cannot write to my_idea_x.toml" in refused.stderr
 
 
 def test_no_file_is_written_over(folder):

@@ -121,7 +121,8 @@ from pathlib import Path
 spec = spec_from_file_location("toys", sys.argv[1])
 toys = sys.modules["toys"] = module_from_spec(spec)
 spec.loader.exec_module(toys)
-from alignkit.plugins import Plugin, Registry
+from alignkit.plugin import Plugin
+from alignkit.plugins import Registry
 from alignkit_sweep import runner
 from alignkit_sweep.plans import Plans
 from alignkit_sweep.variants import Sweep

@@ -1,17 +1,34 @@
 """Stands in for vLLM's server where only its processes matter: two, an HTTP server and a helper.
 
 It takes weights, and answers every prompt with id 1 until ``max_tokens``; with FAKE_KEYED set, with
-ids drawn by the request's own seed, as vLLM does.
+ids drawn by the request's own seed, as vLLM does. In the file FAKE_LOG it leaves a line for its
+start, each delivery of weights and each prompt; at the line FAKE_DIES, as "weights 2" for the
+second delivery to any server, it ends.
 """
 
+import fcntl
 import json
 import os
 import random
 import subprocess
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HELD = [""]
+LOCK = threading.Lock()
+
+
+def log(what):
+    if not (path := os.environ.get("FAKE_LOG")):
+        return
+    with LOCK, open(path, "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{what}\n")
+        file.seek(0)
+        line = f"{what} {file.read().splitlines().count(what)}"
+    if line == os.environ.get("FAKE_DIES"):
+        os._exit(9)
 
 
 def called(method, args):
@@ -19,6 +36,7 @@ def called(method, args):
         from alignkit_vllm.weights.sockets import receive
 
         host, port, token, timeout, version = args
+        log("weights")
         HELD[0] = "" if not list(receive(host, int(port), token, float(timeout))) else version
         return None
     if method == "alignkit_columns":
@@ -50,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/collective_rpc":
             self.reply({"results": [called(body["method"], body["args"])]})
         elif self.path == "/v1/completions":
+            log("prompt")
             self.reply({"choices": choices(body)})
         else:
             self.reply({"success": True})
@@ -66,6 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    log("start")
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (port,) = (word.partition("=")[2] for word in sys.argv if word.startswith("--port="))
     ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
