@@ -53,6 +53,23 @@ def unordered(tables: Mapping[str, Any], slot: str, remedy: str) -> Iterable[tup
         yield f"{slot}.order", f"is for algorithms that sample; {remedy}"
 
 
+def taken_as_answer(
+    params: Params[Any], key: str, tables: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
+    """Yield a problem where the column that ``key`` names is the answer column of the data.
+
+    Columns within objects can be read twice.
+    """
+    name = getattr(params, key)
+    for slot in ("data", "validation"):
+        if name and "." not in name and getattr(tables.get(slot), "answer", None) == name:
+            yield (
+                key,
+                f"[{slot}] takes the column {name!r} as its answer, so it is no further column; "
+                f'with {key} = "" the answer is what is learned',
+            )
+
+
 def validated_at_all(params: Params[Any], tables: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield a problem where ``validate_every`` is set and there is nothing to validate on."""
     default = type(params).model_fields["validate_every"].default

@@ -120,6 +120,7 @@ class Watched:
         self.job, self._table, self.process, self._spent = job, table, process, spent
         self._began: float | None = None
         self._noted = -NOTED
+        self._hours()  # its clock starts here, unless it has to wait in a queue
         self._rows = FollowedRows(job.folder / "metrics.jsonl")
         if table.stop is not None:
             self._seen = Divergence(table.stop)
@@ -136,11 +137,12 @@ class Watched:
         if self.process.poll() is not None:
             self._note(every=0.0)
             return True
-        self._note(every=NOTED)
         if self._table.max_hours and self._hours() > self._table.max_hours:
             self._give_up("out of time", f"stopped after max_hours = {self._table.max_hours:g}")
         elif reason := self._diverged():
             self._give_up("diverged", reason)
+        else:
+            self._note(every=NOTED)
         return self.process.poll() is not None
 
     def _note(self, *, every: float) -> None:
