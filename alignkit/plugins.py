@@ -20,10 +20,8 @@ from typing import Any, Literal
 
 from alignkit.component import Component
 from alignkit.errors import AlignkitError, did_you_mean
-from alignkit.vetting import GROUP, components_of
+from alignkit.vetting import GROUP, OURS, components_of
 
-OURS = "alignkit"
-"""The distribution whose plugins take precedence in names."""
 COMMANDS = ("run", "resume", "list_plugins")
 """The kernel's own commands, as components spell them; plugins cannot offer these."""
 Status = Literal["active", "disabled", "broken", "incompatible", "conflict"]

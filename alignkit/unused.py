@@ -4,9 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from alignkit.errors import did_you_mean, shown
-from alignkit.plugins import OURS, Offer, Plugin, Registry
+from alignkit.vetting import OURS
+
+
+class Plugin(Protocol):
+    """What is told of a plugin: the fields of ``alignkit.plugins.Plugin``."""
+
+    name: str
+    dist: str
+    version: str
+    detail: str
+    file: Path | None
+
+    @property
+    def status(self) -> str:
+        """One of the five states."""
+        ...
+
+
+class Registry(Protocol):
+    """Where a name was looked for."""
+
+    @property
+    def plugins(self) -> Sequence[Plugin]:
+        """All plugins, those that are not active, too."""
+        ...
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names that are offered for a kind."""
+        ...
+
+
+Offer = tuple[Plugin, Any]
 
 
 def missing(registry: Registry, kind: str, name: str, found: Sequence[Offer]) -> str:

@@ -15,6 +15,8 @@ from alignkit.kinds import HOOKS, KINDS
 
 GROUP = "alignkit"
 """Of the entry points and the hooks."""
+OURS = "alignkit"
+"""The distribution whose plugins take precedence in names."""
 
 
 def components_of(module: Any) -> list[tuple[str, Component[Any]]]:
