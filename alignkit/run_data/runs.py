@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from alignkit.run_data.plain import (
     plain,
     text_of,
 )
+
+logger = logging.getLogger("alignkit")
 
 STEP = re.compile("step_([0-9]{1,15})")
 """Name of a file of samples, without its suffix."""
@@ -200,19 +203,38 @@ def _variant(path: Path, root: Path) -> str:
 
 
 def read_samples(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a file of sampled responses; incomplete lines are skipped."""
+    """Return the rows of a file of sampled responses.
+
+    Lines that hold none are left out, and their number is logged as a warning, once for a file. A
+    last line that is not ended, as a run leaves it that is writing or was killed, is not counted.
+    """
     rows: list[dict[str, Any]] = []
+    lost = 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if limit is not None and len(rows) >= limit:
                 break
-            try:
-                row = plain(json_of(line))
-            except ValueError:
-                continue
-            if isinstance(row, dict):
+            if (row := _row_of(line)) is not None:
                 rows.append(row)
+            elif line.endswith("\n") and line.strip():
+                lost += 1
+    if lost:
+        _tell(shown(path), lost)
     return rows
+
+
+def _row_of(line: str) -> dict[str, Any] | None:
+    try:
+        row = plain(json_of(line))
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+@cache
+def _tell(name: str, lost: int) -> None:
+    said = f"{lost} lines are no responses" if lost > 1 else "a line is no response"
+    logger.warning("%s: %s, and left out", name, said)
 
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:

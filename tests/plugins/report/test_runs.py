@@ -255,3 +255,23 @@ def test_accuracies_of_named_sets_are_one_table(make_run, load, tmp_path):
 def test_one_named_set_needs_no_table_of_its_own(make_run, load, tmp_path):
     make_run("r", [{"eval/gsm8k/answer_reward": 0.5}])
     assert tables.by_set(load(tmp_path / "r")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "said"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', 2, ""),
+        (b'{"a": 1}\n\n{"a": 2}\n{"a"', 2, ""),  # it is being written
+        (b'{"a": 1}\n[3]\n', 1, "a line is no response, and left out"),
+        (b'\x00\xff{}\n{"a": 1}\nnull\n7\n', 1, "3 lines are no responses, and left out"),
+        (b"\xffnothing\n" * 5 + b"\x00", 0, "5 lines are no responses, and left out"),
+    ],
+)
+def test_lines_that_are_no_responses_are_counted_once_for_a_file(
+    tmp_path, caplog, text, kept, said
+):
+    file = tmp_path / "step_000001.jsonl"
+    file.write_bytes(text)
+    for _ in range(2):
+        assert [row["a"] for row in runs.read_samples(file)] == [1, 2][:kept]
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [said] * bool(said)
