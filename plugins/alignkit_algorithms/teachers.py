@@ -105,7 +105,7 @@ class EndpointTeacher:
             samples=[sample for _, sample, _ in each],
         )
         return [
-            Said(w, sample, written(prompt), reply)
+            Said(w, sample, written(prompt), reply, reply.finish_reason if reply else "")
             for (w, sample, prompt), reply in zip(each, replies, strict=True)
         ]
 

@@ -42,7 +42,7 @@ def verdict(reply: str, pattern: re.Pattern[str], worst: float, best: float) -> 
 class Model(Protocol):
     """What the judge asks: an endpoint, or a policy with its rollout backend."""
 
-    def ask_all(self, texts: Sequence[str], /) -> list[str | None]:
+    def ask_all(self, texts: Sequence[str], /) -> Sequence[str | None]:
         """Return the reply to each text, None where none could be had."""
         ...
 

@@ -47,29 +47,44 @@ class Limits:
     """Requests open at the same time."""
 
 
+class Reply(str):
+    """What the model replied."""
+
+    finish_reason: str
+    """"stop" or "length"; "" if the endpoint said neither."""
+
+    def __new__(cls, text: str, finish_reason: object = "") -> Reply:
+        """Make a reply of its text; a reason that is not known counts as none."""
+        made = super().__new__(cls, text)
+        made.finish_reason = str(finish_reason) if finish_reason in ("stop", "length") else ""
+        return made
+
+
 class Cache:
     """Replies by question, in a file to which each reply is added as soon as it arrives."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, str] = {}
+        self._found: dict[str, Reply] = {}
         for line in path.read_bytes().splitlines() if path and path.exists() else ():
             with suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
                 row = json.loads(line)
-                self._found[str(row["key"])] = str(row["reply"])
+                reply = Reply(str(row["reply"]), row.get("finish_reason"))
+                self._found[str(row["key"])] = reply
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: str) -> Reply | None:
         """Return the reply, None if there is none yet."""
         return self._found.get(key)
 
-    def put(self, key: str, reply: str) -> None:
+    def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; a newline first ends a line that a kill may have left half written."""
         with self._lock:
             self._found[key] = reply
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                row = {"key": key, "reply": reply, "finish_reason": reply.finish_reason}
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write("\n" + json.dumps({"key": key, "reply": reply}) + "\n")
+                    file.write("\n" + json.dumps(row) + "\n")
 
 
 class Budget:
@@ -141,21 +156,21 @@ class Endpoint:
 
     def ask_all(
         self, texts: Sequence[Text], *, stop: Sequence[str] = (), samples: Sequence[int] = ()
-    ) -> list[str | None]:
+    ) -> list[Reply | None]:
         """Return the reply to each text, None where there was none; see :meth:`ask`.
 
         ``samples`` numbers the texts that are asked several times, as they stand. A text that is
         there twice with one number is asked once.
         """
         numbers = samples or [0] * len(texts)
-        asked: dict[str, Future[str | None]] = {}
+        asked: dict[str, Future[Reply | None]] = {}
         keys = [json.dumps(pair) for pair in zip(texts, numbers, strict=True)]
         for key, text, number in zip(keys, texts, numbers, strict=True):
             if key not in asked:
                 asked[key] = self._pool.submit(self.ask, text, number, stop)
         return [asked[key].result() for key in keys]
 
-    def ask(self, text: Text, sample: int = 0, stop: Sequence[str] = ()) -> str | None:
+    def ask(self, text: Text, sample: int = 0, stop: Sequence[str] = ()) -> Reply | None:
         """Return the reply, or None if there was none within the limits.
 
         AlignkitError where the endpoint refuses for good, as for a wrong key or model.
@@ -171,7 +186,7 @@ class Endpoint:
             self._cache.put(key, reply)
         return reply
 
-    def _asked(self, body: Mapping[str, Any], said: str) -> str | None:
+    def _asked(self, body: Mapping[str, Any], said: str) -> Reply | None:
         """Make attempts within the limits, until one gives a reply or the endpoint is closed."""
         most = len(whole(said).encode()) + self._most
         for attempt in range(self._limits.retries + 1):
@@ -186,7 +201,7 @@ class Endpoint:
                 return None
         return None
 
-    def _attempt(self, body: Mapping[str, Any], most: int) -> tuple[str | None, int, float]:
+    def _attempt(self, body: Mapping[str, Any], most: int) -> tuple[Reply | None, int, float]:
         """Return the reply, the tokens it took, and the seconds the server asks to wait.
 
         A failure counts with ``most`` tokens unless the server refused before any were made.
@@ -213,20 +228,23 @@ class Endpoint:
         self._poster.release()
 
 
-def _read(content: bytes, most: int) -> tuple[str | None, int]:
+def _read(content: bytes, most: int) -> tuple[Reply | None, int]:
     """Return the reply of an answer, None if it has none, and the tokens used, ``most`` if unsaid.
 
     More than ``most`` counts in full: a server's own prompt around ours takes tokens too.
     """
     try:
         answer = json.loads(content)
-        reply = answer["choices"][0]["message"]["content"]
+        choice = answer["choices"][0]
+        reply = choice["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None, most
     usage = answer.get("usage")
     used = usage.get("total_tokens") if isinstance(usage, dict) else None
     counted = used if type(used) is int and used >= 0 else most
-    return whole(reply) if isinstance(reply, str) else None, counted
+    if not isinstance(reply, str):
+        return None, counted
+    return Reply(whole(reply), choice.get("finish_reason")), counted
 
 
 def whole(text: str) -> str:

@@ -175,6 +175,25 @@ def test_an_endpoint_is_asked_for_each_response(toys, tmp_path):
     assert metrics[-1]["generate/responses"] == 14
 
 
+@pytest.mark.parametrize(
+    ("said_reason", "kept"),
+    [("stop", "stop"), ("length", "length"), ("tool_calls", ""), (None, ""), ([], ""), (7, "")],
+)
+def test_a_reply_that_was_cut_is_marked_also_when_it_is_known_from_before(
+    toys, tmp_path, said_reason, kept
+):
+    """Who learns from it would otherwise learn to end there."""
+    choice = {"message": {"content": "well"}, "finish_reason": said_reason}
+    body = json.dumps({"choices": [choice]}).encode()
+    with serving(lambda *asked: (200, {}, body)) as server:
+        for out in ("first", "again"):
+            known = {"url": server.url, **FAST, "cache": tmp_path / "known.jsonl"}
+            subject = remote(server, endpoint=EndpointTable(**known).build())
+            toys.carry_out(subject, tmp_path / out)
+            assert {r["finish_reason"] for r in rows(tmp_path / out / TRACES)} == {kept}
+        assert len(server.asked) == 14
+
+
 def test_what_an_endpoint_did_not_give_is_asked_again_when_resumed(toys, tmp_path):
     healthy = []
 
@@ -205,11 +224,11 @@ def test_a_wrong_key_ends_the_run_with_what_was_said(toys, tmp_path):
 
 
 def test_the_body_names_stop_strings_and_numbers_the_samples(toys, tmp_path, monkeypatch):
-    from alignkit.engine.sampling.endpoint import Endpoint
+    from alignkit.engine.sampling.endpoint import Endpoint, Reply
 
     bodies = []
     monkeypatch.setattr(
-        Endpoint, "_attempt", lambda self, body, most: bodies.append(body) or ("ok", 1, 0.0)
+        Endpoint, "_attempt", lambda self, body, most: bodies.append(body) or (Reply("ok"), 1, 0.0)
     )
     server = SimpleNamespace(url="http://localhost:1/v1")
     toys.carry_out(remote(server, data=QUESTIONS[:1]), tmp_path)
@@ -220,12 +239,12 @@ def test_the_body_names_stop_strings_and_numbers_the_samples(toys, tmp_path, mon
 
 
 def test_messages_of_a_chat_template_are_sent_as_they_are(toys, tmp_path, monkeypatch):
-    from alignkit.engine.sampling.endpoint import Endpoint
+    from alignkit.engine.sampling.endpoint import Endpoint, Reply
     from alignkit_prompts import Chat
 
     bodies = []
     monkeypatch.setattr(
-        Endpoint, "_attempt", lambda self, body, most: bodies.append(body) or ("ok", 1, 0.0)
+        Endpoint, "_attempt", lambda self, body, most: bodies.append(body) or (Reply("ok"), 1, 0.0)
     )
     server = SimpleNamespace(url="http://localhost:1/v1")
     prompt = Chat(system="Be brief.").build()
