@@ -1,6 +1,7 @@
 """Requests end in time, whatever the server sends, and when they are closed."""
 
 import gzip
+import re
 import socket
 import threading
 import time
@@ -8,9 +9,22 @@ from contextlib import contextmanager
 
 import pytest
 
+from alignkit.engine.sampling import posting
 from alignkit.engine.sampling.posting import NoAnswerError, Poster
 
 LARGEST = 100_000
+
+
+def received(connection):
+    """Return a whole request, which may come in pieces; nothing at the connection's end."""
+    request = b""
+    while piece := connection.recv(65536):
+        request += piece
+        head, ended, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if ended and len(body) >= int(length[1]):
+            break
+    return request
 
 
 @contextmanager
@@ -23,7 +37,7 @@ def listening(answer):
         def serve(connection):
             with connection:
                 try:
-                    while request := connection.recv(65536):
+                    while request := received(connection):
                         answer(connection, request, over)
                 except OSError:  # the client has gone
                     return
@@ -102,6 +116,31 @@ def test_after_a_request_that_was_ended_the_next_is_answered(poster):
 
     def answer(*asked):
         answers.pop()(*asked)
+
+    with listening(answer) as url:
+        one = poster(url)
+        with pytest.raises(NoAnswerError):
+            one.post(b"{}")
+        assert one.post(b"{}")[2] == b"yes"
+
+
+def test_the_late_timer_of_a_request_does_not_end_the_next(poster, monkeypatch):
+    timers = []
+
+    class Timer:
+        def __init__(self, seconds, call, words=()):
+            timers.append(lambda: call(*words))
+
+        def start(self):
+            """Wait for the test."""
+
+        cancel = start
+
+    monkeypatch.setattr(posting.threading, "Timer", Timer)
+
+    def answer(connection, request, over):
+        timers[0]()  # in the first request it ends it, later it is late
+        connection.sendall(whole(b"yes"))
 
     with listening(answer) as url:
         one = poster(url)

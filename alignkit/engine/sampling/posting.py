@@ -85,7 +85,8 @@ class _Connection:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
         self._stream: Any = None
-        self._open, self._over = False, False
+        self._open: _Deadline | None = None
+        self._over = False
         self._lock = threading.Lock()
 
     def seen(self, event: str, info: Mapping[str, Any]) -> None:
@@ -101,18 +102,21 @@ class _Connection:
         """Return a context that ends the connection if it lasts longer."""
         return _Deadline(self, seconds)
 
-    def begin(self) -> None:
+    def begin(self, request: _Deadline) -> None:
         with self._lock:
-            self._open, self._over = True, False
+            self._open, self._over = request, False
 
     def done(self) -> None:
         with self._lock:
-            self._open = False
+            self._open = None
 
-    def end(self) -> None:
-        """Shut the socket down if a request is open: whoever reads from it gets an error."""
+    def end(self, request: _Deadline | None = None) -> None:
+        """Shut the socket down if a request is open: whoever reads from it gets an error.
+
+        With ``request`` only if that one is open: its timer may be late, in the next one.
+        """
         with self._lock:
-            if self._open:
+            if self._open is not None and request in (None, self._open):
                 self._over = True
                 self._shut()
 
@@ -128,11 +132,11 @@ class _Deadline:
 
     def __init__(self, connection: _Connection, seconds: float) -> None:
         self._connection = connection
-        self._timer = threading.Timer(seconds, connection.end)
+        self._timer = threading.Timer(seconds, connection.end, [self])
         self._timer.daemon = True
 
     def __enter__(self) -> None:
-        self._connection.begin()
+        self._connection.begin(self)
         self._timer.start()
 
     def __exit__(self, *raised: object) -> None:
