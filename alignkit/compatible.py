@@ -37,6 +37,6 @@ def unmet_requirement(dist: Distribution | None) -> str:
         ):
             return (
                 f"requires {line}, but alignkit {ours} is installed; install an alignkit that "
-                f"fits, or another release of {dist.name if dist else 'it'}"
+                f"fits, or another release of {dist.metadata['Name'] if dist else 'it'}"
             )
     return ""

@@ -104,7 +104,7 @@ def test_the_timeout_is_for_the_whole_attempt(poster, name):
         begun = time.monotonic()
         with pytest.raises(NoAnswerError):
             poster(url).post(b"{}")
-    assert time.monotonic() - begun < 3  # 0.4, on a busy machine
+    assert time.monotonic() - begun < 20  # 0.4, and for ever without the timer
 
 
 def whole(content, headers=b""):

@@ -242,7 +242,7 @@ RECIPE = str(Path(__file__).resolve().parents[2] / "recipes/sft.toml")
         (["run", RECIPE, "--dry-run"], 0),
         (["run", RECIPE], 2),
         (["init", "new"], 1),
-        (["new-plugin", "x", "--kind", "loss_type"], 1),
+        (["new-plugin", "x", "--kind", "loss_type"], 2),
     ],
 )
 def test_a_read_only_home_and_working_directory_are_said_in_one_line(read_only, words, status):
