@@ -36,6 +36,11 @@ def arguments(description: str, cases: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--bf16",
+        choices=("autocast", "masters"),
+        help="alignkit by autocast, or with bfloat16 weights and float32 masters; TRL by autocast",
+    )
     parser.add_argument("--quick", action="store_true", help="two rounds, TRL's first setting only")
     args = parser.parse_args()
     if args.quick:
@@ -115,7 +120,12 @@ def compare(
     name: str, case: Case, args: argparse.Namespace, trl: Mapping[str, dict]
 ) -> dict[str, Worker]:
     """Run alignkit and TRL with each of the settings ``trl``; print and return what they did."""
-    options = {"threads": args.threads, "device": args.device, "total": 2 * (args.rounds + 1) + 1}
+    options = {
+        "threads": args.threads,
+        "device": args.device,
+        "bf16": args.bf16,
+        "total": 2 * (args.rounds + 1) + 1,
+    }
     settings = dict(list(trl.items())[:1] if args.quick else trl.items()) if args.trl_python else {}
     with tempfile.TemporaryDirectory() as folder:
         make_folder(case, Path(folder))

@@ -58,7 +58,12 @@ class Pacer(Run):
 
 def main() -> None:
     case, folder, options = read_job(sys.argv)
-    policy = HfPolicy(path=folder, device=options["device"]).build()
+    how = {
+        None: {},
+        "autocast": {"autocast": "bfloat16"},
+        "masters": {"dtype": "bfloat16", "masters": True},
+    }[options["bf16"]]
+    policy = HfPolicy(path=folder, device=options["device"], **how).build()
     optimizer = AdamW(lr=1e-5).build()
     rounds = Rounds(options)
     kind = {"grpo": grpo, "sft": sft, "dpo": dpo}[case.kind]

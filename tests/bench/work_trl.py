@@ -64,7 +64,7 @@ def common(case: Case, options: dict, batch: int) -> dict:
         "adam_beta2": 0.95,
         "optim": "adamw_torch_fused",
         "max_grad_norm": 1.0,
-        "bf16": False,
+        "bf16": bool(options["bf16"]),
         "gradient_checkpointing": False,
         "use_cpu": options["device"] == "cpu",
         "report_to": "none",
