@@ -169,6 +169,12 @@ def test_ranks_that_share_two_engines_give_what_one_process_does(
     assert log.taken(size) == twice
 
 
+def assert_resumed_is_same(ranks, out, one):
+    codes, said = ranks.go(["-m", "alignkit", "resume", out, "-p", "vowel_plugin.py"], 2)
+    assert codes == [0, 0], said
+    assert_same(one, out)
+
+
 @pytest.mark.slow
 def test_an_engine_that_dies_while_ranks_share_it_ends_them_all_and_the_run_resumes(ranks, log):
     one, alone = log.alone(ranks, "kl")
@@ -179,9 +185,7 @@ def test_an_engine_that_dies_while_ranks_share_it_ends_them_all_and_the_run_resu
     assert "which ranks 0 to 1 share, was lost; resume the run" in "".join(said)
     assert "Traceback" not in "".join(said)
     log.dies("")
-    codes, said = ranks.go(["-m", "alignkit", "resume", out, "-p", "vowel_plugin.py"], 2)
-    assert codes == [0, 0], said
-    assert_same(one, out)
+    assert_resumed_is_same(ranks, out, one)
 
 
 @pytest.mark.slow
@@ -196,9 +200,7 @@ def test_the_end_of_the_rank_that_started_an_engine_ends_those_that_share_it(ran
     assert time.monotonic() - begun < 45  # 15 of them to begin
     assert codes == [-KILL, 1]
     assert "Traceback" not in "".join(said)
-    codes, said = ranks.go(["-m", "alignkit", "resume", out, "-p", "vowel_plugin.py"], 2)
-    assert codes == [0, 0], said
-    assert_same(one, out)
+    assert_resumed_is_same(ranks, out, one)
 
 
 @pytest.mark.slow
