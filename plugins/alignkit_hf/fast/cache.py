@@ -77,7 +77,8 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.keys, self.values = self.both
         self.is_initialized = True
         self.cursor = cursor
-        self.clean = 0  # tokens per row that hold numbers; memory beyond may hold NaN
+        # Rows 0 .. clean_rows - 1 hold numbers up to token ``clean``; memory beyond may hold NaN.
+        self.clean = self.clean_rows = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -102,7 +103,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 before values.
         """
         at = self.cursor
-        self._clean(at.longest)
+        self._clean(at.longest, len(new))
         new = new.view(len(new), 2, -1, new.shape[-1]).to(self.both.dtype)  # (B, 2, K, D)
         if at.same:
             self.both[:, : len(new), :, at.longest - 1] = new.transpose(0, 1)
@@ -111,21 +112,29 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         keys, values = self.both[:, : len(new), :, : at.longest]
         return keys, values
 
-    def _clean(self, tokens: int) -> None:
-        """Zero the rows up to ``tokens``: a masked NaN stays NaN; zeroing all is wasteful."""
+    def _clean(self, tokens: int, rows: int) -> None:
+        """Zero the first ``rows`` rows up to ``tokens``: a masked NaN stays NaN.
+
+        Memory that no running response reaches stays untouched, so that the system need not
+        provide it: of many responses, few run long. Rows from ``clean_rows`` on are new.
+        """
+        if rows > self.clean_rows:
+            self.both[:, self.clean_rows : rows, :, : self.clean] = 0
+            self.clean_rows = rows
         if tokens > self.clean:
-            start, self.clean = self.clean, tokens + _CLEAN_AHEAD
-            self.both[:, :, :, start : self.clean] = 0
+            start, self.clean, self.clean_rows = self.clean, tokens + _CLEAN_AHEAD, rows
+            self.both[:, :rows, :, start : self.clean] = 0
 
     def fill(self, rows: slice, keys: Tensor, values: Tensor) -> None:
         """Put the same tokens, (key-value heads, tokens, head size), at the start of ``rows``."""
         tokens = keys.shape[1]
-        self._clean(tokens)
+        self._clean(tokens, rows.stop)
         self.keys[rows, :, :tokens] = keys
         self.values[rows, :, :tokens] = values
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy rows ``source`` onto rows ``target``."""
+        self._clean(self.clean, max(source) + 1)
         self.both[:, target, :, : self.clean] = self.both[:, source, :, : self.clean]
 
     def get_seq_length(self) -> int:

@@ -40,7 +40,7 @@ class StaticCache(RowCache):
         for layer in self.held:
             layer.keys.zero_()
             layer.values.zero_()
-            layer.clean = plan.row_tokens
+            layer.clean, layer.clean_rows = plan.row_tokens, plan.rows
 
     def fits(self, plan: Plan, like: PromptKV) -> bool:
         """Whether this cache serves ``plan`` as well as a new one would."""
