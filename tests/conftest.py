@@ -42,8 +42,25 @@ def pytest_addoption(parser):
         help="recipes, rows and plugins each that tests/fuzz makes up; 20000 takes minutes",
     )
     parser.addoption(
-        "--zoo", action="store_true", help="with -m slow: all architectures, not every third"
+        "--all-cases",
+        action="store_true",
+        help="with -m slow: all cases of tests marked `one_in`; takes more than an hour",
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out slow cases of tests marked ``one_in``, unless all are asked for."""
+    if not config.getoption("--all-cases"):
+        config.hook.pytest_deselected(items=[item for item in items if not _chosen(item)])
+        items[:] = [item for item in items if _chosen(item)]
+
+
+def _chosen(item):
+    """Whether a case runs: along each parameter, every so many values."""
+    mark = item.get_closest_marker("one_in")
+    if mark is None or item.get_closest_marker("slow") is None:
+        return True
+    return sum(item.callspec.indices.values()) % mark.args[0] == 0
 
 
 def _fixture_module(name, file):

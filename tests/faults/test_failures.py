@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.one_in(3)
+
 NAMES = {
     "reward": "reward 'python'",
     "dataset": "dataset 'jsonl'",

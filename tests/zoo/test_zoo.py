@@ -32,13 +32,8 @@ def test_the_most_used_families_are_right(kind):
     assert is_right_or_refused(kind, {})
 
 
-def pytest_generate_tests(metafunc):
-    """Take every third case, or all of them with ``--zoo`` (half an hour)."""
-    if "settings" in metafunc.fixturenames:
-        chosen = CASES if metafunc.config.getoption("--zoo") else CASES[::3]
-        metafunc.parametrize(("kind", "settings"), chosen)
-
-
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+@pytest.mark.one_in(3)
 @pytest.mark.slow
 def test_every_architecture_is_right_or_refused(kind, settings):
     assert is_right_or_refused(kind, settings)
