@@ -48,6 +48,12 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "one_in(n): of its slow cases one in n runs, in grids every value"
+    )
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out slow cases of tests marked ``one_in``, unless all are asked for."""
     if not config.getoption("--all-cases"):
