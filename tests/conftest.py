@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -50,23 +51,28 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line(
-        "markers", "one_in(n): of its slow cases one in n runs, in grids every value"
+        "markers",
+        "one_in(n): one in n of its slow cases runs, in grids each value in some",
     )
 
 
 def pytest_collection_modifyitems(config, items):
     """Leave out slow cases of tests marked ``one_in``, unless all are asked for."""
-    if not config.getoption("--all-cases"):
-        config.hook.pytest_deselected(items=[item for item in items if not _chosen(item)])
-        items[:] = [item for item in items if _chosen(item)]
+    tests = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("one_in") and item.get_closest_marker("slow"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    if config.getoption("--all-cases"):
+        return
+    from thinned import chosen
 
-
-def _chosen(item):
-    """Whether a case runs: along each parameter, every so many values."""
-    mark = item.get_closest_marker("one_in")
-    if mark is None or item.get_closest_marker("slow") is None:
-        return True
-    return sum(item.callspec.indices.values()) % mark.args[0] == 0
+    left_out = set()
+    for cases in tests.values():
+        every = cases[0].get_closest_marker("one_in").args[0]
+        run = chosen([case.callspec.params for case in cases], every)
+        left_out |= set(cases) - {cases[i] for i in run}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _fixture_module(name, file):

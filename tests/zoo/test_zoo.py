@@ -14,7 +14,7 @@ from zoo import UNBUILT, judged
 
 QUICK = ("llama", "qwen2", "qwen3", "gemma2", "mistral", "phi3")
 CASES = [
-    pytest.param(kind, settings, id=f"{kind} {name}".strip())
+    pytest.param((kind, settings), id=f"{kind} {name}".strip())
     for kind in known_types()
     for name, settings in {"": {}, **VARIANTS.get(kind, {})}.items()
     if kind not in UNBUILT
@@ -32,8 +32,8 @@ def test_the_most_used_families_are_right(kind):
     assert is_right_or_refused(kind, {})
 
 
-@pytest.mark.parametrize(("kind", "settings"), CASES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.one_in(5)
 @pytest.mark.slow
-def test_every_architecture_is_right_or_refused(kind, settings):
-    assert is_right_or_refused(kind, settings)
+def test_every_architecture_is_right_or_refused(case):
+    assert is_right_or_refused(*case)
