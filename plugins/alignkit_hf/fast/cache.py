@@ -116,7 +116,7 @@ class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Zero the first ``rows`` rows up to ``tokens``: a masked NaN stays NaN.
 
         Memory that no running response reaches stays untouched, so that the system need not
-        provide it: of many responses, few run long. Rows from ``clean_rows`` on are new.
+        provide it: of many responses, few run long. Rows from ``clean_rows`` on hold no response.
         """
         if rows > self.clean_rows:
             self.both[:, self.clean_rows : rows, :, : self.clean] = 0

@@ -101,6 +101,9 @@ class Decoding:
         self.forward.refresh()
         try:
             yield from self._run(prompts)
+        except BaseException:
+            self.forward.forget()  # a cache that holds NaN would give NaN in later calls
+            raise
         finally:
             self.forward.release()
 

@@ -71,6 +71,9 @@ class Forward:
         """Drop what was laid out for decoding."""
         self.fused = None
 
+    def forget(self) -> None:
+        """Drop what is kept from call to call; here, nothing is."""
+
     def cache_type(self, responses: int, longest: int) -> type[RowCache]:
         """Return the cache for so many responses, with their prompts up to ``longest`` tokens.
 

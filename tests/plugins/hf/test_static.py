@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
+from alignkit.errors import AlignkitError
 from alignkit_hf import HfPolicy, HfRollout
 from alignkit_hf.fast.static import StaticForward, padded_rows
 
@@ -43,6 +44,22 @@ def test_same_responses_in_fixed_shapes(policy, prompts, sample, static, budget)
     rows = {shape[0] for shape in made[0]._steps}
     assert len(rows) > 1
     assert len(made[0]._steps) < 10  # one for each length and count would be some dozens
+
+
+def test_weights_that_were_not_finite_leave_nothing_behind(policy, prompts, static):
+    static()
+    backend = HfRollout(max_tokens=12).build()
+    backend.start(policy)
+    first = backend.generate(prompts, backend.sampling)
+    values = policy.model.model.layers[0].self_attn.v_proj.weight
+    whole = values.detach().clone()
+    with torch.no_grad():
+        values.fill_(torch.nan)
+    with pytest.raises(AlignkitError, match="not finite"):
+        backend.generate(prompts, backend.sampling)
+    with torch.no_grad():
+        values.copy_(whole)
+    assert backend.generate(prompts, backend.sampling) == first
 
 
 def test_the_cache_and_its_steps_are_kept_between_calls(policy, prompts, static):
