@@ -58,15 +58,14 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Leave out slow cases of tests marked ``one_in``, unless all are asked for."""
-    tests = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("one_in") and item.get_closest_marker("slow"):
-            tests[item.nodeid.partition("[")[0]].append(item)
     if config.getoption("--all-cases"):
         return
     from thinned import chosen
 
-    left_out = set()
+    tests, left_out = defaultdict(list), set()
+    for item in items:
+        if item.get_closest_marker("one_in") and item.get_closest_marker("slow"):
+            tests[item.nodeid.partition("[")[0]].append(item)
     for cases in tests.values():
         every = cases[0].get_closest_marker("one_in").args[0]
         run = chosen([case.callspec.params for case in cases], every)
