@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import KILL, STOP, TORCHRUN, assert_same
 
+pytestmark = pytest.mark.one_in(2)
+
 LATEST = 30.0
 """Seconds in which every rank has to end, from the cause on."""
 PLUGIN = '''
