@@ -12,6 +12,7 @@ at once and when 20 did. The same call repeated always gives the same tokens.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,9 +102,6 @@ class Decoding:
         self.forward.refresh()
         try:
             yield from self._run(prompts)
-        except BaseException:
-            self.forward.forget()  # a cache that holds NaN would give NaN in later calls
-            raise
         finally:
             self.forward.release()
 
@@ -285,6 +283,8 @@ class Decoding:
         lengths = [self.lengths[r] for r in responses]
         block = slice(responses.start, responses.stop), slice(0, max(lengths))
         ids, logprobs = self.ids[block].tolist(), self.logprobs[block].tolist()
+        if not math.isfinite(sum(map(sum, logprobs))):
+            self.forward.forget()  # NaN in a cache that is kept would reach later calls
         eos_ids = self.forward.policy.eos_ids
         return [
             Response(

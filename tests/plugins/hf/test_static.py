@@ -55,11 +55,12 @@ def test_weights_that_were_not_finite_leave_nothing_behind(policy, prompts, stat
     whole = values.detach().clone()
     with torch.no_grad():
         values.fill_(torch.nan)
-    with pytest.raises(AlignkitError, match="not finite"):
+    with pytest.raises(AlignkitError, match="not finite") as kept:  # with all its frames
         backend.generate(prompts, backend.sampling)
     with torch.no_grad():
         values.copy_(whole)
     assert backend.generate(prompts, backend.sampling) == first
+    assert kept.tb
 
 
 def test_the_cache_and_its_steps_are_kept_between_calls(policy, prompts, static):
