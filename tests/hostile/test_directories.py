@@ -10,8 +10,6 @@ from click.testing import CliRunner
 
 from alignkit.cli import main
 
-pytestmark = pytest.mark.one_in(4)
-
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = "9" * 4000
 SAMPLE = {"prompt": "p", "response": "r", "gold": "g", "reward": 1.0, "category": "correct"}

@@ -10,8 +10,6 @@ import pytest
 
 import alignkit_losses
 
-pytestmark = pytest.mark.one_in(3)
-
 PLUGINS = Path(alignkit_losses.__file__).parents[1]
 COMMAND = """
 import os, signal, sys

@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import KILL, SHARD, TORCHRUN, assert_same, send
 
-pytestmark = pytest.mark.one_in(2)
-
 
 def status(out):
     return json.loads((out / "manifest.json").read_text())["status"]

@@ -10,8 +10,6 @@ import pytest
 
 from .conftest import KILL, STOP, TORCHRUN, assert_same
 
-pytestmark = pytest.mark.one_in(2)
-
 LATEST = 30.0
 """Seconds in which every rank has to end, from the cause on."""
 PLUGIN = '''
@@ -81,6 +79,7 @@ def ended(ranks, forked):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.one_in(2)
 def test_a_rank_that_is_refused_ends_the_others(ended, wrong, rank):
     words, status, cause = WRONG[wrong]
     found, said = ended(f"{wrong}-{rank}", rank, [word.format(rank=rank) for word in words])
@@ -111,6 +110,7 @@ def test_a_rank_that_is_refused_ends_one_that_still_loads(ended, rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [KILL, signal.SIGTERM, STOP])
+@pytest.mark.one_in(2)
 def test_a_rank_that_is_ended_while_it_loads_ends_the_others(ranks, ended, number, rank):
     name = f"{number.name}-{rank}"
     building = ranks.place / f"{name}.building"

@@ -52,7 +52,6 @@ def compilations():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_and_gradients_are_right(make, kind):
     policy, reference = make(kind)
